@@ -1,0 +1,1 @@
+"""The Openset server: answers open-set vision requests from bundles, without PyTorch."""

@@ -1,0 +1,150 @@
+"""A loaded bundle: text and pixels in, embeddings or token scores and boxes out; serving and certifying share it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from server.contract import image as images
+from server.contract.manifest import Artefact, BundleError, FileHash, Manifest, Task, read_manifest, sha256_of
+from server.contract.text import Prompt, PromptTokenizer, SentenceTokenizer, pad_prompts, token_bucket
+from server.runtimes.base import Session
+from server.runtimes.ort import OrtSession
+
+Float32 = npt.NDArray[np.float32]
+
+# A canary is right when nearly all rows agree: two queries of near-equal score may swap places on another processor.
+CANARY_TOLERANCE, CANARY_SHARE = 1e-2, 0.95
+
+
+class Bundle:
+    """A bundle ready to run; all methods are synchronous and may be called from several threads.
+
+    Raises BundleError where a file is missing or changed, or an artefact is not certified (unless `allow_uncertified`).
+    """
+
+    def __init__(self, folder: Path, *, allow_uncertified: bool = False, threads: int = 0) -> None:
+        self.folder = folder
+        self.manifest: Manifest = read_manifest(folder)
+        for entry in (self.manifest.tokenizer, self.manifest.canary):
+            check_file(folder, entry)
+        self.uncertified = self._uncertified()
+        if self.uncertified and not allow_uncertified:
+            faults = "; ".join(f"{part}: {fault}" for part, fault in self.uncertified.items())
+            raise BundleError(
+                f"{folder} is not certified ({faults}); export it again, or serve it with --allow-uncertified"
+            )
+        self._sessions: dict[str, Session] = {
+            artefact.part: OrtSession(folder / artefact.file, threads=threads) for artefact in self.manifest.artefacts
+        }
+        tokenizer = folder / self.manifest.tokenizer.file
+        if self.manifest.text.style == "phrases":
+            self.prompts = PromptTokenizer(tokenizer, self.manifest.text)
+        else:
+            self.sentences = SentenceTokenizer(tokenizer, self.manifest.text)
+
+    @property
+    def tasks(self) -> frozenset[Task]:
+        return self.manifest.tasks
+
+    def preprocess(self, image: Image.Image) -> Float32:
+        """An upright image as model input, float32 [3, h, w]."""
+        return images.preprocess(image, self.manifest.preprocessing)
+
+    def canvas(self, pixels: Float32) -> tuple[int, int]:
+        """The (height, width) that `pixels` [3, h, w] is padded to: only inputs of one canvas share a batch."""
+        _, height, width = pixels.shape
+        return images.canvas_size(height, width, self.manifest.buckets)
+
+    def embed_images(self, pixels: Sequence[Float32]) -> Float32:
+        """Unit-length embeddings [B, D] of inputs of one size."""
+        return self._sessions["image_encoder"].run({"pixel_values": np.stack(pixels)})["image_embeds"]
+
+    def embed_texts(self, texts: Sequence[str]) -> Float32:
+        """Unit-length embeddings [B, D]; PromptTooLong names a text that does not fit."""
+        return self._sessions["text_encoder"].run({"input_ids": self.sentences.encode(texts)})["text_embeds"]
+
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> list[Float32]:
+        """The text features of each prompt, [T, C] for its T tokens."""
+        batch = pad_prompts(prompts, self.token_bucket(prompts))
+        features = self._sessions["text_encoder"].run(batch)["text_features"]
+        return [row[: len(prompt)].copy() for row, prompt in zip(features, prompts, strict=True)]
+
+    def token_bucket(self, prompts: Sequence[Prompt]) -> int:
+        """How many tokens a batch of these prompts is padded to."""
+        return token_bucket(max(len(prompt) for prompt in prompts), self.manifest.buckets.tokens)
+
+    def run_detector(
+        self, pixels: Sequence[Float32], prompts: Sequence[Prompt], text_features: Sequence[Float32]
+    ) -> list[tuple[Float32, Float32]]:
+        """Token scores [N, T] in 0..1 and boxes cx, cy, w, h [N, 4] in 0..1 of each image, for its own prompt.
+
+        The images must share a canvas; prompts may differ in text and length.
+        """
+        canvas = self.canvas(pixels[0])
+        assert all(self.canvas(image) == canvas for image in pixels), "a batch holds one canvas"
+        values, mask = images.pad_batch(pixels, canvas)
+        length = self.token_bucket(prompts)
+        features = np.zeros((len(prompts), length, text_features[0].shape[1]), np.float32)
+        for row, feature in zip(features, text_features, strict=True):
+            row[: len(feature)] = feature
+        tensors = pad_prompts(prompts, length) | {"pixel_values": values, "pixel_mask": mask, "text_features": features}
+        result = self._sessions["detector"].run(tensors)
+        return [
+            (scores[:, : len(prompt)], boxes)
+            for scores, boxes, prompt in zip(result["token_scores"], result["boxes"], prompts, strict=True)
+        ]
+
+    def check_canary(self) -> None:
+        """Run the small stored case of every part; BundleError where this machine does not reproduce its outputs.
+
+        The file holds arrays `PART/in/NAME` and `PART/out/NAME`, inputs and outputs of the graph as they are.
+        """
+        with np.load(self.folder / self.manifest.canary.file, allow_pickle=False) as canary:
+            for part, session in self._sessions.items():
+                feeds = {name: canary[f"{part}/in/{name}"] for name in session.inputs}
+                for name, result in session.run(feeds).items():
+                    expected = canary[f"{part}/out/{name}"]
+                    if not _agrees(result, expected):
+                        raise BundleError(
+                            f"{self.folder}: the canary of {part} differs in {name}: this machine does not run the"
+                            " artefact as it was certified; run `openset verify` on it"
+                        )
+
+    def _uncertified(self) -> dict[str, str]:
+        return {
+            artefact.part: fault
+            for artefact in self.manifest.artefacts
+            if (fault := certificate_fault(self.folder, artefact))
+        }
+
+
+def check_file(folder: Path, entry: FileHash | Artefact) -> None:
+    """BundleError unless the file is there with the bytes that the manifest names."""
+    path = folder / entry.file
+    if not path.is_file():
+        raise BundleError(f"{folder} lacks {entry.file}, which its manifest names")
+    if sha256_of(path) != entry.sha256:
+        raise BundleError(
+            f"{path} is not the file its manifest names (its SHA-256 differs): copy or export the bundle again"
+        )
+
+
+def certificate_fault(folder: Path, artefact: Artefact) -> str | None:
+    """Why the artefact counts as uncertified, or None."""
+    check_file(folder, artefact)
+    certificate = artefact.certificate
+    if certificate is None:
+        return "it has no certificate"
+    if certificate.artefact_sha256 != artefact.sha256:
+        return "its certificate is for another file"
+    return None if certificate.passed else "its certificate says it failed"
+
+
+def _agrees(result: Float32, expected: Float32) -> bool:
+    if result.shape != expected.shape:
+        return False
+    rows = np.abs(result - expected).reshape(-1, result.shape[-1]).max(axis=1)
+    return bool((rows <= CANARY_TOLERANCE).mean() >= CANARY_SHARE)

@@ -1,0 +1,1 @@
+"""What a bundle is and means: its schema, image and text preprocessing, and post-processing."""

@@ -1,0 +1,79 @@
+"""Image preprocessing: a decoded Pillow image becomes `pixel_values`, as the official code of each family does it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from server.contract.manifest import Buckets, Preprocessing
+
+Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+
+_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def preprocess(image: Image.Image, rules: Preprocessing) -> Float32:
+    """`image` as one model input.
+
+    Returns float32 [3, h, w], normalised, channels in the order of the rules. Orientation is taken as it is: turn the
+    image upright before.
+    """
+    if not rules.rgb_after_resize:
+        image = image.convert("RGB")
+    height, width = resized_size(image.height, image.width, rules)
+    image = image.resize((width, height), _RESAMPLE[rules.resample])
+    if rules.resize == "shorter_crop":
+        image = _centre_crop(image, rules.shorter)
+    pixels: Float32 = np.asarray(image.convert("RGB"), np.float32)
+    if rules.channels == "bgr":
+        pixels = pixels[..., ::-1]
+    if rules.scale == 1 / 255:
+        pixels = pixels / np.float32(
+            255
+        )  # what the official code computes; multiplying by 1/255 differs in the last bit
+    elif rules.scale != 1:
+        pixels = pixels * np.float32(rules.scale)
+    pixels = np.divide(pixels - np.asarray(rules.mean, np.float32), np.asarray(rules.std, np.float32), dtype=np.float32)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def resized_size(height: int, width: int, rules: Preprocessing) -> tuple[int, int]:
+    """(height, width) after resizing, before any crop.
+
+    The rounding follows torchvision's Resize for "shorter_crop" and GroundingDINO datasets/transforms.py
+    `get_size_with_aspect_ratio` for "shorter_longer", by which the longer side may exceed its bound by a few pixels.
+    """
+    short, long = min(height, width), max(height, width)
+    shorter = rules.shorter
+    if rules.longer is not None and long / short * shorter > rules.longer:
+        shorter = max(1, round(rules.longer * short / long))
+    longer = int(shorter * long / short)
+    return (shorter, longer) if height <= width else (longer, shorter)
+
+
+def canvas_size(height: int, width: int, buckets: Buckets) -> tuple[int, int]:
+    """The (height, width) an input is padded to, which depends on this input alone: no neighbour changes an answer."""
+    multiple = buckets.pixel_multiple
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
+def pad_batch(pixels: Sequence[Float32], canvas: tuple[int, int]) -> tuple[Float32, Bool]:
+    """Images of one canvas as a batch: `pixel_values` [B, 3, H, W], `pixel_mask` [B, H, W], True where valid.
+
+    Zeros fill the right and the bottom.
+    """
+    values = np.zeros((len(pixels), 3, *canvas), np.float32)
+    mask = np.zeros((len(pixels), *canvas), np.bool_)
+    for row, image in enumerate(pixels):
+        _, height, width = image.shape
+        values[row, :, :height, :width] = image
+        mask[row, :height, :width] = True
+    return values, mask
+
+
+def _centre_crop(image: Image.Image, side: int) -> Image.Image:
+    # Python's round halves to even, as torchvision's CenterCrop does.
+    top, left = round((image.height - side) / 2), round((image.width - side) / 2)
+    return image.crop((left, top, left + side, top + side))

@@ -1,0 +1,213 @@
+"""The bundle's manifest: everything that differs between two models, as data.
+
+A bundle is a folder: `manifest.json`, `tokenizer.json`, the artefacts, and the reference outputs they are held to.
+All boxes are x0, y0, x1, y1 in pixels or cx, cy, w, h in 0..1; all sizes are (height, width).
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+MANIFEST_FILE = "manifest.json"
+SCHEMA_VERSION: Literal[1] = 1
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# A file of the bundle, by its plain name: a manifest from elsewhere cannot point outside its folder.
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+BundleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+Task = Literal["similarity", "classify", "detect"]
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be used; the message says what is wrong and what to do."""
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class FileHash(_Data):
+    """A file of the bundle and the SHA-256 of its bytes."""
+
+    file: FileName
+    sha256: Sha256
+
+
+class Preprocessing(_Data):
+    """How a decoded image becomes `pixel_values`.
+
+    `resize` "shorter_crop": shorter side to `shorter`, then the centre square (CLIP). "shorter_longer": shorter side
+    to `shorter` unless the longer side would exceed `longer` (Grounding DINO, GLIP). `rgb_after_resize` converts to
+    RGB only after resizing, as CLIP does (openai/CLIP clip/clip.py `_transform`). mean and std apply to
+    pixel * `scale`, in `channels` order.
+    """
+
+    resize: Literal["shorter_crop", "shorter_longer"]
+    shorter: int = Field(ge=1, le=4096)
+    longer: int | None = Field(default=None, ge=1, le=8192)
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
+    rgb_after_resize: bool = False
+    channels: Literal["rgb", "bgr"] = "rgb"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @model_validator(mode="after")
+    def _longer_goes_with_its_rule(self) -> "Preprocessing":
+        if (self.resize == "shorter_longer") != (self.longer is not None):
+            raise ValueError(
+                f"resize={self.resize!r} with longer={self.longer!r}: 'longer' goes with 'shorter_longer' only"
+            )
+        return self
+
+
+class TextRules(_Data):
+    """How text becomes token ids.
+
+    `style` "sentence": one row a text (CLIP). "phrases": labels joined into one prompt, each with its own attention
+    block and positions that restart (Grounding DINO). Ids are those of the bundle's `tokenizer.json`, which also says
+    how a phrase's case and accents are treated; `separator_ids` are "." and, where it closes a phrase too, "?".
+    `max_tokens` bounds a sentence or a whole prompt; `max_label_tokens` one label with its separator, where the model
+    knows fewer positions than a prompt may have tokens.
+    """
+
+    style: Literal["sentence", "phrases"]
+    max_tokens: int = Field(ge=3, le=4096)
+    max_label_tokens: int | None = Field(default=None, ge=1)
+    start_id: int = Field(ge=0)
+    end_id: int = Field(ge=0)
+    pad_id: int = Field(ge=0)
+    separator_ids: tuple[int, ...] = Field(default=(), max_length=2)
+    lower_case: bool = True
+
+    @model_validator(mode="after")
+    def _phrases_have_a_separator(self) -> "TextRules":
+        if (self.style == "phrases") != bool(self.separator_ids):
+            raise ValueError(
+                f"style={self.style!r} with separator_ids={self.separator_ids!r}: phrases need them, sentences do not"
+            )
+        return self
+
+
+class ClassificationRules(_Data):
+    """How image and text embeddings become class scores: `logit_scale` times the cosine; default `templates`."""
+
+    logit_scale: float = Field(gt=0)
+    logit_bias: float = 0.0
+    templates: tuple[str, ...] = ("{}",)
+
+
+class DetectionRules(_Data):
+    """How token scores become a label's score, and the default thresholds of a request."""
+
+    token_reduction: Literal["max", "mean"] = "max"
+    box_threshold: float = Field(ge=0, le=1)
+    text_threshold: float = Field(ge=0, le=1)
+    nms_iou: float | None = Field(default=None, gt=0, le=1)
+    max_detections: int = Field(default=100, ge=1)
+
+
+class Buckets(_Data):
+    """The shapes a bundle runs at: sides are rounded up to `pixel_multiple`, tokens to the next of `tokens`."""
+
+    pixel_multiple: int = Field(default=1, ge=1)
+    tokens: tuple[int, ...] = ()
+    max_batch: int = Field(default=8, ge=1)
+
+
+class Certificate(_Data):
+    """The measured agreement of one artefact with PyTorch fp32, and the tolerance it was held to.
+
+    `figures` are the worst over all `cases`; `artefact_sha256` ties the certificate to one file.
+    """
+
+    passed: bool
+    artefact_sha256: Sha256
+    figures: dict[str, float]
+    tolerances: dict[str, float]
+    cases: tuple[str, ...]
+    versions: dict[str, str]
+
+
+class Artefact(_Data):
+    """One compiled part of the model."""
+
+    part: Literal["image_encoder", "text_encoder", "detector"]
+    runtime: Literal["onnxruntime"] = "onnxruntime"
+    precision: Literal["fp32"] = "fp32"
+    opset: int = Field(ge=16)
+    file: FileName
+    sha256: Sha256
+    certificate: Certificate | None = None
+
+
+class Manifest(_Data):
+    """The whole of `manifest.json`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: BundleName
+    version: str = "1"
+    family: Literal["clip", "grounding_dino", "glip"]
+    variant: str
+    licence: str
+    source: str
+    weights_sha256: Sha256
+    tokenizer: FileHash
+    preprocessing: Preprocessing
+    text: TextRules
+    classification: ClassificationRules | None = None
+    detection: DetectionRules | None = None
+    buckets: Buckets = Buckets()
+    reference: FileHash
+    canary: FileHash
+    artefacts: tuple[Artefact, ...] = Field(min_length=1)
+
+    @property
+    def tasks(self) -> frozenset[Task]:
+        """What this bundle can answer."""
+        return frozenset({"detect"} if self.detection else {"similarity", "classify"})
+
+    @model_validator(mode="after")
+    def _parts_fit_the_task(self) -> "Manifest":
+        parts = {artefact.part for artefact in self.artefacts}
+        wanted = {"detector", "text_encoder"} if self.detection else {"image_encoder", "text_encoder"}
+        if (self.detection is None) == (self.classification is None):
+            raise ValueError("exactly one of 'classification' and 'detection' must be given")
+        if parts != wanted:
+            raise ValueError(f"artefacts for parts {sorted(parts)}, but this bundle needs exactly {sorted(wanted)}")
+        return self
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the bundle in `folder`; BundleError names the file and the fault."""
+    path = folder / MANIFEST_FILE
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST_FILE}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    if isinstance(data, dict) and data.get("schema_version") != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema_version {data.get('schema_version')!r}, this server reads {SCHEMA_VERSION}:"
+            " export the bundle again"
+        )
+    try:
+        return Manifest.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
+        raise BundleError(f"{path} does not fit the schema: {faults}") from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest` into `folder`."""
+    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,139 @@
+"""Post-processing: a detector's token scores and boxes become detections, embeddings become class scores."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from server.contract.manifest import DetectionRules
+from server.contract.text import Prompt
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a request asks for; every field has its default in the bundle's `DetectionRules`."""
+
+    box_threshold: float
+    text_threshold: float
+    nms_iou: float | None
+    max_detections: int
+
+    @classmethod
+    def of(cls, rules: DetectionRules) -> "Thresholds":
+        return cls(rules.box_threshold, rules.text_threshold, rules.nms_iou, rules.max_detections)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A box (x0, y0, x1, y1 in pixels of the image) with the label as it was written and its place in the request.
+
+    `matched` holds the [start, end) characters, within the label, of the words that scored above the text threshold.
+    """
+
+    box: tuple[float, float, float, float]
+    label: str
+    label_id: int
+    score: float
+    matched: tuple[tuple[int, int], ...]
+
+
+def detections(
+    token_scores: Float32,
+    boxes_cxcywh: Float32,
+    prompt: Prompt,
+    *,
+    size: tuple[int, int],
+    rules: DetectionRules,
+    thresholds: Thresholds,
+) -> list[Detection]:
+    """The detections of one image, best first.
+
+    token_scores [N, T] in 0..1, boxes_cxcywh [N, 4] in 0..1 of the image, size (height, width) in pixels. A query has
+    the label that scores best, and is kept where that score is above `box_threshold` (strictly, as in GroundingDINO
+    util/inference.py). Boxes are clipped to the image.
+    """
+    scores = label_scores(token_scores, prompt, rules)  # [N, labels]
+    label_ids = scores.argmax(1)
+    best = scores[np.arange(len(scores)), label_ids]
+    keep = np.flatnonzero(best > thresholds.box_threshold)
+    keep = keep[np.argsort(-best[keep], kind="stable")]
+    boxes = to_pixels(boxes_cxcywh[keep], size)
+    if thresholds.nms_iou is not None:
+        chosen = nms(boxes, label_ids[keep], thresholds.nms_iou, limit=thresholds.max_detections)
+        keep, boxes = keep[chosen], boxes[chosen]
+    keep, boxes = keep[: thresholds.max_detections], boxes[: thresholds.max_detections]
+    found = []
+    for query, box in zip(keep, boxes, strict=True):
+        label_id = int(label_ids[query])
+        found.append(
+            Detection(
+                box=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+                label=prompt.labels[label_id].text,
+                label_id=label_id,
+                score=float(best[query]),
+                matched=_matched(token_scores[query], prompt, label_id, thresholds.text_threshold),
+            )
+        )
+    return found
+
+
+def label_scores(token_scores: Float32, prompt: Prompt, rules: DetectionRules) -> Float32:
+    """[N, labels] from token_scores [N, T]: the best or the mean of each label's own tokens."""
+    reduce = np.max if rules.token_reduction == "max" else np.mean
+    columns = [reduce(token_scores[:, prompt.token_label == label], axis=1) for label in range(len(prompt.labels))]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def to_pixels(boxes_cxcywh: Float32, size: tuple[int, int]) -> Float32:
+    """[N, 4] cx, cy, w, h in 0..1 to x0, y0, x1, y1 in pixels, clipped to the image of `size` (height, width)."""
+    height, width = size
+    centre, half = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:] / 2
+    scale = np.asarray([width, height, width, height], np.float32)
+    boxes: Float32 = np.concatenate([centre - half, centre + half], axis=1) * scale
+    return np.clip(boxes, 0, scale)
+
+
+def iou_matrix(a: Float32, b: Float32) -> Float32:
+    """[N, M] intersection over union of boxes x0, y0, x1, y1; 0 where both are empty."""
+    corner = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    inter = np.clip(corner, 0, None).prod(-1)
+    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(-1), (b[:, 2:] - b[:, :2]).prod(-1)
+    union = area_a[:, None] + area_b[None] - inter
+    result: Float32 = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    return result
+
+
+def nms(boxes: Float32, label_ids: npt.NDArray[np.intp], iou: float, *, limit: int) -> npt.NDArray[np.intp]:
+    """Which of the boxes, sorted best first, stay when a worse one of the same label overlaps by more than `iou`."""
+    chosen: list[int] = []
+    alive = np.ones(len(boxes), np.bool_)
+    for row in range(len(boxes)):
+        if not alive[row]:
+            continue
+        chosen.append(row)
+        if len(chosen) == limit:
+            break
+        overlap = iou_matrix(boxes[row : row + 1], boxes[row + 1 :])[0]
+        alive[row + 1 :] &= ~((overlap > iou) & (label_ids[row + 1 :] == label_ids[row]))
+    return np.asarray(chosen, np.intp)
+
+
+def class_scores(similarity: Float32, *, logit_scale: float, logit_bias: float, multi_label: bool) -> Float32:
+    """[images, labels] probabilities from cosines: a softmax over the labels, or a sigmoid for each (`multi_label`)."""
+    logits = similarity * np.float32(logit_scale) + np.float32(logit_bias)
+    if multi_label:
+        return np.asarray((1 + np.tanh(logits / 2)) / 2, np.float32)  # the sigmoid, without overflow
+    exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponent / exponent.sum(axis=1, keepdims=True), np.float32)
+
+
+def _matched(scores: Float32, prompt: Prompt, label_id: int, threshold: float) -> tuple[tuple[int, int], ...]:
+    spans: list[tuple[int, int]] = []
+    for start, end in prompt.token_span[(prompt.token_label == label_id) & (scores > threshold)]:
+        if spans and spans[-1][1] >= start:  # word pieces of one word touch
+            spans[-1] = (spans[-1][0], max(spans[-1][1], int(end)))
+        else:
+            spans.append((int(start), int(end)))
+    return tuple(spans)

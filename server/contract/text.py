@@ -1,0 +1,201 @@
+"""Text preprocessing: sentences for CLIP, prompts with exact label spans for the detectors.
+
+Tokens are never decoded back to text. A label is tokenised on its own and keeps its span, so "car" is not found inside
+"cartoon", duplicates stay apart, and a detection carries the label as it was written.
+"""
+
+import hashlib
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ftfy
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from server.contract.manifest import BundleError, TextRules
+
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+NO_LABEL = -1
+_PHRASE = re.compile(r"([^.?]*)([.?]?)")
+
+
+class PromptError(ValueError):
+    """Text that cannot be asked for; the message names it."""
+
+
+class PromptTooLong(PromptError):
+    """Text that does not fit the model's token limit."""
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A label as the user wrote it; for a caption, the characters [start, end) it stands at."""
+
+    text: str
+    start: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A tokenised prompt of T tokens.
+
+    input_ids, position_ids [T] int64; self_attention_mask [T, T] bool, True where a token may look; token_label [T]
+    int64, the label a token belongs to or -1; token_span [T, 2] int64, the token's characters in its own label.
+    Two prompts with the same `key` have the same text features.
+    """
+
+    labels: tuple[Phrase, ...]
+    input_ids: Int64
+    position_ids: Int64
+    self_attention_mask: Bool
+    token_label: Int64
+    token_span: Int64
+    key: str
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+class SentenceTokenizer:
+    """Texts to rows of ids for a CLIP text tower (openai/CLIP clip/simple_tokenizer.py and `tokenize`)."""
+
+    def __init__(self, file: Path, rules: TextRules) -> None:
+        self._tokenizer = read_tokenizer(file)
+        self._rules = rules
+
+    def encode(self, texts: Sequence[str]) -> Int64:
+        """[B, T] int64, T that of the longest text; the causal tower does not see the padding behind a text's end."""
+        rows = [self._row(text) for text in texts]
+        length = max((len(row) for row in rows), default=0)
+        ids = np.full((len(rows), length), self._rules.pad_id, np.int64)
+        for row, tokens in zip(ids, rows, strict=True):
+            row[: len(tokens)] = tokens
+        return ids
+
+    def _row(self, text: str) -> list[int]:
+        tokens = self._tokenizer.encode(
+            clean_sentence(text, lower_case=self._rules.lower_case), add_special_tokens=False
+        ).ids
+        row = [self._rules.start_id, *tokens, self._rules.end_id]
+        if len(row) > self._rules.max_tokens:
+            raise PromptTooLong(f"{shown(text)} takes {len(row)} tokens, the model reads {self._rules.max_tokens}")
+        return row
+
+
+class PromptTokenizer:
+    """Labels or a caption to a `Prompt` for a detector (GroundingDINO models/GroundingDINO/bertwarper.py)."""
+
+    def __init__(self, file: Path, rules: TextRules) -> None:
+        self._tokenizer = read_tokenizer(file)
+        self._rules = rules
+
+    def from_labels(self, labels: Sequence[str]) -> Prompt:
+        """The prompt that asks for `labels`, in their order."""
+        if not labels:
+            raise PromptError("no label was given: name at least one thing to look for")
+        return self._prompt([Phrase(label) for label in labels], self._rules.separator_ids[:1] * len(labels))
+
+    def from_caption(self, caption: str) -> Prompt:
+        """The prompt of a caption; a phrase ends at "." or "?", as in the official code."""
+        phrases, separators = [], []
+        for match in _PHRASE.finditer(caption):
+            text = match[1].strip()
+            if text:
+                start = match.start() + match[1].index(text)
+                phrases.append(Phrase(text, start, start + len(text)))
+                separators.append(self._rules.separator_ids[-1 if match[2] == "?" else 0])
+        if not phrases:
+            raise PromptError(f"{shown(caption)} names nothing to look for: write it like 'a dog. a bicycle.'")
+        return self._prompt(phrases, separators)
+
+    def _prompt(self, phrases: Sequence[Phrase], separators: Sequence[int]) -> Prompt:
+        rules = self._rules
+        ids, positions, owner, spans, groups = [rules.start_id], [0], [NO_LABEL], [(0, 0)], [0]
+        for label_id, (phrase, separator) in enumerate(zip(phrases, separators, strict=True)):
+            tokens = self._tokenizer.encode(phrase.text, add_special_tokens=False)
+            if not tokens.ids:
+                raise PromptError(f"label {shown(phrase.text)} has no word the model can read")
+            count = len(tokens.ids) + 1  # and the separator, which closes the label's group
+            if rules.max_label_tokens is not None and count > rules.max_label_tokens:
+                raise PromptTooLong(
+                    f"label {shown(phrase.text)} takes {count} tokens, the model reads {rules.max_label_tokens} of a label"
+                )
+            ids += [*tokens.ids, separator]
+            positions += range(count)
+            owner += [label_id] * (count - 1) + [NO_LABEL]
+            spans += [*tokens.offsets, (0, 0)]
+            groups += [label_id + 1] * count
+        ids, positions, owner = [*ids, rules.end_id], [*positions, 0], [*owner, NO_LABEL]
+        spans, groups = [*spans, (0, 0)], [*groups, len(phrases) + 1]
+        if len(ids) > rules.max_tokens:
+            raise PromptTooLong(
+                f"the prompt's {len(phrases)} label(s) take {len(ids)} tokens, the model reads {rules.max_tokens}"
+            )
+        group = np.asarray(groups, np.int64)
+        input_ids = np.asarray(ids, np.int64)
+        mask = group[:, None] == group[None]
+        key = hashlib.sha256(input_ids.tobytes() + group.tobytes()).hexdigest()
+        return Prompt(
+            labels=tuple(phrases),
+            input_ids=input_ids,
+            position_ids=np.asarray(positions, np.int64),
+            self_attention_mask=mask,
+            token_label=np.asarray(owner, np.int64),
+            token_span=np.asarray(spans, np.int64),
+            key=key,
+        )
+
+
+def pad_prompts(prompts: Sequence[Prompt], length: int) -> dict[str, npt.NDArray[np.generic]]:
+    """Prompts as one batch of `length` tokens.
+
+    input_ids, position_ids [B, T]; self_attention_mask [B, T, T], where padding looks at itself only; text_mask [B, T],
+    True where a token is valid.
+    """
+    batch = len(prompts)
+    ids = np.zeros((batch, length), np.int64)
+    positions = np.zeros((batch, length), np.int64)
+    attention = np.broadcast_to(np.eye(length, dtype=np.bool_), (batch, length, length)).copy()
+    valid = np.zeros((batch, length), np.bool_)
+    for row, prompt in enumerate(prompts):
+        size = len(prompt)
+        ids[row, :size] = prompt.input_ids
+        positions[row, :size] = prompt.position_ids
+        attention[row, :size, :size] = prompt.self_attention_mask
+        valid[row, :size] = True
+    return {"input_ids": ids, "position_ids": positions, "self_attention_mask": attention, "text_mask": valid}
+
+
+def token_bucket(length: int, sizes: Sequence[int]) -> int:
+    """The smallest of `sizes` that holds `length` tokens; `length` itself where none does."""
+    return min((size for size in sizes if size >= length), default=length)
+
+
+def clean_sentence(text: str, *, lower_case: bool) -> str:
+    """Text as CLIP's tokeniser sees it: mojibake mended, HTML unescaped twice, white space single, lower case."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    text = re.sub(r"\s+", " ", text.strip()).strip()
+    return text.lower() if lower_case else text
+
+
+def read_tokenizer(file: Path) -> Tokenizer:
+    """The tokenizer stored in `file`; BundleError where it is none."""
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises plain Exception for every fault of the file
+        raise BundleError(f"{file} is no tokenizer file: {error}") from error
+    tokenizer.no_truncation()  # a published file may ask for it, and would cut a text silently
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def shown(text: str, limit: int = 60) -> str:
+    """`text` as an error message may repeat it: quoted and cut."""
+    return repr(text if len(text) <= limit else text[: limit - 1] + "…")

@@ -1,0 +1,20 @@
+"""What every runtime offers: a session that takes and returns named numpy arrays."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Tensors = Mapping[str, npt.NDArray[np.generic]]
+
+
+class Session(Protocol):
+    """One loaded artefact; `run` may be called from several threads."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the tensors it takes."""
+
+    def run(self, tensors: Tensors) -> dict[str, npt.NDArray[np.float32]]:
+        """Run on those of `tensors` that it takes; the outputs by name."""

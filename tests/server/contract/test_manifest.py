@@ -1,0 +1,68 @@
+"""The manifest: read completely, or refused with the field that does not fit."""
+
+import json
+
+import pytest
+
+from server.contract.manifest import BundleError, Manifest, read_manifest, write_manifest
+
+HASH = "0" * 64
+
+
+def manifest(**changes):
+    data = {
+        "name": "tiny",
+        "family": "clip",
+        "variant": "tiny",
+        "licence": "Apache-2.0",
+        "source": "trained here",
+        "weights_sha256": HASH,
+        "tokenizer": {"file": "tokenizer.json", "sha256": HASH},
+        "reference": {"file": "reference.npz", "sha256": HASH},
+        "canary": {"file": "canary.npz", "sha256": HASH},
+        "preprocessing": {"resize": "shorter_crop", "shorter": 64, "mean": [0, 0, 0], "std": [1, 1, 1]},
+        "text": {"style": "sentence", "max_tokens": 16, "start_id": 1, "end_id": 2, "pad_id": 0},
+        "classification": {"logit_scale": 100},
+        "artefacts": [
+            {"part": part, "opset": 17, "file": f"{part}.onnx", "sha256": HASH}
+            for part in ("image_encoder", "text_encoder")
+        ],
+    }
+    return data | changes
+
+
+def test_written_manifest_reads_back_equal(tmp_path):
+    written = Manifest.model_validate(manifest())
+    write_manifest(tmp_path, written)
+    assert read_manifest(tmp_path) == written
+
+
+def test_folder_without_manifest_is_no_bundle(tmp_path):
+    with pytest.raises(BundleError, match=r"no bundle: it has no manifest\.json"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"colour": "blue"}, "colour"),
+        ({"family": "yolo"}, "family"),
+        ({"tokenizer": {"file": "../../etc/passwd", "sha256": HASH}}, "tokenizer.file"),
+        ({"classification": None}, "exactly one of"),
+        ({"detection": {"box_threshold": 0.3, "text_threshold": 0.2}}, "exactly one of"),
+        ({"artefacts": manifest()["artefacts"][:1]}, "text_encoder"),
+        ({"preprocessing": {"resize": "shorter_longer", "shorter": 8, "mean": [0, 0, 0], "std": [1, 1, 1]}}, "longer"),
+        ({"text": manifest()["text"] | {"style": "phrases"}}, "separator_ids"),
+        ({"schema_version": 2}, "export the bundle again"),
+    ],
+)
+def test_manifest_that_does_not_fit_is_refused_by_field(tmp_path, change, named):
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": 1} | manifest(**change)))
+    with pytest.raises(BundleError, match=named):
+        read_manifest(tmp_path)
+
+
+def test_broken_json_names_the_file(tmp_path):
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(BundleError, match=r"manifest\.json cannot be read"):
+        read_manifest(tmp_path)

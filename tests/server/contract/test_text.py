@@ -1,0 +1,126 @@
+"""Prompts: spans by construction, one attention block a label, nothing cut silently."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.tokenizers import standard_file
+from server.contract.manifest import BundleError, TextRules
+from server.contract.text import (
+    PromptError,
+    PromptTokenizer,
+    PromptTooLong,
+    SentenceTokenizer,
+    clean_sentence,
+    pad_prompts,
+    token_bucket,
+)
+
+RULES = TextRules(style="phrases", max_tokens=64, start_id=101, end_id=102, pad_id=0, separator_ids=(1012, 1029))
+CLIP_RULES = TextRules(style="sentence", max_tokens=77, start_id=49406, end_id=49407, pad_id=0)
+LABELS = st.lists(
+    st.text("abc xyzÄß-'", min_size=1, max_size=12).filter(lambda text: any(c.isalpha() for c in text)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return PromptTokenizer(standard_file("bert_wordpiece"), RULES)
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    return SentenceTokenizer(standard_file("clip_bpe"), CLIP_RULES)
+
+
+def test_labels_make_the_official_caption(prompts):
+    assert prompts.from_labels(["a cat", "a remote control"]).input_ids.tolist() == [
+        101, 1037, 4937, 1012, 1037, 6556, 2491, 1012, 102,
+    ]  # fmt: skip
+
+
+def test_label_list_and_caption_give_the_same_tokens(prompts):
+    assert prompts.from_labels(["a dog", "a bicycle"]).key == prompts.from_caption("a dog. a bicycle").key
+
+
+@pytest.mark.parametrize(
+    "caption", ["a dog. a bicycle.", "a dog.a bicycle", " a dog . a bicycle . ", "A Dog..a BICYCLE."]
+)
+def test_separators_and_final_period_do_not_change_a_caption(prompts, caption):
+    assert prompts.from_caption(caption).key == prompts.from_caption("a dog. a bicycle.").key
+
+
+def test_caption_phrases_carry_their_characters(prompts):
+    caption = "  A dog. is there a bicycle? yes"
+    phrases = prompts.from_caption(caption).labels
+    assert [phrase.text for phrase in phrases] == ["A dog", "is there a bicycle", "yes"]
+    assert [caption[phrase.start : phrase.end] for phrase in phrases] == ["A dog", "is there a bicycle", "yes"]
+
+
+def test_case_and_duplicates_are_kept(prompts):
+    prompt = prompts.from_labels(["Dog", "dog", "sports car", "car"])
+    assert [label.text for label in prompt.labels] == ["Dog", "dog", "sports car", "car"]
+    assert [prompt.input_ids[prompt.token_label == i].tolist() for i in (0, 1, 3)] == [[3899], [3899], [2482]]
+
+
+@given(labels=LABELS)
+def test_a_token_looks_at_its_own_label_only(prompts, labels):
+    prompt = prompts.from_labels(labels)
+    for label in range(len(labels)):
+        own = np.flatnonzero(prompt.token_label == label)
+        group = np.arange(own[0], own[-1] + 2)  # and its separator
+        assert np.array_equal(np.flatnonzero(prompt.self_attention_mask[own[0]]), group)
+        assert prompt.position_ids[group].tolist() == list(range(len(group)))
+
+
+@given(labels=LABELS, extra=st.integers(0, 20))
+def test_padding_looks_at_itself_only(prompts, labels, extra):
+    prompt = prompts.from_labels(labels)
+    length = len(prompt) + extra
+    batch = pad_prompts([prompt], length)
+    assert batch["text_mask"][0].sum() == len(prompt)
+    assert np.array_equal(batch["self_attention_mask"][0, len(prompt) :], np.eye(length, dtype=bool)[len(prompt) :])
+
+
+@pytest.mark.parametrize("caption", ["", "   ", " . . ", "???"])
+def test_empty_caption_is_refused(prompts, caption):
+    with pytest.raises(PromptError, match="names nothing"):
+        prompts.from_caption(caption)
+
+
+@pytest.mark.parametrize("labels", [[], ["dog", ""], ["\u200b"]])
+def test_empty_label_is_refused(prompts, labels):
+    with pytest.raises(PromptError):
+        prompts.from_labels(labels)
+
+
+def test_prompt_over_the_limit_is_refused_not_cut(prompts):
+    with pytest.raises(PromptTooLong, match="the model reads 64"):
+        prompts.from_labels(["dog"] * 40)
+
+
+def test_sentence_over_the_limit_is_refused_not_cut(sentences):
+    with pytest.raises(PromptTooLong, match="the model reads 77"):
+        sentences.encode(["dog " * 76])
+
+
+def test_sentences_are_padded_to_the_longest(sentences):
+    ids = sentences.encode(["a", "a cat"])
+    assert ids.tolist() == [[49406, 320, 49407, 0], [49406, 320, 2368, 49407]]
+
+
+def test_sentence_is_cleaned_as_the_official_tokeniser_does():
+    assert clean_sentence("  A &amp;amp; B\n\tâ€” C ", lower_case=True) == "a & b — c"
+
+
+def test_token_bucket_is_the_next_size():
+    assert [token_bucket(n, (16, 32)) for n in (3, 16, 17, 40)] == [16, 16, 32, 40]
+
+
+def test_broken_tokenizer_file_is_named(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"tokenizer\.json is no tokenizer file"):
+        SentenceTokenizer(tmp_path / "tokenizer.json", CLIP_RULES)
