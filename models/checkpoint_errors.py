@@ -1,0 +1,46 @@
+"""What can be wrong with a checkpoint.
+
+CheckpointError (ValueError)
+├── UnreadableCheckpoint      missing, cut short, or of no container known here
+├── UnsafeCheckpoint          a pickle that asks for more than tensors; nothing of it was executed
+├── UnknownCheckpoint         tensors of no family or size known here
+└── WeightsDoNotFit           keys missing, left over, or of a wrong shape: all of them named
+"""
+
+from collections.abc import Sequence
+
+SHOWN_KEYS = 40
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded; the message says why."""
+
+
+class UnreadableCheckpoint(CheckpointError):
+    """The file or folder is missing, damaged, or of no container known here."""
+
+
+class UnsafeCheckpoint(CheckpointError):
+    """The pickle asks for something that is not a tensor; it was not executed."""
+
+
+class UnknownCheckpoint(CheckpointError):
+    """The tensors belong to no family or size known here."""
+
+
+class WeightsDoNotFit(CheckpointError):
+    """Stored and expected tensors differ; `missing`, `left_over` and `wrong` name all of them."""
+
+    def __init__(
+        self, *, missing: Sequence[str] = (), left_over: Sequence[str] = (), wrong: Sequence[str] = (), path: str = ""
+    ) -> None:
+        self.missing, self.left_over, self.wrong = tuple(missing), tuple(left_over), tuple(wrong)
+        faults = [("missing", self.missing), ("left over", self.left_over), ("of a wrong shape", self.wrong)]
+        text = "; ".join(f"{len(keys)} {what}: {listed(keys)}" for what, keys in faults if keys)
+        super().__init__(f"{path or 'the checkpoint'} does not fit the model and was not loaded; keys {text}")
+
+
+def listed(keys: Sequence[str]) -> str:
+    """The first keys, and how many more there are."""
+    more = f", and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+    return ", ".join(keys[:SHOWN_KEYS]) + more

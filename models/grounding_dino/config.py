@@ -1,0 +1,59 @@
+"""Sizes of Grounding DINO: dataclasses and the published variants."""
+
+from dataclasses import dataclass, field, replace
+
+from models.layers.bert import BertConfig
+from models.layers.resnet import ResNetConfig
+from models.layers.swin import SwinConfig
+
+
+@dataclass(frozen=True)
+class GroundingDinoConfig:
+    """Sizes of a Grounding DINO; the defaults are the published Swin-T.
+
+    stages: the backbone stages that are used (0 is stride 4); each further level up to `levels` halves the last map.
+    logit_scale, logit_bias_init: a token logit is scale * query.text + bias; the published models have 1 and no bias
+    (None). A small model trains better from d_model ** -0.5 and about -4.
+    """
+
+    backbone: SwinConfig | ResNetConfig = field(default_factory=SwinConfig)
+    text: BertConfig = field(default_factory=BertConfig)
+    stages: tuple[int, ...] = (1, 2, 3)
+    d_model: int = 256
+    heads: int = 8
+    levels: int = 4
+    points: int = 4
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    ffn_hidden: int = 2048
+    text_heads: int = 4
+    text_ffn_hidden: int = 1024
+    fusion_heads: int = 4
+    fusion_hidden: int = 1024
+    fusion_gamma_init: float = 1e-4
+    num_queries: int = 900
+    logit_scale: float = 1.0
+    logit_bias_init: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.levels < len(self.stages):
+            raise ValueError(f"levels {self.levels} are fewer than the backbone stages {self.stages}")
+        if not 1 <= self.levels <= 5:
+            # A proposal is 0.05 * 2 ** level wide, and one wider than the image is invalid.
+            raise ValueError(f"levels must be 1 to 5, got {self.levels}")
+        if self.d_model % 64:
+            # GroupNorm has 32 groups, and a position takes half of the channels per axis.
+            raise ValueError(f"d_model must be a multiple of 64, got {self.d_model}")
+        for name, width, heads in (
+            ("heads", self.d_model, self.heads),
+            ("text_heads", self.d_model, self.text_heads),
+            ("fusion_heads", self.fusion_hidden, self.fusion_heads),
+        ):
+            if width % heads:
+                raise ValueError(f"{name} {heads} does not divide {width}")
+
+
+SWIN_T = GroundingDinoConfig()
+SWIN_B = replace(SWIN_T, backbone=SwinConfig(embed_dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=12))
+
+GROUNDING_DINO_CONFIGS = {"swin_t": SWIN_T, "swin_b": SWIN_B}

@@ -1,0 +1,58 @@
+"""Multi-scale deformable attention (Zhu et al. 2020), in plain PyTorch."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.grounding_dino.sampling import sample_levels
+
+
+class DeformableAttention(nn.Module):
+    """Each query looks at P points per level and head, around its reference.
+
+    query [B, Q, C]; value [B, S, C]; mask [B, S] bool, True = image; shapes: (height, width) of each level; centre
+    [B, Q, L, 2] and step, broadcastable to it: an offset of one is one step from the centre, both (x, y) in 0..1 of the
+    padded levels. Returns [B, Q, C].
+    """
+
+    def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
+        super().__init__()
+        self.heads, self.levels, self.points = heads, levels, points
+        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(dim, heads * levels * points)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+
+    def initialise(self) -> None:
+        """Points of head i start on a ray of its own, one cell further each (the paper, appendix)."""
+        angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        ray = torch.stack((angles.cos(), angles.sin()), -1)  # [h, 2]
+        ray = ray / ray.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1, self.points + 1)[:, None]  # [P, 1]
+        offsets = (ray[:, None, None] * steps).expand(-1, self.levels, -1, -1)  # [h, L, P, 2]
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.flatten())
+        for layer in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(layer.weight)
+        for layer in (self.attention_weights, self.value_proj, self.output_proj):
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        value: Tensor,
+        mask: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        centre: Tensor,
+        step: Tensor,
+    ) -> Tensor:
+        value = self.value_proj(value).masked_fill(~mask[:, :, None], 0.0)
+        value = value.reshape(value.shape[0], value.shape[1], self.heads, -1)  # [B, S, h, d]
+        batch, count = query.shape[0], query.shape[1]
+        offsets = self.sampling_offsets(query).reshape(batch, count, self.heads, self.levels, self.points, 2)
+        weights = self.attention_weights(query).reshape(batch, count, self.heads, -1).softmax(3)  # [B, Q, h, L * P]
+        weights = weights.reshape(batch, count, self.heads, self.levels, self.points)
+        locations = centre[:, :, None, :, None] + offsets * step[:, :, None, :, None]  # [B, Q, h, L, P, 2]
+        return self.output_proj(sample_levels(value, shapes, locations, weights))

@@ -1,0 +1,136 @@
+"""Grounding DINO (arXiv 2303.05499), in the order of the paper's figure 3.
+
+Every size comes from the tensors, and every mask is an input: the model can be traced for any batch, image and prompt.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.grounding_dino.backbone import Neck, build_backbone
+from models.grounding_dino.config import GroundingDinoConfig
+from models.grounding_dino.decoder import Decoder, DecoderOutput
+from models.grounding_dino.deformable import DeformableAttention
+from models.grounding_dino.encoder import Encoder
+from models.grounding_dino.heads import TokenLogits, inverse_sigmoid
+from models.grounding_dino.positions import ImagePosition
+from models.grounding_dino.pyramid import Pyramid, build_pyramid, level_mask
+from models.grounding_dino.selection import QuerySelection
+from models.layers.bert import Bert
+from models.layers.blocks import Mlp
+
+
+class GroundingDinoOutput(NamedTuple):
+    """The answer, and what training supervises beside it. Boxes are cx, cy, w, h in 0..1 of the unpadded image.
+
+    logits [B, N, T] (before the sigmoid, -inf on padded tokens), boxes_cxcywh [B, N, 4];
+    decoder_logits [layers, B, N, T], decoder_boxes [layers, B, N, 4], of each decoder layer, the last being the answer;
+    proposal_logits [B, S, T], proposal_boxes [B, S, 4], proposal_valid [B, S] bool, at every image position;
+    topk_indices [B, N] int64, the positions that became queries, best first.
+    """
+
+    logits: Tensor
+    boxes_cxcywh: Tensor
+    decoder_logits: Tensor
+    decoder_boxes: Tensor
+    proposal_logits: Tensor
+    proposal_boxes: Tensor
+    proposal_valid: Tensor
+    topk_indices: Tensor
+
+
+class GroundingDino(nn.Module):
+    """Detects what a text names.
+
+    Text features depend on the prompt alone, so `encode_text` is apart: encode a prompt once, use it for many images.
+    """
+
+    def __init__(self, config: GroundingDinoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text_backbone = Bert(config.text)
+        self.text_proj = nn.Linear(config.text.width, config.d_model)
+        self.backbone = build_backbone(config)
+        self.neck = Neck(config)
+        self.image_position = ImagePosition(config.d_model)
+        self.level_embed = nn.Parameter(torch.empty(config.levels, config.d_model))
+        self.encoder = Encoder(config)
+        self.selection = QuerySelection(config)
+        self.query_embed = nn.Embedding(config.num_queries, config.d_model)
+        self.decoder = Decoder(config)
+        self.box_head = Mlp(config.d_model, config.d_model, config.d_model, 4)
+        self.token_logits = TokenLogits(config.logit_scale, config.logit_bias_init)
+        self._initialise()
+
+    def encode_text(self, input_ids: Tensor, position_ids: Tensor, self_attention_mask: Tensor) -> Tensor:
+        """input_ids, position_ids [B, T] int64, self_attention_mask [B, T, T] bool -> text_features [B, T, d_model]."""
+        return self.text_proj(self.text_backbone(input_ids, position_ids, self_attention_mask))
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        pixel_mask: Tensor,
+        text_features: Tensor,
+        text_mask: Tensor,
+        position_ids: Tensor,
+        self_attention_mask: Tensor,
+    ) -> GroundingDinoOutput:
+        """pixel_values [B, 3, H, W], zeros on padding; pixel_mask [B, H, W] bool, True = image; text_features
+        [B, T, d_model] of `encode_text`; text_mask [B, T] bool, True = token; position_ids [B, T] int64;
+        self_attention_mask [B, T, T] bool.
+        """
+        image, positions, pyramid = self._embed_image(pixel_values, pixel_mask)
+        memory, text = self.encoder(
+            image, positions, pyramid, text_features, text_mask, position_ids, self_attention_mask
+        )
+        queries = self.query_embed.weight[: memory.shape[1]]  # [N, C], N = min(num_queries, S)
+        proposals = self.selection(memory, pyramid, text, text_mask, queries.shape[0])
+        queries = queries.expand(memory.shape[0], -1, -1)
+        decoded = self.decoder(queries, proposals.references, memory, pyramid, text, text_mask, self.box_head)
+        logits, boxes = self._answers(decoded, text, text_mask)
+        return GroundingDinoOutput(
+            logits=logits[-1],
+            boxes_cxcywh=boxes[-1],
+            decoder_logits=torch.stack(logits),
+            decoder_boxes=torch.stack(boxes),
+            proposal_logits=proposals.logits,
+            proposal_boxes=proposals.boxes,
+            proposal_valid=proposals.valid,
+            topk_indices=proposals.indices,
+        )
+
+    def _embed_image(self, pixel_values: Tensor, pixel_mask: Tensor) -> tuple[Tensor, Tensor, Pyramid]:
+        """The flattened levels and their positions, both [B, S, C]."""
+        maps = self.neck(self.backbone(pixel_values))
+        masks = [level_mask(pixel_mask, x.shape[2], x.shape[3]) for x in maps]
+        positions = [
+            self.image_position(mask).flatten(2).transpose(1, 2) + self.level_embed[level]
+            for level, mask in enumerate(masks)
+        ]
+        image = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)
+        return image, torch.cat(positions, 1), build_pyramid(masks)
+
+    def _answers(self, decoded: DecoderOutput, text: Tensor, text_mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each layer: token logits [B, N, T] and boxes [B, N, 4], the latter from the normed state."""
+        logits = [self.token_logits(state, text, text_mask) for state in decoded.states]
+        boxes = [
+            torch.sigmoid(self.box_head(state) + inverse_sigmoid(entered))
+            for state, entered in zip(decoded.states, decoded.references, strict=False)
+        ]
+        return logits, boxes
+
+    def _initialise(self) -> None:
+        for part in (self.encoder, self.decoder, self.text_proj, self.selection.output):
+            for parameter in part.parameters():
+                if parameter.dim() > 1:
+                    nn.init.xavier_uniform_(parameter)
+        for module in self.modules():
+            if isinstance(module, DeformableAttention):
+                module.initialise()
+        for head in (self.box_head, self.selection.box_head):
+            for parameter in head.layers[-1].parameters():
+                nn.init.zeros_(parameter)
+        nn.init.zeros_(self.text_proj.bias)
+        nn.init.normal_(self.level_embed)
+        nn.init.normal_(self.query_embed.weight)

@@ -1,0 +1,106 @@
+"""Builds tokenizer.json files (of the `tokenizers` library) from the vocabularies of the families.
+
+The files hold the mapping from clean text to ids only: cleaning before it, and start and end tokens around it, are
+`server.contract.text`'s.
+"""
+
+import functools
+import gzip
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+VOCABULARIES = Path(__file__).parent / "vocab"
+CLIP_MERGES = VOCABULARIES / "clip_bpe_simple_vocab_16e6.txt.gz"
+BERT_WORDS = VOCABULARIES / "bert_base_uncased_vocab.txt"
+
+WORD_END = "</w>"
+CLIP_SPECIALS = ("<|startoftext|>", "<|endoftext|>")
+BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# How openai/CLIP clip/simple_tokenizer.py splits: contractions, words, single digits, runs of anything else.
+CLIP_PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def standard_file(vocabulary: str) -> Path:
+    """The tokenizer.json of "clip_bpe" or "bert_wordpiece", in a folder that lasts as long as the process."""
+    builders = {"clip_bpe": clip_bpe, "bert_wordpiece": bert_wordpiece}
+    if vocabulary not in builders:
+        raise ValueError(f"vocabulary is {vocabulary!r}; accepted are {sorted(builders)}")
+    path = Path(_temporary_folder().name) / f"{vocabulary}.json"
+    if not path.exists():
+        builders[vocabulary]().save(str(path), pretty=False)
+    return path
+
+
+@functools.cache
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="openset-tokenizers-")
+
+
+def clip_bpe(merges_file: Path = CLIP_MERGES) -> Tokenizer:
+    """CLIP's byte-level BPE of 49408 ids; the two special strings inside a text become their ids, as officially."""
+    lines = gzip.decompress(merges_file.read_bytes()).decode("utf-8").split("\n")
+    rules = lines[1 : 49152 - 256 - 2 + 1]  # the size OpenAI trained with
+    merges = [(first, second) for first, second in map(str.split, rules)]
+    letters = _byte_letters()
+    pieces = [*letters, *(letter + WORD_END for letter in letters), *("".join(pair) for pair in merges), *CLIP_SPECIALS]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=WORD_END, fuse_unk=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(CLIP_PIECES), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in CLIP_SPECIALS])
+    return tokenizer
+
+
+def _byte_letters() -> list[str]:
+    """A visible letter for each byte, in the vocabulary's order: printable bytes come first, as themselves."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
+
+
+def bert_wordpiece(words_file: Path = BERT_WORDS) -> Tokenizer:
+    """BERT's lower-case WordPiece; its special strings inside a text become their ids, as officially."""
+    words = words_file.read_text(encoding="utf-8").splitlines()
+    tokenizer = _wordpiece({word: index for index, word in enumerate(words)})
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in BERT_SPECIALS])
+    return tokenizer
+
+
+def small_wordpiece(words: Iterable[str]) -> Tokenizer:
+    """A WordPiece over the given words that can spell every other one.
+
+    Ids: [PAD] 0, [UNK] 1, [CLS] 2, then ".", "?", characters at a word's start and inside it, the words, and [SEP] as
+    the largest: it ends a text, and CLIP pools at the largest id. Written in a text, these names are plain words.
+    """
+    normalise = _bert_normalizer()
+    clean = sorted({piece for word in words for piece in normalise.normalize_str(word).split()})
+    splitter = pre_tokenizers.BertPreTokenizer()
+    whole = sorted({piece for word in clean for piece, _ in splitter.pre_tokenize_str(word)})
+    letters = sorted({letter for piece in whole for letter in piece} | set(_ascii_letters()))
+    pieces = dict.fromkeys(
+        ["[PAD]", "[UNK]", "[CLS]", ".", "?", *letters, *("##" + letter for letter in letters), *whole, "[SEP]"]
+    )
+    return _wordpiece({piece: index for index, piece in enumerate(pieces)})
+
+
+def _ascii_letters() -> Iterable[str]:
+    return (character for code in range(33, 127) if (character := chr(code)) == character.lower())
+
+
+def _bert_normalizer() -> normalizers.Normalizer:
+    return normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=True, lowercase=True)
+
+
+def _wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = _bert_normalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    return tokenizer

@@ -1,0 +1,85 @@
+"""Fills a model from a foreign state dict by a literal table: completely, or not at all."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.checkpoint_errors import WeightsDoNotFit
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one of our tensors comes from.
+
+    `parts` lists the stored tensors it is made of; each part is a tuple of alias names under which one shared tensor
+    may be stored: at least one must be there, and all that are there must be equal.
+    """
+
+    parts: tuple[tuple[str, ...], ...]
+    build: Callable[[list[Tensor]], Tensor]
+
+
+def same(*aliases: str) -> Source:
+    """The stored tensor as it is, under any of these names."""
+    return Source((aliases,), lambda parts: parts[0])
+
+
+def transposed(*aliases: str) -> Source:
+    """The stored matrix, transposed."""
+    return Source((aliases,), lambda parts: parts[0].T)
+
+
+def stacked(*names: str) -> Source:
+    """Several stored tensors, one below the other (query, key and value projections)."""
+    return Source(tuple((name,) for name in names), lambda parts: torch.cat(parts, dim=0))
+
+
+def fill(
+    model: nn.Module, tensors: Mapping[str, Tensor], table: Mapping[str, Source], *, surplus: Collection[str] = ()
+) -> None:
+    """Put `tensors` into `model`, which may have been built on the meta device, as float32 on the CPU.
+
+    `table` maps every key of the model's state dict to its source; `surplus` are the exact names of stored tensors that
+    published files hold and the model does not need. Raises WeightsDoNotFit, naming every key that is missing, left
+    over, or of a wrong shape, and leaves the model untouched then.
+    """
+    own = model.state_dict()
+    assert own.keys() == table.keys(), sorted(own.keys() ^ table.keys())
+    known = {alias for source in table.values() for part in source.parts for alias in part}
+    missing = [
+        part[0] for source in table.values() for part in source.parts if not any(alias in tensors for alias in part)
+    ]
+    left_over = [name for name in tensors if name not in known and name not in surplus]
+    if missing or left_over:
+        raise WeightsDoNotFit(missing=missing, left_over=left_over)
+    built, faults = {}, []
+    for key, source in table.items():
+        try:
+            value = source.build([_one_of(part, tensors) for part in source.parts])
+        except (RuntimeError, IndexError, ValueError) as error:
+            faults.append(f"{' + '.join(part[0] for part in source.parts)}: {error}")
+            continue
+        if value.shape != own[key].shape:
+            faults.append(f"{_stored_shapes(source, tensors)}, the model's part is {list(own[key].shape)}")
+        elif value.is_floating_point() != own[key].is_floating_point():
+            faults.append(f"{source.parts[0][0]} is {value.dtype}, the model's part is {own[key].dtype}")
+        built[key] = value.to(own[key].dtype).contiguous()
+    if faults:
+        raise WeightsDoNotFit(wrong=faults)
+    model.load_state_dict(built, strict=True, assign=True)
+
+
+def _one_of(aliases: tuple[str, ...], tensors: Mapping[str, Tensor]) -> Tensor:
+    present = [alias for alias in aliases if alias in tensors]
+    first = tensors[present[0]]
+    for other in present[1:]:
+        if not torch.equal(first, tensors[other]):
+            raise ValueError(f"differs from {other}, though the model shares the two")
+    return first
+
+
+def _stored_shapes(source: Source, tensors: Mapping[str, Tensor]) -> str:
+    names = [next(alias for alias in part if alias in tensors) for part in source.parts]
+    return " + ".join(f"{name} {list(tensors[name].shape)}" for name in names)

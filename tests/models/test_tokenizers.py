@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from models import tokenizers
+
+
+def ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
+    return tokenizer.encode(text, add_special_tokens=False).tokens
+
+
+@pytest.fixture(scope="module")
+def small() -> Tokenizer:
+    return tokenizers.small_wordpiece(["Red", "fox", "car-taxi", "hot dog", "Café", "T-Rex"])
+
+
+def test_standard_files_have_the_published_sizes() -> None:
+    assert Tokenizer.from_file(str(tokenizers.standard_file("clip_bpe"))).get_vocab_size() == 49408
+    assert Tokenizer.from_file(str(tokenizers.standard_file("bert_wordpiece"))).get_vocab_size() == 30522
+
+
+def test_unknown_vocabulary_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'gpt'.*bert_wordpiece"):
+        tokenizers.standard_file("gpt")
+
+
+def test_file_reads_back_as_it_was_built(tmp_path: Path, small: Tokenizer) -> None:
+    small.save(str(tmp_path / "tokenizer.json"))
+    again = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert ids(again, "red foxes? CAFÉ.") == ids(small, "red foxes? CAFÉ.")
+
+
+def test_known_words_are_one_token_in_any_case(small: Tokenizer) -> None:
+    assert pieces(small, "RED Fox hot café") == ["red", "fox", "hot", "cafe"]
+
+
+def test_unknown_words_are_spelt_and_nothing_is_unknown(small: Tokenizer) -> None:
+    assert pieces(small, "redfox zoo") == ["red", "##f", "##o", "##x", "z", "##o", "##o"]
+    printable = "".join(chr(code) for code in range(32, 127))
+    assert "[UNK]" not in pieces(small, printable)
+
+
+def test_separators_and_markers_have_their_places(small: Tokenizer) -> None:
+    vocabulary = small.get_vocab()
+    assert [vocabulary[token] for token in ("[PAD]", "[UNK]", "[CLS]", ".", "?")] == [0, 1, 2, 3, 4]
+    assert vocabulary["[SEP]"] == small.get_vocab_size() - 1 == max(vocabulary.values())
+
+
+def test_marker_written_in_a_text_is_plain_text(small: Tokenizer) -> None:
+    assert not {0, 1, 2, small.token_to_id("[SEP]")} & set(ids(small, "[SEP] a [CLS] b [PAD]"))
+
+
+def test_same_words_give_the_same_file() -> None:
+    one, two = (tokenizers.small_wordpiece(words) for words in (["a fox", "car"], ["car", "car", "fox", "a"]))
+    assert one.to_str() == two.to_str()
