@@ -18,7 +18,6 @@ _COMMANDS = {
     "export": ("make a bundle from a checkpoint", "export.command", "export"),
     "verify": ("check a bundle's files and certificates again", "export.command", "cpu"),
     "train": ("train a model from a configuration file", "models.training.command", "train"),
-    "evaluate": ("measure a running server on labelled scenes", "models.training.command", "train"),
 }
 
 

@@ -125,7 +125,7 @@ class PromptTokenizer:
             count = len(tokens.ids) + 1  # and the separator, which closes the label's group
             if rules.max_label_tokens is not None and count > rules.max_label_tokens:
                 raise PromptTooLong(
-                    f"label {shown(phrase.text)} takes {count} tokens, the model reads {rules.max_label_tokens} of a label"
+                    f"label {shown(phrase.text)} takes {count} tokens, the model reads {rules.max_label_tokens}"
                 )
             ids += [*tokens.ids, separator]
             positions += range(count)

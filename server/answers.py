@@ -1,0 +1,82 @@
+"""Results as the bodies of answers: boxes in the asked format, numbers with the digits that mean something."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from server.contract.manifest import Manifest
+from server.contract.postprocess import Detection
+from server.contract.text import Prompt
+from server.schemas import BoxFormat, DetectionBody, Embeddings, ImageDetections, ImageScores, LabelScore, ModelId
+
+Float32 = npt.NDArray[np.float32]
+PIXEL_DIGITS, SCORE_DIGITS, EMBEDDING_DIGITS = 2, 6, 8
+
+
+def model_id(manifest: Manifest) -> ModelId:
+    """Which model answered."""
+    return ModelId(name=manifest.name, family=manifest.family, version=manifest.version)
+
+
+def image_detections(
+    found: Sequence[Detection], prompt: Prompt, *, size: tuple[int, int], box_format: BoxFormat
+) -> ImageDetections:
+    """The detections of one image of `size` (height, width)."""
+    spans = [(label.start, label.end) for label in prompt.labels]
+    return ImageDetections(
+        width=size[1],
+        height=size[0],
+        labels=[label.text for label in prompt.labels],
+        label_spans=[(start, end) for start, end in spans if start is not None and end is not None] or None,
+        detections=[
+            DetectionBody(
+                box=formatted_box(detection.box, box_format),
+                label=detection.label,
+                label_id=detection.label_id,
+                score=round(detection.score, SCORE_DIGITS),
+                matched=list(detection.matched),
+            )
+            for detection in found
+        ],
+    )
+
+
+def formatted_box(
+    box_xyxy: tuple[float, float, float, float], box_format: BoxFormat
+) -> tuple[float, float, float, float]:
+    """A box x0, y0, x1, y1 in the asked format, rounded to hundredths of a pixel."""
+    x0, y0, x1, y1 = box_xyxy
+    width, height = x1 - x0, y1 - y0
+    first, second, third, fourth = {
+        "xyxy": (x0, y0, x1, y1),
+        "xywh": (x0, y0, width, height),
+        "cxcywh": (x0 + width / 2, y0 + height / 2, width, height),
+    }[box_format]
+    return (
+        round(first, PIXEL_DIGITS),
+        round(second, PIXEL_DIGITS),
+        round(third, PIXEL_DIGITS),
+        round(fourth, PIXEL_DIGITS),
+    )
+
+
+def image_scores(scores: Float32, labels: Sequence[str], *, top_k: int | None) -> ImageScores:
+    """The best `top_k` (None: all) of the scores [labels], best first; equal ones in the order of the request."""
+    best = np.argsort(-scores, kind="stable")[:top_k]
+    return ImageScores(
+        scores=[
+            LabelScore(label=labels[index], label_id=int(index), score=round(float(scores[index]), SCORE_DIGITS))
+            for index in best
+        ]
+    )
+
+
+def rows(matrix: Float32, digits: int) -> list[list[float]]:
+    """A matrix as nested lists of rounded numbers."""
+    return [[round(value, digits) for value in row] for row in matrix.tolist()]
+
+
+def embeddings(images: Float32, texts: Float32) -> Embeddings:
+    """Unit embeddings of images [I, D] and texts [T, D]."""
+    return Embeddings(images=rows(images, EMBEDDING_DIGITS), texts=rows(texts, EMBEDDING_DIGITS))

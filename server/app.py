@@ -1,0 +1,150 @@
+"""The HTTP app, and the `serve` command that runs it."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from server.bundle import Bundle
+from server.catalog import Catalog, open_bundles
+from server.contract.text import PromptError
+from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
+from server.gate import Gate
+from server.metrics import Metrics
+from server.pipeline import Pipeline
+from server.routes import classify, detect, documentation, similarity, system
+from server.routes.openapi import with_problem_type
+from server.settings import Settings, SettingsError, read_settings
+
+log = logging.getLogger(__name__)
+
+
+def create_app(
+    settings: Settings | None = None,
+    bundles: Sequence[Bundle] | None = None,
+    *,
+    on_failure: Callable[[], None] | None = None,
+) -> FastAPI:
+    """The app. `bundles` are served from the start; without them those of the settings are loaded in the background.
+
+    Until they are loaded `/readyz` answers 503; where that fails `on_failure` is called.
+    """
+    settings = settings or read_settings()
+    metrics = Metrics()
+    catalog = Catalog(settings, metrics)
+    pipeline = Pipeline(settings, metrics, catalog)
+
+    async def load() -> None:
+        try:
+            await asyncio.to_thread(lambda: catalog.load(open_bundles(settings)))
+        except Exception as error:
+            catalog.failure = error
+            if on_failure:
+                on_failure()  # who started the app tells
+            else:
+                log.error("the bundles could not be loaded: %s", error)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = None
+        if bundles is None:
+            loading = asyncio.create_task(load())
+        else:
+            await asyncio.to_thread(catalog.load, bundles)
+        yield
+        if loading:
+            await loading
+        await asyncio.to_thread(pipeline.close)
+
+    app = _App(
+        title="Openset",
+        summary="Open-set detection, zero-shot classification and image-text similarity.",
+        version="0.1.0",
+        lifespan=lifespan,
+        docs_url=None,  # the usual pages load scripts from elsewhere: ours works offline
+        redoc_url=None,
+    )
+    app.state.pipeline = pipeline
+    app.add_middleware(Gate, settings=settings, metrics=metrics)
+    for error in (Fault, PromptError, HTTPException, RequestValidationError):
+        app.add_exception_handler(error, _refuse)
+    for room in (detect, classify, similarity, system, documentation):
+        app.include_router(room.router)
+    return app
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        return with_problem_type(super().openapi())
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        error = InvalidRequest([FieldFault(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()])
+    pipeline: Pipeline = request.app.state.pipeline
+    pipeline.metrics.reject(kind_of(error))
+    return problem_response(error)
+
+
+def serve(settings: Settings) -> int:
+    """Run the server until it is told to stop; 2 where its bundles cannot be served."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level,
+        access_log=False,  # it would hold whatever clients put in a URL
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    failure: Exception | None = app.state.pipeline.catalog.failure
+    if failure:
+        print(f"openset serve: {failure}", file=sys.stderr)
+        return 2
+    return 0 if server.started else 1
+
+
+def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
+    """The flags of `serve`: every setting by its name; a flag goes before the environment."""
+    for name, field in Settings.model_fields.items():
+        flag, default = "--" + name.replace("_", "-"), field.get_default()
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{field.description} [{_shown(default)}]"}
+        if isinstance(default, bool):
+            options["action"] = argparse.BooleanOptionalAction
+        elif isinstance(default, tuple):
+            options |= {"action": "append", "metavar": "PATH"}
+        else:
+            options["metavar"] = (
+                "INTEGER" if field.annotation is int else "NUMBER" if field.annotation is float else "TEXT"
+            )
+        parser.add_argument(flag, **options)
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The `serve` command."""
+    given = {name: value for name, value in vars(args).items() if name in Settings.model_fields}
+    try:
+        settings = read_settings(**given)
+    except SettingsError as error:
+        print(f"openset serve: {error}", file=sys.stderr)
+        return 2
+    return serve(settings)
+
+
+def _shown(default: object) -> str:
+    return "the bundled ones" if default == () else str(default)

@@ -1,0 +1,214 @@
+"""The bundles being served: opened, checked, each with its worker, and found by name, family and task."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from server.batching import Batcher, BatchLimits
+from server.bundle import Bundle
+from server.contract.manifest import BundleError, Task
+from server.contract.text import Prompt, shown
+from server.errors import InferenceFailed, NotReady, UnknownModel, UnsuitableModel
+from server.metrics import Metrics, ModelMetrics
+from server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Float32 = npt.NDArray[np.float32]
+BUNDLED = Path(__file__).parent / "bundles"
+_WARM_UP_PICTURE, _WARM_UP_TEXT = (640, 480), "a dog"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelInput:
+    """One image for a model run: pixels [3, h, w], and for a detector its prompt with text features [T, C]."""
+
+    pixels: Float32
+    prompt: Prompt | None = None
+    text_features: Float32 | None = None
+
+
+# Of a detector: token scores [N, T] and boxes cx, cy, w, h [N, 4]; of an image encoder: one embedding [D].
+ModelOutput = tuple[Float32, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A bundle with what runs it: a batching worker for images, a thread for texts."""
+
+    bundle: Bundle
+    batcher: Batcher[ModelInput, ModelOutput]
+    texts: ThreadPoolExecutor
+    metrics: ModelMetrics
+
+    @property
+    def name(self) -> str:
+        return self.bundle.manifest.name
+
+    @property
+    def family(self) -> str:
+        return self.bundle.manifest.family
+
+
+class Catalog:
+    """The bundles being served, in the order they were given."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._served: tuple[Served, ...] = ()
+        self.ready = False
+        self.failure: Exception | None = None
+        metrics.ready.set(0)
+
+    @property
+    def served(self) -> tuple[Served, ...]:
+        return self._served
+
+    def load(self, bundles: Iterable[Bundle]) -> None:
+        """Check, warm and serve `bundles`; ready when all are. On a fault nothing is served and `failure` has it."""
+        try:
+            checked = list(bundles)
+            _refuse_twins([bundle.manifest.name for bundle in checked])
+            for bundle in checked:
+                self._check(bundle)
+            self._served = tuple(self._start(bundle) for bundle in checked)
+        except Exception as error:
+            self.failure = error
+            raise
+        self.ready = True
+        self._metrics.ready.set(1)
+        log.info("ready: %s", ", ".join(entry.name for entry in self._served) or "no bundle")
+
+    def choose(self, model: str | None, task: Task) -> Served:
+        """The bundle named `model`, or the only one of that family; without a name the first that can do `task`."""
+        if not self.ready:
+            raise NotReady("bundles are being loaded")
+        able = [entry for entry in self._served if task in entry.bundle.tasks]
+        names = ", ".join(entry.name for entry in able) or "none"
+        if model is None:
+            if not able:
+                raise UnknownModel(f"no bundle that can {task} is loaded")
+            return able[0]
+        named = [entry for entry in self._served if entry.name == model]
+        named = named or [entry for entry in self._served if entry.family == model]
+        if not named:
+            raise UnknownModel(f"there is no model {shown(model)}; those that can {task}: {names}")
+        fitting = [entry for entry in named if entry in able]
+        if not fitting:
+            raise UnsuitableModel(f"model {shown(model)} cannot {task}; those that can: {names}")
+        if len(fitting) > 1:
+            several = ", ".join(entry.name for entry in fitting)
+            raise UnsuitableModel(f"model {shown(model)} is a family of several: name one of {several}")
+        return fitting[0]
+
+    def dead(self) -> list[str]:
+        """The names of models whose worker has died."""
+        return [entry.name for entry in self._served if not entry.batcher.alive]
+
+    def close(self) -> None:
+        """Finish what was accepted and end the workers."""
+        self.ready = False
+        self._metrics.ready.set(0)
+        for entry in self._served:
+            entry.batcher.close(self._settings.shutdown_timeout_s)
+            entry.texts.shutdown(wait=False, cancel_futures=True)
+
+    def _check(self, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        bundle.check_canary()
+        for artefact in manifest.artefacts:
+            valid = artefact.part not in bundle.uncertified
+            self._metrics.certificate_valid.labels(manifest.name, artefact.part).set(valid)
+        if self._settings.warm_up:
+            _warm_up(bundle)
+
+    def _start(self, bundle: Bundle) -> Served:
+        manifest = bundle.manifest
+        run, bucket = _detector(bundle) if "detect" in bundle.tasks else _encoder(bundle)
+        limits = BatchLimits(
+            capacity=self._settings.max_queue,
+            max_batch=min(self._settings.max_batch, manifest.buckets.max_batch),
+            max_wait_s=self._settings.max_wait_ms / 1000,
+        )
+        metrics = self._metrics.of(manifest.name)
+        return Served(
+            bundle=bundle,
+            batcher=Batcher(manifest.name, run, bucket=bucket, limits=limits, metrics=metrics),
+            texts=ThreadPoolExecutor(1, thread_name_prefix=f"texts-{manifest.name}"),
+            metrics=metrics,
+        )
+
+
+def open_bundles(settings: Settings, *, task: Task | None = None) -> list[Bundle]:
+    """The bundles that the settings name, else those that ship with the server; with `task`, those that can do it."""
+    folders: Sequence[Path] = settings.bundle or sorted(path.parent for path in BUNDLED.glob("*/manifest.json"))
+    if not folders:
+        raise BundleError(f"there is no bundle to serve: {BUNDLED} is empty and no --bundle was given")
+    opened = []
+    for folder in folders:
+        bundle = Bundle(folder, allow_uncertified=settings.allow_uncertified, threads=settings.run_threads)
+        for part, fault in bundle.uncertified.items():
+            log.warning("%s: %s is served uncertified: %s", bundle.manifest.name, part, fault)
+        if task is None or task in bundle.tasks:
+            opened.append(bundle)
+    return opened
+
+
+def _refuse_twins(names: Sequence[str]) -> None:
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins:
+        raise BundleError(f"several bundles are named {', '.join(twins)}: a request could not say which it means")
+
+
+def _warm_up(bundle: Bundle) -> None:
+    pixels = bundle.preprocess(Image.new("RGB", _WARM_UP_PICTURE))
+    if "detect" in bundle.tasks:
+        prompt = bundle.prompts.from_labels([_WARM_UP_TEXT])
+        bundle.run_detector([pixels], [prompt], bundle.encode_prompts([prompt]))
+    else:
+        bundle.embed_images([pixels])
+        bundle.embed_texts([_WARM_UP_TEXT])
+
+
+Run = Callable[[Sequence[ModelInput]], list[ModelOutput]]
+Bucket = Callable[[ModelInput], tuple[int, ...]]
+
+
+def _detector(bundle: Bundle) -> tuple[Run, Bucket]:
+    def run(batch: Sequence[ModelInput]) -> list[ModelOutput]:
+        prompts, features = _texts(batch)
+        outputs = bundle.run_detector([item.pixels for item in batch], prompts, features)
+        return [_finite(bundle, output) for output in outputs]
+
+    def bucket(item: ModelInput) -> tuple[int, ...]:
+        prompts, _ = _texts([item])
+        return (*bundle.canvas(item.pixels), bundle.token_bucket(prompts))
+
+    return run, bucket
+
+
+def _encoder(bundle: Bundle) -> tuple[Run, Bucket]:
+    def run(batch: Sequence[ModelInput]) -> list[ModelOutput]:
+        embeds = bundle.embed_images([item.pixels for item in batch])
+        return [_finite(bundle, (row.copy(),)) for row in embeds]
+
+    return run, lambda item: item.pixels.shape
+
+
+def _texts(batch: Sequence[ModelInput]) -> tuple[list[Prompt], list[Float32]]:
+    return (
+        [item.prompt for item in batch if item.prompt is not None],
+        [item.text_features for item in batch if item.text_features is not None],
+    )
+
+
+def _finite(bundle: Bundle, output: ModelOutput) -> ModelOutput:
+    if not all(np.isfinite(array).all() for array in output):
+        raise InferenceFailed(f"{bundle.manifest.name} gave numbers that are not finite")
+    return output

@@ -1,0 +1,149 @@
+"""Detections drawn on their picture: a colour per label, text that stays readable and inside at any size."""
+
+import colorsys
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+from server.contract.postprocess import Detection
+
+Rect = tuple[float, float, float, float]
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+# Found where the system has them, the one with most scripts first. Pillow's own, the fallback, has Latin letters.
+_FONTS = ("NotoSansCJK-Bold.ttc", "DejaVuSans-Bold.ttf")
+_MAX_LABEL = 32
+_GOLDEN_RATIO = 0.618034
+_ELLIPSIS = "…"
+
+
+@dataclass(frozen=True)
+class _Style:
+    """Sizes in pixels, in proportion to the picture."""
+
+    line: int
+    padding: int
+    font: Font
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "_Style":
+        side = min(image.size)
+        text = min(72, max(10, round(side / 32)))
+        return cls(line=max(2, round(side / 160)), padding=max(2, text // 5), font=_font(text))
+
+
+@dataclass(frozen=True)
+class _Tag:
+    """A detection's label and score, where it is drawn."""
+
+    text: str
+    rect: Rect
+    origin: tuple[float, float]
+    colour: Colour
+
+
+def draw(image: Image.Image, detections: Sequence[Detection]) -> bytes:
+    """`image` as PNG with the box, label and score of each of `detections` (boxes x0, y0, x1, y1 in its pixels)."""
+    canvas = image.convert("RGB")
+    pen = ImageDraw.Draw(canvas)
+    style = _Style.of(canvas)
+    best_last = sorted(detections, key=lambda detection: detection.score)
+    for detection in best_last:
+        _draw_box(pen, detection, style, canvas.size)
+    # The best detection's tag chooses its place first; all go on top of the boxes, the best over the others.
+    tags: list[_Tag] = []
+    for detection in reversed(best_last):
+        tags.append(_tag(detection, style, canvas.size, [tag.rect for tag in tags]))
+    for tag in reversed(tags):
+        _draw_tag(pen, tag, style)
+    encoded = io.BytesIO()
+    canvas.save(encoded, "PNG", compress_level=3)
+    return encoded.getvalue()
+
+
+def label_colour(label_id: int) -> Colour:
+    """A vivid colour; steps of the golden ratio keep the hues of neighbouring labels far apart."""
+    hue = (0.02 + label_id * _GOLDEN_RATIO) % 1
+    # Every few labels another lightness, since hues alone run out.
+    lightness = (0.50, 0.38, 0.64)[label_id // 7 % 3]
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.85)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def ink_on(colour: Colour) -> Colour:
+    """Black or white, whichever is easier to read on `colour` (luminance as in WCAG 2.1)."""
+    red, green, blue = ((value / 255) ** 2.2 for value in colour)
+    return (0, 0, 0) if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else (255, 255, 255)
+
+
+def _draw_box(pen: ImageDraw.ImageDraw, detection: Detection, style: _Style, size: tuple[int, int]) -> None:
+    x0, y0, x1, y1 = detection.box
+    right, bottom = min(x1, size[0] - 1), min(y1, size[1] - 1)
+    box = (min(x0, right), min(y0, bottom), right, bottom)
+    colour = label_colour(detection.label_id)
+    halo = (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)
+    pen.rectangle(halo, outline=ink_on(colour), width=style.line + 2)  # seen on a background of its own colour too
+    pen.rectangle(box, outline=colour, width=style.line)
+
+
+def _tag(detection: Detection, style: _Style, size: tuple[int, int], taken: Sequence[Rect]) -> _Tag:
+    text = _fitted(f"{detection.label} {detection.score:.2f}", detection.label, style, size[0])
+    left, _, right, _ = style.font.getbbox(text)
+    ascent = style.font.getbbox("Ag")
+    width, height = right - left + 2 * style.padding, ascent[3] - ascent[1] + 2 * style.padding
+    rect = _place(detection.box, (width, height), size, taken)
+    origin = (rect[0] + style.padding - left, rect[1] + style.padding - ascent[1])
+    return _Tag(text, rect, origin, label_colour(detection.label_id))
+
+
+def _draw_tag(pen: ImageDraw.ImageDraw, tag: _Tag, style: _Style) -> None:
+    x0, y0, x1, y1 = tag.rect
+    pen.rectangle((x0, y0, x1 - 1, y1 - 1), fill=tag.colour)
+    pen.text(tag.origin, tag.text, fill=ink_on(tag.colour), font=style.font)
+
+
+def _place(box: Rect, tag: tuple[float, float], size: tuple[int, int], taken: Sequence[Rect]) -> Rect:
+    """Where the tag covers the least of other tags: above its box, inside at the top, below, inside at the bottom."""
+    x0, y0, x1, y1 = box
+    width, height = tag
+    corners = [(x0, y0 - height), (x0, y0), (x0, y1), (x0, y1 - height), (x1 - width, y0), (x1 - width, y1 - height)]
+    rects = [_inside(corner, tag, size) for corner in corners]
+    return min(rects, key=lambda rect: sum(_overlap(rect, other) for other in taken))
+
+
+def _inside(corner: tuple[float, float], tag: tuple[float, float], size: tuple[int, int]) -> Rect:
+    x = round(max(0, min(corner[0], size[0] - tag[0])))
+    y = round(max(0, min(corner[1], size[1] - tag[1])))
+    return x, y, x + tag[0], y + tag[1]
+
+
+def _overlap(a: Rect, b: Rect) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, width) * max(0.0, height)
+
+
+def _fitted(text: str, label: str, style: _Style, width: int) -> str:
+    """`text`, or with its label cut so that it fits into `width`; the score goes before the label's start does."""
+    score = text[len(label) :]
+    label = " ".join(label.split())
+    longest = min(len(label), _MAX_LABEL)
+    for tail in (score, ""):
+        for kept in range(longest, min(2, longest - 1), -1):
+            shown = label if kept == len(label) else label[:kept].rstrip() + _ELLIPSIS
+            left, _, right, _ = style.font.getbbox(shown + tail)
+            if right - left + 2 * style.padding <= width:
+                return shown + tail
+    return label[:3]
+
+
+@lru_cache(maxsize=64)
+def _font(size: int) -> Font:
+    for name in _FONTS:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, size)
+    return ImageFont.load_default(size)

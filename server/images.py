@@ -1,0 +1,86 @@
+"""Bytes to one upright picture, within bounds, or the fault by the picture's name."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from server.errors import BrokenImage, ImageTooLarge, UnsupportedImage
+from server.settings import Settings
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+# What `convert("RGB")` turns into the picture a person sees.
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """Bounds that are checked before an image is decoded."""
+
+    max_pixels: int
+    max_aspect_ratio: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ImageLimits":
+        return cls(settings.max_image_pixels, settings.max_aspect_ratio)
+
+
+def decode(data: bytes, *, name: str, limits: ImageLimits) -> Image.Image:
+    """The upright picture in `data`, in the colour mode it is stored in (16-bit grey becomes 8-bit).
+
+    `name` stands for the image in errors: "image 2 of 3". Conversion to RGB is left to the model's own preprocessing,
+    since some models do it after resizing.
+    """
+    if not data:
+        raise BrokenImage(f"{name} is empty")
+    image = _open(data, name)
+    _check_bounds(image, name, limits)
+    try:
+        # A JPEG of several pictures (MPO, from phones) shows the first; others with frames are animations or documents.
+        still = image.format == "MPO" or getattr(image, "n_frames", 1) == 1
+        image.load()
+    except Exception as error:  # decoders raise whatever the damage leads to: OSError, SyntaxError, struct.error, ...
+        raise BrokenImage(f"{name} is a damaged or truncated {image.format}") from error
+    if not still:
+        raise BrokenImage(f"{name} is animated or has several pages: send one still picture")
+    return _upright(_eight_bit(image, name))
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise ImageTooLarge(f"{name} has far more pixels than this server accepts") from None
+    except Exception as error:  # a damaged header, see `decode`
+        raise UnsupportedImage(
+            f"{name} is not a picture in a format this server reads: {', '.join(FORMATS)}"
+        ) from error
+
+
+def _check_bounds(image: Image.Image, name: str, limits: ImageLimits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise ImageTooLarge(
+            f"{name} is {width} x {height} = {width * height} pixels, at most {limits.max_pixels} are accepted"
+        )
+    if max(width, height) > limits.max_aspect_ratio * min(width, height):
+        raise ImageTooLarge(
+            f"{name} is {width} x {height} pixels: one side may be at most {limits.max_aspect_ratio:g} times the other"
+        )
+
+
+def _eight_bit(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        upper = np.asarray(image).astype(np.uint16) >> 8
+        return Image.fromarray(upper.astype(np.uint8))
+    if image.mode not in _MODES:
+        raise BrokenImage(f"{name} has colour mode {image.mode}, which cannot be shown as RGB: convert it first")
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data says nothing about the orientation
+        return image

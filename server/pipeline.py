@@ -1,0 +1,348 @@
+"""A request's way from bytes to answer: the same for HTTP and for the shell."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from server import answers
+from server.batching import Places
+from server.catalog import Catalog, ModelInput, ModelOutput, Served
+from server.contract.manifest import ClassificationRules, DetectionRules
+from server.contract.postprocess import Detection, Thresholds, class_scores, detections
+from server.contract.text import Prompt
+from server.drawing import draw
+from server.errors import FieldFault, InvalidRequest
+from server.images import ImageLimits, decode
+from server.metrics import Metrics
+from server.progress import Progress
+from server.prompts import PromptCache
+from server.schemas import (
+    ClassifyAnswer,
+    ClassifyRequest,
+    DetectAnswer,
+    DetectRequest,
+    Embeddings,
+    ImageScores,
+    SimilarityAnswer,
+    SimilarityRequest,
+)
+from server.settings import Settings
+
+Float32 = npt.NDArray[np.float32]
+P = ParamSpec("P")
+T = TypeVar("T")
+# Texts encoded in one run of the text tower: bounds its memory.
+TEXT_BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A decoded image as model input; `image` is kept only where it will be drawn on."""
+
+    pixels: Float32
+    size: tuple[int, int]  # (height, width) of the upright image
+    image: Image.Image | None
+    decode_s: float
+    preprocess_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """One image's detections, boxes x0, y0, x1, y1 in its pixels."""
+
+    prepared: Prepared
+    detections: list[Detection]
+
+
+class Pipeline:
+    """Decodes in threads, encodes texts through the cache, runs in batches, and words the answer."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, catalog: Catalog) -> None:
+        self.settings, self.metrics, self.catalog = settings, metrics, catalog
+        self._limits = ImageLimits.of(settings)
+        self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="images")
+        # Of its own, so that a request is read (or refused with 429) and answered while all other threads decode.
+        self._short = ThreadPoolExecutor(1, thread_name_prefix="short")
+        self._cache = PromptCache(settings.prompt_cache_bytes, metrics)
+
+    def close(self) -> None:
+        """Finish what was accepted; then end the threads."""
+        self.catalog.close()
+        for threads in (self._pool, self._short):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def in_pool(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a slow function off the event loop."""
+        return await asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
+
+    async def in_short(self, function: Callable[[], T]) -> T:
+        """Run what takes milliseconds off the event loop, without waiting for images."""
+        return await asyncio.wrap_future(self._short.submit(function))
+
+    async def detect(self, request: DetectRequest) -> DetectAnswer:
+        """Find what the request names in each of its images."""
+        answer, _ = await self._detect(request, drawn=False)
+        return answer
+
+    async def detect_drawn(self, request: DetectRequest) -> tuple[DetectAnswer, bytes]:
+        """As `detect` for one image; also that image, upright, as PNG with the detections drawn on it."""
+        if len(request.pictures) != 1:
+            raise InvalidRequest([FieldFault("images", f"{len(request.pictures)} images, drawing takes exactly one")])
+        answer, (found,) = await self._detect(request, drawn=True)
+        assert found.prepared.image is not None, "kept for drawing"
+        return answer, await self.in_pool(draw, found.prepared.image, found.detections)
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
+        """Score the labels for each image."""
+        served = self.catalog.choose(request.model, "classify")
+        rules = _classification(served)
+        templates = request.templates or rules.templates
+        self._check_counts(request.pictures, "labels", len(request.labels) * len(templates))
+        with self._progress() as progress:
+            texts = [template.replace("{}", label) for label in request.labels for template in templates]
+            images, embeds = await self._embed(served, request.pictures, texts, progress)
+
+            def words() -> list[ImageScores]:
+                scores = class_scores(
+                    images @ _ensembles(embeds, len(templates)).T,
+                    logit_scale=rules.logit_scale,
+                    logit_bias=rules.logit_bias,
+                    multi_label=request.multi_label,
+                )
+                return [answers.image_scores(row, request.labels, top_k=request.top_k) for row in scores]
+
+            results = await self._postprocess(served, words, progress)
+            return ClassifyAnswer(
+                model=answers.model_id(served.bundle.manifest), results=results, timings_ms=progress.timings_ms()
+            )
+
+    async def similarity(self, request: SimilarityRequest) -> SimilarityAnswer:
+        """The cosine of each image with each text."""
+        served = self.catalog.choose(request.model, "similarity")
+        self._check_counts(request.pictures, "texts", len(request.texts))
+        with self._progress() as progress:
+            images, texts = await self._embed(served, request.pictures, request.texts, progress)
+
+            def words() -> tuple[list[list[float]], Embeddings | None]:
+                cosines = answers.rows(images @ texts.T, answers.SCORE_DIGITS)
+                return cosines, answers.embeddings(images, texts) if request.embeddings else None
+
+            cosines, embeddings = await self._postprocess(served, words, progress)
+            return SimilarityAnswer(
+                model=answers.model_id(served.bundle.manifest),
+                similarity=cosines,
+                logit_scale=_classification(served).logit_scale,
+                embeddings=embeddings,
+                timings_ms=progress.timings_ms(),
+            )
+
+    async def _detect(self, request: DetectRequest, *, drawn: bool) -> tuple[DetectAnswer, list[Found]]:
+        served = self.catalog.choose(request.model, "detect")
+        self._check_counts(request.pictures, "labels", len(request.labels))
+        rules = _detection(served)
+        thresholds = _thresholds(request, rules)
+        with self._progress() as progress:
+            prompt, outputs = await self._run_detector(served, request, progress, keep_images=drawn)
+
+            def words() -> list[Found]:
+                return [
+                    Found(
+                        prepared,
+                        detections(scores, boxes, prompt, size=prepared.size, rules=rules, thresholds=thresholds),
+                    )
+                    for prepared, (scores, boxes) in outputs
+                ]
+
+            found = await self._postprocess(served, words, progress)
+            answer = DetectAnswer(
+                model=answers.model_id(served.bundle.manifest),
+                results=[
+                    answers.image_detections(
+                        image.detections, prompt, size=image.prepared.size, box_format=request.box_format
+                    )
+                    for image in found
+                ],
+                timings_ms=progress.timings_ms(),
+            )
+            return answer, found
+
+    async def _run_detector(
+        self, served: Served, request: DetectRequest, progress: Progress, *, keep_images: bool
+    ) -> tuple[Prompt, list[tuple[Prepared, ModelOutput]]]:
+        names = _names(len(request.pictures))
+        with served.batcher.places(len(names)) as places:
+            prompt = await asyncio.wrap_future(served.texts.submit(_prompt, served, request))
+            served.metrics.prompt_tokens.observe(len(prompt))
+            text = asyncio.ensure_future(self._prompt_features(served, prompt, progress))
+            text.add_done_callback(lambda task: task.cancelled() or task.exception())  # an image may fail first
+
+            async def one(data: bytes, name: str) -> tuple[Prepared, ModelOutput]:
+                prepared = await self._prepare(served, data, name, progress, keep_image=keep_images)
+                item = ModelInput(prepared.pixels, prompt, await text)
+                return prepared, await self._run(places, item, progress)
+
+            try:
+                outputs = await _together([one(data, name) for data, name in zip(request.pictures, names, strict=True)])
+            finally:
+                text.cancel()
+        return prompt, outputs
+
+    async def _embed(
+        self, served: Served, pictures: Sequence[bytes], texts: Sequence[str], progress: Progress
+    ) -> tuple[Float32, Float32]:
+        """Unit embeddings of images [I, D] and texts [T, D]."""
+        with served.batcher.places(len(pictures)) as places:
+
+            async def image(data: bytes, name: str) -> Float32:
+                prepared = await self._prepare(served, data, name, progress, keep_image=False)
+                (embed,) = await self._run(places, ModelInput(prepared.pixels), progress)
+                return embed
+
+            async def text() -> Float32:
+                with progress.timed("text_encode"):
+                    return np.stack(await self._text_embeds(served, texts))
+
+            names = _names(len(pictures))
+            *images, text_embeds = await _together(
+                [*(image(data, name) for data, name in zip(pictures, names, strict=True)), text()]
+            )
+        return np.stack(images), text_embeds
+
+    async def _prepare(
+        self, served: Served, data: bytes, name: str, progress: Progress, *, keep_image: bool
+    ) -> Prepared:
+        def prepare() -> Prepared:
+            started = time.monotonic()
+            image = decode(data, name=name, limits=self._limits)
+            decoded = time.monotonic()
+            pixels = served.bundle.preprocess(image)
+            return Prepared(
+                pixels=pixels,
+                size=(image.height, image.width),
+                image=image if keep_image else None,
+                decode_s=decoded - started,
+                preprocess_s=time.monotonic() - decoded,
+            )
+
+        prepared = await self.in_pool(prepare)
+        progress.took("decode", prepared.decode_s)
+        progress.took("preprocess", prepared.preprocess_s)
+        self.metrics.decode_duration.observe(prepared.decode_s)
+        self.metrics.image_pixels.observe(prepared.size[0] * prepared.size[1])
+        served.metrics.preprocess_duration.observe(prepared.preprocess_s)
+        return prepared
+
+    async def _run(
+        self, places: "Places[ModelInput, ModelOutput]", item: ModelInput, progress: Progress
+    ) -> ModelOutput:
+        future = places.submit(item)
+        progress.queued(future)
+        done = await asyncio.wrap_future(future)
+        progress.took("queue", done.queue_s)
+        progress.took("infer", done.infer_s)
+        return done.value
+
+    async def _postprocess(self, served: Served, words: Callable[[], T], progress: Progress) -> T:
+        with progress.timed("postprocess"), served.metrics.postprocess_duration.time():
+            return await self.in_short(words)
+
+    async def _prompt_features(self, served: Served, prompt: Prompt, progress: Progress) -> Float32:
+        def compute(_: Sequence[int]) -> Awaitable[list[Float32]]:
+            return _in_thread_of(served, lambda: served.bundle.encode_prompts([prompt]))
+
+        with progress.timed("text_encode"):
+            (features,) = await self._cache.get(served.name, [prompt.key], compute)
+        return features
+
+    async def _text_embeds(self, served: Served, texts: Sequence[str]) -> list[Float32]:
+        def compute(missing: Sequence[int]) -> Awaitable[list[Float32]]:
+            return _in_thread_of(served, lambda: _encoded(served, [texts[place] for place in missing]))
+
+        # A text too long is its own request's fault: found here, before others could wait for a run it fails.
+        await asyncio.wrap_future(served.texts.submit(served.bundle.sentences.encode, texts))
+        return await self._cache.get(served.name, texts, compute)
+
+    def _check_counts(self, pictures: Sequence[bytes], field: str, texts: int) -> None:
+        settings = self.settings
+        if len(pictures) > settings.max_images:
+            raise InvalidRequest(
+                [FieldFault("images", f"{len(pictures)} images, at most {settings.max_images} are accepted")]
+            )
+        if texts > settings.max_labels:
+            counted = "texts" if field == "texts" else "labels (times templates)"
+            raise InvalidRequest([FieldFault(field, f"{texts} {counted}, at most {settings.max_labels} are accepted")])
+
+    @contextmanager
+    def _progress(self) -> Iterator[Progress]:
+        progress = Progress()
+        try:
+            yield progress
+        except asyncio.CancelledError:
+            self.metrics.cancelled.labels(progress.stage).inc()
+            raise
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results in order; the first failure cancels the rest and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in work]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def _in_thread_of(served: Served, encode: Callable[[], list[Float32]]) -> list[Float32]:
+    def timed() -> list[Float32]:
+        with served.metrics.text_encode_duration.time():
+            return encode()
+
+    return await asyncio.wrap_future(served.texts.submit(timed))
+
+
+def _encoded(served: Served, texts: Sequence[str]) -> list[Float32]:
+    starts = range(0, len(texts), TEXT_BATCH)
+    batches = [served.bundle.embed_texts(texts[start : start + TEXT_BATCH]) for start in starts]
+    return [row.copy() for batch in batches for row in batch]
+
+
+def _ensembles(embeds: Float32, count: int) -> Float32:
+    """[labels, D] unit means of each label's `count` template embeddings [labels * count, D]."""
+    means = embeds.reshape(-1, count, embeds.shape[1]).mean(1)  # [labels, D]
+    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)
+
+
+def _prompt(served: Served, request: DetectRequest) -> Prompt:
+    tokenizer = served.bundle.prompts
+    return tokenizer.from_labels(request.labels) if request.prompt is None else tokenizer.from_caption(request.prompt)
+
+
+def _thresholds(request: DetectRequest, rules: DetectionRules) -> Thresholds:
+    defaults = Thresholds.of(rules)
+    names = [field.name for field in fields(Thresholds)]
+    asked = {name: getattr(request, name) for name in names}
+    return Thresholds(**{name: getattr(defaults, name) if asked[name] is None else asked[name] for name in names})
+
+
+def _names(count: int) -> list[str]:
+    return ["the image"] if count == 1 else [f"image {number} of {count}" for number in range(1, count + 1)]
+
+
+def _detection(served: Served) -> DetectionRules:
+    rules = served.bundle.manifest.detection
+    assert rules is not None, "the manifest gives every detector its rules"
+    return rules
+
+
+def _classification(served: Served) -> ClassificationRules:
+    rules = served.bundle.manifest.classification
+    assert rules is not None, "the manifest gives every encoder its rules"
+    return rules

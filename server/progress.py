@@ -1,0 +1,46 @@
+"""How far one request has come, and how long each stage took."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+from server.batching import Done
+from server.catalog import ModelOutput
+
+
+class Progress:
+    """Where a request stands: seconds by stage, and what it would be cancelled in."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._seconds: dict[str, float] = {}
+        self._queued: list[Future[Done[ModelOutput]]] = []
+
+    def took(self, stage: str, seconds: float) -> None:
+        """Note a stage's time; of several images the slowest counts."""
+        self._seconds[stage] = max(self._seconds.get(stage, 0.0), seconds)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Note how long the block takes."""
+        started = time.monotonic()
+        yield
+        self.took(stage, time.monotonic() - started)
+
+    def queued(self, future: "Future[Done[ModelOutput]]") -> None:
+        """Note an image that waits for its run."""
+        self._queued.append(future)
+
+    @property
+    def stage(self) -> str:
+        """What is waited for: "prepare" until an image is queued, then "queue", "infer" once one has begun to run."""
+        if not self._queued:
+            return "prepare"
+        begun = any(future.running() or (future.done() and not future.cancelled()) for future in self._queued)
+        return "infer" if begun else "queue"
+
+    def timings_ms(self) -> dict[str, float]:
+        """Milliseconds of all stages so far, and in total."""
+        seconds = self._seconds | {"total": time.monotonic() - self._started}
+        return {stage: round(value * 1000, 3) for stage, value in seconds.items()}

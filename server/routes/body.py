@@ -1,0 +1,139 @@
+"""A request's body as the schema's model: JSON with base64 images, or a multipart form with files."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from server.contract.text import shown
+from server.errors import (
+    BodyTimeout,
+    ClientGone,
+    FieldFault,
+    InvalidRequest,
+    MalformedBody,
+    UnsupportedBody,
+    invalid_request,
+)
+from server.pipeline import Pipeline
+from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
+from server.settings import Settings
+
+RequestModel = TypeVar("RequestModel", DetectRequest, ClassifyRequest, SimilarityRequest)
+T = TypeVar("T")
+
+JSON, FORM = "application/json", "multipart/form-data"
+IMAGE_FIELDS = ("image", "images")
+# Fields that are given several times in a form.
+_LISTS = {"images", "labels", "texts", "templates"}
+# The longest text field of a form; a caption may have 10,000 characters of up to 4 bytes.
+_MAX_TEXT_BYTES = 64 * 1024
+
+
+class _MemoryParser(MultiPartParser):
+    """Keeps files in memory, which the bound on the body's bytes allows: uploads never touch a disk."""
+
+    spool_max_size = 2**62
+
+
+def pipeline_of(request: Request) -> Pipeline:
+    """The pipeline of the app that `request` came to."""
+    pipeline: Pipeline = request.app.state.pipeline
+    return pipeline
+
+
+async def read_body(request: Request, model: type[RequestModel]) -> RequestModel:
+    """The request's body as `model`; a RequestFault says what does not fit."""
+    if request.query_params:
+        fields = [FieldFault(shown(name).strip("'"), "fields go in the body") for name in request.query_params]
+        raise InvalidRequest(fields[:20])
+    pipeline = pipeline_of(request)
+    try:
+        async with asyncio.timeout(pipeline.settings.body_timeout_s):
+            return await _read(request, model, pipeline)
+    except TimeoutError:
+        limit = pipeline.settings.body_timeout_s
+        raise BodyTimeout(f"the body did not arrive within {limit:g} seconds") from None
+    except ClientDisconnect:
+        pipeline.metrics.cancelled.labels("read").inc()
+        raise ClientGone("the client closed the connection while it sent the body") from None
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled as soon as the client closes the connection."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone("the client closed the connection")
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+        await asyncio.wait({task, gone})
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read(request: Request, model: type[RequestModel], pipeline: Pipeline) -> RequestModel:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if content_type == JSON:
+            body = await request.body()
+            return await pipeline.in_short(lambda: model.model_validate_json(body))
+        if content_type == FORM:
+            fields = await _form(request, model, pipeline.settings)
+            return model.model_validate(fields)
+    except ValidationError as error:
+        raise invalid_request(error) from None
+    raise UnsupportedBody(f"content type {shown(content_type)} is not read: send {JSON} or {FORM}")
+
+
+async def _form(request: Request, model: type[BaseModel], settings: Settings) -> dict[str, Any]:
+    """The form's fields as the model takes them: lists of what may repeat, images as bytes."""
+    parser = _MemoryParser(
+        request.headers,
+        request.stream(),
+        # One more of each than will be accepted, so that the schema's refusal names the field.
+        max_files=settings.max_images + 1,
+        max_fields=settings.max_labels + len(model.model_fields) + 100,
+        max_part_size=_MAX_TEXT_BYTES,
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise MalformedBody(f"the form cannot be read: {error.message}") from None
+    except (ClientDisconnect, asyncio.CancelledError):
+        raise
+    except (ValueError, KeyError) as error:  # the parser lets some faults of headers through
+        raise MalformedBody("the form cannot be read: its headers are malformed") from error
+    fields: dict[str, Any] = {}
+    faults = []
+    try:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile) != (name in IMAGE_FIELDS):
+                kind = "a file" if name in IMAGE_FIELDS else "text, not a file"
+                faults.append(FieldFault(shown(name).strip("'"), f"this part must be {kind}"))
+                continue
+            content = await value.read() if isinstance(value, UploadFile) else value
+            field = "images" if name == "image" else name
+            if field in _LISTS:
+                fields.setdefault(field, []).append(content)
+            elif field in fields:
+                faults.append(FieldFault(shown(name).strip("'"), "this field may be given only once"))
+            else:
+                fields[field] = content
+    finally:
+        await form.close()
+    if faults:
+        raise InvalidRequest(faults[:20])
+    return fields

@@ -1,0 +1,37 @@
+"""POST /detect: boxes of what a caption or a list of labels names."""
+
+from fastapi import APIRouter, Request, Response
+
+from server.routes.body import JSON, pipeline_of, read_body, unless_gone
+from server.routes.media import negotiate
+from server.routes.openapi import problems, request_body
+from server.schemas import DetectAnswer, DetectRequest
+
+router = APIRouter(tags=["vision"])
+PNG = "image/png"
+
+
+@router.post(
+    "/detect",
+    summary="Find objects by name",
+    response_model=DetectAnswer,
+    responses=problems() | {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}},
+    openapi_extra=request_body(DetectRequest, {"labels": ["a red ball", "a dog"], "box_threshold": 0.3}),
+)
+async def detect(request: Request) -> Response:
+    """Finds what a caption (`prompt`) or a list (`labels`) names, in one or several images.
+
+    With `Accept: image/png` and a single image the answer is that image with the boxes drawn on it.
+
+        curl -F image=@street.jpg -F prompt="a dog. a bicycle." localhost:8000/detect
+        curl -F image=@street.jpg -F labels=dog -F labels=bicycle -H "Accept: image/png" -o out.png \\
+            localhost:8000/detect
+    """
+    media_type = negotiate(request.headers.get("accept"), (JSON, PNG))
+    body = await read_body(request, DetectRequest)
+    pipeline = pipeline_of(request)
+    if media_type == PNG:
+        _, png = await unless_gone(request, pipeline.detect_drawn(body))
+        return Response(png, media_type=PNG)
+    answer = await unless_gone(request, pipeline.detect(body))
+    return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)

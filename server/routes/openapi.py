@@ -1,0 +1,65 @@
+"""What OpenAPI says of the endpoints that read their bodies themselves: both content types, examples, problems."""
+
+import copy
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
+from server.errors import KINDS, PROBLEM
+from server.routes.body import FORM, JSON
+from server.schemas import EXAMPLE_IMAGE, Problem
+
+_STATUSES = (400, 404, 406, 408, 413, 415, 422, 429, 500, 503)
+
+
+def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """An operation's `requestBody`: the model as JSON and as a form; `example` lacks only its image."""
+    schema = _inlined(model)
+    form = copy.deepcopy(schema)
+    file = {"type": "string", "contentMediaType": "image/*", "format": "binary"}
+    form["properties"].pop("images")
+    form["properties"]["image"] = {
+        "type": "array",
+        "items": file,
+        "minItems": 1,
+        "description": "An image file; repeat the part for several.",
+    }
+    form.setdefault("required", []).append("image")
+    for name, value in form["properties"].items():
+        if value.get("type") == "array" and name != "image":
+            value["description"] = f"{value.get('description', '')} Repeat the part for several.".strip()
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                JSON: {"schema": schema, "example": {"image": EXAMPLE_IMAGE} | example},
+                FORM: {"schema": form},
+            },
+        }
+    }
+
+
+def problems() -> dict[int | str, dict[str, Any]]:
+    """The responses of an operation that is refused or fails."""
+    described: dict[int | str, dict[str, Any]] = {}
+    for status in _STATUSES:
+        kinds = sorted({kind.slug for kind in KINDS.values() if kind.status == status})
+        described[status] = {"model": Problem, "description": f"Problem: {', '.join(kinds)}"}
+    return described
+
+
+def with_problem_type(document: dict[str, Any]) -> dict[str, Any]:
+    """`document` with the media type that problems really have; the framework knows only JSON."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                if status >= "400" and JSON in response.get("content", {}):
+                    response["content"] = {PROBLEM: response["content"][JSON]}
+    return document
+
+
+def _inlined(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema(schema_generator=GenerateJsonSchema)
+    assert "$defs" not in schema, "a requestBody written by hand cannot point into the components"
+    return schema

@@ -1,0 +1,28 @@
+"""POST /similarity: cosines of images and texts."""
+
+from fastapi import APIRouter, Request, Response
+
+from server.routes.body import JSON, pipeline_of, read_body, unless_gone
+from server.routes.media import negotiate
+from server.routes.openapi import problems, request_body
+from server.schemas import SimilarityAnswer, SimilarityRequest
+
+router = APIRouter(tags=["vision"])
+
+
+@router.post(
+    "/similarity",
+    summary="Compare images with texts",
+    response_model=SimilarityAnswer,
+    responses=problems(),
+    openapi_extra=request_body(SimilarityRequest, {"texts": ["a red ball", "a dog"]}),
+)
+async def similarity(request: Request) -> Response:
+    """The cosine of each image (rows) with each text (columns); with `embeddings` the vectors as well.
+
+    curl -F image=@street.jpg -F texts="a photo of a dog" -F texts="a photo of a cat" localhost:8000/similarity
+    """
+    negotiate(request.headers.get("accept"), (JSON,))
+    body = await read_body(request, SimilarityRequest)
+    answer = await unless_gone(request, pipeline_of(request).similarity(body))
+    return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)

@@ -1,0 +1,82 @@
+"""What operators ask: which models are served, is the server alive, ready, and how is it doing."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from server.catalog import Served
+from server.errors import NotReady, WorkerStopped
+from server.routes.body import pipeline_of
+from server.schemas import ArtefactBody, Health, ModelBody, ModelsAnswer, Problem
+
+router = APIRouter(tags=["system"])
+_UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
+
+
+@router.get("/models", summary="Models, their certificates and limits")
+async def models(request: Request) -> ModelsAnswer:
+    """The models being served; the first that can do a task answers requests that name none."""
+    pipeline = pipeline_of(request)
+    names = ("max_images", "max_labels", "max_body_bytes", "max_image_pixels", "max_aspect_ratio")
+    return ModelsAnswer(
+        models=[_model(served) for served in pipeline.catalog.served],
+        limits={name: getattr(pipeline.settings, name) for name in names},
+    )
+
+
+@router.get("/livez", summary="Is the process healthy?", responses=_UNWELL)
+async def livez(request: Request) -> Health:
+    """503 when a worker has died or the bundles could not be loaded: the process should be started again."""
+    catalog = pipeline_of(request).catalog
+    if catalog.failure:
+        raise NotReady(f"the bundles could not be loaded: {catalog.failure}")
+    if dead := catalog.dead():
+        raise WorkerStopped(f"the worker of {', '.join(dead)} has died: start the server again")
+    return Health()
+
+
+@router.get("/readyz", summary="May requests be sent?", responses=_UNWELL)
+async def readyz(request: Request) -> Health:
+    """503 until every bundle is loaded, its canary has run, and it is warm; and when it can no longer answer."""
+    catalog = pipeline_of(request).catalog
+    if not catalog.ready:
+        raise NotReady("bundles are being loaded, or the server is stopping")
+    return await livez(request)
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """All metrics in Prometheus' text format."""
+    return Response(pipeline_of(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _model(served: Served) -> ModelBody:
+    manifest = served.bundle.manifest
+    rules = manifest.detection or manifest.classification
+    assert rules is not None, "the manifest gives every bundle its rules"
+    faults = served.bundle.uncertified
+    return ModelBody(
+        name=manifest.name,
+        family=manifest.family,
+        version=manifest.version,
+        variant=manifest.variant,
+        tasks=sorted(manifest.tasks),
+        licence=manifest.licence,
+        source=manifest.source,
+        weights_sha256=manifest.weights_sha256,
+        defaults=rules.model_dump(),
+        limits={"max_tokens": manifest.text.max_tokens, "max_batch": manifest.buckets.max_batch},
+        artefacts=[
+            ArtefactBody(
+                part=artefact.part,
+                runtime=artefact.runtime,
+                precision=artefact.precision,
+                sha256=artefact.sha256,
+                certified=artefact.part not in faults,
+                fault=faults.get(artefact.part),
+                certificate=artefact.certificate,
+            )
+            for artefact in manifest.artefacts
+        ],
+    )

@@ -1,0 +1,285 @@
+"""The bodies of requests and answers; unknown fields are refused, so that no threshold is ignored by a slip."""
+
+import base64
+import binascii
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from server.contract.manifest import Certificate, Task
+
+_DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+# A red disc, 16 x 16: short enough to print, and it works.
+EXAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAS0lEQVR42mP88OEDAymAiYFEQLIGFkyhG3p6cLbGpUsEbEBWjclF"
+    "14ApjSnIhF81phTtQ4kCDZghiFWKCZcELkEm/NKYRjAOvsQHAFrOGsECaDVqAAAAAElFTkSuQmCC"
+)
+
+
+def _image_bytes(value: object) -> object:
+    if isinstance(value, bytes):  # a file of a form
+        return value
+    if not isinstance(value, str):
+        raise PydanticCustomError("image", "an image must be base64 text (in a form: a file)")
+    match = _DATA_URL.match(value)
+    digits = "".join(value[match.end() if match else 0 :].split())  # the base64 command breaks lines
+    try:
+        return base64.b64decode(digits, validate=True)
+    except (binascii.Error, ValueError):
+        raise PydanticCustomError("image", "this is not valid base64") from None
+
+
+def _visible(value: object) -> object:
+    if isinstance(value, str) and not value.strip():
+        raise PydanticCustomError("text", "a text must have a visible character")
+    return value
+
+
+def _has_place(value: object) -> object:
+    if isinstance(value, str) and "{}" not in value:
+        raise PydanticCustomError("template", "a template must have {} where the label goes")
+    return value
+
+
+ImageBytes = Annotated[
+    bytes,
+    BeforeValidator(_image_bytes),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64", "description": "Base64, or a data: URL."}),
+]
+Text = Annotated[str, BeforeValidator(_visible), StringConstraints(max_length=1000)]
+Template = Annotated[str, BeforeValidator(_has_place), StringConstraints(max_length=1000)]
+Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    image: ImageBytes | None = Field(None, description="One image. Several go in `images`.", examples=[EXAMPLE_IMAGE])
+    images: tuple[ImageBytes, ...] = Field((), description="Several images, answered in their order.")
+    model: str | None = Field(
+        None,
+        max_length=200,
+        description="Name or family of the model, as in `GET /models`; by default the first that can do this.",
+    )
+
+    @model_validator(mode="after")
+    def _has_images(self) -> "_Request":
+        if (self.image is None) == (not self.images):
+            raise PydanticCustomError("images", "give either 'image' or 'images', with at least one image")
+        return self
+
+    @property
+    def pictures(self) -> tuple[bytes, ...]:
+        """The encoded images, in their order."""
+        return self.images if self.image is None else (self.image,)
+
+
+class DetectRequest(_Request):
+    """Images and what to find in them: a caption (`prompt`) or a list (`labels`)."""
+
+    prompt: Text | None = Field(
+        None,
+        max_length=10_000,
+        description="A caption: phrases that each end with a full stop.",
+        examples=["a dog. a bicycle."],
+    )
+    labels: tuple[Text, ...] = Field(
+        (),
+        description="What to find. Each comes back exactly as written, with its place in this list as `label_id`.",
+        examples=[["a dog", "a bicycle"]],
+    )
+    box_threshold: Ratio | None = Field(
+        None, description="Least score of a detection; the model's own by default.", examples=[0.3]
+    )
+    text_threshold: Ratio | None = Field(
+        None, description="Least score of a word to be reported as `matched`; the model's own by default."
+    )
+    nms_iou: Ratio | None = Field(
+        None, description="Overlap above which the weaker of two boxes of one label goes; 1 keeps all."
+    )
+    max_detections: int | None = Field(None, ge=1, le=10_000, description="Most detections per image.")
+    box_format: BoxFormat = Field(
+        "xyxy",
+        description="`xyxy`: x0, y0, x1, y1; `xywh`: x0, y0, width, height; `cxcywh`: centre x, y, width, height."
+        " All in pixels of the upright image.",
+    )
+
+    @model_validator(mode="after")
+    def _asks_in_one_way(self) -> "DetectRequest":
+        if (self.prompt is None) == (not self.labels):
+            raise PydanticCustomError("prompt", "give either 'prompt' or 'labels'")
+        return self
+
+
+class ClassifyRequest(_Request):
+    """Images and the candidate labels to choose among."""
+
+    labels: tuple[Text, ...] = Field(min_length=1, description="The candidates.", examples=[["dog", "cat"]])
+    templates: tuple[Template, ...] = Field(
+        (),
+        description="Sentences around a label, `{}` being its place; of several, the mean embedding is compared."
+        " The model's own by default.",
+        examples=[["a photo of a {}."]],
+    )
+    multi_label: bool = Field(
+        False, description="A score for each label on its own (sigmoid) instead of shares that add up to 1 (softmax)."
+    )
+    top_k: int | None = Field(None, ge=1, description="Only so many labels, best first; all by default.")
+
+
+class SimilarityRequest(_Request):
+    """Images and texts to compare, each with each."""
+
+    texts: tuple[Text, ...] = Field(
+        min_length=1, description="The texts.", examples=[["a photo of a dog", "a photo of a cat"]]
+    )
+    embeddings: bool = Field(False, description="Return the unit-length embeddings too.")
+
+
+class ModelId(BaseModel):
+    """Which model answered."""
+
+    name: str
+    family: str
+    version: str
+
+
+Timings = Annotated[
+    dict[str, float],
+    Field(
+        description="Milliseconds per stage (of several images, the slowest), and in total.",
+        examples=[{"decode": 2.1, "preprocess": 3.0, "text_encode": 5.5, "queue": 0.1, "infer": 41.0, "total": 53.2}],
+    ),
+]
+
+
+class DetectionBody(BaseModel):
+    """One box."""
+
+    box: tuple[float, float, float, float] = Field(description="Four numbers as `box_format` says.")
+    label: str = Field(description="The label as written in the request.")
+    label_id: int = Field(description="Its place among `labels`.")
+    score: float = Field(description="0 to 1.")
+    matched: list[tuple[int, int]] = Field(
+        description="[start, end) characters of the label's words that score above `text_threshold`."
+    )
+
+
+class ImageDetections(BaseModel):
+    """The detections of one image, best first."""
+
+    width: int
+    height: int
+    labels: list[str] = Field(description="The labels, or the phrases of the caption.")
+    label_spans: list[tuple[int, int]] | None = Field(
+        None, description="For a caption: [start, end) characters of each phrase in it."
+    )
+    detections: list[DetectionBody]
+
+
+class DetectAnswer(BaseModel):
+    """Detections per image, in the order of the images."""
+
+    model: ModelId
+    results: list[ImageDetections]
+    timings_ms: Timings
+
+
+class LabelScore(BaseModel):
+    """One label's score."""
+
+    label: str
+    label_id: int
+    score: float
+
+
+class ImageScores(BaseModel):
+    """The scores of one image, best first."""
+
+    scores: list[LabelScore]
+
+
+class ClassifyAnswer(BaseModel):
+    """Scores per image, in the order of the images."""
+
+    model: ModelId
+    results: list[ImageScores]
+    timings_ms: Timings
+
+
+class Embeddings(BaseModel):
+    """Unit-length embeddings."""
+
+    images: list[list[float]]
+    texts: list[list[float]]
+
+
+class SimilarityAnswer(BaseModel):
+    """Cosines: a row per image, a column per text."""
+
+    model: ModelId
+    similarity: list[list[float]]
+    logit_scale: float = Field(description="A softmax over `logit_scale` times a row gives probabilities.")
+    embeddings: Embeddings | None = None
+    timings_ms: Timings
+
+
+class ArtefactBody(BaseModel):
+    """A compiled part of a model."""
+
+    part: str
+    runtime: str
+    precision: str
+    sha256: str
+    certified: bool
+    fault: str | None = Field(None, description="Why it counts as uncertified.")
+    certificate: Certificate | None
+
+
+class ModelBody(BaseModel):
+    """A model being served."""
+
+    name: str
+    family: str
+    version: str
+    variant: str
+    tasks: list[Task]
+    licence: str
+    source: str
+    weights_sha256: str
+    defaults: dict[str, Any] = Field(description="What a request gets that does not say otherwise.")
+    limits: dict[str, int]
+    artefacts: list[ArtefactBody]
+
+
+class ModelsAnswer(BaseModel):
+    """The models being served; the first that can do a task is its default."""
+
+    models: list[ModelBody]
+    limits: dict[str, float] = Field(description="Bounds of a request.")
+
+
+class Health(BaseModel):
+    """All is well."""
+
+    status: Literal["ok"] = "ok"
+
+
+class FieldProblem(BaseModel):
+    """A field and what is wrong with it."""
+
+    field: str
+    reason: str
+
+
+class Problem(BaseModel):
+    """Why a request got no result (RFC 9457)."""
+
+    type: str = Field(description="A stable name of the kind of problem.", examples=["urn:openset:problem:queue-full"])
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] | None = None

@@ -1,0 +1,228 @@
+"""Bodies: what cannot be read or does not fit is refused with a problem that names it, and never a 5xx."""
+
+import base64
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.server.fakes import picture
+
+IMAGE = base64.b64encode(picture()).decode()
+
+
+def refused(response, status, slug, *named):
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
+    assert document["type"] == f"urn:openset:problem:{slug}"
+    assert document["status"] == status
+    assert document["title"]
+    assert all(word in response.text for word in named), response.text
+
+
+def post_form(client, path="/detect", *, files=(), **fields):
+    return client.post(path, files=files or [("image", ("a.png", picture()))], data=fields)
+
+
+def test_unknown_field_is_refused(client):
+    refused(
+        client.post("/detect", json={"image": IMAGE, "labels": ["dog"], "treshold": 0.3}), 422, "invalid-request",
+        '"field":"treshold"', "there is no such field",
+    )  # fmt: skip
+    refused(post_form(client, labels="dog", treshold="0.3"), 422, "invalid-request", '"field":"treshold"')
+
+
+def test_fields_in_the_url_are_refused(client):
+    response = client.post("/detect?box_threshold=0.9", json={"image": IMAGE, "labels": ["dog"]})
+    refused(response, 422, "invalid-request", "box_threshold", "fields go in the body")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1", b'{"image": "\\ud800"}', b"[" * 10_000, b"\xff\xfe"])
+def test_broken_json_is_a_400(client, body):
+    response = client.post("/detect", content=body, headers={"Content-Type": "application/json"})
+    refused(response, 400, "malformed-body", "the body is not JSON")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"3"])
+def test_json_that_is_no_object_is_refused(client, body):
+    response = client.post("/detect", content=body, headers={"Content-Type": "application/json; charset=utf-8"})
+    refused(response, 422, "invalid-request", "body")
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "image/gif2", ""])
+def test_other_content_types_are_refused(client, content_type):
+    response = client.post("/detect", content=b"x=1", headers={"Content-Type": content_type})
+    refused(response, 415, "unsupported-body", "application/json", "multipart/form-data")
+
+
+@pytest.mark.parametrize(
+    "content_type", ["multipart/form-data", "multipart/form-data; boundary=x", "multipart/form-data; boundary="]
+)
+def test_broken_form_is_a_400(client, content_type):
+    response = client.post("/detect", content=b"--y\r\nnonsense", headers={"Content-Type": content_type})
+    refused(response, 400, "malformed-body")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({}, "labels"),
+        ({"labels": ["dog"], "box_threshold": 1.5}, "box_threshold"),
+        ({"labels": ["dog"], "box_threshold": "high"}, "box_threshold"),
+        ({"labels": ["dog"], "max_detections": 0}, "max_detections"),
+        ({"labels": ["dog"], "box_format": "yxyx"}, "box_format"),
+        ({"labels": "dog"}, "labels"),
+        ({"labels": ["dog", ""]}, "labels.1"),
+        ({"labels": ["dog", 7]}, "labels.1"),
+        ({"labels": ["d" * 1001]}, "labels.0"),
+        ({"labels": ["dog"], "image": None}, "image"),
+        ({"labels": ["dog"], "image": 5}, "image"),
+        ({"labels": ["dog"], "image": "not base64!"}, "image"),
+        ({"labels": ["dog"], "images": [IMAGE]}, "image"),
+        ({"labels": ["dog"], "image": None, "images": []}, "image"),
+        ({"labels": ["dog"], "model": 3}, "model"),
+    ],
+)
+def test_field_that_does_not_fit_is_named(client, fields, field):
+    response = client.post("/detect", json={"image": IMAGE} | fields)
+    refused(response, 422, "invalid-request", field)
+    assert IMAGE not in response.text
+
+
+def test_nan_is_no_threshold(client):
+    body = f'{{"image": "{IMAGE}", "labels": ["dog"], "box_threshold": NaN}}'
+    response = client.post("/detect", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 422)
+
+
+def test_form_field_given_twice_is_refused(client):
+    response = client.post(
+        "/detect", files=[("image", ("a.png", picture()))], data={"labels": "dog", "box_threshold": ["0.1", "0.2"]}
+    )
+    refused(response, 422, "invalid-request", "box_threshold", "only once")
+
+
+def test_image_as_text_and_label_as_file_are_refused(client):
+    files = [("labels", ("l.txt", b"dog")), ("other", ("o.png", picture()))]
+    response = client.post("/detect", files=files, data={"image": IMAGE})
+    refused(response, 422, "invalid-request", "this part must be a file", "this part must be text, not a file")
+
+
+def test_images_part_works_like_image(client):
+    assert post_form(client, files=[("images", ("a.png", picture()))], labels="dog").status_code == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_body_over_the_bound_is_a_413(start, chunked):
+    client = start(max_body_bytes=2000)
+    body = b'{"image": "' + b"A" * 5000 + b'", "labels": ["dog"]}'
+    content = iter([body[:1000], body[1000:]]) if chunked else body
+    response = client.post("/detect", content=content, headers={"Content-Type": "application/json"})
+    refused(response, 413, "body-too-large", "2000 bytes")
+
+
+def test_form_over_the_bound_is_a_413(start):
+    client = start(max_body_bytes=2000)
+    refused(post_form(client, files=[("image", ("a", b"x" * 3000))], labels="dog"), 413, "body-too-large")
+
+
+def test_too_many_images_are_refused(start):
+    client = start(max_images=2)
+    for count in (3, 5):
+        files = [("image", ("a.png", picture()))] * count
+        response = post_form(client, files=files, labels="dog")
+        assert response.status_code in (400, 422)
+        assert "2" in response.json()["detail"] or "3" in response.json()["detail"]
+    refused(
+        client.post("/detect", json={"images": [IMAGE] * 3, "labels": ["dog"]}), 422, "invalid-request",
+        "3 images, at most 2 are accepted",
+    )  # fmt: skip
+
+
+def test_too_many_labels_are_refused(start):
+    client = start(max_labels=2)
+    response = client.post("/detect", json={"image": IMAGE, "labels": ["a", "b", "c"]})
+    refused(response, 422, "invalid-request", "3 labels", "at most 2")
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "slug"),
+    [
+        (b"", 422, "broken-image"),
+        (b"hello", 415, "unsupported-image"),
+        (picture(form="JPEG", size=(200, 200))[:-200], 422, "broken-image"),
+        (picture(size=(300, 300)), 413, "image-too-large"),
+        (picture(size=(400, 2)), 413, "image-too-large"),
+    ],
+)
+def test_bad_image_is_named_by_its_place(start, data, status, slug):
+    client = start(max_image_pixels=50_000)
+    files = [("image", ("a.png", picture())), ("image", ("b.png", data))]
+    refused(post_form(client, files=files, labels="dog"), status, slug, "image 2 of 2")
+
+
+def test_unknown_model_names_those_there_are(client):
+    response = client.post("/detect", json={"image": IMAGE, "labels": ["dog"], "model": "yolo"})
+    refused(response, 404, "unknown-model", "yolo", "fake-detector")
+
+
+def test_model_that_cannot_do_it_names_those_that_can(client):
+    response = client.post("/detect", json={"image": IMAGE, "labels": ["dog"], "model": "fake-encoder"})
+    refused(response, 422, "unsuitable-model", "cannot detect", "fake-detector")
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20) | st.just(IMAGE),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = st.sampled_from(
+    ["image", "images", "labels", "prompt", "texts", "templates", "box_threshold", "nms_iou", "top_k", "model", "x"]
+)
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FUZZ
+@given(
+    path=st.sampled_from(["/detect", "/classify", "/similarity"]),
+    body=JSON_VALUES | st.dictionaries(FIELDS, JSON_VALUES, max_size=5),
+)
+def test_random_json_is_never_a_5xx(client, path, body):
+    response = client.post(path, json=None) if body is None else client.post(path, content=_json(body), headers=_HEAD)
+    assert response.status_code < 500, response.text
+
+
+@FUZZ
+@given(
+    path=st.sampled_from(["/detect", "/classify", "/similarity"]),
+    texts=st.lists(st.text(max_size=30), min_size=1, max_size=5),
+    field=st.sampled_from(["labels", "texts", "prompt"]),
+)
+def test_random_texts_are_answered_or_refused(client, path, texts, field):
+    body = {"image": IMAGE, field: texts[0] if field == "prompt" else texts}
+    response = client.post(path, content=_json(body), headers=_HEAD)
+    assert response.status_code < 500, response.text
+
+
+@FUZZ
+@given(data=st.binary(max_size=300), path=st.sampled_from(["/detect", "/classify", "/similarity"]))
+def test_random_image_bytes_are_never_a_5xx(client, data, path):
+    fields = {"texts": "r"} if path == "/similarity" else {"labels": "r"}
+    assert 400 <= post_form(client, path, files=[("image", ("x", data))], **fields).status_code < 500
+
+
+@FUZZ
+@given(data=st.binary(max_size=300))
+def test_random_form_bytes_are_never_a_5xx(client, data):
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    for body in (data, b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n' + data + b"\r\n--b--"):
+        assert 400 <= client.post("/detect", content=body, headers=headers).status_code < 500
+
+
+_HEAD = {"Content-Type": "application/json"}
+
+
+def _json(value):
+    return json.dumps(value)

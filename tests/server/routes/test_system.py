@@ -1,0 +1,176 @@
+"""Health, models, metrics, documentation."""
+
+import re
+
+import pytest
+
+from tests.server.fakes import picture
+
+# DESIGN's metrics; dashboards and alerts depend on the names.
+METRICS = {
+    "openset_requests_total", "openset_rejected_total", "openset_cancelled_total", "openset_inferences_total",
+    "openset_executions_total", "openset_prompt_cache_hits_total", "openset_prompt_cache_misses_total",
+    "openset_prompt_cache_evictions_total", "openset_request_duration_seconds", "openset_queue_duration_seconds",
+    "openset_decode_duration_seconds", "openset_preprocess_duration_seconds", "openset_text_encode_duration_seconds",
+    "openset_infer_duration_seconds", "openset_postprocess_duration_seconds", "openset_batch_size",
+    "openset_prompt_tokens", "openset_image_pixels", "openset_queue_depth", "openset_inflight_requests",
+    "openset_prompt_cache_bytes", "openset_certificate_valid", "openset_ready", "openset_build_info",
+}  # fmt: skip
+SECRET = "zebra"
+
+
+def detect(client, **fields):
+    return client.post("/detect", files=[("image", ("a.png", picture()))], data={"labels": "dog"} | fields)
+
+
+def sample(client, line):
+    found = re.search(rf"^{re.escape(line)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+def test_healthy_server_is_live_and_ready(client):
+    assert client.get("/livez").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ok"}
+    assert sample(client, "openset_ready") == 1
+
+
+def test_models_lists_certificates_tasks_defaults_and_limits(client, detector):
+    answer = client.get("/models").json()
+    detect_model, encoder_model = answer["models"]
+    assert detect_model["tasks"] == ["detect"]
+    assert detect_model["defaults"]["box_threshold"] == 0.3
+    assert detect_model["limits"] == {"max_tokens": 64, "max_batch": 8}
+    assert detect_model["artefacts"][0]["part"] == "detector"
+    assert detect_model["artefacts"][0]["certified"] is True
+    assert "certificate" in detect_model["artefacts"][0]
+    assert encoder_model["tasks"] == ["classify", "similarity"]
+    assert answer["limits"]["max_images"] == 16
+
+
+def test_uncertified_artefact_shows_in_models_and_metrics(detector, start):
+    detector.uncertified = {"detector": "it has no certificate"}
+    client = start()
+    artefact = client.get("/models").json()["models"][0]["artefacts"][0]
+    assert (artefact["certified"], artefact["fault"]) == (False, "it has no certificate")
+    assert sample(client, 'openset_certificate_valid{model="fake-detector",part="detector"}') == 0
+    assert sample(client, 'openset_certificate_valid{model="fake-detector",part="text_encoder"}') == 1
+
+
+def test_dead_worker_turns_livez_red_and_answers_503(client, detector):
+    def die():
+        raise SystemExit
+
+    detector.before_run = die
+    assert detect(client).json()["type"] == "urn:openset:problem:worker-stopped"
+    for path in ("/livez", "/readyz"):
+        response = client.get(path)
+        assert response.status_code == 503
+        assert "fake-detector" in response.json()["detail"]
+    assert detect(client).status_code == 503
+
+
+def test_failed_run_is_a_500_and_the_next_is_answered(client, detector):
+    def fail():
+        raise RuntimeError("secret cause")
+
+    detector.before_run = fail
+    response = detect(client)
+    assert (response.status_code, response.json()["type"]) == (500, "urn:openset:problem:inference-failed")
+    assert "secret" not in response.text
+    detector.before_run = lambda: None
+    assert detect(client).status_code == 200
+    assert client.get("/livez").status_code == 200
+
+
+def test_numbers_that_are_not_finite_are_a_500(client, detector, monkeypatch):
+    honest = type(detector)._one
+
+    def broken(image, prompt):
+        scores, boxes = honest(image, prompt)
+        return scores * float("nan"), boxes
+
+    monkeypatch.setattr(type(detector), "_one", staticmethod(broken))
+    assert detect(client).status_code == 500
+
+
+def test_metrics_have_the_names_dashboards_know(client):
+    detect(client)
+    detect(client, box_threshold="7")
+    names = set(re.findall(r"^# TYPE (\S+)", client.get("/metrics").text, re.MULTILINE))
+    assert names >= METRICS
+    assert {name for name in names if not name.startswith("openset_")} == set()
+
+
+def test_metrics_count_requests_and_refusals(client):
+    detect(client)
+    detect(client, box_threshold="7")
+    assert sample(client, 'openset_requests_total{endpoint="/detect",status="200"}') == 1
+    assert sample(client, 'openset_requests_total{endpoint="/detect",status="422"}') == 1
+    assert sample(client, 'openset_rejected_total{reason="invalid-request"}') == 1
+    assert sample(client, 'openset_inferences_total{model="fake-detector"}') == 1
+    assert sample(client, "openset_inflight_requests") == 1, "this one"
+
+
+def test_user_input_is_no_metric_label(client):
+    detect(client, labels=SECRET)
+    detect(client, model=SECRET)
+    client.get(f"/{SECRET}")
+    assert SECRET not in client.get("/metrics").text
+
+
+def test_prompts_are_not_logged(client, detector, caplog):
+    caplog.set_level("DEBUG")
+
+    def fail():
+        raise RuntimeError("broken graph")
+
+    detect(client, labels=SECRET)
+    detect(client, labels=SECRET * 200)
+    detector.before_run = fail
+    detect(client, labels=SECRET)
+    assert "broken graph" in caplog.text
+    assert SECRET not in "".join(record.getMessage() + str(record.exc_text) for record in caplog.records
+                                 if record.name.startswith("server"))  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/detect/x"])
+def test_unknown_path_is_a_problem(client, path):
+    response = client.get(path)
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["type"] == "urn:openset:problem:not-found"
+
+
+def test_wrong_method_is_a_problem_with_allow(client):
+    response = client.get("/detect")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert response.json()["type"] == "urn:openset:problem:method-not-allowed"
+
+
+def test_documentation_loads_nothing_from_elsewhere(client):
+    page = client.get("/docs").text
+    assert all(f"id='{name}'" in page for name in ("detect", "classify", "similarity", "models"))
+    assert "<script" not in page
+    assert "://" not in page
+    assert "box_threshold" in page
+    assert "curl -F image=@street.jpg" in page
+
+
+@pytest.mark.parametrize("path", ["/detect", "/classify", "/similarity"])
+def test_openapi_examples_work_as_printed(client, path):
+    operation = client.get("/openapi.json").json()["paths"][path]["post"]
+    example = operation["requestBody"]["content"]["application/json"]["example"]
+    assert client.post(path, json=example).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/detect", "/classify", "/similarity"])
+def test_openapi_describes_both_bodies_and_the_problems(client, path):
+    document = client.get("/openapi.json").json()
+    operation = document["paths"][path]["post"]
+    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["properties"]["image"]["items"]["format"] == "binary"
+    assert form["additionalProperties"] is False
+    assert {"200", "400", "404", "413", "415", "422", "429", "500", "503"} <= set(operation["responses"])
+    problem = operation["responses"]["422"]["content"]
+    assert list(problem) == ["application/problem+json"]
+    assert "Problem" in document["components"]["schemas"]

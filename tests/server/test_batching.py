@@ -1,0 +1,242 @@
+"""The queue: bounded, batched by bucket, rid of what nobody waits for, and alive after a failed run."""
+
+import threading
+import time
+from concurrent.futures import CancelledError
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.batching import Batcher, BatchLimits
+from server.errors import InferenceFailed, NotReady, QueueFull, WorkerStopped
+from server.metrics import Metrics
+
+SOON = 5  # seconds; what a test waits for at most
+
+
+class Machine:
+    """A batcher of numbers that answers each with its double; holds every run until `gate` is set."""
+
+    def __init__(self, *, capacity=8, max_batch=4, max_wait_s=0.0, held=True):
+        self.gate = threading.Event()
+        self.started = threading.Event()
+        self.runs = []
+        if not held:
+            self.gate.set()
+        self.metrics = Metrics()
+        self.batcher = Batcher(
+            "doubler",
+            self.run,
+            bucket=lambda item: item % 10,
+            limits=BatchLimits(capacity=capacity, max_batch=max_batch, max_wait_s=max_wait_s),
+            metrics=self.metrics.of("doubler"),
+        )
+        self.places = ExitStack()
+
+    def run(self, items):
+        self.started.set()
+        assert self.gate.wait(SOON)
+        self.runs.append(list(items))
+        if any(item < 0 for item in items):
+            raise ValueError("negative")
+        if 666 in items:
+            raise SystemExit("worker dies")
+        return [2 * item for item in items]
+
+    def submit(self, *items):
+        places = self.places.enter_context(self.batcher.places(len(items)))
+        return [places.submit(item) for item in items]
+
+    def occupy(self):
+        """Keep the worker busy with one item, so that what follows queues up."""
+        (future,) = self.submit(9)
+        assert self.started.wait(SOON)
+        return future
+
+    def sample(self, name):
+        return self.metrics.registry.get_sample_value(f"openset_{name}", {"model": "doubler"})
+
+
+@pytest.fixture
+def make():
+    machines = []
+
+    def start(**options):
+        machines.append(Machine(**options))
+        return machines[-1]
+
+    yield start
+    for machine in machines:
+        machine.gate.set()
+        machine.places.close()
+        machine.batcher.close(SOON)
+
+
+def values(futures):
+    return [future.result(SOON).value for future in futures]
+
+
+def test_items_of_one_bucket_run_together_whoever_sent_them(make):
+    machine = make()
+    first = machine.occupy()
+    waiting = [*machine.submit(1), *machine.submit(11), *machine.submit(2, 21)]
+    machine.gate.set()
+    assert values([first, *waiting]) == [18, 2, 22, 4, 42]
+    assert machine.runs == [[9], [1, 11, 21], [2]]
+
+
+def test_batch_is_capped(make):
+    machine = make(max_batch=2)
+    machine.occupy()
+    values_of = machine.submit(1, 11, 21)
+    machine.gate.set()
+    values(values_of)
+    assert machine.runs == [[9], [1, 11], [21]]
+
+
+def test_idle_worker_runs_a_single_item_at_once(make):
+    machine = make(held=False)
+    (done,) = [future.result(SOON) for future in machine.submit(3)]
+    assert done.value == 6
+    assert done.queue_s < 1
+
+
+def test_waiting_collects_more_items(make):
+    machine = make(held=False, max_wait_s=SOON, max_batch=2)
+    first = machine.submit(1)
+    time.sleep(0.02)
+    second = machine.submit(11)
+    assert values([*first, *second]) == [2, 22]
+    assert machine.runs == [[1, 11]]
+
+
+def test_full_queue_refuses_at_once_with_time_to_come_back(make):
+    machine = make(capacity=3)
+    machine.occupy()
+    machine.submit(1, 2)
+    with pytest.raises(QueueFull) as refusal:
+        machine.submit(3, 4)
+    assert 1 <= refusal.value.retry_after <= 60
+    assert "2 of 3 places of doubler are taken" in str(refusal.value)
+    machine.submit(3)  # one place is left
+
+
+def test_places_are_held_from_admission_on(make):
+    machine = make(capacity=2)
+    with machine.batcher.places(2), pytest.raises(QueueFull), machine.batcher.places(1):
+        pass
+    assert machine.batcher.depth == 0
+    assert machine.sample("queue_depth") == 0
+
+
+def test_cancelled_item_gives_its_place_back_and_never_runs(make):
+    machine = make(capacity=2)
+    machine.occupy()
+    gone, stays = machine.submit(1, 11)
+    assert gone.cancel()
+    assert machine.batcher.depth == 1
+    machine.submit(2)
+    machine.gate.set()
+    assert values([stays]) == [22]
+    with pytest.raises(CancelledError):
+        gone.result(SOON)
+    assert all(1 not in run for run in machine.runs)
+
+
+def test_failed_run_fails_its_item_and_the_worker_goes_on(make):
+    machine = make(held=False)
+    (bad,) = machine.submit(-5)
+    with pytest.raises(InferenceFailed, match="the run on doubler failed"):
+        bad.result(SOON)
+    assert values(machine.submit(5)) == [10]
+    assert machine.batcher.alive
+
+
+def test_item_does_not_suffer_for_a_bad_neighbour(make):
+    machine = make()
+    machine.occupy()
+    good, bad, other = machine.submit(5, -5, 15)  # -5 % 10 == 5
+    machine.gate.set()
+    assert values([good, other]) == [10, 30]
+    with pytest.raises(InferenceFailed):
+        bad.result(SOON)
+
+
+def test_wrong_number_of_results_is_a_failed_run(make, monkeypatch):
+    machine = make(held=False)
+    monkeypatch.setattr(machine.batcher, "_execute", lambda items: [])
+    with pytest.raises(InferenceFailed):
+        values(machine.submit(1))
+
+
+def test_dead_worker_fails_all_that_waits_and_refuses_more(make):
+    machine = make()
+    machine.occupy()
+    fatal, waiting = machine.submit(666, 1)
+    machine.gate.set()
+    for future in (fatal, waiting):
+        with pytest.raises(WorkerStopped):
+            future.result(SOON)
+    machine.batcher._thread.join(SOON)
+    assert not machine.batcher.alive
+    with pytest.raises(WorkerStopped):
+        machine.submit(2)
+
+
+def test_closing_finishes_what_was_admitted(make):
+    machine = make()
+    machine.occupy()
+    with machine.batcher.places(1) as places:
+        closing = threading.Thread(target=machine.batcher.close, args=(SOON,))
+        closing.start()
+        while not machine.batcher._closing:
+            time.sleep(0.001)
+        with pytest.raises(NotReady):
+            machine.submit(1)
+        late = places.submit(2)
+        machine.gate.set()
+        assert values([late]) == [4]
+    closing.join(SOON)
+    assert not machine.batcher._thread.is_alive()
+
+
+def test_closing_does_not_wait_for_ever(make):
+    machine = make()
+    machine.occupy()
+    (waiting,) = machine.submit(1)
+    machine.batcher.close(0.01)
+    with pytest.raises(NotReady):
+        waiting.result(SOON)
+
+
+def test_counts_tell_the_mean_batch(make):
+    machine = make()
+    futures = [machine.occupy(), *machine.submit(1, 11, 21)]
+    machine.gate.set()
+    values(futures)
+    assert machine.sample("inferences_total") == 4
+    assert machine.sample("executions_total") == 2
+    assert machine.sample("batch_size_sum") == 4
+    assert machine.sample("infer_duration_seconds_count") == 2
+    assert machine.sample("queue_duration_seconds_count") == 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 99), st.booleans()), min_size=1, max_size=30), st.integers(1, 5))
+def test_every_item_gets_its_own_result_or_is_dropped(items, max_batch):
+    machine = Machine(capacity=64, max_batch=max_batch)
+    machine.occupy()
+    futures = [(item, machine.submit(item)[0], cancel) for item, cancel in items]
+    for _, future, cancel in futures:
+        if cancel:
+            assert future.cancel()
+    machine.gate.set()
+    for item, future, cancel in futures:
+        assert cancel or future.result(SOON).value == 2 * item
+    machine.places.close()
+    machine.batcher.close(SOON)
+    assert machine.batcher.depth == 0
+    assert sum(map(len, machine.runs)) == 1 + sum(not cancel for _, cancel in items)
+    assert all(len({item % 10 for item in run}) == 1 and len(run) <= max_batch for run in machine.runs)

@@ -1,0 +1,77 @@
+"""Settings: from environment and flags; a wrong value is refused with the value and what is accepted."""
+
+import argparse
+import os
+from pathlib import Path
+
+import pytest
+
+from server.app import add_arguments
+from server.settings import Settings, SettingsError, read_settings
+
+
+def test_environment_sets_a_value(monkeypatch):
+    monkeypatch.setenv("OPENSET_MAX_QUEUE", "17")
+    assert read_settings().max_queue == 17
+
+
+def test_flag_goes_before_the_environment(monkeypatch):
+    monkeypatch.setenv("OPENSET_MAX_QUEUE", "17")
+    assert read_settings(max_queue=18).max_queue == 18
+
+
+def test_bundles_in_the_environment_are_separated_like_path(monkeypatch):
+    monkeypatch.setenv("OPENSET_BUNDLE", os.pathsep.join(["/a", "/b"]))
+    assert read_settings().bundle == (Path("/a"), Path("/b"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "accepted"),
+    [
+        ("OPENSET_PORT", "99999", "less than or equal to 65535"),
+        ("OPENSET_PORT", "http", "valid integer"),
+        ("OPENSET_LOG_LEVEL", "loud", "'debug', 'info'"),
+        ("OPENSET_MAX_WAIT_MS", "-1", "greater than or equal to 0"),
+    ],
+)
+def test_wrong_value_is_named_with_what_is_accepted(monkeypatch, variable, value, accepted):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as refusal:
+        read_settings()
+    assert f"{variable}='{value}'" in str(refusal.value)
+    assert accepted in str(refusal.value)
+
+
+def test_wrong_flag_is_named_as_a_flag():
+    with pytest.raises(SettingsError, match="--max-batch='0' is refused"):
+        read_settings(max_batch="0")
+
+
+def test_unknown_setting_is_refused():
+    with pytest.raises(SettingsError, match="there is no setting 'colour'"):
+        read_settings(colour="blue")
+
+
+def test_queue_smaller_than_a_request_is_refused():
+    with pytest.raises(SettingsError, match="max_queue must be at least max_images"):
+        read_settings(max_images=8, max_queue=4)
+
+
+def test_every_setting_says_when_to_turn_it():
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_every_setting_is_a_flag_of_serve():
+    parser = argparse.ArgumentParser()
+    add_arguments("serve", parser)
+    flags = {"--" + name.replace("_", "-") for name in Settings.model_fields}
+    assert flags <= set(parser._option_string_actions)
+    args = parser.parse_args(["--bundle", "/a", "--bundle", "/b", "--no-warm-up", "--port", "1"])
+    assert args.bundle == ["/a", "/b"]
+    assert args.warm_up is False
+    assert "host" not in args, "a flag that was not given leaves the environment in force"
+
+
+def test_threads_default_to_what_the_process_may_use():
+    assert Settings().run_threads >= 1
+    assert Settings(threads=3).run_threads == 3
