@@ -130,8 +130,9 @@ def save(
 ) -> Path:
     """Write an "openset" checkpoint folder that `load` reads back: float32 weights, config and tokenizer.
 
-    `name` becomes the variant. `serving` holds the sections of a bundle's manifest (preprocessing, text, classification,
-    detection, buckets) in which this model differs from its family. The folder is created; its files are replaced.
+    `name` becomes the variant. `serving` holds the sections of a bundle's manifest (preprocessing, text,
+    classification, detection, buckets) in which this model differs from its family. The folder is created; its files
+    are replaced.
     """
     family = next((weights.FAMILY for weights in FAMILIES.values() if isinstance(config, weights.CONFIG)), None)
     if family is None:

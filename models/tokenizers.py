@@ -9,12 +9,20 @@ import gzip
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from server.contract.manifest import TextRules
 
 VOCABULARIES = Path(__file__).parent / "vocab"
 CLIP_MERGES = VOCABULARIES / "clip_bpe_simple_vocab_16e6.txt.gz"
 BERT_WORDS = VOCABULARIES / "bert_base_uncased_vocab.txt"
+
+# Start, end and padding of the vocabularies in use; OpenAI pads with id 0, which is "!" (clip/clip.py `tokenize`).
+_BPE = ("<|startoftext|>", "<|endoftext|>", "!")
+_WORDPIECE = ("[CLS]", "[SEP]", "[PAD]")
+_SEPARATORS = (".", "?")
 
 WORD_END = "</w>"
 CLIP_SPECIALS = ("<|startoftext|>", "<|endoftext|>")
@@ -104,3 +112,30 @@ def _wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     return tokenizer
+
+
+def text_rules(
+    tokenizer_file: Path, style: Literal["sentence", "phrases"], *, max_tokens: int, max_label_tokens: int | None = None
+) -> TextRules:
+    """The text rules of a vocabulary, whose special tokens are known by name."""
+    ids = Tokenizer.from_file(str(tokenizer_file)).get_vocab()
+    for names in (_BPE, _WORDPIECE):
+        if all(name in ids for name in names):
+            start, end, pad = (ids[name] for name in names)
+            break
+    else:
+        raise ValueError(f"{tokenizer_file} has neither the special tokens {_BPE} nor {_WORDPIECE}")
+    separators: tuple[int, ...] = ()
+    if style == "phrases":
+        if missing := [mark for mark in _SEPARATORS if mark not in ids]:
+            raise ValueError(f"{tokenizer_file} has no token for {missing}, which separate phrases")
+        separators = tuple(ids[mark] for mark in _SEPARATORS)
+    return TextRules(
+        style=style,
+        max_tokens=max_tokens,
+        max_label_tokens=max_label_tokens,
+        start_id=start,
+        end_id=end,
+        pad_id=pad,
+        separator_ids=separators,
+    )

@@ -51,9 +51,7 @@ class DecoderLayer(nn.Module):
 
 
 class DecoderOutput(NamedTuple):
-    """states [B, N, C]: the normed output of each layer; references, boxes_cxcywh [B, N, 4]: what enters each layer, and
-    what leaves the last.
-    """
+    """Of each layer: normed states [B, N, C]; references, boxes_cxcywh [B, N, 4] that enter it (and leave the last)."""
 
     states: list[Tensor]
     references: list[Tensor]

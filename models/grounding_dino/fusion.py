@@ -27,9 +27,9 @@ class FusionLayer(nn.Module):
 class FusionAttention(nn.Module):
     """The two attentions, [B, S, C] and [B, T, C].
 
-    There are thousands of image positions and tens of tokens, so every projection of the image side is moved to the text
-    side, which matrix products allow: (W v).k = v.(W' k), and attention weights that sum to one carry a bias through
-    unchanged. That replaces three C x hidden products per position by products with h * T columns.
+    There are thousands of image positions and tens of tokens, so every projection of the image side is moved to the
+    text side, which matrix products allow: (W v).k = v.(W' k), and attention weights that sum to one carry a bias
+    through unchanged. That replaces three C x hidden products per position by products with h * T columns.
     """
 
     def __init__(self, dim: int, hidden: int, heads: int) -> None:

@@ -30,7 +30,7 @@ class Proposals(NamedTuple):
 
 
 class QuerySelection(nn.Module):
-    """memory [B, S, C], text [B, T, C], text_mask [B, T] bool -> `Proposals`, of which the best `count` are selected."""
+    """memory [B, S, C], text [B, T, C], text_mask [B, T] bool -> `Proposals`; the best `count` are selected."""
 
     def __init__(self, config: GroundingDinoConfig) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class QuerySelection(nn.Module):
         valid = ((anchors > LOW) & (anchors < HIGH)).all(-1) & pyramid.mask
         memory = self.norm(self.output(memory.masked_fill(~valid[:, :, None], 0.0)))
         logits = self.token_logits(memory, text, text_mask)
-        # An invalid proposal has an infinite box logit in the published model: the box 1, 1, 1, 1, which may be selected.
+        # The published model gives an invalid proposal infinite box logits: the box 1, 1, 1, 1. It may be selected.
         boxes = torch.sigmoid(self.box_head(memory) + torch.logit(anchors.clamp(LOW, HIGH)))
         boxes = boxes.masked_fill(~valid[:, :, None], 1.0)
         scores = logits.amax(2)

@@ -14,7 +14,7 @@ from models.checkpoint_errors import UnknownCheckpoint, WeightsDoNotFit
 from models.grounding_dino import names_hf, names_idea
 from models.grounding_dino.config import GROUNDING_DINO_CONFIGS, GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
-from models.layers.swin import SwinConfig
+from models.layers.swin import PATCH, SwinConfig
 from models.weight_maps import Source, fill, same, stacked
 
 FAMILY = "grounding_dino"
@@ -165,11 +165,13 @@ def _all_equal(parts: list[Tensor]) -> Tensor:
 def _variant(tensors: Mapping[str, Tensor], patches: str) -> str:
     if patches not in tensors:
         raise WeightsDoNotFit(missing=[patches])
-    width = tensors[patches].shape[0]
-    sizes = {config.backbone.channels[0]: name for name, config in GROUNDING_DINO_CONFIGS.items()}
-    if width not in sizes:
-        raise UnknownCheckpoint(f"{patches} has {width} channels; published sizes have {sorted(sizes)}")
-    return sizes[width]
+    sizes = {(config.backbone.channels[0], 3, PATCH, PATCH): name for name, config in GROUNDING_DINO_CONFIGS.items()}
+    shape = tuple(tensors[patches].shape)
+    if shape not in sizes:
+        raise UnknownCheckpoint(
+            f"{patches} is {list(shape)}; known are {', '.join(f'{k} ({v})' for k, v in sizes.items())}"
+        )
+    return sizes[shape]
 
 
 def _check_hf_config(hf_config: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Blocks of every transformer here.
 
-Shape letters: B batch, Q queries, K keys, C channels, h heads, d channels of a head. Axes are split with reshape and the
-tensor's own sizes: torch.jit.trace writes the sizes inside an unflatten down as constants.
+Shape letters: B batch, Q queries, K keys, C channels, h heads, d channels of a head. Axes are split with reshape and
+the tensor's own sizes: torch.jit.trace writes the sizes inside an unflatten down as constants.
 """
 
 from itertools import pairwise
@@ -16,8 +16,8 @@ ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 class Attention(nn.Module):
     """Multi-head attention with separate projections.
 
-    query [B, Q, C], key and value [B, K, C]; mask bool, broadcastable to [B, h, Q, K], True where a query may look, which
-    is somewhere at least. Returns [B, Q, C].
+    query [B, Q, C], key and value [B, K, C]; mask bool, broadcastable to [B, h, Q, K], True where a query may look,
+    which is somewhere at least. Returns [B, Q, C].
     """
 
     def __init__(self, dim: int, heads: int) -> None:

@@ -1,7 +1,7 @@
 """Swin Transformer (Liu et al. 2021) as a backbone for detectors.
 
-Maps travel as [B, H, W, C]. Every map is padded to whole windows after the first norm of a block, and the shifted blocks
-shift even a map that is a single window (GroundingDINO backbone/swin_transformer.py, which GLIP shares).
+Maps travel as [B, H, W, C]. Every map is padded to whole windows after the first norm of a block, and the shifted
+blocks shift even a map that is a single window (GroundingDINO backbone/swin_transformer.py, which GLIP shares).
 """
 
 from dataclasses import dataclass
@@ -142,7 +142,7 @@ class Swin(nn.Module):
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Zeros at the bottom and right of [B, H, W, C] until H and W are multiples; never skipped, so that it is traced."""
+    """Zeros at the bottom and right of [B, H, W, C] until H and W are multiples; never skipped, so it can be traced."""
     bottom = (multiple - x.shape[1] % multiple) % multiple
     right = (multiple - x.shape[2] % multiple) % multiple
     return F.pad(x, (0, 0, 0, right, 0, bottom))

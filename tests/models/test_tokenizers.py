@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from models import tokenizers
 
@@ -58,3 +58,26 @@ def test_marker_written_in_a_text_is_plain_text(small: Tokenizer) -> None:
 def test_same_words_give_the_same_file() -> None:
     one, two = (tokenizers.small_wordpiece(words) for words in (["a fox", "car"], ["car", "car", "fox", "a"]))
     assert one.to_str() == two.to_str()
+
+
+def test_ids_of_the_published_bert_vocabulary_are_found():
+    text = tokenizers.text_rules(tokenizers.standard_file("bert_wordpiece"), "phrases", max_tokens=256)
+    assert (text.start_id, text.end_id, text.pad_id, text.separator_ids) == (101, 102, 0, (1012, 1029))
+
+
+def test_ids_of_the_published_clip_vocabulary_are_found():
+    text = tokenizers.text_rules(tokenizers.standard_file("clip_bpe"), "sentence", max_tokens=77)
+    assert (text.start_id, text.end_id, text.pad_id, text.separator_ids) == (49406, 49407, 0, ())
+
+
+def test_ids_of_a_small_vocabulary_are_found(tmp_path):
+    tokenizer = tokenizers.small_wordpiece(["dog"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    text = tokenizers.text_rules(tmp_path / "tokenizer.json", "phrases", max_tokens=64)
+    assert text.end_id == tokenizer.get_vocab_size() - 1
+
+
+def test_vocabulary_without_special_tokens_is_refused(tmp_path):
+    Tokenizer(models.WordLevel({"dog": 0}, unk_token="dog")).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"CLS"):
+        tokenizers.text_rules(tmp_path / "tokenizer.json", "phrases", max_tokens=64)
