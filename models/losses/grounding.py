@@ -1,0 +1,29 @@
+"""Sigmoid focal loss on token logits: which tokens of the prompt name what a query has found."""
+
+from torch import Tensor
+from torch.nn import functional
+
+ALPHA, GAMMA = 0.25, 2.0  # Lin et al. 2017, as in Grounding DINO
+
+
+def focal_terms(logits: Tensor, *, alpha: float = ALPHA, gamma: float = GAMMA) -> tuple[Tensor, Tensor]:
+    """The focal loss of each logit if it were a positive, and if it were a negative; 0 where the logit is -inf."""
+    absent = logits.isneginf()
+    logits = logits.masked_fill(absent, 0)
+    chance = logits.sigmoid()
+    positive = -alpha * (1 - chance) ** gamma * functional.logsigmoid(logits)
+    negative = -(1 - alpha) * chance**gamma * functional.logsigmoid(-logits)
+    return positive.masked_fill(absent, 0), negative.masked_fill(absent, 0)
+
+
+def token_focal_loss(logits: Tensor, positive: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Sum of the focal loss over queries and tokens.
+
+    logits [..., N, T] with -inf on pads, which count nothing; positive [..., N, T] bool; counted [..., N] bool, the
+    queries that take part (default: all).
+    """
+    as_positive, as_negative = focal_terms(logits)
+    loss = as_negative + (as_positive - as_negative) * positive.to(logits.dtype)
+    if counted is not None:
+        loss = loss * counted[..., None].to(loss.dtype)
+    return loss.sum()

@@ -1,0 +1,92 @@
+"""`openset train`: follow a recipe, and write a checkpoint that `openset export` reads."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from models import registry
+from models.training.families import FAMILIES, Prepared
+from models.training.loop import Trainer
+from models.training.recipe import Recipe, read_recipe
+from models.training.sprites import NAMES_FILE, SMALL_PACK, load_pack, read_names
+from server.contract.manifest import Buckets, DetectionRules, Preprocessing
+
+DRAWINGS = "generated scenes of emoji drawings: Noto (Apache-2.0), Twemoji (CC-BY 4.0), Fluent (MIT)"
+
+
+def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
+    """The arguments of `train`."""
+    parser.add_argument("recipe", help="a TOML file, or the name of a bundled recipe: clip-mini, grounding-dino-mini")
+    parser.add_argument(
+        "--sprites", type=Path, default=SMALL_PACK, help="sprite pack, zip or folder (default: the small one)"
+    )
+    parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of objects (default: the bundled one)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run: curve, last state, checkpoint")
+    parser.add_argument("--start", type=Path, help="trained checkpoint whose image tower the backbone starts from")
+    parser.add_argument("--steps", type=int, help="train this many steps instead of the recipe's")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last state in --out")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command's exit status: 2, with a sentence, for a recipe, pack or checkpoint that cannot be used."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        train(args)
+    except (ValueError, OSError) as error:
+        print(f"openset train: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def train(args: argparse.Namespace) -> None:
+    """Follow the recipe to its end and write the checkpoint."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    recipe = read_recipe(args.recipe)
+    if recipe.family not in FAMILIES:
+        raise ValueError(f"the recipe's family is {recipe.family!r}; trained are {sorted(FAMILIES)}")
+    torch.manual_seed(recipe.seed)
+    pack = load_pack(args.sprites)
+    objects = read_names(args.names, pack=pack)
+    prepared = FAMILIES[recipe.family](recipe, pack, objects, folder=args.out, start=args.start)
+    trainer = Trainer(prepared.task, prepared.loop(args.steps), args.out)
+    if args.resume:
+        trainer.resume()
+    logging.info("%s: %d objects, %s", recipe.name, len(objects), _sizes(prepared))
+    model = trainer.run()
+    registry.save(
+        args.out / "checkpoint",
+        model,
+        prepared.config,
+        tokenizer_file=prepared.tokenizer,
+        name=recipe.name,
+        source=DRAWINGS,
+        serving=_serving(recipe),
+    )
+    logging.info("wrote %s", args.out / "checkpoint")
+
+
+def _serving(recipe: Recipe) -> dict[str, Any]:
+    """How the model is to be served: as it was trained."""
+    sections: dict[str, tuple[str, type[BaseModel]]] = {
+        "preprocessing": ("preprocessing", Preprocessing),
+        "buckets": ("buckets", Buckets),
+        "rules": ("detection", DetectionRules),
+    }
+    return {
+        section: kind.model_validate(recipe.data[key]).model_dump(mode="json")
+        for key, (section, kind) in sections.items()
+        if key in recipe.data
+    }
+
+
+def _sizes(prepared: Prepared) -> str:
+    count = sum(parameter.numel() for parameter in prepared.task.model.parameters())
+    return f"{count / 1e6:.2f} M parameters"

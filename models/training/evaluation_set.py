@@ -1,0 +1,135 @@
+"""Evaluation sets: fresh pictures with known content, as PNG files and one COCO-like `annotations.json`.
+
+python -m models.training.evaluation_set OUT --sprites PACK --seed 7
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.training.image_text import to_image
+from models.training.scenes import SceneConfig, SceneGenerator
+from models.training.sprites import NAMES_FILE, SMALL_PACK, NamedObject, load_pack, read_names
+
+ANNOTATIONS = "annotations.json"
+SIZES = ((480, 640), (640, 480), (360, 640), (427, 640), (512, 512), (320, 320))
+SINGLE = SceneConfig(smallest=0.4, largest=1.0)
+SCENES = SceneConfig(smallest=0.2, largest=0.6, most_objects=5)
+FEWEST_LABELS, MOST_LABELS = 6, 14
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object in a picture; box x0, y0, x1, y1 in pixels."""
+
+    label: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, what it shows, and the labels to ask for (present and absent ones; none for single objects)."""
+
+    file: Path
+    objects: tuple[Thing, ...]
+    prompt: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """All names, pictures of one object, and scenes of several."""
+
+    names: tuple[str, ...]
+    single: tuple[Picture, ...]
+    scenes: tuple[Picture, ...]
+
+
+def write_set(folder: Path, generator: SceneGenerator, *, single: int, scenes: int, seed: int) -> None:
+    """Write `single` pictures of one object and `scenes` scenes into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    names = [item.label for item in generator.objects]
+    dice = random.Random(seed)
+    for number in range(single + scenes):
+        size = SIZES[number % len(SIZES)]
+        image: dict[str, Any] = {"id": number, "height": size[0], "width": size[1], "file_name": f"{number:04d}.png"}
+        if number < single:
+            one = generator.single(1, size, SINGLE)
+            pixels, present, boxes = one.pixels[0], one.objects.tolist(), [None]
+        else:
+            batch = generator.scenes(1, size, SCENES)
+            pixels, present, boxes = batch.pixels[0], batch.objects[0].tolist(), batch.boxes_xyxy[0].tolist()
+            image["prompt"] = _prompt(present, names, dice)
+        to_image(pixels).save(folder / image["file_name"])
+        images.append(image)
+        for index, box in zip(present, boxes, strict=True):
+            row = {"id": len(annotations), "image_id": number, "category_id": index}
+            if box is not None:
+                # COCO's boxes are x, y, width, height.
+                row |= {"bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]], "iscrowd": 0}
+                row["area"] = row["bbox"][2] * row["bbox"][3]
+            annotations.append(row)
+    categories = [{"id": index, "name": name} for index, name in enumerate(names)]
+    data = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / ANNOTATIONS).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def _prompt(present: Sequence[int], names: Sequence[str], dice: random.Random) -> list[str]:
+    """The present objects and enough absent ones, in random order."""
+    named = sorted(set(present))
+    others = [index for index in range(len(names)) if index not in named]
+    count = max(dice.randint(FEWEST_LABELS, MOST_LABELS), len(named) + 2)
+    order = [*named, *dice.sample(others, min(len(others), count - len(named)))]
+    dice.shuffle(order)
+    return [names[index] for index in order]
+
+
+def read_set(folder: Path) -> EvaluationSet:
+    """The evaluation set in `folder`."""
+    data = json.loads((folder / ANNOTATIONS).read_text(encoding="utf-8"))
+    names = {category["id"]: category["name"] for category in data["categories"]}
+    things: dict[int, list[Thing]] = {image["id"]: [] for image in data["images"]}
+    for row in data["annotations"]:
+        x, y, width, height = row.get("bbox", (0.0, 0.0, 0.0, 0.0))
+        things[row["image_id"]].append(Thing(names[row["category_id"]], (x, y, x + width, y + height)))
+    pictures = [
+        Picture(folder / image["file_name"], tuple(things[image["id"]]), tuple(image.get("prompt", ())))
+        for image in data["images"]
+    ]
+    return EvaluationSet(
+        tuple(names.values()),
+        tuple(picture for picture in pictures if not picture.prompt),
+        tuple(picture for picture in pictures if picture.prompt),
+    )
+
+
+def objects_and_generator(sprites: Path, names: Path, *, seed: int) -> tuple[tuple[NamedObject, ...], SceneGenerator]:
+    """The objects that the pack can draw, and a generator of pictures of them."""
+    pack = load_pack(sprites)
+    objects = read_names(names, pack=pack)
+    return objects, SceneGenerator(pack, objects, seed=seed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    parser = argparse.ArgumentParser(description="Write an evaluation set.")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--sprites", type=Path, default=SMALL_PACK, help="sprite pack, zip or folder")
+    parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of objects")
+    parser.add_argument("--single", type=int, default=300, help="pictures of one object")
+    parser.add_argument("--scenes", type=int, default=300, help="scenes of several objects")
+    parser.add_argument("--seed", type=int, required=True, help="a seed that no training run has used")
+    chosen = parser.parse_args(arguments)
+    objects, generator = objects_and_generator(chosen.sprites, chosen.names, seed=chosen.seed)
+    write_set(chosen.out, generator, single=chosen.single, scenes=chosen.scenes, seed=chosen.seed)
+    print(f"wrote {chosen.single} + {chosen.scenes} pictures of {len(objects)} objects to {chosen.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

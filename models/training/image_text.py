@@ -1,0 +1,143 @@
+"""Training a CLIP: pictures of one object against the names of all objects."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.clip.model import Clip, unit_length
+from models.losses.contrastive import info_nce, top1
+from models.tokenizers import text_rules
+from models.training.calibration import best_logit_scale
+from models.training.curriculum import Curriculum
+from models.training.phrases import SENTENCES, PhraseSampler
+from models.training.scenes import SceneGenerator
+from models.training.sprites import NamedObject, SpritePack
+from models.training.vocabulary import CONTEXT_LENGTH
+from server.contract.image import preprocess
+from server.contract.manifest import Preprocessing
+from server.contract.text import SentenceTokenizer
+
+LARGEST_SCALE = float(np.log(100.0))  # Radford et al. 2021, section 2.5
+VALIDATION_SEED = 1_000_003
+VALIDATION_SIZES = ((240, 320), (300, 300), (320, 240))
+
+
+@dataclass(frozen=True)
+class ImageTextConfig:
+    """Batches of pictures; the image side and colours are the preprocessing's."""
+
+    batch: int
+    preprocessing: Preprocessing
+    curriculum: Curriculum
+    validation_pictures: int = 300
+    smoothing: float = 0.05
+
+
+class ImageTextTask:
+    """Symmetric contrast of each picture with a name of every object; names are drawn anew at every step."""
+
+    def __init__(
+        self,
+        model: Clip,
+        pack: SpritePack,
+        objects: tuple[NamedObject, ...],
+        tokenizer: Path,
+        config: ImageTextConfig,
+        *,
+        seed: int,
+    ) -> None:
+        self.model: nn.Module = model
+        self.objects, self.config = objects, config
+        self._scenes = SceneGenerator(pack, objects, seed=seed)
+        self._held_out = SceneGenerator(pack, objects, seed=seed + VALIDATION_SEED)
+        self._dice = random.Random(seed)
+        self._phrases = PhraseSampler(SENTENCES, dice=self._dice)
+        self._tokenizer = SentenceTokenizer(tokenizer, text_rules(tokenizer, "sentence", max_tokens=CONTEXT_LENGTH))
+        self._validation: tuple[Tensor, Tensor] | None = None
+
+    def loss(self, progress: float) -> tuple[Tensor, dict[str, float]]:
+        """Symmetric InfoNCE of a fresh batch."""
+        side = self.config.preprocessing.shorter
+        # Now and then drawn larger and averaged down, which is how a resized photograph looks.
+        zoom = 2 if torch.rand((), generator=self._scenes.generator) < 0.15 else 1
+        batch = self._scenes.single(self.config.batch, (side * zoom, side * zoom), self.config.curriculum.at(progress))
+        pixels = normalised(functional.avg_pool2d(batch.pixels, zoom), self.config.preprocessing)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        texts = [self._phrases.text(item) for item in self.objects]
+        assert isinstance(self.model, Clip)
+        logits = self.model(pixels, torch.from_numpy(self._tokenizer.encode(texts))).logits_per_image
+        loss = info_nce(logits, batch.objects, smoothing=self.config.smoothing)
+        # The published bound on the temperature also keeps a long run from overflowing.
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(max=LARGEST_SCALE)
+        return loss, {
+            "top1": top1(logits.detach(), batch.objects),
+            "scale": float(self.model.logit_scale.detach().exp()),
+        }
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Top-1 over all labels on pictures of a held-out seed, resized as the server does."""
+        cosines, wanted = self._held_out_cosines(model)
+        return {"validation_top1": top1(cosines, wanted)}
+
+    def finish(self, model: nn.Module) -> dict[str, float]:
+        """Set `logit_scale` to what fits held-out pictures best; label smoothing leaves scores too timid."""
+        assert isinstance(model, Clip)
+        scale = best_logit_scale(*self._held_out_cosines(model))
+        model.logit_scale.fill_(float(np.log(scale)))
+        return {"logit_scale": scale}
+
+    def _held_out_cosines(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Of every held-out picture with every label [B, N], and the right labels [B]."""
+        assert isinstance(model, Clip)
+        if self._validation is None:
+            self._validation = self._validation_set()
+        pixels, wanted = self._validation
+        labels = torch.from_numpy(self._tokenizer.encode([item.label for item in self.objects]))
+        texts = unit_length(model.encode_text(labels))
+        images = torch.cat([unit_length(model.encode_image(part)) for part in pixels.split(100)])
+        return images @ texts.T, wanted
+
+    def _validation_set(self) -> tuple[Tensor, Tensor]:
+        pixels: list[Tensor] = []
+        wanted: list[Tensor] = []
+        for size in VALIDATION_SIZES:
+            batch = self._held_out.single(
+                self.config.validation_pictures // len(VALIDATION_SIZES), size, self.config.curriculum.full
+            )
+            pixels += [
+                torch.from_numpy(preprocess(to_image(picture), self.config.preprocessing)) for picture in batch.pixels
+            ]
+            wanted.append(batch.objects)
+        return torch.stack(pixels), torch.cat(wanted)
+
+    def is_slow(self, name: str) -> bool:
+        """Everything learns at the full rate."""
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """Random states of the pictures and of the names."""
+        return {"scenes": self._scenes.generator.get_state(), "dice": self._dice.getstate()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with the pictures and names that would have come next."""
+        self._scenes.generator.set_state(state["scenes"])
+        self._dice.setstate(state["dice"])
+
+
+def normalised(pixels: Tensor, rules: Preprocessing) -> Tensor:
+    """[B, 3, H, W] in 0..1 as the model reads it."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (rules.mean, rules.std))
+    return (pixels - mean) / std
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """[3, H, W] in 0..1 as an 8-bit picture."""
+    return Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
