@@ -1,0 +1,85 @@
+"""PyTorch's answers to the cases: one picture, one text at a time, so that no neighbour has a part in them.
+
+`CASE/image_embeds` [B, D] and `CASE/text_embeds` [N, D] of a similarity case. Of request I of a detection case:
+`CASE/I/text_features` [T, C], `CASE/I/token_scores` [N, T], `CASE/I/boxes` [N, 4] and `CASE/I/decided` [N] bool, which
+says whether the rank of a query was decided by more than float32 noise.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from export.cases import Case
+from export.grounding_dino import rank_is_decided
+from export.parts import Part
+from server.bundle import Bundle
+from server.contract.image import Float32, pad_batch
+from server.contract.text import Prompt, pad_prompts
+
+Outputs = dict[str, npt.NDArray[Any]]
+
+
+def reference_outputs(bundle: Bundle, parts: Sequence[Part], cases: Sequence[Case]) -> Outputs:
+    """The outputs of every case, by the names above; the bundle lends its preprocessing and its tokenizer."""
+    modules = {part.name: part.module for part in parts}
+    outputs: Outputs = {}
+    with torch.inference_mode():
+        for case in cases:
+            answer = _similarity(bundle, modules, case) if bundle.manifest.detection is None else {}
+            if bundle.manifest.detection is not None:
+                for index, (pixels, prompt) in enumerate(
+                    zip(case.pixels(bundle.manifest), case.prompts(bundle), strict=True)
+                ):
+                    detection = _detection(bundle, modules, pixels, prompt)
+                    answer |= {f"{index}/{name}": value for name, value in detection.items()}
+            outputs |= {f"{case.name}/{name}": value for name, value in answer.items()}
+    return outputs
+
+
+def canary_outputs(parts: Sequence[Part]) -> Outputs:
+    """`PART/in/NAME` and `PART/out/NAME` of each part's canary, as `server.bundle.Bundle.check_canary` reads them."""
+    arrays: Outputs = {}
+    with torch.inference_mode():
+        for part in parts:
+            results = part.module(*part.canary.values())
+            results = results if isinstance(results, tuple) else (results,)
+            arrays |= {f"{part.name}/in/{name}": value.numpy() for name, value in part.canary.items()}
+            arrays |= {
+                f"{part.name}/out/{name}": value.numpy() for name, value in zip(part.outputs, results, strict=True)
+            }
+    return arrays
+
+
+def _similarity(bundle: Bundle, modules: Mapping[str, Any], case: Case) -> Outputs:
+    image, text = modules["image_encoder"], modules["text_encoder"]
+    images = [image(torch.from_numpy(pixels[None])) for pixels in case.pixels(bundle.manifest)]
+    texts = [text(torch.from_numpy(bundle.sentences.encode([str(text_)]))) for text_ in case.texts]
+    return {"image_embeds": torch.cat(images).numpy(), "text_embeds": torch.cat(texts).numpy()}
+
+
+def _detection(bundle: Bundle, modules: Mapping[str, Any], pixels: Float32, prompt: Prompt) -> Outputs:
+    values, mask = pad_batch([pixels], bundle.canvas(pixels))
+    tokens = _tensors(pad_prompts([prompt], len(prompt)))
+    features = modules["text_encoder"](tokens["input_ids"], tokens["position_ids"], tokens["self_attention_mask"])
+    output = modules["detector"].model(
+        torch.from_numpy(values),
+        torch.from_numpy(mask),
+        features,
+        tokens["text_mask"],
+        tokens["position_ids"],
+        tokens["self_attention_mask"],
+    )
+    return {
+        "text_features": features[0].numpy(),
+        "token_scores": output.logits[0].sigmoid().numpy(),
+        "boxes": output.boxes_cxcywh[0].numpy(),
+        "decided": rank_is_decided(output)[0].numpy(),
+    }
+
+
+def _tensors(arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

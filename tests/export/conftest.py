@@ -1,0 +1,99 @@
+"""Small checkpoints with random weights and the bundles made of them; each is exported once."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from export.bundle import export_bundle
+from models import registry
+from models.clip.config import ClipConfig, ResNetTowerConfig, TextConfig, VisionTransformerConfig
+from models.clip.model import Clip
+from models.grounding_dino.config import GroundingDinoConfig
+from models.grounding_dino.config import ResNetConfig as BackboneConfig
+from models.grounding_dino.model import GroundingDino
+from models.layers.bert import BertConfig
+from models.layers.resnet import ResNetConfig
+from models.layers.swin import SwinConfig
+from models.tokenizers import small_wordpiece
+
+WORDS = ("a", "dog", "red", "bicycle", "cat", "sports", "car", "rain", "sailing", "boat", "key", "small", "house")
+SMALL_SERVING = {"preprocessing": {"shorter": 128, "longer": 208}, "buckets": {"pixel_multiple": 32}}
+
+
+def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Every parameter random, so that no part of the graph is without effect."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter += (0.02 if parameter.dim() > 1 else 0.05) * noise
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def save_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that makes a checkpoint folder "clip", "clip-average", "detector" or "detector-swin"."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    tokenizer = small_wordpiece(WORDS)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    vocabulary = tokenizer.get_vocab_size()
+
+    def save(name: str, **serving: object) -> Path:
+        torch.manual_seed(0)
+        model, config = _model(name, vocabulary)
+        rules = {**(SMALL_SERVING if name.startswith("detector") else {}), **serving}
+        target = Path(folder / f"{name}-{len(list(folder.iterdir()))}")
+        file = folder / "tokenizer.json"
+        return registry.save(target, model, config, tokenizer_file=file, name=name, serving=rules)
+
+    return save
+
+
+def _model(name: str, vocabulary: int) -> tuple[nn.Module, object]:
+    if name.startswith("clip"):
+        text = TextConfig(width=32, layers=2, heads=2, vocab_size=vocabulary)
+        image: VisionTransformerConfig | ResNetTowerConfig = VisionTransformerConfig(32, 8, 32, 2, 2)
+        if name == "clip-average":
+            image = ResNetTowerConfig(64, ResNetConfig((1, 1, 1, 1), 8), pool="average")
+        clip = ClipConfig(24, image, text)
+        return shaken(Clip(clip)), clip
+    swin = SwinConfig(8, (1, 2, 2, 1), (1, 2, 2, 4), 3)
+    detector = GroundingDinoConfig(
+        backbone=swin if name == "detector-swin" else BackboneConfig(blocks=(1, 1, 1, 1), width=4),
+        text=BertConfig(vocab_size=vocabulary, width=32, layers=1, heads=2, hidden=64, max_positions=48),
+        d_model=64,
+        heads=4,
+        points=2,
+        encoder_layers=2,
+        decoder_layers=2,
+        ffn_hidden=64,
+        text_ffn_hidden=64,
+        fusion_hidden=64,
+        num_queries=20,
+        fusion_gamma_init=0.1,
+    )
+    return shaken(GroundingDino(detector)), detector
+
+
+@pytest.fixture(scope="session")
+def clip_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "small-clip"
+    export_bundle(save_checkpoint("clip"), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def detector_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "small-detector"
+    export_bundle(save_checkpoint("detector"), out)
+    return out
+
+
+@pytest.fixture
+def copied(detector_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the detector's bundle, to be tampered with."""
+    return Path(shutil.copytree(detector_bundle, tmp_path / "copy"))

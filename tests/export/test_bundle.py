@@ -1,0 +1,95 @@
+import pytest
+
+from export import bundle as writing
+from export.bundle import export_bundle
+from export.to_onnx import ExportError
+from models.checkpoints import CheckpointError
+from server.bundle import Bundle
+from server.contract.manifest import BundleError, read_manifest
+
+
+def test_bundle_opens_in_the_server_and_answers(detector_bundle):
+    bundle = Bundle(detector_bundle)
+    assert bundle.tasks == {"detect"}
+    bundle.check_canary()
+
+
+def test_bundle_holds_what_its_manifest_names_and_no_more(detector_bundle):
+    manifest = read_manifest(detector_bundle)
+    named = {entry.file for entry in (manifest.tokenizer, manifest.reference, manifest.canary, *manifest.artefacts)}
+    assert {path.name for path in detector_bundle.iterdir()} == named | {"manifest.json"}
+
+
+def test_manifest_tells_where_the_weights_come_from(clip_bundle):
+    manifest = read_manifest(clip_bundle)
+    assert (manifest.name, manifest.family, manifest.variant) == ("small-clip", "clip", "clip")
+    assert manifest.licence == "Apache-2.0"
+    assert len(manifest.weights_sha256) == 64
+
+
+def test_serving_section_of_the_checkpoint_reaches_the_manifest(detector_bundle):
+    manifest = read_manifest(detector_bundle)
+    assert manifest.preprocessing.shorter == 128
+    assert manifest.buckets.pixel_multiple == 32
+    assert manifest.detection.box_threshold == 0.35
+
+
+def test_two_exports_of_one_checkpoint_are_the_same(save_checkpoint, tmp_path):
+    checkpoint = save_checkpoint("clip")
+    first, second = (export_bundle(checkpoint, tmp_path / name, name="same") for name in ("one", "two"))
+    assert first == second
+
+
+def test_older_bundle_is_replaced(save_checkpoint, tmp_path):
+    checkpoint = save_checkpoint("clip")
+    export_bundle(checkpoint, tmp_path / "out", version="1")
+    export_bundle(checkpoint, tmp_path / "out", version="2")
+    assert read_manifest(tmp_path / "out").version == "2"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_failed_export_leaves_the_older_bundle_as_it_was(save_checkpoint, tmp_path, monkeypatch):
+    checkpoint = save_checkpoint("clip")
+    export_bundle(checkpoint, tmp_path / "out")
+
+    def fail(*_args, **_options):
+        raise ExportError("no graph today")
+
+    monkeypatch.setattr(writing, "to_onnx", fail)
+    with pytest.raises(ExportError, match="no graph today"):
+        export_bundle(checkpoint, tmp_path / "out", version="2")
+    assert read_manifest(tmp_path / "out").version == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_folder_that_is_no_bundle_is_left_alone(save_checkpoint, tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("keep me")
+    with pytest.raises(ExportError, match="is no bundle"):
+        export_bundle(save_checkpoint("clip"), tmp_path / "letters")
+    assert (tmp_path / "letters" / "dear.txt").exists()
+
+
+def test_unreadable_checkpoint_leaves_nothing_behind(tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError):
+        export_bundle(tmp_path / "weights.pth", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
+
+
+def test_bundle_that_fails_its_certificate_is_not_served(save_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(writing.measure.__globals__["CEILINGS"], "text_embeds.max_abs_error", -1.0)
+    manifest = export_bundle(save_checkpoint("clip"), tmp_path / "out")
+    assert [a.part for a in manifest.artefacts if not a.certificate.passed] == ["text_encoder"]
+    with pytest.raises(BundleError, match="failed"):
+        Bundle(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("folder", "name"), [("Small CLIP", "small-clip"), ("_v1.0", "v1.0")])
+def test_name_is_made_of_the_folder(folder, name):
+    assert writing._bundle_name(folder) == name
+
+
+def test_name_without_a_letter_is_refused():
+    with pytest.raises(ExportError, match="bundle name"):
+        writing._bundle_name("...")

@@ -1,0 +1,43 @@
+import pytest
+
+from server.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def exported(save_checkpoint, tmp_path_factory):
+    return save_checkpoint("clip"), tmp_path_factory.mktemp("out") / "bundle"
+
+
+def test_export_and_verify_from_the_shell(exported, capsys):
+    checkpoint, out = exported
+    assert main(["export", "--checkpoint", str(checkpoint), "--out", str(out), "--name", "tiny"]) == 0
+    told = capsys.readouterr().out
+    assert "trace image_encoder: " in told
+    assert "peak memory: " in told
+    assert told.endswith(f"{out}: tiny, certified\n")
+    assert main(["verify", str(out)]) == 0
+    assert capsys.readouterr().out.endswith(f"{out}: right\n")
+
+
+def test_quiet_prints_the_result_only(exported, capsys):
+    checkpoint, out = exported
+    assert main(["export", "--checkpoint", str(checkpoint), "--out", str(out), "--quiet"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_checkpoint_that_is_not_there_is_an_error_in_one_line(tmp_path, capsys):
+    assert main(["export", "--checkpoint", str(tmp_path / "none.pth"), "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "none.pth does not exist" in error
+    assert "Traceback" not in error
+
+
+def test_wrong_bundle_exits_with_one(copied, capsys):
+    (copied / "tokenizer.json").write_text("{}")
+    assert main(["verify", str(copied)]) == 1
+    assert "FAILED" in capsys.readouterr().err
+
+
+def test_folder_that_is_no_bundle_exits_with_one(tmp_path, capsys):
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "no manifest.json" in capsys.readouterr().err
