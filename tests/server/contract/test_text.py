@@ -102,6 +102,14 @@ def test_prompt_over_the_limit_is_refused_not_cut(prompts):
         prompts.from_labels(["dog"] * 40)
 
 
+def test_label_longer_than_the_model_knows_positions_is_refused():
+    rules = RULES.model_copy(update={"max_label_tokens": 4})
+    prompts = PromptTokenizer(standard_file("bert_wordpiece"), rules)
+    prompts.from_labels(["a red dog"] * 5)
+    with pytest.raises(PromptTooLong, match="'a very red dog' takes 5 tokens, the model reads 4"):
+        prompts.from_labels(["dog", "a very red dog"])
+
+
 def test_sentence_over_the_limit_is_refused_not_cut(sentences):
     with pytest.raises(PromptTooLong, match="the model reads 77"):
         sentences.encode(["dog " * 76])
