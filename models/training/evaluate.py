@@ -4,13 +4,13 @@ python -m models.training.evaluate SET --url http://localhost:8000
 """
 
 import argparse
-import json
 import time
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from models.training.average_precision import Found, Truth, mean_average_precision
 from models.training.evaluation_set import Picture, read_set
@@ -33,22 +33,14 @@ class Client:
     """Asks a server with one picture at a time."""
 
     def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
+        self._client = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS)
 
-    def ask(self, path: str, picture: Path, fields: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """The first result of POST `path` with a picture and form fields; a name may occur several times."""
-        boundary = "openset-evaluation"
-        lines = [
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-            for name, value in fields
-        ]
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{picture.name}"\r\n'
-        body = "".join(lines).encode() + f"{head}Content-Type: image/png\r\n\r\n".encode()
-        body += picture.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
-        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Accept": "application/json"}
-        request = urllib.request.Request(self._url + path, data=body, headers=headers)
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-            results: list[dict[str, Any]] = json.load(response)["results"]
+    def ask(self, path: str, picture: Path, **fields: str | Sequence[str]) -> dict[str, Any]:
+        """The first result of POST `path` with a picture and form fields; httpx.HTTPStatusError where it is refused."""
+        files = {"image": (picture.name, picture.read_bytes(), "image/png")}
+        answer = self._client.post(path, files=files, data=fields)
+        answer.raise_for_status()
+        results: list[dict[str, Any]] = answer.json()["results"]
         return results[0]
 
 
@@ -58,9 +50,8 @@ def measure_classification(
     """Top-1 and top-5 over all `names`, on pictures of one object."""
     started = time.monotonic()
     first = fifth = 0
-    fields = [("model", model), *(("labels", name) for name in names)]
     for picture in pictures:
-        scores = client.ask("/classify", picture.file, fields)["scores"]
+        scores = client.ask("/classify", picture.file, model=model, labels=names)["scores"]
         ranked = [score["label"] for score in scores]
         first += ranked[0] == picture.objects[0].label
         fifth += picture.objects[0].label in ranked[:5]
@@ -75,18 +66,27 @@ def measure_detection(client: Client, pictures: Sequence[Picture], model: str) -
     found: list[Found] = []
     for number, picture in enumerate(pictures):
         truths += [Truth(number, item.label, item.box) for item in picture.objects if item.label in picture.prompt]
-        fields = [
-            ("model", model),
-            ("box_threshold", str(LOWEST_SCORE)),
-            *(("labels", name) for name in picture.prompt),
-        ]
-        for detection in client.ask("/detect", picture.file, fields)["detections"]:
+        answer = client.ask(
+            "/detect", picture.file, model=model, labels=picture.prompt, box_threshold=str(LOWEST_SCORE)
+        )
+        for detection in answer["detections"]:
             found.append(Found(number, detection["label"], tuple(detection["box"]), detection["score"]))
     seconds, count = time.monotonic() - started, len(pictures)
     return [
         Figure("AP50", mean_average_precision(truths, found), count, seconds),
         Figure("AP50, any label", mean_average_precision(truths, found, by_label=False), count, seconds),
     ]
+
+
+def measure_silence(client: Client, pictures: Sequence[Picture], model: str) -> Figure:
+    """The share of scenes in which nothing is found, at the model's own threshold, when all that is named is absent."""
+    started = time.monotonic()
+    silent = 0
+    for picture in pictures:
+        present = {item.label for item in picture.objects}
+        absent = [label for label in picture.prompt if label not in present]
+        silent += not client.ask("/detect", picture.file, model=model, labels=absent)["detections"]
+    return Figure("silent when all is absent", silent / len(pictures), len(pictures), time.monotonic() - started)
 
 
 def table(figures: Sequence[Figure]) -> str:
@@ -110,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures += measure_classification(client, found.single, found.names, chosen.classifier)
     if found.scenes:
         figures += measure_detection(client, found.scenes, chosen.detector)
+        figures.append(measure_silence(client, found.scenes, chosen.detector))
     print(table(figures))
     return 0
 

@@ -54,11 +54,9 @@ class Oracle(BaseHTTPRequestHandler):
         if self.path == "/classify":
             result: dict[str, object] = {"scores": [{"label": picture.objects[0].label, "label_id": 0, "score": 1.0}]}
         else:
-            result = {
-                "detections": [
-                    {"box": picture.objects[0].box, "label": picture.objects[0].label, "label_id": 0, "score": 0.9}
-                ]
-            }
+            thing = picture.objects[0]
+            found = {"box": thing.box, "label": thing.label, "label_id": 0, "score": 0.9}
+            result = {"detections": [found] if f"\r\n{thing.label}\r\n".encode() in body else []}
         answer = json.dumps({"results": [result]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
@@ -90,6 +88,11 @@ def test_missed_objects_cost_average_precision(url: str, pictures: EvaluationSet
     total, found = sum(len(p.objects) for p in pictures.scenes), len(pictures.scenes)
     assert total > found
     assert figures[1].value == pytest.approx((int(100 * found / total) + 1) / 101)
+
+
+def test_a_detector_that_finds_only_what_is_there_is_silent_about_the_absent(url: str, pictures: EvaluationSet):
+    figure = evaluate.measure_silence(evaluate.Client(url), pictures.scenes, "any")
+    assert (figure.value, figure.pictures) == (1.0, len(pictures.scenes))
 
 
 def test_the_command_prints_a_table(url: str, folder: Path, capsys: pytest.CaptureFixture[str]):
