@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
+import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -71,6 +73,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # the usual pages load scripts from elsewhere: ours works offline
         redoc_url=None,
+        redirect_slashes=False,  # a redirect is no answer, and this one repeats the Host header a client made up
     )
     app.state.pipeline = pipeline
     app.add_middleware(Gate, settings=settings, metrics=metrics)
@@ -99,6 +102,9 @@ def serve(settings: Settings) -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    # What clients send wrong is answered to them; it must not fill the log.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
     config = uvicorn.Config(
         app,
@@ -110,7 +116,18 @@ def serve(settings: Settings) -> int:
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )
     server = uvicorn.Server(config)
-    server.run()
+    # Once it has stopped, uvicorn raises the signal that stopped it again: what was asked for is no failure.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        server.run()
+    except SystemExit:  # it could not listen, and has logged why
+        print(
+            f"openset serve: {settings.host}, port {settings.port}, cannot be listened on: give another --port"
+            " (0 takes a free one) or --host",
+            file=sys.stderr,
+        )
+        return 2
     failure: Exception | None = app.state.pipeline.catalog.failure
     if failure:
         print(f"openset serve: {failure}", file=sys.stderr)

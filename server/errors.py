@@ -175,6 +175,8 @@ _HTTP_DETAILS = {
     404: "there is nothing at this address; GET /docs shows what there is",
     405: "this address does not take this method; the Allow header names those it takes",
 }
+# Beyond it a request is nonsense, and listing its faults would take gigabytes.
+_MAX_FAULTS = 1000
 _UNFORESEEN = Kind(500, "internal-error", "Internal error")
 
 
@@ -216,7 +218,9 @@ def problem_response(error: Exception) -> JSONResponse:
 
 def invalid_request(error: ValidationError) -> RequestFault:
     """What a schema's refusal answers: field and reason, never the value, which may be a whole image."""
-    faults = error.errors(include_input=False, include_url=False, include_context=False)
+    if error.error_count() > _MAX_FAULTS:
+        return InvalidRequest([FieldFault("body", f"{error.error_count()} fields and items do not fit")])
+    faults = error.errors(include_input=False, include_url=False)
     if faults[0]["type"] == "json_invalid":
         return MalformedBody(f"the body is not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}")
     return InvalidRequest([FieldFault(_place(fault["loc"]), _reason(fault)) for fault in faults[:20]])
@@ -235,4 +239,6 @@ def _place(location: Sequence[int | str]) -> str:
 def _reason(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         return "there is no such field"
+    if fault["type"] == "too_long":
+        return f"these are far too many: at most {fault['ctx']['max_length']} are read"
     return str(fault["msg"]).removeprefix("Value error, ")

@@ -38,7 +38,8 @@ def decode(data: bytes, *, name: str, limits: ImageLimits) -> Image.Image:
     _check_bounds(image, name, limits)
     try:
         # A JPEG of several pictures (MPO, from phones) shows the first; others with frames are animations or documents.
-        still = image.format == "MPO" or getattr(image, "n_frames", 1) == 1
+        # (`n_frames` would walk through all of them, of which a small file may have a million.)
+        still = image.format == "MPO" or not getattr(image, "is_animated", False)
         image.load()
     except Exception as error:  # decoders raise whatever the damage leads to: OSError, SyntaxError, struct.error, ...
         raise BrokenImage(f"{name} is a damaged or truncated {image.format}") from error

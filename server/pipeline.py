@@ -105,7 +105,8 @@ class Pipeline:
         served = self.catalog.choose(request.model, "classify")
         rules = _classification(served)
         templates = request.templates or rules.templates
-        self._check_counts(request.pictures, "labels", len(request.labels) * len(templates))
+        count = len(request.labels) * len(templates)
+        self._check_counts(request.pictures, "labels", count, counted="labels (times templates)")
         with self._progress() as progress:
             texts = [template.replace("{}", label) for label in request.labels for template in templates]
             images, embeds = await self._embed(served, request.pictures, texts, progress)
@@ -270,15 +271,15 @@ class Pipeline:
         await asyncio.wrap_future(served.texts.submit(served.bundle.sentences.encode, texts))
         return await self._cache.get(served.name, texts, compute)
 
-    def _check_counts(self, pictures: Sequence[bytes], field: str, texts: int) -> None:
+    def _check_counts(self, pictures: Sequence[bytes], field: str, texts: int, *, counted: str = "") -> None:
         settings = self.settings
         if len(pictures) > settings.max_images:
             raise InvalidRequest(
                 [FieldFault("images", f"{len(pictures)} images, at most {settings.max_images} are accepted")]
             )
         if texts > settings.max_labels:
-            counted = "texts" if field == "texts" else "labels (times templates)"
-            raise InvalidRequest([FieldFault(field, f"{texts} {counted}, at most {settings.max_labels} are accepted")])
+            reason = f"{texts} {counted or field}, at most {settings.max_labels} are accepted"
+            raise InvalidRequest([FieldFault(field, reason)])
 
     @contextmanager
     def _progress(self) -> Iterator[Progress]:

@@ -3,13 +3,25 @@
 import base64
 import binascii
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from server.contract.manifest import Certificate, Task
 
+# What bounds the work on a body that is all list; what a request may really have is a setting, checked later.
+MAX_ITEMS = 100_000
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 # A red disc, 16 x 16: short enough to print, and it works.
 EXAMPLE_IMAGE = (
@@ -43,13 +55,26 @@ def _has_place(value: object) -> object:
     return value
 
 
+def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
+    # Not `min_length`, which also blames a list whose items were refused.
+    if not value:
+        raise PydanticCustomError("empty", "give at least one")
+    return value
+
+
 ImageBytes = Annotated[
     bytes,
     BeforeValidator(_image_bytes),
     WithJsonSchema({"type": "string", "contentEncoding": "base64", "description": "Base64, or a data: URL."}),
 ]
-Text = Annotated[str, BeforeValidator(_visible), StringConstraints(max_length=1000)]
-Template = Annotated[str, BeforeValidator(_has_place), StringConstraints(max_length=1000)]
+# The length stands first: behind a validator it would count "items".
+Text = Annotated[str, StringConstraints(max_length=1000), BeforeValidator(_visible)]
+Caption = Annotated[str, StringConstraints(max_length=10_000), BeforeValidator(_visible)]
+Template = Annotated[str, StringConstraints(max_length=1000), BeforeValidator(_has_place)]
+Item = TypeVar("Item")
+# The first item that does not fit ends the reading: a million faults would take gigabytes to tell.
+Items = Annotated[tuple[Item, ...], FailFast(), Field(max_length=MAX_ITEMS)]
+SomeTexts = Annotated[Items[Text], AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 
@@ -58,7 +83,7 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     image: ImageBytes | None = Field(None, description="One image. Several go in `images`.", examples=[EXAMPLE_IMAGE])
-    images: tuple[ImageBytes, ...] = Field((), description="Several images, answered in their order.")
+    images: Items[ImageBytes] = Field((), description="Several images, answered in their order.")
     model: str | None = Field(
         None,
         max_length=200,
@@ -80,13 +105,12 @@ class _Request(BaseModel):
 class DetectRequest(_Request):
     """Images and what to find in them: a caption (`prompt`) or a list (`labels`)."""
 
-    prompt: Text | None = Field(
+    prompt: Caption | None = Field(
         None,
-        max_length=10_000,
         description="A caption: phrases that each end with a full stop.",
         examples=["a dog. a bicycle."],
     )
-    labels: tuple[Text, ...] = Field(
+    labels: Items[Text] = Field(
         (),
         description="What to find. Each comes back exactly as written, with its place in this list as `label_id`.",
         examples=[["a dog", "a bicycle"]],
@@ -117,8 +141,8 @@ class DetectRequest(_Request):
 class ClassifyRequest(_Request):
     """Images and the candidate labels to choose among."""
 
-    labels: tuple[Text, ...] = Field(min_length=1, description="The candidates.", examples=[["dog", "cat"]])
-    templates: tuple[Template, ...] = Field(
+    labels: SomeTexts = Field(description="The candidates.", examples=[["dog", "cat"]])
+    templates: Items[Template] = Field(
         (),
         description="Sentences around a label, `{}` being its place; of several, the mean embedding is compared."
         " The model's own by default.",
@@ -133,9 +157,7 @@ class ClassifyRequest(_Request):
 class SimilarityRequest(_Request):
     """Images and texts to compare, each with each."""
 
-    texts: tuple[Text, ...] = Field(
-        min_length=1, description="The texts.", examples=[["a photo of a dog", "a photo of a cat"]]
-    )
+    texts: SomeTexts = Field(description="The texts.", examples=[["a photo of a dog", "a photo of a cat"]])
     embeddings: bool = Field(False, description="Return the unit-length embeddings too.")
 
 
@@ -259,7 +281,7 @@ class ModelsAnswer(BaseModel):
     """The models being served; the first that can do a task is its default."""
 
     models: list[ModelBody]
-    limits: dict[str, float] = Field(description="Bounds of a request.")
+    limits: dict[str, int | float] = Field(description="Bounds of a request.")
 
 
 class Health(BaseModel):

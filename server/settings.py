@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.processors import available_processors
+from server.schemas import MAX_ITEMS
 
 PREFIX = "OPENSET_"
 MEBIBYTE = 2**20
@@ -51,9 +52,12 @@ class Settings(BaseSettings):
     max_inflight_requests: int = Field(
         128, ge=1, description="Requests in progress before 429; times `max_body_bytes`, it bounds memory for bodies."
     )
-    max_images: int = Field(16, ge=1, description="Images per request.")
+    max_images: int = Field(16, ge=1, le=MAX_ITEMS, description="Images per request.")
     max_labels: int = Field(
-        1000, ge=1, description="Texts per request: labels (times templates in /classify), or texts in /similarity."
+        1000,
+        ge=1,
+        le=MAX_ITEMS,
+        description="Texts per request: labels (times templates in /classify), or texts in /similarity.",
     )
     max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024, description="Bytes of a request's body.")
     max_image_pixels: int = Field(

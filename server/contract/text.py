@@ -83,6 +83,8 @@ class SentenceTokenizer:
         tokens = self._tokenizer.encode(
             clean_sentence(text, lower_case=self._rules.lower_case), add_special_tokens=False
         ).ids
+        if not tokens:
+            raise PromptError(f"{shown(text)} has no word the model can read")
         row = [self._rules.start_id, *tokens, self._rules.end_id]
         if len(row) > self._rules.max_tokens:
             raise PromptTooLong(f"{shown(text)} takes {len(row)} tokens, the model reads {self._rules.max_tokens}")

@@ -39,6 +39,11 @@ class _MemoryParser(MultiPartParser):
     """Keeps files in memory, which the bound on the body's bytes allows: uploads never touch a disk."""
 
     spool_max_size = 2**62
+    ended = False
+
+    def on_end(self) -> None:
+        """The closing boundary has come; a part without one after it would be dropped in silence."""
+        self.ended = True
 
 
 def pipeline_of(request: Request) -> Pipeline:
@@ -95,7 +100,8 @@ async def _read(request: Request, model: type[RequestModel], pipeline: Pipeline)
             return model.model_validate(fields)
     except ValidationError as error:
         raise invalid_request(error) from None
-    raise UnsupportedBody(f"content type {shown(content_type)} is not read: send {JSON} or {FORM}")
+    named = f"content type {shown(content_type)} is not read" if content_type else "there is no Content-Type"
+    raise UnsupportedBody(f"{named}: send {JSON} or {FORM}")
 
 
 async def _form(request: Request, model: type[BaseModel], settings: Settings) -> dict[str, Any]:
@@ -116,6 +122,9 @@ async def _form(request: Request, model: type[BaseModel], settings: Settings) ->
         raise
     except (ValueError, KeyError) as error:  # the parser lets some faults of headers through
         raise MalformedBody("the form cannot be read: its headers are malformed") from error
+    if not parser.ended:
+        await form.close()
+        raise MalformedBody("the form ends before its closing boundary: is the body whole?")
     fields: dict[str, Any] = {}
     faults = []
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import time
 
 import numpy as np
 import pytest
@@ -118,6 +119,16 @@ def test_animation_is_refused(form):
     moving = encoded(frames[0], form, save_all=True, append_images=frames[1:])
     with pytest.raises(BrokenImage, match="image 2 of 3 is animated or has several pages"):
         read(moving)
+
+
+def test_animation_of_a_million_frames_is_refused_at_its_second():
+    whole = encoded(Image.new("P", (1, 1)), "GIF")
+    start = whole.index(b"\x2c")
+    data = whole[:start] + whole[start:-1] * 1_000_000 + b";"
+    started = time.monotonic()
+    with pytest.raises(BrokenImage, match="is animated"):
+        read(data)
+    assert time.monotonic() - started < 2
 
 
 def test_jpeg_of_several_pictures_shows_the_first():

@@ -115,6 +115,12 @@ def test_sentence_over_the_limit_is_refused_not_cut(sentences):
         sentences.encode(["dog " * 76])
 
 
+@pytest.mark.parametrize("text", ["\x00", "&nbsp;"])
+def test_sentence_without_a_word_is_refused(sentences, text):
+    with pytest.raises(PromptError, match="has no word the model can read"):
+        sentences.encode(["dog", text])
+
+
 def test_sentences_are_padded_to_the_longest(sentences):
     ids = sentences.encode(["a", "a cat"])
     assert ids.tolist() == [[49406, 320, 49407, 0], [49406, 320, 2368, 49407]]

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -63,6 +64,56 @@ def test_other_content_types_are_refused(client, content_type):
 def test_broken_form_is_a_400(client, content_type):
     response = client.post("/detect", content=b"--y\r\nnonsense", headers={"Content-Type": content_type})
     refused(response, 400, "malformed-body")
+
+
+def part(head, content):
+    return b"--x\r\nContent-Disposition: form-data; " + head + b"\r\n\r\n" + content + b"\r\n"
+
+
+def test_form_without_its_closing_boundary_is_refused_not_cut(client):
+    # The last part, here a threshold, would be dropped in silence.
+    form = part(b'name="image"; filename="a.png"', picture()) + part(b'name="labels"', b"dog")
+    form += part(b'name="box_threshold"', b"0.9")
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    refused(client.post("/detect", content=form, headers=headers), 400, "malformed-body", "closing boundary")
+    assert client.post("/detect", content=form + b"--x--\r\n", headers=headers).status_code == 200
+
+
+def test_body_without_a_content_type_is_told_so(client):
+    refused(client.post("/detect", content=b"x"), 415, "unsupported-body", "there is no Content-Type: send application")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "reason"),
+    [
+        ("/detect", {"labels": ["d" * 1001]}, "String should have at most 1000 characters"),
+        ("/detect", {"prompt": "d" * 10_001}, "String should have at most 10000 characters"),
+        ("/classify", {"labels": ["d" * 1001]}, "String should have at most 1000 characters"),
+        ("/classify", {"labels": []}, "give at least one"),
+        ("/similarity", {"texts": []}, "give at least one"),
+        ("/similarity", {"texts": ["a"] * 100_001}, "these are far too many: at most 100000 are read"),
+    ],
+)
+def test_field_that_is_too_long_or_short_has_one_plain_reason(client, path, fields, reason):
+    (fault,) = client.post(path, json={"image": IMAGE} | fields).json()["errors"]
+    assert fault["reason"] == reason
+
+
+def test_caption_may_be_longer_than_a_label(client):
+    refused(client.post("/detect", json={"image": IMAGE, "prompt": "dog. " * 1500}), 422, "prompt-too-long")
+
+
+@pytest.mark.parametrize("field", ["labels", "images"])
+def test_a_million_wrong_items_are_refused_at_the_first(client, field):
+    body = {"image": IMAGE, "labels": ["dog"]} | {field: [1] * 1_000_000}
+    started = time.monotonic()
+    refused(client.post("/detect", json=body), 422, "invalid-request", f'"field":"{field}.0"')
+    assert time.monotonic() - started < 5  # with every fault listed: half a minute, and a gigabyte
+
+
+def test_thousands_of_unknown_fields_are_counted_not_listed(client):
+    body = {"image": IMAGE, "labels": ["dog"]} | {f"f{place}": 0 for place in range(2000)}
+    refused(client.post("/detect", json=body), 422, "invalid-request", "2000 fields and items do not fit")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +195,7 @@ def test_too_many_images_are_refused(start):
 def test_too_many_labels_are_refused(start):
     client = start(max_labels=2)
     response = client.post("/detect", json={"image": IMAGE, "labels": ["a", "b", "c"]})
-    refused(response, 422, "invalid-request", "3 labels", "at most 2")
+    refused(response, 422, "invalid-request", "labels: 3 labels, at most 2")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,9 @@ def test_healthy_server_is_live_and_ready(client):
 
 
 def test_models_lists_certificates_tasks_defaults_and_limits(client, detector):
-    answer = client.get("/models").json()
+    response = client.get("/models")
+    answer = response.json()
+    assert '"max_images":16,' in response.text  # a count is no 16.0
     detect_model, encoder_model = answer["models"]
     assert detect_model["tasks"] == ["detect"]
     assert detect_model["defaults"]["box_threshold"] == 0.3
@@ -44,7 +46,6 @@ def test_models_lists_certificates_tasks_defaults_and_limits(client, detector):
     assert detect_model["artefacts"][0]["certified"] is True
     assert "certificate" in detect_model["artefacts"][0]
     assert encoder_model["tasks"] == ["classify", "similarity"]
-    assert answer["limits"]["max_images"] == 16
 
 
 def test_uncertified_artefact_shows_in_models_and_metrics(detector, start):
@@ -133,7 +134,8 @@ def test_prompts_are_not_logged(client, detector, caplog):
                                  if record.name.startswith("server"))  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/detect/x"])
+# With a slash behind it, a redirect would lose a form that curl sends, and repeat any Host header.
+@pytest.mark.parametrize("path", ["/", "/nothing", "/detect/x", "/detect/", "/models/"])
 def test_unknown_path_is_a_problem(client, path):
     response = client.get(path)
     assert response.status_code == 404
