@@ -47,7 +47,7 @@ class DetectionConfig:
     loss: DetectorLossConfig = field(default_factory=DetectorLossConfig)
     fewest_labels: int = 1
     most_labels: int = 14
-    absent: float = 0.15
+    absent: float = 0.4
     asked: float = 0.85  # chance that a present object is named in any other prompt
     validation_pictures: int = 72
     frozen: tuple[str, ...] = ()  # modules, by name and a dot, that stay as they came
