@@ -1,0 +1,32 @@
+"""The README stays true where a test can tell: the settings it lists, the files and commands it names."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from models.registry import FAMILIES
+from server.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SETTING_ROWS = dict(re.findall(r"^\| `(\w+)` \| (.*?) \| .* \|$", README, re.M))
+
+
+def test_every_setting_is_listed_with_its_default():
+    defaults = {
+        name: "the bundled ones" if field.get_default() == () else str(field.get_default())
+        for name, field in Settings.model_fields.items()
+    }
+    assert {name: SETTING_ROWS.get(name) for name in defaults} == defaults
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:server|models|tests|export)/[\w./-]*\w", README))))
+def test_named_file_exists(path):
+    assert (ROOT / path).exists() or list(ROOT.glob(path + "*"))
+
+
+def test_every_family_has_its_licence_told():
+    for family in FAMILIES.values():
+        for licence in family.LICENCES.values():
+            assert licence.split()[0] in README
