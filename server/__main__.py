@@ -44,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _missing(name, error)
     args = parser.parse_args(argv)
     run: Callable[[argparse.Namespace], int] = args.func
-    return run(args)
+    try:
+        return run(args)
+    except ModuleNotFoundError as error:
+        return _missing(args.command, error)
 
 
 def _module(command: str) -> Register:

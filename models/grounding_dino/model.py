@@ -116,7 +116,7 @@ class GroundingDino(nn.Module):
         logits = [self.token_logits(state, text, text_mask) for state in decoded.states]
         boxes = [
             torch.sigmoid(self.box_head(state) + inverse_sigmoid(entered))
-            for state, entered in zip(decoded.states, decoded.references, strict=False)
+            for state, entered in zip(decoded.states, decoded.references[:-1], strict=True)
         ]
         return logits, boxes
 
