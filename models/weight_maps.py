@@ -1,12 +1,14 @@
 """Fills a model from a foreign state dict by a literal table: completely, or not at all."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from models.checkpoint_errors import WeightsDoNotFit
+from models.layers.resnet import ResNetConfig
+from models.layers.swin import SwinConfig
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,29 @@ def transposed(*aliases: str) -> Source:
 def stacked(*names: str) -> Source:
     """Several stored tensors, one below the other (query, key and value projections)."""
     return Source(tuple((name,) for name in names), lambda parts: torch.cat(parts, dim=0))
+
+
+Entry = tuple[str, Source]
+Numbers = Sequence[tuple[int, ...]]
+
+
+def numbered(names: Mapping[str, str], ours: Numbers, *, theirs: Numbers | None = None) -> Iterator[Entry]:
+    """Entries of a table of stored names -> our names; their "{}" take `theirs` (default: as ours) and `ours`."""
+    for stored, key in names.items():
+        for their_number, our_number in zip(ours if theirs is None else theirs, ours, strict=True):
+            yield key.format(*our_number), same(stored.format(*their_number))
+
+
+def modules(names: Mapping[str, str], ours: Numbers, *, theirs: Numbers | None = None) -> Iterator[Entry]:
+    """As `numbered`, for names of modules, each of which stands for its weight and its bias."""
+    for kind in ("weight", "bias"):
+        yield from numbered({f"{a}.{kind}": f"{b}.{kind}" for a, b in names.items()}, ours, theirs=theirs)
+
+
+def swin_blocks(config: SwinConfig | ResNetConfig) -> list[tuple[int, int]]:
+    """(stage, block) of every block of a published checkpoint's backbone, which is a Swin."""
+    assert isinstance(config, SwinConfig), "published checkpoints have a Swin"
+    return [(stage, block) for stage, depth in enumerate(config.depths) for block in range(depth)]
 
 
 def fill(

@@ -4,10 +4,10 @@ from torch import Tensor, nn
 
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.deformable import DeformableAttention
-from models.grounding_dino.fusion import FusionLayer
 from models.grounding_dino.positions import token_positions
 from models.grounding_dino.pyramid import Pyramid
 from models.layers.blocks import Attention, FeedForward
+from models.layers.fusion import FusionLayer
 
 
 class TextLayer(nn.Module):
@@ -49,7 +49,9 @@ class Encoder(nn.Module):
         super().__init__()
         layers = range(config.encoder_layers)
         self.fusion_layers = nn.ModuleList(
-            FusionLayer(config.d_model, config.fusion_hidden, config.fusion_heads, config.fusion_gamma_init)
+            FusionLayer(
+                config.d_model, config.d_model, config.fusion_hidden, config.fusion_heads, config.fusion_gamma_init
+            )
             for _ in layers
         )
         self.text_layers = nn.ModuleList(TextLayer(config) for _ in layers)

@@ -8,15 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.grounding_dino.backbone import Neck, build_backbone
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.decoder import Decoder, DecoderOutput
 from models.grounding_dino.deformable import DeformableAttention
 from models.grounding_dino.encoder import Encoder
 from models.grounding_dino.heads import TokenLogits, inverse_sigmoid
+from models.grounding_dino.neck import Neck
 from models.grounding_dino.positions import ImagePosition
 from models.grounding_dino.pyramid import Pyramid, build_pyramid, level_mask
 from models.grounding_dino.selection import QuerySelection
+from models.layers.backbone import build_backbone
 from models.layers.bert import Bert
 from models.layers.blocks import Mlp
 
@@ -51,7 +52,7 @@ class GroundingDino(nn.Module):
         self.config = config
         self.text_backbone = Bert(config.text)
         self.text_proj = nn.Linear(config.text.width, config.d_model)
-        self.backbone = build_backbone(config)
+        self.backbone = build_backbone(config.backbone, config.stages)
         self.neck = Neck(config)
         self.image_position = ImagePosition(config.d_model)
         self.level_embed = nn.Parameter(torch.empty(config.levels, config.d_model))

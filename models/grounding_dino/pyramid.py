@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from models.layers.nearest import nearest_index
+
 
 class Pyramid(NamedTuple):
     """Where the S positions lie.
@@ -27,19 +29,10 @@ class Pyramid(NamedTuple):
 
 
 def level_mask(pixel_mask: Tensor, height: int, width: int) -> Tensor:
-    """pixel_mask [B, H, W] bool at [B, height, width], by nearest neighbour.
-
-    Indices are computed in float32, as F.interpolate does; written out, since runtimes round the scale of a resize
-    differently.
-    """
-    rows = _nearest(pixel_mask.shape[1], height, pixel_mask.device)
-    columns = _nearest(pixel_mask.shape[2], width, pixel_mask.device)
+    """pixel_mask [B, H, W] bool at [B, height, width], by nearest neighbour."""
+    rows = nearest_index(pixel_mask.shape[1], height, pixel_mask.device)
+    columns = nearest_index(pixel_mask.shape[2], width, pixel_mask.device)
     return pixel_mask.index_select(1, rows).index_select(2, columns)
-
-
-def _nearest(source: int, target: int, device: torch.device) -> Tensor:
-    position = torch.arange(target, device=device).float()
-    return (position * (source / target)).long()
 
 
 def build_pyramid(masks: Sequence[Tensor]) -> Pyramid:

@@ -14,8 +14,8 @@ from models.checkpoint_errors import UnknownCheckpoint, WeightsDoNotFit
 from models.grounding_dino import names_hf, names_idea
 from models.grounding_dino.config import GROUNDING_DINO_CONFIGS, GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
-from models.layers.swin import PATCH, SwinConfig
-from models.weight_maps import Source, fill, same, stacked
+from models.layers.swin import PATCH
+from models.weight_maps import Entry, Source, fill, modules, numbered, same, stacked, swin_blocks
 
 FAMILY = "grounding_dino"
 CONFIG = GroundingDinoConfig
@@ -36,8 +36,6 @@ HF_FIXED = {
     "positional_embedding_temperature": 20,
     "layer_norm_eps": 1e-5,
 }
-
-Entry = tuple[str, Source]
 
 
 def recognise(names: Collection[str]) -> str | None:
@@ -87,7 +85,7 @@ def hf_table(config: GroundingDinoConfig) -> dict[str, Source]:
     """Our state dict's keys with their sources in Hugging Face's names."""
     table = dict(_shared_entries(config, "huggingface"))
     for theirs, ours in names_hf.SPLIT_QKV.items():
-        for block in _swin_blocks(config):
+        for block in swin_blocks(config.backbone):
             for kind in ("weight", "bias"):
                 parts = [f"{theirs.format(*block)}.{name}.{kind}" for name in ("query", "key", "value")]
                 table[f"{ours.format(*block)}.{kind}"] = stacked(*parts)
@@ -103,7 +101,7 @@ def _shared_entries(config: GroundingDinoConfig, container: str) -> Iterator[Ent
     bert, encoder, decoder = (
         [(i,) for i in range(n)] for n in (config.text.layers, config.encoder_layers, config.decoder_layers)
     )
-    blocks = list(_swin_blocks(config))
+    blocks = swin_blocks(config.backbone)
     merges = sorted({(stage,) for stage, _ in blocks})[:-1]
     for parameters, numbers in (
         (names.PARAMETERS, once),
@@ -111,29 +109,15 @@ def _shared_entries(config: GroundingDinoConfig, container: str) -> Iterator[Ent
         (names.SWIN_MERGE_PARAMETERS, merges),
         (names.ENCODER_LAYER_PARAMETERS, encoder),
     ):
-        yield from _numbered(parameters, numbers)
-    for modules, numbers in (
+        yield from numbered(parameters, numbers)
+    for table, numbers in (
         (names.MODULES, once),
         (names.BERT_LAYER, bert),
         (names.SWIN_BLOCK, blocks),
         (names.ENCODER_LAYER, encoder),
         (names.DECODER_LAYER, decoder),
     ):
-        for kind in ("weight", "bias"):
-            yield from _numbered({f"{a}.{kind}": f"{b}.{kind}" for a, b in modules.items()}, numbers)
-
-
-def _numbered(names: Mapping[str, str], numbers: Collection[tuple[int, ...]]) -> Iterator[Entry]:
-    for theirs, ours in names.items():
-        for number in numbers:
-            yield ours.format(*number), same(theirs.format(*number))
-
-
-def _swin_blocks(config: GroundingDinoConfig) -> Iterator[tuple[int, int]]:
-    assert isinstance(config.backbone, SwinConfig), "published checkpoints have a Swin"
-    for stage, depth in enumerate(config.backbone.depths):
-        for block in range(depth):
-            yield stage, block
+        yield from modules(table, numbers)
 
 
 def _packed_attention(theirs: str, ours: str) -> dict[str, Source]:

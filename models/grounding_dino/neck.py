@@ -1,34 +1,12 @@
-"""Image backbone and the neck that brings its maps to one width."""
+"""The neck, which brings the maps of the backbone to one width."""
 
 from typing import cast
 
 from torch import Tensor, nn
 
 from models.grounding_dino.config import GroundingDinoConfig
-from models.layers.resnet import ModifiedResNet, ResNetConfig
-from models.layers.swin import Swin
 
 GROUPS = 32
-
-
-class ResNetStages(nn.Module):
-    """pixel_values [B, 3, H, W] -> the maps [B, C, h, w] of `stages` (0 is stride 4)."""
-
-    def __init__(self, config: ResNetConfig, stages: tuple[int, ...]) -> None:
-        super().__init__()
-        self.stages = stages
-        self.resnet = ModifiedResNet(config.blocks, config.width)
-
-    def forward(self, pixel_values: Tensor) -> list[Tensor]:
-        maps = self.resnet.forward_features(pixel_values)
-        return [maps[stage] for stage in self.stages]
-
-
-def build_backbone(config: GroundingDinoConfig) -> nn.Module:
-    """The backbone that the config names: pixel_values [B, 3, H, W] -> one map per stage in use."""
-    if isinstance(config.backbone, ResNetConfig):
-        return ResNetStages(config.backbone, config.stages)
-    return Swin(config.backbone, config.stages)
 
 
 class Neck(nn.Module):

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from models.grounding_dino.fusion import FusionAttention, FusionLayer
+from models.layers.fusion import FusionAttention, FusionLayer
 
 HEADS = 3
 
@@ -19,7 +19,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def test_attention_equals_the_published_order_of_products() -> None:
     torch.manual_seed(0)
-    attention = FusionAttention(8, 12, HEADS)
+    attention = FusionAttention(8, 8, 12, HEADS)
     image, text, image_mask, text_mask = inputs()
     queries, keys = by_head(attention.image_proj(image)) * 4**-0.5, by_head(attention.text_proj(text))
     scores = queries @ keys.transpose(2, 3)  # [B, h, S, T]
@@ -33,7 +33,7 @@ def test_attention_equals_the_published_order_of_products() -> None:
 
 
 def test_padding_of_one_side_does_not_reach_the_other() -> None:
-    layer = FusionLayer(8, 12, HEADS, 1.0)
+    layer = FusionLayer(8, 8, 12, HEADS, 1.0)
     image, text, image_mask, text_mask = inputs()
     before = layer(image, text, image_mask, text_mask)
     other_image = torch.where(image_mask[:, :, None], image, torch.randn_like(image))
@@ -44,7 +44,7 @@ def test_padding_of_one_side_does_not_reach_the_other() -> None:
 
 
 def test_residual_starts_from_the_normed_inputs() -> None:
-    layer = FusionLayer(8, 12, HEADS, 0.0)
+    layer = FusionLayer(8, 8, 12, HEADS, 0.0)
     image, text, image_mask, text_mask = inputs()
     fused = layer(image, text, image_mask, text_mask)
     torch.testing.assert_close(fused, (layer.norm_image(image), layer.norm_text(text)))
