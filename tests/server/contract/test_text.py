@@ -19,11 +19,11 @@ from server.contract.text import (
 
 RULES = TextRules(style="phrases", max_tokens=64, start_id=101, end_id=102, pad_id=0, separator_ids=(1012, 1029))
 CLIP_RULES = TextRules(style="sentence", max_tokens=77, start_id=49406, end_id=49407, pad_id=0)
-LABELS = st.lists(
-    st.text("abc xyzÄß-'", min_size=1, max_size=12).filter(lambda text: any(c.isalpha() for c in text)),
-    min_size=1,
-    max_size=6,
-)
+# A label has a letter, and each character becomes one token at most: six labels with their separators always fit.
+MOST_LABELS = 6
+AROUND = st.text("abc xyzÄß-'", max_size=((RULES.max_tokens - 2) // MOST_LABELS - 2) // 2)
+LABEL = st.builds("{}{}{}".format, AROUND, st.sampled_from("abcxyzÄß"), AROUND)
+LABELS = st.lists(LABEL, min_size=1, max_size=MOST_LABELS)
 
 
 @pytest.fixture(scope="module")
