@@ -67,14 +67,16 @@ class Preprocessing(_Data):
 class TextRules(_Data):
     """How text becomes token ids.
 
-    `style` "sentence": one row a text (CLIP). "phrases": labels joined into one prompt, each with its own attention
-    block and positions that restart (Grounding DINO). Ids are those of the bundle's `tokenizer.json`, which also says
-    how a phrase's case and accents are treated; `separator_ids` are "." and, where it closes a phrase too, "?".
-    `max_tokens` bounds a sentence or a whole prompt; `max_label_tokens` one label with its separator, where the model
-    knows fewer positions than a prompt may have tokens.
+    `style` "sentence": one row a text (CLIP). "phrases": labels joined into one prompt. `attention` "label": each label
+    has its own attention block, and positions restart with it (Grounding DINO). "prompt": all tokens of a prompt see
+    each other, positions run on, and a label's tokens end with the first of its last character (GLIP). Ids are those of
+    the bundle's `tokenizer.json`, which also says how a phrase's case and accents are treated; `separator_ids` are "."
+    and, where it closes a phrase too, "?". `max_tokens` bounds a sentence or a whole prompt; `max_label_tokens` one
+    label with its separator, where the model knows fewer positions than a prompt may have tokens.
     """
 
     style: Literal["sentence", "phrases"]
+    attention: Literal["label", "prompt"] = "label"
     max_tokens: int = Field(ge=3, le=4096)
     max_label_tokens: int | None = Field(default=None, ge=1)
     start_id: int = Field(ge=0)
@@ -88,6 +90,17 @@ class TextRules(_Data):
         if (self.style == "phrases") != bool(self.separator_ids):
             raise ValueError(
                 f"style={self.style!r} with separator_ids={self.separator_ids!r}: phrases need them, sentences do not"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_shared_prompt_has_no_label_limit(self) -> "TextRules":
+        if self.attention == "prompt" and self.style != "phrases":
+            raise ValueError(f"attention='prompt' with style={self.style!r}: it goes with 'phrases' only")
+        if self.attention == "prompt" and self.max_label_tokens is not None:
+            raise ValueError(
+                f"attention='prompt' with max_label_tokens={self.max_label_tokens}: positions run through the whole"
+                " prompt, which max_tokens bounds"
             )
         return self
 
