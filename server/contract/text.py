@@ -173,20 +173,28 @@ def pad_prompts(prompts: Sequence[Prompt], length: int) -> dict[str, npt.NDArray
     """Prompts as one batch of `length` tokens.
 
     input_ids, position_ids [B, T]; self_attention_mask [B, T, T], where padding looks at itself only; text_mask [B, T],
-    True where a token is valid.
+    True where a token is valid; token_label [B, T] int64, -1 on tokens of no label and on padding.
     """
     batch = len(prompts)
     ids = np.zeros((batch, length), np.int64)
     positions = np.zeros((batch, length), np.int64)
     attention = np.broadcast_to(np.eye(length, dtype=np.bool_), (batch, length, length)).copy()
     valid = np.zeros((batch, length), np.bool_)
+    owner = np.full((batch, length), NO_LABEL, np.int64)
     for row, prompt in enumerate(prompts):
         size = len(prompt)
         ids[row, :size] = prompt.input_ids
         positions[row, :size] = prompt.position_ids
         attention[row, :size, :size] = prompt.self_attention_mask
         valid[row, :size] = True
-    return {"input_ids": ids, "position_ids": positions, "self_attention_mask": attention, "text_mask": valid}
+        owner[row, :size] = prompt.token_label
+    return {
+        "input_ids": ids,
+        "position_ids": positions,
+        "self_attention_mask": attention,
+        "text_mask": valid,
+        "token_label": owner,
+    }
 
 
 def _groups(counts: Sequence[int]) -> tuple[Int64, Int64]:

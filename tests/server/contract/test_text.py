@@ -104,7 +104,7 @@ def test_shared_prompt_has_text_features_of_its_own(prompts, shared):
 
 
 @given(labels=LABELS, extra=st.integers(0, 20))
-def test_padding_looks_at_itself_only(prompts, shared, labels, extra):
+def test_padding_looks_at_itself_only_and_has_no_label(prompts, shared, labels, extra):
     for tokenizer in (prompts, shared):
         prompt = tokenizer.from_labels(labels)
         size, length = len(prompt), len(prompt) + extra
@@ -112,6 +112,13 @@ def test_padding_looks_at_itself_only(prompts, shared, labels, extra):
         assert batch["text_mask"][0].sum() == size
         assert np.array_equal(batch["self_attention_mask"][0, size:], np.eye(length, dtype=bool)[size:])
         assert not batch["self_attention_mask"][0, :size, size:].any()
+        assert (batch["token_label"][0, size:] == -1).all()
+
+
+def test_a_batch_says_which_label_each_token_belongs_to(prompts):
+    batch = pad_prompts([prompts.from_labels(["dog", "red car"]), prompts.from_labels(["cat"])], 8)
+    assert batch["token_label"].dtype == np.int64
+    assert batch["token_label"].tolist() == [[-1, 0, -1, 1, 1, -1, -1, -1], [-1, 0, -1, -1, -1, -1, -1, -1]]
 
 
 @pytest.mark.parametrize("caption", ["", "   ", " . . ", "???"])
