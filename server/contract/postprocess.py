@@ -97,26 +97,32 @@ def to_pixels(boxes_cxcywh: Float32, size: tuple[int, int]) -> Float32:
 
 def iou_matrix(a: Float32, b: Float32) -> Float32:
     """[N, M] intersection over union of boxes x0, y0, x1, y1; 0 where both are empty."""
-    corner = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    inter = np.clip(corner, 0, None).prod(-1)
-    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(-1), (b[:, 2:] - b[:, :2]).prod(-1)
-    union = area_a[:, None] + area_b[None] - inter
-    result: Float32 = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-    return result
+    return _iou(a.T[:, :, None], b.T[:, None])
 
 
 def nms(boxes: Float32, label_ids: npt.NDArray[np.intp], iou: float, *, limit: int) -> npt.NDArray[np.intp]:
-    """Which of the boxes, sorted best first, stay when a worse one of the same label overlaps by more than `iou`."""
+    """Which of the boxes, sorted best first, stay when a worse one of the same label overlaps by more than `iou`.
+
+    boxes [N, 4] x0, y0, x1, y1, label_ids [N]; the first `limit` are returned.
+    """
+    # Of each label the rows that may still stay, best first, and their boxes [4, rows]: a box is compared with those
+    # alone, and with ever fewer.
+    left = {int(label): np.flatnonzero(label_ids == label) for label in np.unique(label_ids)}
+    columns = {label: np.ascontiguousarray(boxes[rows].T) for label, rows in left.items()}
+    stays = np.ones(len(boxes), np.bool_)
     chosen: list[int] = []
-    alive = np.ones(len(boxes), np.bool_)
-    for row in range(len(boxes)):
-        if not alive[row]:
+    for row, label in enumerate(label_ids.tolist()):
+        if not stays[row]:
             continue
         chosen.append(row)
         if len(chosen) == limit:
             break
-        overlap = iou_matrix(boxes[row : row + 1], boxes[row + 1 :])[0]
-        alive[row + 1 :] &= ~((overlap > iou) & (label_ids[row + 1 :] == label_ids[row]))
+        rows, others = left[label][1:], columns[label][:, 1:]  # the first is this row itself
+        worse = _iou(columns[label][:, :1], others) > iou
+        if worse.any():
+            stays[rows[worse]] = False
+            rows, others = rows[~worse], others[:, ~worse]
+        left[label], columns[label] = rows, others
     return np.asarray(chosen, np.intp)
 
 
@@ -127,6 +133,21 @@ def class_scores(similarity: Float32, *, logit_scale: float, logit_bias: float, 
         return np.asarray((1 + np.tanh(logits / 2)) / 2, np.float32)  # the sigmoid, without overflow
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponent / exponent.sum(axis=1, keepdims=True), np.float32)
+
+
+def _iou(a: Float32, b: Float32) -> Float32:
+    """Intersection over union of boxes whose x0, y0, x1, y1 [4, ...] are broadcast; 0 where both are empty."""
+    width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
+    height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
+    inter = np.maximum(width, 0) * np.maximum(height, 0)
+    union = _area(a) + _area(b) - inter
+    result: Float32 = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    return result
+
+
+def _area(boxes: Float32) -> Float32:
+    area: Float32 = (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
+    return area
 
 
 def _matched(scores: Float32, prompt: Prompt, label_id: int, threshold: float) -> tuple[tuple[int, int], ...]:

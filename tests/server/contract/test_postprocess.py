@@ -25,11 +25,30 @@ SCORES = np.array(
 BOXES = np.array([[0.5, 0.5, 0.5, 0.5], [0.25, 0.25, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32)
 
 
-def detect(**changes):
+def detect(scores=SCORES, rules=RULES, *, boxes=BOXES, **changes):
     thresholds = Thresholds(
         **({"box_threshold": 0.3, "text_threshold": 0.2, "nms_iou": None, "max_detections": 9} | changes)
     )
-    return detections(SCORES, BOXES, PROMPT, size=(100, 200), rules=RULES, thresholds=thresholds)
+    return detections(scores, boxes, PROMPT, size=(100, 200), rules=rules, thresholds=thresholds)
+
+
+def continuous_iou(a, b):
+    """As ever: float32, 0 where both are empty."""
+    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    inter = max(width, np.float32(0)) * max(height, np.float32(0))
+    area_a, area_b = ((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    union = area_a + area_b - inter
+    return inter / union if union > 0 else np.float32(0)
+
+
+def nms_by_hand(boxes, label_ids, threshold, overlap):
+    """Greedy: a box stays unless one that stays, better and of its label, overlaps it by more than `threshold`."""
+    stay = []
+    for row, box in enumerate(boxes):
+        rivals = [other for other in stay if label_ids[other] == label_ids[row]]
+        if not any(overlap(boxes[other], box) > threshold for other in rivals):
+            stay.append(row)
+    return stay
 
 
 def test_best_first_with_the_label_as_written():
@@ -67,6 +86,26 @@ def test_nms_drops_the_worse_of_two_with_one_label_only():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 10]], np.float32)
     assert nms(boxes, np.array([0, 0, 1]), 0.5, limit=9).tolist() == [0, 2]
     assert nms(boxes, np.array([0, 0, 1]), 0.95, limit=9).tolist() == [0, 1, 2]
+
+
+IOUS = st.sampled_from([0.25, 0.5, 0.6, 0.75])
+
+
+@given(
+    scores=hnp.arrays(np.float32, (12, 7), elements=st.floats(0, 1, width=32)),
+    boxes=hnp.arrays(np.float32, (12, 4), elements=st.floats(0, 1, width=32)),
+    threshold=st.none() | IOUS,
+    reduction=st.sampled_from(["max", "mean"]),
+)
+def test_answers_are_those_of_a_search_by_hand(scores, boxes, threshold, reduction):
+    rules = RULES.model_copy(update={"token_reduction": reduction})
+    labels = label_scores(scores, PROMPT, rules)
+    kept = [query for query in np.argsort(-labels.max(1), kind="stable") if labels[query].max() > np.float32(0.3)]
+    pixels, label_ids = to_pixels(boxes[kept], (100, 200)), labels[kept].argmax(1)
+    rows = range(len(kept)) if threshold is None else nms_by_hand(pixels, label_ids, threshold, continuous_iou)
+    wanted = [(tuple(pixels[row].tolist()), label_ids[row], labels[kept[row]].max()) for row in rows]
+    found = detect(scores, rules, boxes=boxes, nms_iou=threshold)
+    assert [(d.box, d.label_id, d.score) for d in found] == wanted[:9]
 
 
 @given(boxes=hnp.arrays(np.float32, (6, 4), elements=st.floats(0, 1, width=32)))
