@@ -114,9 +114,14 @@ class ClassificationRules(_Data):
 
 
 class DetectionRules(_Data):
-    """How token scores become a label's score, and the default thresholds of a request."""
+    """How token scores become detections, and the default thresholds of a request.
+
+    `token_reduction` makes a label's score of its tokens'. `labels_per_box` "best": a box has the label that scores
+    best; "all": every label above the threshold is a detection of its own (GLIP).
+    """
 
     token_reduction: Literal["max", "mean"] = "max"
+    labels_per_box: Literal["best", "all"] = "best"
     box_threshold: float = Field(ge=0, le=1)
     text_threshold: float = Field(ge=0, le=1)
     nms_iou: float | None = Field(default=None, gt=0, le=1)

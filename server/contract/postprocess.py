@@ -48,31 +48,28 @@ def detections(
     rules: DetectionRules,
     thresholds: Thresholds,
 ) -> list[Detection]:
-    """The detections of one image, best first.
+    """The detections of one image, best first, `max_detections` over all labels at most.
 
-    token_scores [N, T] in 0..1, boxes_cxcywh [N, 4] in 0..1 of the image, size (height, width) in pixels. A query has
-    the label that scores best, and is kept where that score is above `box_threshold` (strictly, as in GroundingDINO
-    util/inference.py). Boxes are clipped to the image.
+    token_scores [N, T] in 0..1, boxes_cxcywh [N, 4] in 0..1 of the image, size (height, width) in pixels. A label
+    is kept where its score is above `box_threshold` (strictly, as in GroundingDINO util/inference.py and GLIP
+    engine/predictor_glip.py). Boxes are clipped to the image.
     """
     scores = label_scores(token_scores, prompt, rules)  # [N, labels]
-    label_ids = scores.argmax(1)
-    best = scores[np.arange(len(scores)), label_ids]
-    keep = np.flatnonzero(best > thresholds.box_threshold)
-    keep = keep[np.argsort(-best[keep], kind="stable")]
-    boxes = to_pixels(boxes_cxcywh[keep], size)
+    queries, label_ids = _candidates(scores, rules, thresholds.box_threshold)  # [K], K label candidates, best first
+    boxes = to_pixels(boxes_cxcywh[queries], size)  # [K, 4]
+    keep = np.arange(len(boxes))[: thresholds.max_detections]
     if thresholds.nms_iou is not None:
-        chosen = nms(boxes, label_ids[keep], thresholds.nms_iou, limit=thresholds.max_detections)
-        keep, boxes = keep[chosen], boxes[chosen]
-    keep, boxes = keep[: thresholds.max_detections], boxes[: thresholds.max_detections]
+        keep = nms(boxes, label_ids, thresholds.nms_iou, limit=thresholds.max_detections)
     found = []
-    for query, box in zip(keep, boxes, strict=True):
-        label_id = int(label_ids[query])
+    for query, label_id, box in zip(
+        queries[keep].tolist(), label_ids[keep].tolist(), boxes[keep].tolist(), strict=True
+    ):
         found.append(
             Detection(
-                box=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+                box=(box[0], box[1], box[2], box[3]),
                 label=prompt.labels[label_id].text,
                 label_id=label_id,
-                score=float(best[query]),
+                score=float(scores[query, label_id]),
                 matched=_matched(token_scores[query], prompt, label_id, thresholds.text_threshold),
             )
         )
@@ -133,6 +130,20 @@ def class_scores(similarity: Float32, *, logit_scale: float, logit_bias: float, 
         return np.asarray((1 + np.tanh(logits / 2)) / 2, np.float32)  # the sigmoid, without overflow
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponent / exponent.sum(axis=1, keepdims=True), np.float32)
+
+
+def _candidates(
+    scores: Float32, rules: DetectionRules, threshold: float
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Queries and labels [K] that score above `threshold` in scores [N, labels], best first."""
+    if rules.labels_per_box == "all":
+        queries, label_ids = np.nonzero(scores > threshold)
+    else:
+        label_ids = scores.argmax(1)
+        queries = np.flatnonzero(scores.max(1) > threshold)
+        label_ids = label_ids[queries]
+    order = np.argsort(-scores[queries, label_ids], kind="stable")
+    return queries[order], label_ids[order]
 
 
 def _iou(a: Float32, b: Float32) -> Float32:

@@ -6,6 +6,7 @@ import pytest
 
 from server.contract.manifest import (
     BundleError,
+    DetectionRules,
     Manifest,
     TextRules,
     read_manifest,
@@ -47,7 +48,9 @@ def test_written_manifest_reads_back_equal(tmp_path):
 
 
 def test_rules_that_a_manifest_does_not_name_are_what_they_always_were():
-    assert TextRules(**PHRASES).attention == "label"
+    text, detection = TextRules(**PHRASES), DetectionRules(**DETECTION)
+    assert text.attention == "label"
+    assert detection.labels_per_box == "best"
 
 
 def test_folder_without_manifest_is_no_bundle(tmp_path):
@@ -68,6 +71,7 @@ def test_folder_without_manifest_is_no_bundle(tmp_path):
         ({"text": manifest()["text"] | {"style": "phrases"}}, "separator_ids"),
         ({"text": manifest()["text"] | {"attention": "prompt"}}, "goes with 'phrases' only"),
         ({"text": PHRASES | {"attention": "prompt", "max_label_tokens": 8}}, "max_label_tokens=8"),
+        ({"detection": DETECTION | {"labels_per_box": "some"}}, "detection.labels_per_box"),
         ({"schema_version": 2}, "export the bundle again"),
     ],
 )

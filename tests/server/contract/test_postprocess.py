@@ -25,6 +25,9 @@ SCORES = np.array(
 BOXES = np.array([[0.5, 0.5, 0.5, 0.5], [0.25, 0.25, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32)
 
 
+ALL_LABELS = RULES.model_copy(update={"labels_per_box": "all"})
+
+
 def detect(scores=SCORES, rules=RULES, *, boxes=BOXES, **changes):
     thresholds = Thresholds(
         **({"box_threshold": 0.3, "text_threshold": 0.2, "nms_iou": None, "max_detections": 9} | changes)
@@ -75,6 +78,34 @@ def test_matched_words_are_those_above_the_text_threshold():
 
 def test_max_detections_keeps_the_best():
     assert [found.label for found in detect(max_detections=1)] == ["Dog"]
+
+
+def test_a_box_has_its_best_label_only_unless_the_rules_say_all():
+    scores = SCORES.copy()
+    scores[0, 4] = 0.6  # the first box is a red car (0.5), and more so a dog
+    assert [(found.label, found.score) for found in detect(scores)] == [
+        ("Dog", pytest.approx(0.8)), ("Dog", pytest.approx(0.6)),
+    ]  # fmt: skip
+    found = detect(scores, ALL_LABELS)
+    assert [(d.label, d.score) for d in found] == [
+        ("Dog", pytest.approx(0.8)), ("Dog", pytest.approx(0.6)), ("red car", pytest.approx(0.5)),
+    ]  # fmt: skip
+    assert found[1].box == found[2].box == (50, 25, 150, 75)
+    assert [d.matched for d in found] == [((0, 3),), ((0, 3),), ((4, 7),)]
+
+
+def test_every_label_of_a_box_is_held_to_the_threshold():
+    assert [found.label for found in detect(SCORES, ALL_LABELS, box_threshold=0.15)] == [
+        "Dog", "red car", "red car", "Dog", "Dog",
+    ]  # fmt: skip
+    assert len(detect(SCORES, ALL_LABELS, box_threshold=np.float32(0.2))) == 4  # strictly above
+
+
+@given(scores=hnp.arrays(np.float32, (3, 7), elements=st.floats(0, 1, width=32)), limit=st.integers(1, 6))
+def test_max_detections_counts_over_all_labels(scores, limit):
+    everything = detect(scores, ALL_LABELS, box_threshold=0, max_detections=99)
+    assert [found.score for found in everything] == sorted((found.score for found in everything), reverse=True)
+    assert detect(scores, ALL_LABELS, box_threshold=0, max_detections=limit) == everything[:limit]
 
 
 def test_mean_reduction_averages_a_labels_tokens():
