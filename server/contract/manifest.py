@@ -117,11 +117,14 @@ class DetectionRules(_Data):
     """How token scores become detections, and the default thresholds of a request.
 
     `token_reduction` makes a label's score of its tokens'. `labels_per_box` "best": a box has the label that scores
-    best; "all": every label above the threshold is a detection of its own (GLIP).
+    best; "all": every label above the threshold is a detection of its own (GLIP). `box_edges` "continuous": a box is
+    x1 - x0 wide. "inclusive": both edges are pixels of the box, which is x1 - x0 + 1 wide in the model's own input and
+    reaches its last pixel at most (GLIP, as all of maskrcnn_benchmark).
     """
 
     token_reduction: Literal["max", "mean"] = "max"
     labels_per_box: Literal["best", "all"] = "best"
+    box_edges: Literal["continuous", "inclusive"] = "continuous"
     box_threshold: float = Field(ge=0, le=1)
     text_threshold: float = Field(ge=0, le=1)
     nms_iou: float | None = Field(default=None, gt=0, le=1)

@@ -50,7 +50,7 @@ def test_written_manifest_reads_back_equal(tmp_path):
 def test_rules_that_a_manifest_does_not_name_are_what_they_always_were():
     text, detection = TextRules(**PHRASES), DetectionRules(**DETECTION)
     assert text.attention == "label"
-    assert detection.labels_per_box == "best"
+    assert (detection.labels_per_box, detection.box_edges) == ("best", "continuous")
 
 
 def test_folder_without_manifest_is_no_bundle(tmp_path):
@@ -71,6 +71,7 @@ def test_folder_without_manifest_is_no_bundle(tmp_path):
         ({"text": manifest()["text"] | {"style": "phrases"}}, "separator_ids"),
         ({"text": manifest()["text"] | {"attention": "prompt"}}, "goes with 'phrases' only"),
         ({"text": PHRASES | {"attention": "prompt", "max_label_tokens": 8}}, "max_label_tokens=8"),
+        ({"detection": DETECTION | {"box_edges": "round"}}, "detection.box_edges"),
         ({"detection": DETECTION | {"labels_per_box": "some"}}, "detection.labels_per_box"),
         ({"schema_version": 2}, "export the bundle again"),
     ],
