@@ -10,7 +10,7 @@ from server.contract.text import Prompt
 MATCHED_IOU = 0.5
 # With fewer detections than this there is little to compare.
 FEWEST = 5
-# Detections are compared on a picture of this size; it matters for rounding alone.
+# Detections are compared on a picture of this size; it matters for rounding, and where NMS counts inclusive edges.
 SIZE = (1000, 1000)
 
 Answer = tuple[Float32, Float32]

@@ -152,12 +152,13 @@ class Batcher(Generic[Item, Result]):
             self._show_depth()
 
     def _work(self) -> None:
+        batch: list[_Job[Item, Result]] = []
         try:
             while batch := self._next_batch():
                 self._run(batch)
         except BaseException as error:
             log.critical("the worker of %s has died", self._name, exc_info=error)
-            self._stop(self._died)
+            self._stop(self._died, running=batch)
 
     def _next_batch(self) -> list[_Job[Item, Result]]:
         """The oldest item and those that may run with it; empty when the queue is closed and finished."""
@@ -200,11 +201,6 @@ class Batcher(Generic[Item, Result]):
             log.error("a run on %s failed", self._name, exc_info=error)
             batch[0].future.set_exception(InferenceFailed(f"the run on {self._name} failed; the server's log has why"))
             return
-        except BaseException:
-            for job in batch:
-                if not job.future.done():
-                    job.future.set_exception(self._died())
-            raise
         self._finish(batch, results, started)
 
     def _finish(self, batch: Sequence[_Job[Item, Result]], results: Sequence[Result], started: float) -> None:
@@ -223,12 +219,17 @@ class Batcher(Generic[Item, Result]):
         if self._stopped:
             raise self._stopped()
 
-    def _stop(self, fault: Callable[[], ServiceFault]) -> None:
+    def _stop(self, fault: Callable[[], ServiceFault], *, running: Sequence[_Job[Item, Result]] = ()) -> None:
+        """Fail the queue, and those of `running` that have no result yet."""
         with self._changed:
+            # First of all: whoever is told so below, and asks, finds the worker stopped.
             self._stopped = fault
             jobs = list(self._queue)
             self._queue.clear()
             self._show_depth()
+        for job in running:
+            if not job.future.done():
+                job.future.set_exception(fault())
         for job in jobs:
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(fault())

@@ -53,6 +53,12 @@ class Prepared:
     decode_s: float
     preprocess_s: float
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of `pixels`."""
+        _, height, width = self.pixels.shape
+        return height, width
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -157,7 +163,15 @@ class Pipeline:
                 return [
                     Found(
                         prepared,
-                        detections(scores, boxes, prompt, size=prepared.size, rules=rules, thresholds=thresholds),
+                        detections(
+                            scores,
+                            boxes,
+                            prompt,
+                            size=prepared.size,
+                            rules=rules,
+                            thresholds=thresholds,
+                            input_size=prepared.input_size,
+                        ),
                     )
                     for prepared, (scores, boxes) in outputs
                 ]

@@ -67,14 +67,16 @@ class Preprocessing(_Data):
 class TextRules(_Data):
     """How text becomes token ids.
 
-    `style` "sentence": one row a text (CLIP). "phrases": labels joined into one prompt, each with its own attention
-    block and positions that restart (Grounding DINO). Ids are those of the bundle's `tokenizer.json`, which also says
-    how a phrase's case and accents are treated; `separator_ids` are "." and, where it closes a phrase too, "?".
-    `max_tokens` bounds a sentence or a whole prompt; `max_label_tokens` one label with its separator, where the model
-    knows fewer positions than a prompt may have tokens.
+    `style` "sentence": one row a text (CLIP). "phrases": labels joined into one prompt. `attention` "label": each label
+    has its own attention block, and positions restart with it (Grounding DINO). "prompt": all tokens of a prompt see
+    each other, positions run on, and a label's tokens end with the first of its last character (GLIP). Ids are those of
+    the bundle's `tokenizer.json`, which also says how a phrase's case and accents are treated; `separator_ids` are "."
+    and, where it closes a phrase too, "?". `max_tokens` bounds a sentence or a whole prompt; `max_label_tokens` one
+    label with its separator, where the model knows fewer positions than a prompt may have tokens.
     """
 
     style: Literal["sentence", "phrases"]
+    attention: Literal["label", "prompt"] = "label"
     max_tokens: int = Field(ge=3, le=4096)
     max_label_tokens: int | None = Field(default=None, ge=1)
     start_id: int = Field(ge=0)
@@ -91,6 +93,17 @@ class TextRules(_Data):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_shared_prompt_has_no_label_limit(self) -> "TextRules":
+        if self.attention == "prompt" and self.style != "phrases":
+            raise ValueError(f"attention='prompt' with style={self.style!r}: it goes with 'phrases' only")
+        if self.attention == "prompt" and self.max_label_tokens is not None:
+            raise ValueError(
+                f"attention='prompt' with max_label_tokens={self.max_label_tokens}: positions run through the whole"
+                " prompt, which max_tokens bounds"
+            )
+        return self
+
 
 class ClassificationRules(_Data):
     """How image and text embeddings become class scores: `logit_scale` times the cosine; default `templates`."""
@@ -101,9 +114,17 @@ class ClassificationRules(_Data):
 
 
 class DetectionRules(_Data):
-    """How token scores become a label's score, and the default thresholds of a request."""
+    """How token scores become detections, and the default thresholds of a request.
+
+    `token_reduction` makes a label's score of its tokens'. `labels_per_box` "best": a box has the label that scores
+    best; "all": every label above the threshold is a detection of its own (GLIP). `box_edges` "continuous": a box is
+    x1 - x0 wide. "inclusive": both edges are pixels of the box, which is x1 - x0 + 1 wide in the model's own input and
+    reaches its last pixel at most (GLIP, as all of maskrcnn_benchmark).
+    """
 
     token_reduction: Literal["max", "mean"] = "max"
+    labels_per_box: Literal["best", "all"] = "best"
+    box_edges: Literal["continuous", "inclusive"] = "continuous"
     box_threshold: float = Field(ge=0, le=1)
     text_threshold: float = Field(ge=0, le=1)
     nms_iou: float | None = Field(default=None, gt=0, le=1)

@@ -47,32 +47,32 @@ def detections(
     size: tuple[int, int],
     rules: DetectionRules,
     thresholds: Thresholds,
+    input_size: tuple[int, int] | None = None,
 ) -> list[Detection]:
-    """The detections of one image, best first.
+    """The detections of one image, best first, `max_detections` over all labels at most.
 
-    token_scores [N, T] in 0..1, boxes_cxcywh [N, 4] in 0..1 of the image, size (height, width) in pixels. A query has
-    the label that scores best, and is kept where that score is above `box_threshold` (strictly, as in GroundingDINO
-    util/inference.py). Boxes are clipped to the image.
+    token_scores [N, T] in 0..1, boxes_cxcywh [N, 4] in 0..1 of the image; (height, width) in pixels: `size` of the
+    image, `input_size` of the model's input without padding, where inclusive edges are counted (None: as `size`). A
+    label is kept where its score is above `box_threshold` (strictly, as in GroundingDINO util/inference.py and GLIP
+    engine/predictor_glip.py). Boxes are clipped to the image.
     """
     scores = label_scores(token_scores, prompt, rules)  # [N, labels]
-    label_ids = scores.argmax(1)
-    best = scores[np.arange(len(scores)), label_ids]
-    keep = np.flatnonzero(best > thresholds.box_threshold)
-    keep = keep[np.argsort(-best[keep], kind="stable")]
-    boxes = to_pixels(boxes_cxcywh[keep], size)
+    queries, label_ids = _candidates(scores, rules, thresholds.box_threshold)  # [K], K label candidates, best first
+    inclusive = rules.box_edges == "inclusive"
+    frame = (input_size or size) if inclusive else size
+    boxes = to_pixels(boxes_cxcywh[queries], frame, edge=int(inclusive))  # [K, 4]
+    keep = np.arange(len(boxes))[: thresholds.max_detections]
     if thresholds.nms_iou is not None:
-        chosen = nms(boxes, label_ids[keep], thresholds.nms_iou, limit=thresholds.max_detections)
-        keep, boxes = keep[chosen], boxes[chosen]
-    keep, boxes = keep[: thresholds.max_detections], boxes[: thresholds.max_detections]
+        keep = nms(boxes, label_ids, thresholds.nms_iou, limit=thresholds.max_detections, edge=int(inclusive))
+    boxes = _scaled(boxes[keep], frame, size) if inclusive else boxes[keep]
     found = []
-    for query, box in zip(keep, boxes, strict=True):
-        label_id = int(label_ids[query])
+    for query, label_id, box in zip(queries[keep].tolist(), label_ids[keep].tolist(), boxes.tolist(), strict=True):
         found.append(
             Detection(
-                box=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+                box=(box[0], box[1], box[2], box[3]),
                 label=prompt.labels[label_id].text,
                 label_id=label_id,
-                score=float(best[query]),
+                score=float(scores[query, label_id]),
                 matched=_matched(token_scores[query], prompt, label_id, thresholds.text_threshold),
             )
         )
@@ -86,37 +86,48 @@ def label_scores(token_scores: Float32, prompt: Prompt, rules: DetectionRules) -
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def to_pixels(boxes_cxcywh: Float32, size: tuple[int, int]) -> Float32:
-    """[N, 4] cx, cy, w, h in 0..1 to x0, y0, x1, y1 in pixels, clipped to the image of `size` (height, width)."""
+def to_pixels(boxes_cxcywh: Float32, size: tuple[int, int], *, edge: int = 0) -> Float32:
+    """[N, 4] cx, cy, w, h in 0..1 to x0, y0, x1, y1 in pixels, clipped to the image of `size` (height, width).
+
+    With inclusive edges (`edge` 1) the last pixel is at width - 1 and height - 1.
+    """
     height, width = size
     centre, half = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:] / 2
     scale = np.asarray([width, height, width, height], np.float32)
     boxes: Float32 = np.concatenate([centre - half, centre + half], axis=1) * scale
-    return np.clip(boxes, 0, scale)
+    return np.clip(boxes, 0, scale - edge)
 
 
 def iou_matrix(a: Float32, b: Float32) -> Float32:
     """[N, M] intersection over union of boxes x0, y0, x1, y1; 0 where both are empty."""
-    corner = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    inter = np.clip(corner, 0, None).prod(-1)
-    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(-1), (b[:, 2:] - b[:, :2]).prod(-1)
-    union = area_a[:, None] + area_b[None] - inter
-    result: Float32 = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-    return result
+    return _iou(a.T[:, :, None], b.T[:, None], edge=0)
 
 
-def nms(boxes: Float32, label_ids: npt.NDArray[np.intp], iou: float, *, limit: int) -> npt.NDArray[np.intp]:
-    """Which of the boxes, sorted best first, stay when a worse one of the same label overlaps by more than `iou`."""
+def nms(
+    boxes: Float32, label_ids: npt.NDArray[np.intp], iou: float, *, limit: int, edge: int = 0
+) -> npt.NDArray[np.intp]:
+    """Which of the boxes, sorted best first, stay when a worse one of the same label overlaps by more than `iou`.
+
+    boxes [N, 4] x0, y0, x1, y1, label_ids [N]; `edge` 1 counts both edges, in pixels. The first `limit` are returned.
+    """
+    # Of each label the rows that may still stay, best first, and their boxes [4, rows]: a box is compared with those
+    # alone, and with ever fewer.
+    left = {int(label): np.flatnonzero(label_ids == label) for label in np.unique(label_ids)}
+    columns = {label: np.ascontiguousarray(boxes[rows].T) for label, rows in left.items()}
+    stays = np.ones(len(boxes), np.bool_)
     chosen: list[int] = []
-    alive = np.ones(len(boxes), np.bool_)
-    for row in range(len(boxes)):
-        if not alive[row]:
+    for row, label in enumerate(label_ids.tolist()):
+        if not stays[row]:
             continue
         chosen.append(row)
         if len(chosen) == limit:
             break
-        overlap = iou_matrix(boxes[row : row + 1], boxes[row + 1 :])[0]
-        alive[row + 1 :] &= ~((overlap > iou) & (label_ids[row + 1 :] == label_ids[row]))
+        rows, others = left[label][1:], columns[label][:, 1:]  # the first is this row itself
+        worse = _iou(columns[label][:, :1], others, edge=edge) > iou
+        if worse.any():
+            stays[rows[worse]] = False
+            rows, others = rows[~worse], others[:, ~worse]
+        left[label], columns[label] = rows, others
     return np.asarray(chosen, np.intp)
 
 
@@ -127,6 +138,46 @@ def class_scores(similarity: Float32, *, logit_scale: float, logit_bias: float, 
         return np.asarray((1 + np.tanh(logits / 2)) / 2, np.float32)  # the sigmoid, without overflow
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponent / exponent.sum(axis=1, keepdims=True), np.float32)
+
+
+def _candidates(
+    scores: Float32, rules: DetectionRules, threshold: float
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Queries and labels [K] that score above `threshold` in scores [N, labels], best first."""
+    if rules.labels_per_box == "all":
+        queries, label_ids = np.nonzero(scores > threshold)
+    else:
+        label_ids = scores.argmax(1)
+        queries = np.flatnonzero(scores.max(1) > threshold)
+        label_ids = label_ids[queries]
+    order = np.argsort(-scores[queries, label_ids], kind="stable")
+    return queries[order], label_ids[order]
+
+
+def _iou(a: Float32, b: Float32, *, edge: int) -> Float32:
+    """Intersection over union of boxes whose x0, y0, x1, y1 [4, ...] are broadcast; 0 where both are empty."""
+    width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0]) + edge
+    height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1]) + edge
+    inter = np.maximum(width, 0) * np.maximum(height, 0)
+    union = _area(a, edge) + _area(b, edge) - inter
+    result: Float32 = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    return result
+
+
+def _area(boxes: Float32, edge: int) -> Float32:
+    area: Float32 = (boxes[2] - boxes[0] + edge) * (boxes[3] - boxes[1] + edge)
+    return area
+
+
+def _scaled(boxes: Float32, frame: tuple[int, int], size: tuple[int, int]) -> Float32:
+    """Boxes [N, 4] x0, y0, x1, y1 with inclusive edges, from pixels of `frame` to pixels of `size` (height, width).
+
+    Inclusive edges of a box narrower than a pixel stand in reverse, which no client expects: it becomes a line.
+    """
+    ratio = np.asarray([size[1] / frame[1], size[0] / frame[0]], np.float32)
+    low, high = boxes[:, :2], np.maximum(boxes[:, :2], boxes[:, 2:])
+    scaled: Float32 = np.concatenate([low * ratio, high * ratio], axis=1)
+    return scaled
 
 
 def _matched(scores: Float32, prompt: Prompt, label_id: int, threshold: float) -> tuple[tuple[int, int], ...]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import ftfy
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from server.contract.manifest import BundleError, TextRules
 
@@ -92,7 +92,11 @@ class SentenceTokenizer:
 
 
 class PromptTokenizer:
-    """Labels or a caption to a `Prompt` for a detector (GroundingDINO models/GroundingDINO/bertwarper.py)."""
+    """Labels or a caption to a `Prompt` for a detector.
+
+    The start, then each label's tokens and a separator, then the end; with attention "label" as GroundingDINO
+    models/GroundingDINO/bertwarper.py groups them, with "prompt" as microsoft/GLIP engine/predictor_glip.py does.
+    """
 
     def __init__(self, file: Path, rules: TextRules) -> None:
         self._tokenizer = read_tokenizer(file)
@@ -119,60 +123,85 @@ class PromptTokenizer:
 
     def _prompt(self, phrases: Sequence[Phrase], separators: Sequence[int]) -> Prompt:
         rules = self._rules
-        ids, positions, owner, spans, groups = [rules.start_id], [0], [NO_LABEL], [(0, 0)], [0]
+        ids, owner, spans, counts = [rules.start_id], [NO_LABEL], [(0, 0)], [1]
         for label_id, (phrase, separator) in enumerate(zip(phrases, separators, strict=True)):
-            tokens = self._tokenizer.encode(phrase.text, add_special_tokens=False)
-            if not tokens.ids:
-                raise PromptError(f"label {shown(phrase.text)} has no word the model can read")
-            count = len(tokens.ids) + 1  # and the separator, which closes the label's group
-            if rules.max_label_tokens is not None and count > rules.max_label_tokens:
-                raise PromptTooLong(
-                    f"label {shown(phrase.text)} takes {count} tokens, the model reads {rules.max_label_tokens}"
-                )
+            tokens = self._tokens(phrase.text)
             ids += [*tokens.ids, separator]
-            positions += range(count)
-            owner += [label_id] * (count - 1) + [NO_LABEL]
+            named = self._named(tokens)
+            owner += [label_id] * named + [NO_LABEL] * (len(tokens.ids) - named + 1)
             spans += [*tokens.offsets, (0, 0)]
-            groups += [label_id + 1] * count
-        ids, positions, owner = [*ids, rules.end_id], [*positions, 0], [*owner, NO_LABEL]
-        spans, groups = [*spans, (0, 0)], [*groups, len(phrases) + 1]
+            counts.append(len(tokens.ids) + 1)
+        ids, owner, spans, counts = [*ids, rules.end_id], [*owner, NO_LABEL], [*spans, (0, 0)], [*counts, 1]
         if len(ids) > rules.max_tokens:
             raise PromptTooLong(
                 f"the prompt's {len(phrases)} label(s) take {len(ids)} tokens, the model reads {rules.max_tokens}"
             )
-        group = np.asarray(groups, np.int64)
+        group, positions = _groups(counts if rules.attention == "label" else [len(ids)])
         input_ids = np.asarray(ids, np.int64)
-        mask = group[:, None] == group[None]
-        key = hashlib.sha256(input_ids.tobytes() + group.tobytes()).hexdigest()
         return Prompt(
             labels=tuple(phrases),
             input_ids=input_ids,
-            position_ids=np.asarray(positions, np.int64),
-            self_attention_mask=mask,
+            position_ids=positions,
+            self_attention_mask=group[:, None] == group[None],
             token_label=np.asarray(owner, np.int64),
             token_span=np.asarray(spans, np.int64),
-            key=key,
+            key=hashlib.sha256(input_ids.tobytes() + group.tobytes()).hexdigest(),
         )
+
+    def _named(self, tokens: Encoding) -> int:
+        """How many of a label's tokens, from its first, speak for it: all but rarely.
+
+        GLIP trained each label up to the first token of its last character (engine/predictor_glip.py
+        `create_positive_map`), and a Korean syllable becomes a token a letter.
+        """
+        if self._rules.attention == "label":
+            return len(tokens.ids)
+        last_character = tokens.offsets[-1][1] - 1
+        return 1 + next(index for index, (_, end) in enumerate(tokens.offsets) if end > last_character)
+
+    def _tokens(self, label: str) -> Encoding:
+        tokens = self._tokenizer.encode(label, add_special_tokens=False)
+        if not tokens.ids:
+            raise PromptError(f"label {shown(label)} has no word the model can read")
+        count, limit = len(tokens.ids) + 1, self._rules.max_label_tokens  # with its separator
+        if limit is not None and count > limit:
+            raise PromptTooLong(f"label {shown(label)} takes {count} tokens, the model reads {limit}")
+        return tokens
 
 
 def pad_prompts(prompts: Sequence[Prompt], length: int) -> dict[str, npt.NDArray[np.generic]]:
     """Prompts as one batch of `length` tokens.
 
     input_ids, position_ids [B, T]; self_attention_mask [B, T, T], where padding looks at itself only; text_mask [B, T],
-    True where a token is valid.
+    True where a token is valid; token_label [B, T] int64, -1 on tokens of no label and on padding.
     """
     batch = len(prompts)
     ids = np.zeros((batch, length), np.int64)
     positions = np.zeros((batch, length), np.int64)
     attention = np.broadcast_to(np.eye(length, dtype=np.bool_), (batch, length, length)).copy()
     valid = np.zeros((batch, length), np.bool_)
+    owner = np.full((batch, length), NO_LABEL, np.int64)
     for row, prompt in enumerate(prompts):
         size = len(prompt)
         ids[row, :size] = prompt.input_ids
         positions[row, :size] = prompt.position_ids
         attention[row, :size, :size] = prompt.self_attention_mask
         valid[row, :size] = True
-    return {"input_ids": ids, "position_ids": positions, "self_attention_mask": attention, "text_mask": valid}
+        owner[row, :size] = prompt.token_label
+    return {
+        "input_ids": ids,
+        "position_ids": positions,
+        "self_attention_mask": attention,
+        "text_mask": valid,
+        "token_label": owner,
+    }
+
+
+def _groups(counts: Sequence[int]) -> tuple[Int64, Int64]:
+    """For groups of `counts` tokens that see each other: the group of each token, and its position in it, both [T]."""
+    group = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+    starts = np.cumsum([0, *counts[:-1]], dtype=np.int64)
+    return group, np.arange(len(group), dtype=np.int64) - starts[group]
 
 
 def token_bucket(length: int, sizes: Sequence[int]) -> int:

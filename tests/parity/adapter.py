@@ -129,7 +129,7 @@ def run_grounding_dino(
         for layer in (0, 1, 6):
             results.watch(f"decoder_ref.{layer}", model.decoder, lambda output, layer=layer: output.references[layer])
         prompt = {name: inputs[name] for name in ("input_ids", "position_ids", "self_attention_mask")}
-        others = {name: value for name, value in inputs.items() if name != "input_ids"}
+        others = {name: value for name, value in inputs.items() if name not in ("input_ids", "token_label")}
         output = model(**others, text_features=model.encode_text(**prompt))
     return results.values | {
         "pred_logits": output.logits,

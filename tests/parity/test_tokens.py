@@ -16,6 +16,9 @@ from tests.parity import adapter, golden
 TOKENS = json.loads((golden.FOLDER / "tokens.json").read_text(encoding="utf-8"))
 STRINGS: list[dict[str, Any]] = TOKENS["strings"]
 CAPTIONS = [(case, row) for case in TOKENS["groundingdino"] for row in range(len(case["captions"]))]
+# The other style, "engine/inference dataset queries", puts no separator behind the last name. Ours always does, as
+# GLIP's demo: a request's labels need one layout only.
+GLIP = [case for case in TOKENS["glip"] if case["style"] == "predictor_glip list input"]
 EMPTY_PHRASE = re.compile(r"(^|[.?])\s*[.?]")
 # "<|startoftext|>" and "<|endoftext|>", and the context length
 CLIP_RULES = TextRules(style="sentence", max_tokens=77, start_id=49406, end_id=49407, pad_id=0)
@@ -38,6 +41,12 @@ def bert() -> Tokenizer:
 @pytest.fixture(scope="module")
 def prompts() -> PromptTokenizer:
     return PromptTokenizer(tokenizers.standard_file("bert_wordpiece"), adapter.PROMPT_RULES)
+
+
+@pytest.fixture(scope="module")
+def shared() -> PromptTokenizer:
+    rules = TextRules(**adapter.PROMPT_RULES.model_dump() | {"attention": "prompt"})
+    return PromptTokenizer(tokenizers.standard_file("bert_wordpiece"), rules)
 
 
 @pytest.mark.parametrize("case", STRINGS, ids=lambda case: ascii(case["text"][:24]))
@@ -76,3 +85,16 @@ def test_captions_give_the_official_tokens_positions_and_masks(
     columns = np.arange(length)
     wanted = (spans[:, :1] <= columns) & (columns < spans[:, 1:])
     np.testing.assert_array_equal(prompt.self_attention_mask, wanted)
+
+
+@pytest.mark.parametrize("case", GLIP, ids=lambda case: ascii(case["caption"][:24]))
+def test_labels_give_the_tokens_and_the_positive_map_of_glip(shared: PromptTokenizer, case: dict[str, Any]) -> None:
+    prompt = shared.from_labels(case["names"])
+    assert prompt.input_ids.tolist() == case["input_ids"]
+    # what the official tokeniser gives a single caption: a mask without padding, positions from 0 on
+    assert prompt.self_attention_mask.all()
+    assert prompt.position_ids.tolist() == list(range(len(prompt)))
+    owners = {
+        str(label + 1): np.flatnonzero(prompt.token_label == label).tolist() for label in range(len(case["names"]))
+    }
+    assert owners == case["positive_map"]  # labels count from 1 there

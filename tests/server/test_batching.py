@@ -179,10 +179,36 @@ def test_dead_worker_fails_all_that_waits_and_refuses_more(make):
     for future in (fatal, waiting):
         with pytest.raises(WorkerStopped):
             future.result(SOON)
-    machine.batcher._thread.join(SOON)
     assert not machine.batcher.alive
     with pytest.raises(WorkerStopped):
         machine.submit(2)
+
+
+def test_worker_counts_as_dead_before_anyone_is_told(make):
+    machine = make()
+    machine.occupy()
+    futures = machine.submit(666, 6, 1)  # dies with a neighbour, and one in the queue
+    seen = []
+    for future in futures:
+        future.add_done_callback(lambda _: seen.append(machine.batcher.alive))  # at the very moment of the answer
+    machine.gate.set()
+    for future in futures:
+        with pytest.raises(WorkerStopped):
+            future.result(SOON)
+    machine.batcher._thread.join(SOON)
+    assert seen == [False, False, False]
+
+
+def test_death_in_a_second_try_fails_the_neighbours_not_tried_yet(make):
+    machine = make()
+    machine.occupy()
+    bad, fatal, untried = machine.submit(-4, 666, 16)  # one bucket: -4 % 10 == 6
+    machine.gate.set()
+    with pytest.raises(InferenceFailed):
+        bad.result(SOON)
+    for future in (fatal, untried):
+        with pytest.raises(WorkerStopped):
+            future.result(SOON)
 
 
 def test_closing_finishes_what_was_admitted(make):

@@ -4,9 +4,19 @@ import json
 
 import pytest
 
-from server.contract.manifest import BundleError, Manifest, read_manifest, write_manifest
+from server.contract.manifest import (
+    BundleError,
+    DetectionRules,
+    Manifest,
+    TextRules,
+    read_manifest,
+    write_manifest,
+)
 
 HASH = "0" * 64
+
+PHRASES = {"style": "phrases", "max_tokens": 16, "start_id": 1, "end_id": 2, "pad_id": 0, "separator_ids": [3]}
+DETECTION = {"box_threshold": 0.3, "text_threshold": 0.2}
 
 
 def manifest(**changes):
@@ -37,6 +47,12 @@ def test_written_manifest_reads_back_equal(tmp_path):
     assert read_manifest(tmp_path) == written
 
 
+def test_rules_that_a_manifest_does_not_name_are_what_they_always_were():
+    text, detection = TextRules(**PHRASES), DetectionRules(**DETECTION)
+    assert text.attention == "label"
+    assert (detection.labels_per_box, detection.box_edges) == ("best", "continuous")
+
+
 def test_folder_without_manifest_is_no_bundle(tmp_path):
     with pytest.raises(BundleError, match=r"no bundle: it has no manifest\.json"):
         read_manifest(tmp_path)
@@ -49,10 +65,14 @@ def test_folder_without_manifest_is_no_bundle(tmp_path):
         ({"family": "yolo"}, "family"),
         ({"tokenizer": {"file": "../../etc/passwd", "sha256": HASH}}, "tokenizer.file"),
         ({"classification": None}, "exactly one of"),
-        ({"detection": {"box_threshold": 0.3, "text_threshold": 0.2}}, "exactly one of"),
+        ({"detection": DETECTION}, "exactly one of"),
         ({"artefacts": manifest()["artefacts"][:1]}, "text_encoder"),
         ({"preprocessing": {"resize": "shorter_longer", "shorter": 8, "mean": [0, 0, 0], "std": [1, 1, 1]}}, "longer"),
         ({"text": manifest()["text"] | {"style": "phrases"}}, "separator_ids"),
+        ({"text": manifest()["text"] | {"attention": "prompt"}}, "goes with 'phrases' only"),
+        ({"text": PHRASES | {"attention": "prompt", "max_label_tokens": 8}}, "max_label_tokens=8"),
+        ({"detection": DETECTION | {"box_edges": "round"}}, "detection.box_edges"),
+        ({"detection": DETECTION | {"labels_per_box": "some"}}, "detection.labels_per_box"),
         ({"schema_version": 2}, "export the bundle again"),
     ],
 )

@@ -19,16 +19,23 @@ from server.contract.text import (
 
 RULES = TextRules(style="phrases", max_tokens=64, start_id=101, end_id=102, pad_id=0, separator_ids=(1012, 1029))
 CLIP_RULES = TextRules(style="sentence", max_tokens=77, start_id=49406, end_id=49407, pad_id=0)
-LABELS = st.lists(
-    st.text("abc xyzÄß-'", min_size=1, max_size=12).filter(lambda text: any(c.isalpha() for c in text)),
-    min_size=1,
-    max_size=6,
-)
+PROMPT_RULES = RULES.model_copy(update={"attention": "prompt"})
+# A label has a letter, and each character becomes one token at most: six labels with their separators always fit.
+MOST_LABELS = 6
+AROUND = st.text("abc xyzÄß-'", max_size=((RULES.max_tokens - 2) // MOST_LABELS - 2) // 2)
+LABEL = st.builds("{}{}{}".format, AROUND, st.sampled_from("abcxyzÄß"), AROUND)
+LABELS = st.lists(LABEL, min_size=1, max_size=MOST_LABELS)
 
 
 @pytest.fixture(scope="module")
 def prompts():
     return PromptTokenizer(standard_file("bert_wordpiece"), RULES)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """Prompts whose tokens all see each other."""
+    return PromptTokenizer(standard_file("bert_wordpiece"), PROMPT_RULES)
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +83,42 @@ def test_a_token_looks_at_its_own_label_only(prompts, labels):
         assert prompt.position_ids[group].tolist() == list(range(len(group)))
 
 
+@given(labels=LABELS)
+def test_in_a_shared_prompt_all_tokens_see_each_other_at_running_positions(prompts, shared, labels):
+    apart, together = prompts.from_labels(labels), shared.from_labels(labels)
+    assert together.self_attention_mask.all()
+    assert together.position_ids.tolist() == list(range(len(together)))
+    for same in ("input_ids", "token_label", "token_span"):
+        assert np.array_equal(getattr(together, same), getattr(apart, same))
+
+
+def test_in_a_shared_prompt_a_label_ends_with_the_first_token_of_its_last_character(prompts, shared):
+    korean = ["리모컨", "개 "]  # the tokeniser spells a syllable letter by letter: seven letters, then two
+    assert prompts.from_labels(korean).token_label.tolist() == [-1, *[0] * 7, -1, *[1] * 2, -1, -1]
+    assert shared.from_labels(korean).token_label.tolist() == [-1, *[0] * 5, -1, -1, -1, 1, -1, -1, -1]
+
+
+def test_shared_prompt_has_text_features_of_its_own(prompts, shared):
+    assert shared.from_labels(["a dog"]).key != prompts.from_labels(["a dog"]).key
+    assert shared.from_labels(["a dog"]).key == shared.from_caption("A dog.").key
+
+
 @given(labels=LABELS, extra=st.integers(0, 20))
-def test_padding_looks_at_itself_only(prompts, labels, extra):
-    prompt = prompts.from_labels(labels)
-    length = len(prompt) + extra
-    batch = pad_prompts([prompt], length)
-    assert batch["text_mask"][0].sum() == len(prompt)
-    assert np.array_equal(batch["self_attention_mask"][0, len(prompt) :], np.eye(length, dtype=bool)[len(prompt) :])
+def test_padding_looks_at_itself_only_and_has_no_label(prompts, shared, labels, extra):
+    for tokenizer in (prompts, shared):
+        prompt = tokenizer.from_labels(labels)
+        size, length = len(prompt), len(prompt) + extra
+        batch = pad_prompts([prompt], length)
+        assert batch["text_mask"][0].sum() == size
+        assert np.array_equal(batch["self_attention_mask"][0, size:], np.eye(length, dtype=bool)[size:])
+        assert not batch["self_attention_mask"][0, :size, size:].any()
+        assert (batch["token_label"][0, size:] == -1).all()
+
+
+def test_a_batch_says_which_label_each_token_belongs_to(prompts):
+    batch = pad_prompts([prompts.from_labels(["dog", "red car"]), prompts.from_labels(["cat"])], 8)
+    assert batch["token_label"].dtype == np.int64
+    assert batch["token_label"].tolist() == [[-1, 0, -1, 1, 1, -1, -1, -1], [-1, 0, -1, -1, -1, -1, -1, -1]]
 
 
 @pytest.mark.parametrize("caption", ["", "   ", " . . ", "???"])

@@ -3,6 +3,7 @@
 import base64
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -175,6 +176,20 @@ def test_nms_is_kept_to(client, detector, monkeypatch):
     body = {"image": b64(picture()), "labels": ["dog"]}
     assert len(found(client.post("/detect", json=body | {"nms_iou": 1}))) == 2
     assert len(found(client.post("/detect", json=body | {"nms_iou": 0.5}))) == 1
+
+
+def test_inclusive_edges_are_pixels_of_the_models_input(start, detector, monkeypatch):
+    rules = detector.manifest.detection.model_copy(update={"box_edges": "inclusive"})
+    monkeypatch.setattr(detector, "manifest", detector.manifest.model_copy(update={"detection": rules}))
+    whole = np.asarray([[0.5, 0.5, 2, 2]], np.float32)
+    monkeypatch.setattr(
+        FakeDetector, "_one", staticmethod(lambda image, prompt: (FakeDetector_one(image, prompt)[0], whole))
+    )
+    result = (
+        start().post("/detect", json={"image": b64(picture(size=(40, 30))), "labels": ["dog"]}).json()["results"][0]
+    )
+    # The model sees 42 x 32 pixels of it, the last of which are 41 and 31.
+    assert result["detections"][0]["box"] == pytest.approx([0, 0, 41 * 40 / 42, 31 * 30 / 32], abs=0.01)
 
 
 FakeDetector_one = FakeDetector._one
