@@ -5,8 +5,8 @@ A family is a package whose `weights.py` offers, and `FAMILIES` below lists it:
     FAMILY: str                       "clip", "grounding_dino", ...
     LICENCES: dict[str, str]          container -> licence of the published weights
     VOCABULARY: str                   "clip_bpe" or "bert_wordpiece": the tokenizer for checkpoints that bring none
-    recognise(names) -> str | None    the container ("openai", "huggingface", "idea") whose tensor names these are, by
-                                      a few names that no other family has; None where they are not this family's
+    recognise(names) -> str | None    the container ("openai", "huggingface", "idea", "microsoft") whose tensor names
+                                      these are, by a few that no other family has; None where not this family's
     load(tensors, container, hf_config) -> (model, config, variant)
                                       tensors: dict name -> Tensor as stored (any dtype); hf_config: the config.json
                                       beside them, or None. Picks the size from shapes (or hf_config), raises a
@@ -30,10 +30,13 @@ from torch import nn
 from models import checkpoints, configuration, tokenizers
 from models.checkpoints import StoredWeights, UnknownCheckpoint, UnreadableCheckpoint, WeightsDoNotFit
 from models.clip import weights as clip_weights
+from models.glip import weights as glip_weights
 from models.grounding_dino import weights as grounding_dino_weights
 from models.weight_maps import fill, same
 
-FAMILIES: dict[str, ModuleType] = {module.FAMILY: module for module in (clip_weights, grounding_dino_weights)}
+FAMILIES: dict[str, ModuleType] = {
+    module.FAMILY: module for module in (clip_weights, grounding_dino_weights, glip_weights)
+}
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,12 @@ def _wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
 
 
 def text_rules(
-    tokenizer_file: Path, style: Literal["sentence", "phrases"], *, max_tokens: int, max_label_tokens: int | None = None
+    tokenizer_file: Path,
+    style: Literal["sentence", "phrases"],
+    *,
+    max_tokens: int,
+    max_label_tokens: int | None = None,
+    attention: Literal["label", "prompt"] = "label",
 ) -> TextRules:
     """The text rules of a vocabulary, whose special tokens are known by name."""
     ids = Tokenizer.from_file(str(tokenizer_file)).get_vocab()
@@ -134,6 +139,7 @@ def text_rules(
         style=style,
         max_tokens=max_tokens,
         max_label_tokens=max_label_tokens,
+        attention=attention,
         start_id=start,
         end_id=end,
         pad_id=pad,

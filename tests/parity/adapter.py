@@ -12,31 +12,40 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from models import registry
 from models.clip.image_tower import VisionTransformer
+from models.glip.candidates import candidates
+from models.glip.tower import like
 from models.registry import LoadedCheckpoint
 from server.contract.image import pad_batch
-from server.contract.manifest import TextRules
-from server.contract.text import PromptTokenizer, pad_prompts
+from server.contract.manifest import DetectionRules, TextRules
+from server.contract.postprocess import Thresholds, detections
+from server.contract.text import NO_LABEL, Phrase, Prompt, PromptTokenizer, pad_prompts
 from tests.parity import containers
 
 # bert-base-uncased: [CLS], [SEP], [PAD], "." and "?"
 PROMPT_RULES = TextRules(
     style="phrases", max_tokens=256, start_id=101, end_id=102, pad_id=0, separator_ids=(1012, 1029)
 )
+# GLIP: the official code pads every caption to this length, and every image to a multiple of this.
+GLIP_TOKENS, GLIP_MULTIPLE = 256, 32
+GLIP_RULES = DetectionRules(
+    labels_per_box="all", box_edges="inclusive", box_threshold=0, text_threshold=0, nms_iou=0.6, max_detections=100
+)
 
 
 def load(family: str, kind: str, variant: str, state_dict: Mapping[str, Tensor]) -> LoadedCheckpoint:
-    """`state_dict` as a checkpoint file of `kind` ("openai", "idea" or "hf"), loaded."""
+    """`state_dict` as a checkpoint file of `kind` ("openai", "idea", "microsoft" or "hf"), loaded."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint"
         if kind == "openai":
             containers.write_openai_archive(path.with_suffix(".pt"), state_dict)
             path = path.with_suffix(".pt")
-        elif kind == "idea":
-            path = containers.write_idea(path.with_suffix(".pth"), state_dict)
+        elif kind in ("idea", "microsoft"):
+            path = containers.write_data_parallel(path.with_suffix(".pth"), state_dict)
         elif family == "clip":
             containers.write_huggingface(path, state_dict, containers.clip_hf_config(state_dict))
         else:
@@ -65,6 +74,22 @@ def groundingdino(
         wanted = ("pred_", "encoded_text", "memory", "enc_topk")
         return {name: value for name, value in results.items() if name.startswith(wanted)}
     return {name: value for name, value in results.items() if not name.startswith("decoder_")}
+
+
+def glip(
+    variant: str,
+    state_dict: Mapping[str, Tensor],
+    images: Sequence[Tensor],
+    caption: str,
+    positive_map: Mapping[int, Sequence[int]],
+) -> dict[str, Any]:
+    """What a reference's check.py asks of GLIP, with all intermediate results and the final detections."""
+    model = load("glip", "microsoft", variant, state_dict).model
+    inputs = glip_inputs(images, caption)
+    results = run_glip(model, inputs)
+    sizes = [(image.shape[1], image.shape[2]) for image in images]
+    found = glip_detections(model, inputs, glip_prompt(inputs, positive_map), sizes)
+    return {**results, "detections": found}
 
 
 def run_clip(model: nn.Module, kind: str, pixel_values: Tensor, input_ids: Tensor) -> dict[str, Tensor]:
@@ -151,6 +176,98 @@ def grounding_dino_inputs(images: Sequence[Tensor], captions: Sequence[str]) -> 
     canvas = (max(image.shape[1] for image in images), max(image.shape[2] for image in images))
     arrays["pixel_values"], arrays["pixel_mask"] = pad_batch([np.asarray(image) for image in images], canvas)
     return {name: torch.from_numpy(value) for name, value in arrays.items()}
+
+
+def run_glip(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Results by the names of the reference, final and intermediate."""
+    with _recorded() as results, torch.inference_mode():
+        results.watch("lang.hidden", model.text_backbone, lambda output: output[:, :9])
+        for level in range(3):
+            results.watch(f"body.{level + 1}", model.backbone, lambda output, level=level: output[level])
+        for level in range(len(model.config.strides)):
+            results.watch(f"fpn.{level}", model.pyramid, lambda output, level=level: output[level])
+            results.watch(f"head.bbox_reg.{level}", model.box_head, lambda output, level=level: output[0][level])
+            results.watch(f"head.centerness.{level}", model.box_head, lambda output, level=level: output[1][level])
+            for layer in (0, len(model.tower) - 1):
+                name = f"tower{3 * layer + 2}.visual.{level}"
+                results.watch(name, model.tower[layer], lambda output, level=level: output.levels[level])
+        results.watch("fused", model.tower[0].fusion, lambda output: output[0])
+        results.watch("tower0.lang", model.tower[0].fusion, lambda output: output[1])
+        results.watch("tower1.lang", model.tower[0], lambda output: output.text)
+        results.watch(f"tower{3 * len(model.tower) - 1}.lang", model.tower[-1], lambda output: output.text)
+        output = _glip_output(model, inputs)
+    values = results.values
+    levels = [values[f"fpn.{level}"] for level in range(len(model.config.strides))]
+    for level, fused in enumerate(like(values.pop("fused"), levels)):
+        values[f"tower0.visual.{level}"] = fused
+    values["tower2.lang"] = values["tower1.lang"]  # the convolution behind it leaves the text alone
+    for level, part in enumerate(output.token_logits.split(output.level_sizes, 1)):
+        values[f"head.dot_logits.{level}"] = part
+    for level, part in enumerate(output.anchors_xyxy.split(output.level_sizes, 0)):
+        values[f"anchors.{level}"] = part
+    return values
+
+
+def _glip_output(model: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
+    features = model.encode_text(inputs["input_ids"], inputs["position_ids"], inputs["self_attention_mask"])
+    return model(inputs["pixel_values"], features, inputs["text_mask"])
+
+
+def glip_inputs(images: Sequence[Tensor], caption: str) -> dict[str, Tensor]:
+    """A padded batch of normalised images [3, H, W] with one caption, which padding may read as it does officially."""
+    tokenizer = Tokenizer.from_file(str(registry.tokenizers.standard_file("bert_wordpiece")))
+    ids = [101, *tokenizer.encode(caption, add_special_tokens=False).ids, 102]
+    batch, padding = len(images), [0] * (GLIP_TOKENS - len(ids))
+    text_mask = (torch.arange(GLIP_TOKENS) < len(ids)).expand(batch, -1)
+    canvas = [-(-max(image.shape[axis] for image in images) // GLIP_MULTIPLE) * GLIP_MULTIPLE for axis in (1, 2)]
+    values, mask = pad_batch([np.asarray(image) for image in images], (canvas[0], canvas[1]))
+    return {
+        "pixel_values": torch.from_numpy(values),
+        "pixel_mask": torch.from_numpy(mask),
+        "input_ids": torch.tensor(ids + padding).expand(batch, -1),
+        "position_ids": torch.arange(GLIP_TOKENS).expand(batch, -1),
+        "self_attention_mask": text_mask[:, None].expand(-1, GLIP_TOKENS, -1),
+        "text_mask": text_mask,
+    }
+
+
+def glip_prompt(inputs: Mapping[str, Tensor], positive_map: Mapping[int, Sequence[int]]) -> Prompt:
+    """The prompt whose labels own the tokens that the official map (label from 1 -> tokens) gives them."""
+    owner = np.full(GLIP_TOKENS, NO_LABEL, np.int64)
+    for label, tokens in positive_map.items():
+        owner[list(tokens)] = label - 1
+    return Prompt(
+        labels=tuple(Phrase(str(label)) for label in positive_map),
+        input_ids=inputs["input_ids"][0].numpy(),
+        position_ids=inputs["position_ids"][0].numpy(),
+        self_attention_mask=inputs["self_attention_mask"][0].numpy(),
+        token_label=owner,
+        token_span=np.zeros((GLIP_TOKENS, 2), np.int64),
+        key="",
+    )
+
+
+def glip_detections(
+    model: nn.Module, inputs: Mapping[str, Tensor], prompt: Prompt, sizes: Sequence[tuple[int, int]]
+) -> list[dict[str, np.ndarray]]:
+    """Of each image: boxes x0, y0, x1, y1 in pixels [N, 4], scores and labels (from 1) [N], as they are served."""
+    owner = torch.from_numpy(prompt.token_label).expand(len(sizes), -1)
+    with torch.inference_mode():
+        scores, boxes = candidates(_glip_output(model, inputs), owner, inputs["pixel_mask"], model.config)
+    found = []
+    for row, size in enumerate(sizes):
+        thresholds = Thresholds.of(GLIP_RULES)
+        answers = detections(
+            scores[row].numpy(), boxes[row].numpy(), prompt, size=size, rules=GLIP_RULES, thresholds=thresholds
+        )
+        found.append(
+            {
+                "boxes": np.asarray([answer.box for answer in answers], np.float32).reshape(-1, 4),
+                "scores": np.asarray([answer.score for answer in answers], np.float32),
+                "labels": np.asarray([answer.label_id + 1 for answer in answers], np.int64),
+            }
+        )
+    return found
 
 
 class Recording:

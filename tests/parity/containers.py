@@ -42,8 +42,8 @@ def write_state_dict(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     return path
 
 
-def write_idea(path: Path, tensors: Mapping[str, Tensor]) -> Path:
-    """IDEA-Research's container: the tensors under "model", each name with the "module." of data-parallel training."""
+def write_data_parallel(path: Path, tensors: Mapping[str, Tensor]) -> Path:
+    """IDEA-Research's and Microsoft's container: the tensors under "model", names with data-parallel's "module."."""
     torch.save({"model": {f"module.{name}": value for name, value in tensors.items()}}, path)
     return path
 

@@ -25,6 +25,9 @@ CLIP_LOGITS, CLIP = (5e-4, 0.0), (0.0, 2e-4)
 PROPOSAL_SCORES, GROUNDING_DINO = (5e-4, 0.0), (0.0, 5e-4)
 # Decoder outputs are compared query by query where both rank the same proposal there: near ties may swap two.
 QUERY_LOGIT, QUERY_BOX, QUERY_SHARE = 1e-2, 3e-4, 0.97
+# GLIP's deformable sampling amplifies noise at single positions, so a share of the elements is held to these.
+GLIP, GLIP_TOWER, GLIP_HEAD = (0.0, 5e-4), (0.0, 1e-2), (5e-3, 1e-3)
+GLIP_SHARE = 0.999
 
 
 def _recipe() -> ModuleType:
@@ -53,8 +56,9 @@ class Golden:
 
     @property
     def kind(self) -> str:
-        """The container its weights are published in: "openai", "idea" or "hf"."""
-        return "hf" if self.name.startswith("hf_") else "openai" if self.family == "clip" else "idea"
+        """The container its weights are published in: "openai", "idea", "microsoft" or "hf"."""
+        published = {"clip": "openai", "grounding_dino": "idea", "glip": "microsoft"}
+        return "hf" if self.name.startswith("hf_") else published.get(self.family, "unknown")
 
     @property
     def inventory(self) -> str:
@@ -65,7 +69,7 @@ class Golden:
     @property
     def variant(self) -> str:
         """What the inventory's name says after the family, such as "SwinT_OGC"."""
-        return self.inventory.split("clip_")[-1].split("groundingdino_")[-1]
+        return self.inventory.split("clip_")[-1].split("groundingdino_")[-1].split("glip_")[-1]
 
     @cached_property
     def data(self) -> dict[str, Array]:
@@ -73,21 +77,21 @@ class Golden:
         with np.load(FOLDER / "golden" / f"{self.name}.npz") as file:
             return {key: file[key] for key in file.files}
 
-    def images(self, mean: tuple[float, ...], std: tuple[float, ...]) -> list[Tensor]:
-        """The normalised input images, each [3, H, W] float32."""
+    def images(self, mean: tuple[float, ...], std: tuple[float, ...], **changes: object) -> list[Tensor]:
+        """The normalised input images, each [3, H, W] float32; `changes` go to the recipe (scale, bgr)."""
         images = []
         for line in self.data["image_recipe"]:
             name, height, width, cells = str(line).split(",")
             image = recipe.smooth_image(name, int(height), int(width), int(cells))
-            images.append(torch.from_numpy(recipe.chw_normalised(image, mean, std)))
+            images.append(torch.from_numpy(recipe.chw_normalised(image, mean, std, **changes)))
         return images
 
     def holds(self, key: str) -> bool:
         """Whether the file has this result, whole or as a sample."""
         return key in self.data or f"{key}__sample" in self.data
 
-    def difference(self, key: str, value: Tensor, tolerance: tuple[float, float]) -> str:
-        """What is wrong with `value`, in words; empty where it is within `tolerance`."""
+    def difference(self, key: str, value: Tensor, tolerance: tuple[float, float], *, share: float = 1.0) -> str:
+        """What is wrong with `value`, in words; empty where a `share` of its elements is within `tolerance`."""
         mine = value.detach().cpu().numpy()
         shape = tuple(self.data[f"{key}__shape"]) if f"{key}__shape" in self.data else self.data[key].shape
         if mine.shape != shape:
@@ -101,8 +105,10 @@ class Golden:
             return f"{key}: infinities differ"
         theirs, mine = theirs[finite].astype(np.float64), mine[finite].astype(np.float64)
         allowed = tolerance[0] + tolerance[1] * theirs.std()
-        worst = np.abs(theirs - mine).max(initial=0.0)
-        return "" if worst <= allowed else f"{key}: differs by {worst:.2e}, allowed are {allowed:.2e}"
+        errors = np.abs(theirs - mine)
+        if not errors.size or (errors <= allowed).mean() >= share:
+            return ""
+        return f"{key}: differs by {errors.max():.2e}, allowed are {allowed:.2e} for {share:.1%}"
 
     def __str__(self) -> str:
         return self.name

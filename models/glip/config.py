@@ -1,0 +1,61 @@
+"""Sizes of GLIP: a dataclass and the published variants."""
+
+from dataclasses import dataclass, field, replace
+
+from models.layers.bert import BertConfig
+from models.layers.resnet import ResNetConfig
+from models.layers.swin import SwinConfig
+
+
+@dataclass(frozen=True)
+class GlipConfig:
+    """Sizes of a GLIP; the defaults are the published GLIP-T (GLIP configs/pretrain/glip_Swin_T_O365_GoldG.yaml).
+
+    stages: the backbone stages that are used (0 is stride 4); `extra_levels` are made from the last. anchor_sizes: the
+    side of the one anchor of each level, in pixels. `fused` False leaves the image-text fusion out, as GLIP-T (A) does.
+    A position is a candidate for a label that scores above `candidate_score` there; at most `candidates_per_level`
+    pairs of position and label of each level are kept.
+    """
+
+    backbone: SwinConfig | ResNetConfig = field(default_factory=SwinConfig)
+    text: BertConfig = field(default_factory=BertConfig)
+    stages: tuple[int, ...] = (1, 2, 3)
+    channels: int = 256
+    extra_levels: int = 2
+    anchor_sizes: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    fused: bool = True
+    tower_layers: int = 6
+    fusion_heads: int = 8
+    fusion_hidden: int = 2048
+    norm_groups: int = 16
+    prior: float = 0.01
+    candidate_score: float = 0.05
+    candidates_per_level: int = 1000
+
+    def __post_init__(self) -> None:
+        if len(self.anchor_sizes) != len(self.strides):
+            raise ValueError(f"{len(self.anchor_sizes)} anchor_sizes for {len(self.strides)} levels")
+        if not 0 <= self.extra_levels <= 2:
+            raise ValueError(f"extra_levels must be 0 to 2, got {self.extra_levels}")
+        for name, width, parts in (
+            ("norm_groups", self.channels, self.norm_groups),
+            ("fusion_heads", self.fusion_hidden, self.fusion_heads),
+        ):
+            if width % parts:
+                raise ValueError(f"{name} {parts} does not divide {width}")
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels per cell of each level."""
+        first = tuple(4 << stage for stage in self.stages)
+        return (*first, *(first[-1] << level + 1 for level in range(self.extra_levels)))
+
+
+GLIP_T = GlipConfig()
+GLIP_T_A = replace(GLIP_T, fused=False)
+GLIP_L = replace(
+    GLIP_T, backbone=SwinConfig(embed_dim=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48), window=12), tower_layers=8
+)
+
+# B, C and the released GLIP-T differ from each other in training data alone.
+GLIP_CONFIGS = {"glip_t": GLIP_T, "glip_t_a": GLIP_T_A, "glip_l": GLIP_L}

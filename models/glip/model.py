@@ -1,0 +1,79 @@
+"""GLIP (arXiv 2112.03857), in the order of the paper's figure 2.
+
+Every size comes from the tensors: the model can be traced for any batch, image and prompt. There is no image mask:
+padding takes part in attention, norms and pooling, as in the published code, so an image is padded to a size that
+follows from its own alone.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.glip.anchors import cell_anchors, decode, grid_anchors
+from models.glip.config import GlipConfig
+from models.glip.fpn import FeaturePyramid
+from models.glip.heads import BoxHead, TokenAlignment
+from models.glip.tower import TowerLayer, flattened
+from models.layers.backbone import build_backbone
+from models.layers.bert import Bert
+
+
+class GlipOutput(NamedTuple):
+    """The answer at each of the S positions of all levels.
+
+    token_logits [B, S, T] (before the sigmoid, -inf on padded tokens); boxes_xyxy [B, S, 4] and anchors_xyxy [S, 4] in
+    pixels of the padded image, last pixel included; centerness [B, S] logits; level_sizes: positions of each level.
+    """
+
+    token_logits: Tensor
+    boxes_xyxy: Tensor
+    centerness: Tensor
+    anchors_xyxy: Tensor
+    level_sizes: list[int]
+
+
+class Glip(nn.Module):
+    """Detects what a text names.
+
+    The text before fusion depends on the prompt alone, so `encode_text` is apart: encode once, use for many images.
+    """
+
+    cell_anchors: Tensor
+
+    def __init__(self, config: GlipConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text_backbone = Bert(config.text)
+        self.backbone = build_backbone(config.backbone, config.stages)
+        self.pyramid = FeaturePyramid(config)
+        self.tower = nn.ModuleList(TowerLayer(config) for _ in range(config.tower_layers))
+        self.box_head = BoxHead(config)
+        self.token_alignment = TokenAlignment(config)
+        self.register_buffer("cell_anchors", cell_anchors(config.anchor_sizes, config.strides))
+
+    def encode_text(self, input_ids: Tensor, position_ids: Tensor, self_attention_mask: Tensor) -> Tensor:
+        """input_ids, position_ids [B, T] int64, self_attention_mask [B, T, T] bool -> text_features [B, T, W]."""
+        return self.text_backbone(input_ids, position_ids, self_attention_mask)
+
+    def forward(self, pixel_values: Tensor, text_features: Tensor, text_mask: Tensor) -> GlipOutput:
+        """pixel_values [B, 3, H, W], BGR, normalised, zeros on padding, H and W multiples of the largest stride of the
+        backbone; text_features [B, T, W] of `encode_text`; text_mask [B, T] bool, True = token.
+        """
+        levels, text = self.pyramid(self.backbone(pixel_values)), text_features
+        for layer in self.tower:
+            levels, text = layer(levels, text, text_mask)
+        deltas, centerness = self.box_head(levels)
+        anchors = torch.cat(
+            [
+                grid_anchors(self.cell_anchors[number], x.shape[2], x.shape[3], stride)
+                for number, (x, stride) in enumerate(zip(levels, self.config.strides, strict=True))
+            ]
+        )
+        return GlipOutput(
+            token_logits=self.token_alignment(flattened(levels), text, text_mask),
+            boxes_xyxy=decode(flattened(deltas), anchors),
+            centerness=flattened(centerness)[:, :, 0],
+            anchors_xyxy=anchors,
+            level_sizes=[x.shape[2] * x.shape[3] for x in levels],
+        )
