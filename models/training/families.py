@@ -12,21 +12,28 @@ from models.clip.config import ClipConfig
 from models.clip.image_tower import ResNetTower
 from models.clip.model import Clip
 from models.configuration import from_json
-from models.grounding_dino.backbone import ResNetStages
+from models.glip.config import GlipConfig
+from models.glip.model import Glip
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
+from models.layers.backbone import ResNetStages
+from models.losses.alignment import AlignmentLossConfig
 from models.losses.detector import DetectorLossConfig
 from models.registry import LoadedCheckpoint, load
+from models.tokenizers import text_rules
 from models.training.detection import DetectionConfig, DetectionTask
+from models.training.detectors import Detector, GlipDetector, GroundingDinoDetector
 from models.training.image_text import ImageTextConfig, ImageTextTask
 from models.training.loop import LoopConfig, Task
 from models.training.phrases import vocabulary_texts
 from models.training.recipe import Recipe, curriculum, filled
 from models.training.sprites import NamedObject, SpritePack
 from models.training.vocabulary import vocabulary_size, write_vocabulary
-from server.contract.manifest import Buckets, DetectionRules, Preprocessing
+from server.contract.manifest import Buckets, DetectionRules, Preprocessing, TextRules
+from server.contract.text import PromptTokenizer
 
 TOKENIZER = "tokenizer.json"
+MAX_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,7 @@ def prepare_clip(
     if start is not None:
         raise ValueError(f"--start {start}: a CLIP is trained from scratch")
     tokenizer = _vocabulary(objects, folder)
-    table = {**recipe.model, "text": {**recipe.model["text"], "vocab_size": vocabulary_size(tokenizer)}}
-    config = from_json(ClipConfig, table)
+    config = from_json(ClipConfig, _model(recipe, tokenizer))
     model = Clip(config)
     _channels_last(model)
     data = filled(ImageTextConfig, _data(recipe))
@@ -63,25 +69,54 @@ def prepare_grounding_dino(
     recipe: Recipe, pack: SpritePack, objects: tuple[NamedObject, ...], *, folder: Path, start: Path | None
 ) -> Prepared:
     """A Grounding DINO; from `start`, a CLIP checkpoint, come its backbone, vocabulary and word embeddings."""
-    clip = None if start is None else _start(start)
+    clip = _start(start, "clip")
     tokenizer = _vocabulary(objects, folder) if clip is None else _copied(clip.tokenizer_file, folder)
-    table = {**recipe.model, "text": {**recipe.model["text"], "vocab_size": vocabulary_size(tokenizer)}}
-    config = from_json(GroundingDinoConfig, table)
+    config = from_json(GroundingDinoConfig, _model(recipe, tokenizer))
     model = GroundingDino(config)
     if clip is not None:
         assert isinstance(clip.model, Clip)
-        take_over(model, clip.model)
+        take_over_tower(model, clip.model)
+    detector = GroundingDinoDetector(filled(DetectorLossConfig, recipe.loss))
+    rules = text_rules(tokenizer, "phrases", max_tokens=MAX_TOKENS)
+    return _detection(recipe, pack, objects, model, detector, tokenizer, rules)
+
+
+def prepare_glip(
+    recipe: Recipe, pack: SpritePack, objects: tuple[NamedObject, ...], *, folder: Path, start: Path | None
+) -> Prepared:
+    """A GLIP; from `start`, a Grounding DINO checkpoint, come its backbone, vocabulary and text backbone."""
+    dino = _start(start, "grounding_dino")
+    tokenizer = _vocabulary(objects, folder) if dino is None else _copied(dino.tokenizer_file, folder)
+    config = from_json(GlipConfig, _model(recipe, tokenizer))
+    model = Glip(config)
+    if dino is not None:
+        assert isinstance(dino.model, GroundingDino)
+        take_over_backbones(model, dino.model)
+    detector = GlipDetector(filled(AlignmentLossConfig, recipe.loss))
+    rules = text_rules(tokenizer, "phrases", max_tokens=config.text.max_positions, attention="prompt")
+    return _detection(recipe, pack, objects, model, detector, tokenizer, rules)
+
+
+def _detection(
+    recipe: Recipe,
+    pack: SpritePack,
+    objects: tuple[NamedObject, ...],
+    model: GroundingDino | Glip,
+    detector: Detector,
+    tokenizer: Path,
+    rules: TextRules,
+) -> Prepared:
     table = _data(recipe)
     table["buckets"] = Buckets.model_validate(table["buckets"])
     table["rules"] = DetectionRules.model_validate(table["rules"])
-    table["loss"] = filled(DetectorLossConfig, table.get("loss", {}))
     table["frozen"] = tuple(table.get("frozen", ()))
     _channels_last(model)
-    task = DetectionTask(model, pack, objects, tokenizer, filled(DetectionConfig, table), seed=recipe.seed)
-    return Prepared(task, config, tokenizer, recipe)
+    prompts = PromptTokenizer(tokenizer, rules)
+    task = DetectionTask(model, detector, pack, objects, prompts, filled(DetectionConfig, table), seed=recipe.seed)
+    return Prepared(task, model.config, tokenizer, recipe)
 
 
-def take_over(detector: GroundingDino, clip: Clip) -> None:
+def take_over_tower(detector: GroundingDino, clip: Clip) -> None:
     """Copy a CLIP's residual tower into the detector's backbone, and its word embeddings where they are as wide."""
     if not isinstance(clip.image_tower, ResNetTower) or not isinstance(detector.backbone, ResNetStages):
         raise ValueError(
@@ -94,11 +129,28 @@ def take_over(detector: GroundingDino, clip: Clip) -> None:
             ours.copy_(theirs)
 
 
-def _start(path: Path) -> LoadedCheckpoint:
+def take_over_backbones(glip: Glip, dino: GroundingDino) -> None:
+    """Copy a Grounding DINO's backbone and text backbone; positions stay fresh, since here they do not restart."""
+    positions = glip.text_backbone.embeddings.positions.weight.detach().clone()
+    text = {**dino.text_backbone.state_dict(), "embeddings.positions.weight": positions}
+    try:
+        glip.backbone.load_state_dict(dino.backbone.state_dict())
+        glip.text_backbone.load_state_dict(text)
+    except RuntimeError as error:
+        raise ValueError(f"the backbones of the start are of another size than the recipe's: {error}") from error
+
+
+def _start(path: Path | None, family: str) -> LoadedCheckpoint | None:
+    if path is None:
+        return None
     loaded = load(path)
-    if loaded.family != "clip":
-        raise ValueError(f"--start {path} is a {loaded.family}; a trained clip is expected")
+    if loaded.family != family:
+        raise ValueError(f"--start {path} is a {loaded.family}; a trained {family} is expected")
     return loaded
+
+
+def _model(recipe: Recipe, tokenizer: Path) -> dict[str, Any]:
+    return {**recipe.model, "text": {**recipe.model["text"], "vocab_size": vocabulary_size(tokenizer)}}
 
 
 def _copied(tokenizer: Path, folder: Path) -> Path:
@@ -134,4 +186,8 @@ class Prepare(Protocol):
     ) -> Prepared: ...
 
 
-FAMILIES: dict[str, Prepare] = {"clip": prepare_clip, "grounding_dino": prepare_grounding_dino}
+FAMILIES: dict[str, Prepare] = {
+    "clip": prepare_clip,
+    "grounding_dino": prepare_grounding_dino,
+    "glip": prepare_glip,
+}

@@ -1,7 +1,7 @@
 """A training recipe: the TOML file that says what is trained, on what, and for how long."""
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """`model` and `data` are what the family makes of them; `start` names a checkpoint to take the backbone from."""
+    """`model`, `data` and `loss` (its weights) are what the family makes of them."""
 
     family: str
     name: str
@@ -27,6 +27,7 @@ class Recipe:
     loop: LoopConfig
     data: dict[str, Any]
     model: dict[str, Any]
+    loss: dict[str, Any] = field(default_factory=dict)
 
 
 def read_recipe(path: str | Path) -> Recipe:

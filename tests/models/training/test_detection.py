@@ -8,7 +8,7 @@ import torch
 
 from models.tokenizers import text_rules
 from models.training.curriculum import Curriculum
-from models.training.detection import Asker, DetectionConfig, targets_of
+from models.training.detection import Asker, DetectionConfig, named_objects
 from models.training.phrases import vocabulary_texts
 from models.training.scenes import SceneConfig
 from models.training.sprites import read_names
@@ -74,24 +74,24 @@ def test_prompts_use_other_words_than_labels_too(prompts: PromptTokenizer):
     assert {"dog", "puppy", "a dog"} <= texts
 
 
-def test_targets_are_the_tokens_of_the_objects_own_label(prompts: PromptTokenizer):
+def test_named_objects_come_with_the_tokens_of_their_own_label(prompts: PromptTokenizer):
     ask = asker(prompts)
     question = ask.ask([1, 2])
-    boxes = torch.tensor([[0.1, 0.1, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]])
-    target = targets_of(question, torch.tensor([1, 2]), boxes, len(question.prompt) + 3)
-    assert torch.equal(target.boxes, boxes)
+    rows, positive = named_objects(question, torch.tensor([1, 2]), len(question.prompt) + 3)
+    assert rows.tolist() == [0, 1]
     for row, index in enumerate((1, 2)):
-        owners = question.prompt.token_label[target.positive[row, : len(question.prompt)].numpy()]
+        owners = question.prompt.token_label[positive[row, : len(question.prompt)].numpy()]
         assert set(owners.tolist()) == {question.named.index(index)}
-    assert not target.positive[:, -3:].any()
+    assert not positive[:, -3:].any()
 
 
-def test_objects_that_the_prompt_does_not_name_are_no_targets(prompts: PromptTokenizer):
+def test_objects_that_the_prompt_does_not_name_are_left_out(prompts: PromptTokenizer):
     question = asker(prompts).ask([1])
     absent = next(index for index in range(len(OBJECTS)) if index not in question.named)
-    target = targets_of(question, torch.tensor([absent]), torch.rand(1, 4), len(question.prompt))
-    assert target.boxes.shape == (0, 4)
-    assert target.positive.shape == (0, len(question.prompt))
+    rows, positive = named_objects(question, torch.tensor([absent, 1]), len(question.prompt))
+    assert rows.tolist() == [1]
+    assert positive.shape == (1, len(question.prompt))
+    assert named_objects(question, torch.tensor([absent]), len(question.prompt))[1].shape == (0, len(question.prompt))
 
 
 def test_trained_words_are_whole_and_others_are_spelt(tmp_path: Path, prompts: PromptTokenizer):
