@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from export import clip, grounding_dino
+from export import clip, glip, grounding_dino
 from export.cases import make_cases, pack_cases
 from export.parity import certificate, describe, measure, versions
 from export.parts import Part
@@ -23,7 +23,7 @@ from models.registry import LoadedCheckpoint
 from server.bundle import Bundle
 from server.contract.manifest import MANIFEST_FILE, Artefact, FileHash, Manifest, sha256_of, write_manifest
 
-FAMILIES: dict[str, ModuleType] = {"clip": clip, "grounding_dino": grounding_dino}
+FAMILIES: dict[str, ModuleType] = {"clip": clip, "grounding_dino": grounding_dino, "glip": glip}
 TOKENIZER_FILE, REFERENCE_FILE, CANARY_FILE = "tokenizer.json", "reference.npz", "canary.npz"
 QUIET = Progress(quiet=True)
 

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.parts import Part, mosaic
+from export import detector_parts as shared
+from export.parts import Part
 from export.rules import ServingRules
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino, GroundingDinoOutput
@@ -19,17 +20,6 @@ MAX_TOKENS = 256
 # Two proposals whose logits are nearer than this, in standard deviations of all, may come in either order: float32
 # noise is about 5e-6 of them at the published sizes. A query's content belongs to its rank, so a swap changes both.
 NEAR_TIE = 5e-5
-
-
-class TextEncoder(nn.Module):
-    """input_ids, position_ids [B, T] int64, self_attention_mask [B, T, T] bool -> text_features [B, T, C]."""
-
-    def __init__(self, model: GroundingDino) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor, position_ids: Tensor, self_attention_mask: Tensor) -> Tensor:
-        return self.model.encode_text(input_ids, position_ids, self_attention_mask)
 
 
 class Detector(nn.Module):
@@ -48,7 +38,16 @@ class Detector(nn.Module):
         position_ids: Tensor,
         self_attention_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        output = self.model(pixel_values, pixel_mask, text_features, text_mask, position_ids, self_attention_mask)
+        return self._answer(
+            self.model(pixel_values, pixel_mask, text_features, text_mask, position_ids, self_attention_mask)
+        )
+
+    def explained(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The answer to `forward`'s inputs, and whether each query's rank [B, N] was decided by more than noise."""
+        output = self.model(*inputs)
+        return *self._answer(output), rank_is_decided(output)
+
+    def _answer(self, output: GroundingDinoOutput) -> tuple[Tensor, Tensor]:
         return output.logits.sigmoid(), output.boxes_cxcywh
 
 
@@ -71,7 +70,8 @@ def parts(checkpoint: LoadedCheckpoint) -> tuple[Part, ...]:
     """The text encoder and the detector."""
     config: GroundingDinoConfig = checkpoint.config
     model: Any = checkpoint.model
-    return (_text_encoder(model, config), _detector(model, config))
+    traced, canary = (_prompt(config, batch=batch, length=length) for batch, length in ((2, 9), (1, 6)))
+    return (shared.text_encoder(model, traced, canary), _detector(model, config))
 
 
 def rules(checkpoint: LoadedCheckpoint) -> ServingRules:
@@ -93,71 +93,29 @@ def rules(checkpoint: LoadedCheckpoint) -> ServingRules:
     )
 
 
-def _text_encoder(model: GroundingDino, config: GroundingDinoConfig) -> Part:
-    names = ("input_ids", "position_ids", "self_attention_mask")
-    traced, canary = _prompt(config, batch=2, length=9), _prompt(config, batch=1, length=6)
-    tokens = {0: "batch", 1: "tokens"}
-    return Part(
-        name="text_encoder",
-        module=TextEncoder(model).eval(),
-        inputs={name: traced[name] for name in names},
-        canary={name: canary[name] for name in names},
-        axes={
-            "input_ids": tokens,
-            "position_ids": tokens,
-            "self_attention_mask": tokens | {2: "tokens"},
-            "text_features": tokens,
-        },
-    )
-
-
 def _detector(model: GroundingDino, config: GroundingDinoConfig) -> Part:
-    tokens = {0: "batch", 1: "tokens"}
     return Part(
         name="detector",
         module=Detector(model).eval(),
         # A size that no canvas of 32 px steps has, so that serving never runs at it.
-        inputs=_detector_inputs(config, batch=2, height=104, width=136, length=9),
-        canary=_detector_inputs(config, batch=1, height=64, width=80, length=6),
+        inputs=_inputs(config, batch=2, height=104, width=136, length=9),
+        canary=_inputs(config, batch=1, height=64, width=80, length=6),
         axes={
-            "pixel_values": {0: "batch", 2: "height", 3: "width"},
-            "pixel_mask": {0: "batch", 1: "height", 2: "width"},
-            "text_features": tokens,
-            "text_mask": tokens,
-            "position_ids": tokens,
-            "self_attention_mask": tokens | {2: "tokens"},
-            "token_scores": {0: "batch", 1: "queries", 2: "tokens"},
-            "boxes": {0: "batch", 1: "queries"},
+            **shared.PIXELS,
+            "text_features": shared.TOKENS,
+            "text_mask": shared.TOKENS,
+            "position_ids": shared.TOKENS,
+            "self_attention_mask": shared.PAIRS,
+            **shared.ANSWERS,
         },
     )
 
 
-def _detector_inputs(
-    config: GroundingDinoConfig, *, batch: int, height: int, width: int, length: int
-) -> dict[str, Tensor]:
-    """A batch whose images leave an eighth of the canvas empty, and whose last row has a token of padding."""
+def _inputs(config: GroundingDinoConfig, *, batch: int, height: int, width: int, length: int) -> dict[str, Tensor]:
     prompt = _prompt(config, batch=batch, length=length)
-    mask = torch.zeros(batch, height, width, dtype=torch.bool)
-    mask[:, : height - height // 8, : width - width // 8] = True
-    text_mask = torch.ones(batch, length, dtype=torch.bool)
-    text_mask[-1, -1] = False
-    generator = torch.Generator().manual_seed(2)
-    return {
-        "pixel_values": mosaic(batch, height, width) * mask[:, None],
-        "pixel_mask": mask,
-        "text_features": torch.randn(batch, length, config.d_model, generator=generator),
-        "text_mask": text_mask,
-        "position_ids": prompt["position_ids"],
-        "self_attention_mask": prompt["self_attention_mask"],
-    }
+    inputs = shared.detector_inputs(batch=batch, height=height, width=width, length=length, channels=config.d_model)
+    return {**inputs, **{name: prompt[name] for name in ("position_ids", "self_attention_mask")}}
 
 
 def _prompt(config: GroundingDinoConfig, *, batch: int, length: int) -> dict[str, Tensor]:
-    """Tokens in groups of three, whose positions restart and which see their own group only."""
-    order = torch.arange(length)
-    group = order // 3
-    return {
-        "input_ids": (torch.arange(batch * length).reshape(batch, length) * 7) % config.text.vocab_size,
-        "position_ids": (order % 3).expand(batch, length).clone(),
-        "self_attention_mask": (group[:, None] == group).expand(batch, length, length).clone(),
-    }
+    return shared.prompt(config.text, batch=batch, length=length, group=3)

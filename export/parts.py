@@ -26,6 +26,10 @@ class Part:
         """The names of what the module returns."""
         return tuple(name for name in self.axes if name not in self.inputs)
 
+    def arguments(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Those of `tensors` that the module takes, in its order."""
+        return tuple(tensors[name] for name in self.inputs)
+
 
 def mosaic(batch: int, height: int, width: int) -> Tensor:
     """pixel_values [B, 3, H, W] of coloured cells, -1.5 to 1.5: no two are alike, yet a file of them is small."""

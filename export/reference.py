@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from export.cases import Case
-from export.grounding_dino import rank_is_decided
 from export.parts import Part
 from server.bundle import Bundle
 from server.contract.image import Float32, pad_batch
@@ -25,16 +24,16 @@ Outputs = dict[str, npt.NDArray[Any]]
 
 def reference_outputs(bundle: Bundle, parts: Sequence[Part], cases: Sequence[Case]) -> Outputs:
     """The outputs of every case, by the names above; the bundle lends its preprocessing and its tokenizer."""
-    modules = {part.name: part.module for part in parts}
+    named = {part.name: part for part in parts}
     outputs: Outputs = {}
     with torch.inference_mode():
         for case in cases:
-            answer = _similarity(bundle, modules, case) if bundle.manifest.detection is None else {}
+            answer = _similarity(bundle, named, case) if bundle.manifest.detection is None else {}
             if bundle.manifest.detection is not None:
                 for index, (pixels, prompt) in enumerate(
                     zip(case.pixels(bundle.manifest), case.prompts(bundle), strict=True)
                 ):
-                    detection = _detection(bundle, modules, pixels, prompt)
+                    detection = _detection(bundle, named, pixels, prompt)
                     answer |= {f"{index}/{name}": value for name, value in detection.items()}
             outputs |= {f"{case.name}/{name}": value for name, value in answer.items()}
     return outputs
@@ -54,30 +53,25 @@ def canary_outputs(parts: Sequence[Part]) -> Outputs:
     return arrays
 
 
-def _similarity(bundle: Bundle, modules: Mapping[str, Any], case: Case) -> Outputs:
-    image, text = modules["image_encoder"], modules["text_encoder"]
+def _similarity(bundle: Bundle, parts: Mapping[str, Part], case: Case) -> Outputs:
+    image, text = parts["image_encoder"].module, parts["text_encoder"].module
     images = [image(torch.from_numpy(pixels[None])) for pixels in case.pixels(bundle.manifest)]
     texts = [text(torch.from_numpy(bundle.sentences.encode([str(text_)]))) for text_ in case.texts]
     return {"image_embeds": torch.cat(images).numpy(), "text_embeds": torch.cat(texts).numpy()}
 
 
-def _detection(bundle: Bundle, modules: Mapping[str, Any], pixels: Float32, prompt: Prompt) -> Outputs:
+def _detection(bundle: Bundle, parts: Mapping[str, Part], pixels: Float32, prompt: Prompt) -> Outputs:
     values, mask = pad_batch([pixels], bundle.canvas(pixels))
-    tokens = _tensors(pad_prompts([prompt], len(prompt)))
-    features = modules["text_encoder"](tokens["input_ids"], tokens["position_ids"], tokens["self_attention_mask"])
-    output = modules["detector"].model(
-        torch.from_numpy(values),
-        torch.from_numpy(mask),
-        features,
-        tokens["text_mask"],
-        tokens["position_ids"],
-        tokens["self_attention_mask"],
-    )
+    inputs = _tensors({"pixel_values": values, "pixel_mask": mask, **pad_prompts([prompt], len(prompt))})
+    encoder, detector = parts["text_encoder"], parts["detector"]
+    features = encoder.module(*encoder.arguments(inputs))
+    explained: Any = detector.module.explained
+    scores, boxes, decided = explained(*detector.arguments({**inputs, "text_features": features}))
     return {
         "text_features": features[0].numpy(),
-        "token_scores": output.logits[0].sigmoid().numpy(),
-        "boxes": output.boxes_cxcywh[0].numpy(),
-        "decided": rank_is_decided(output)[0].numpy(),
+        "token_scores": scores[0].numpy(),
+        "boxes": boxes[0].numpy(),
+        "decided": decided[0].numpy(),
     }
 
 

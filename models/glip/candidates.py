@@ -4,6 +4,8 @@ The official code keeps, of each level, the best pairs of position and label (GL
 `ATSSPostProcessor`). What is chosen here holds all of those pairs and nothing else scores above 0.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -22,41 +24,92 @@ def candidates(
     kept. Boxes are cx, cy, w, h in 0..1 of the unpadded image. N is the sum over levels of the lesser of
     `candidates_per_level` and the level's positions, best first in each.
     """
-    label_mean = _label_mean(token_label)  # [B, T, T]
+    same = _same_label(token_label)  # [B, T, T]
     first = _first_of_label(token_label)  # [B, T]
-    scores, boxes, start = [], [], 0
+    scores, boxes = [], []
+    for level in _levels(output):
+        kept, rows = _chosen(_rank_keys(level, same, config.candidate_score), first, config)
+        scores.append(kept.sqrt() @ same)  # from the first token to all of the label, to the last bit
+        boxes.append(level.boxes_xyxy.gather(1, rows[:, :, None].expand(-1, -1, 4)))
+    return torch.cat(scores, 1), to_unit(torch.cat(boxes, 1), pixel_mask)
+
+
+def rank_is_decided(output: GlipOutput, token_label: Tensor, config: GlipConfig, *, near: float) -> Tensor:
+    """[B, N] bool: whether each candidate stands where it does by more than noise.
+
+    `near`, in parts of a score: two positions nearer than that may swap, and a label that near to the candidate score,
+    or to the last pair that is kept, may be in or out.
+    """
+    same, first = _same_label(token_label), _first_of_label(token_label)
+    decided = []
+    for level in _levels(output):
+        keys = _rank_keys(level, same, config.candidate_score)
+        best, order = keys.amax(2).sort(1, descending=True)
+        count = min(config.candidates_per_level, best.shape[1])
+        rows = order[:, :count, None].expand(-1, -1, keys.shape[2])
+        gaps = (best[:, :-1] - best[:, 1:]) / _score_of(best[:, :-1])
+        edge = torch.full_like(best[:, :1], torch.inf)
+        apart = torch.minimum(torch.cat((edge, gaps), 1), torch.cat((gaps, edge), 1))[:, :count] > near
+        labels = _label_means(level, same).gather(1, rows)
+        at_floor = (labels / config.candidate_score - 1).abs() < near
+        chosen = keys.gather(1, rows)
+        at_last = (chosen / _last_kept(chosen, first, config)[:, :, None] - 1).abs() < near
+        # The last pair itself is near to itself; it matters where there are more pairs than are kept.
+        at_last = at_last & (chosen.flatten(1).shape[1] > config.candidates_per_level)
+        decided.append(apart & ~((at_floor | at_last) & (token_label != NO_LABEL)[:, None]).any(2))
+    return torch.cat(decided, 1)
+
+
+def _levels(output: GlipOutput) -> Iterator[GlipOutput]:
+    start = 0
     for size in output.level_sizes:
         end = start + size
-        kept, rows = _level(
-            output.token_logits[:, start:end], output.centerness[:, start:end], label_mean, first, config
+        yield GlipOutput(
+            output.token_logits[:, start:end],
+            output.boxes_xyxy[:, start:end],
+            output.centerness[:, start:end],
+            output.anchors_xyxy[start:end],
+            [size],
         )
-        scores.append(kept)
-        boxes.append(output.boxes_xyxy[:, start:end].gather(1, rows[:, :, None].expand(-1, -1, 4)))
         start = end
-    return torch.cat(scores, 1).sqrt(), to_unit(torch.cat(boxes, 1), pixel_mask)
 
 
-def rank_keys(token_logits: Tensor, centerness: Tensor, label_mean: Tensor, candidate_score: float) -> Tensor:
+def _rank_keys(level: GlipOutput, same: Tensor, candidate_score: float) -> Tensor:
     """[B, S, T]: score x centerness of each token's label, less 1 where the label is no candidate or there is none.
 
     So candidates come first, and the others have an order too.
     """
-    labels = token_logits.sigmoid() @ label_mean.transpose(1, 2)  # [B, S, T]
-    return labels * centerness.sigmoid()[:, :, None] - (labels <= candidate_score).to(labels.dtype)
+    labels = _label_means(level, same)
+    return labels * level.centerness.sigmoid()[:, :, None] - (labels <= candidate_score).to(labels.dtype)
 
 
-def _level(
-    token_logits: Tensor, centerness: Tensor, label_mean: Tensor, first: Tensor, config: GlipConfig
-) -> tuple[Tensor, Tensor]:
-    """Of one level: scores before the square root [B, K, T] and the positions [B, K] they belong to."""
-    keys = rank_keys(token_logits, centerness, label_mean, config.candidate_score)
+def _label_means(level: GlipOutput, same: Tensor) -> Tensor:
+    """[B, S, T]: the mean token score of each token's label."""
+    return level.token_logits.sigmoid() @ (same / same.sum(1, keepdim=True).clamp(min=1))
+
+
+def _score_of(keys: Tensor) -> Tensor:
+    """The product that a rank key was made of."""
+    return (keys + (keys < 0).to(keys.dtype)).clamp(min=torch.finfo(keys.dtype).tiny)
+
+
+def _chosen(keys: Tensor, first: Tensor, config: GlipConfig) -> tuple[Tensor, Tensor]:
+    """Of one level: scores before the square root [B, K, T], at a label's first token, and their positions [B, K].
+
+    A position that holds one of the best pairs is among as many best positions, so those are enough; of their pairs
+    some may still be too many.
+    """
     best = keys.amax(2)
     rows = best.topk(_at_most(config.candidates_per_level, best), dim=1).indices  # [B, K]
     chosen = keys.gather(1, rows[:, :, None].expand(-1, -1, keys.shape[2]))  # [B, K, T]
-    # A pair of one of these positions may still be too many: position for position they hold at most all best pairs.
+    last = _last_kept(chosen, first, config)[:, :, None]
+    return chosen.masked_fill((chosen < last) | ~first[:, None], 0.0).clamp(min=0), rows
+
+
+def _last_kept(chosen: Tensor, first: Tensor, config: GlipConfig) -> Tensor:
+    """[B, 1]: the rank key of the last pair that is kept. A label counts once, by its first token."""
     pairs = chosen.masked_fill(~first[:, None], -1.0).flatten(1)
-    last = pairs.topk(_at_most(config.candidates_per_level, pairs), dim=1).values[:, -1:]  # [B, 1]
-    return chosen.masked_fill(chosen < last[:, :, None], 0.0).clamp(min=0), rows
+    return pairs.topk(_at_most(config.candidates_per_level, pairs), dim=1).values[:, -1:]
 
 
 def _at_most(limit: int, values: Tensor) -> int:
@@ -64,10 +117,9 @@ def _at_most(limit: int, values: Tensor) -> int:
     return torch.arange(limit)[: values.shape[1]].shape[0]
 
 
-def _label_mean(token_label: Tensor) -> Tensor:
-    """[B, T, T]: the row of a token averages over the tokens of its label; zeros where it has none."""
-    same = (token_label[:, :, None] == token_label[:, None]) & (token_label[:, :, None] != NO_LABEL)
-    return same.float() / same.float().sum(2, keepdim=True).clamp(min=1)
+def _same_label(token_label: Tensor) -> Tensor:
+    """[B, T, T] float: 1 where two tokens belong to one label."""
+    return ((token_label[:, :, None] == token_label[:, None]) & (token_label[:, :, None] != NO_LABEL)).float()
 
 
 def _first_of_label(token_label: Tensor) -> Tensor:
@@ -78,9 +130,9 @@ def _first_of_label(token_label: Tensor) -> Tensor:
 
 
 def to_unit(boxes_xyxy: Tensor, pixel_mask: Tensor) -> Tensor:
-    """Boxes [B, N, 4] x0, y0, x1, y1 in pixels -> cx, cy, w, h in 0..1 of the unpadded image."""
+    """Boxes [B, N, 4] x0, y0, x1, y1 in pixels -> cx, cy, w, h in 0..1 of the unpadded image, clipped to it."""
     width = pixel_mask[:, 0, :].float().sum(1)
     height = pixel_mask[:, :, 0].float().sum(1)
-    boxes = boxes_xyxy / torch.stack((width, height, width, height), 1)[:, None]
+    boxes = (boxes_xyxy / torch.stack((width, height, width, height), 1)[:, None]).clamp(0, 1)
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat(((low + high) / 2, high - low), -1)

@@ -57,8 +57,8 @@ class Glip(nn.Module):
         return self.text_backbone(input_ids, position_ids, self_attention_mask)
 
     def forward(self, pixel_values: Tensor, text_features: Tensor, text_mask: Tensor) -> GlipOutput:
-        """pixel_values [B, 3, H, W], BGR, normalised, zeros on padding, H and W multiples of the largest stride of the
-        backbone; text_features [B, T, W] of `encode_text`; text_mask [B, T] bool, True = token.
+        """pixel_values [B, 3, H, W], normalised (the published weights read BGR), zeros on padding; text_features
+        [B, T, W] of `encode_text`; text_mask [B, T] bool, True = token.
         """
         levels, text = self.pyramid(self.backbone(pixel_values)), text_features
         for layer in self.tower:

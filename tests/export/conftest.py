@@ -12,6 +12,8 @@ from export.bundle import export_bundle
 from models import registry
 from models.clip.config import ClipConfig, ResNetTowerConfig, TextConfig, VisionTransformerConfig
 from models.clip.model import Clip
+from models.glip.config import GlipConfig
+from models.glip.model import Glip
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.config import ResNetConfig as BackboneConfig
 from models.grounding_dino.model import GroundingDino
@@ -36,7 +38,7 @@ def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def save_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A function that makes a checkpoint folder "clip", "clip-average", "detector" or "detector-swin"."""
+    """A function that makes a checkpoint folder: "clip", "clip-average", "detector", "detector-swin", "glip", ..."""
     folder = tmp_path_factory.mktemp("checkpoints")
     tokenizer = small_wordpiece(WORDS)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -45,7 +47,7 @@ def save_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
     def save(name: str, **serving: object) -> Path:
         torch.manual_seed(0)
         model, config = _model(name, vocabulary)
-        rules = {**(SMALL_SERVING if name.startswith("detector") else {}), **serving}
+        rules = {**({} if name.startswith("clip") else SMALL_SERVING), **serving}
         target = Path(folder / f"{name}-{len(list(folder.iterdir()))}")
         file = folder / "tokenizer.json"
         return registry.save(target, model, config, tokenizer_file=file, name=name, serving=rules)
@@ -62,9 +64,23 @@ def _model(name: str, vocabulary: int) -> tuple[nn.Module, object]:
         clip = ClipConfig(24, image, text)
         return shaken(Clip(clip)), clip
     swin = SwinConfig(8, (1, 2, 2, 1), (1, 2, 2, 4), 3)
+    backbone = swin if name.endswith("-swin") else BackboneConfig(blocks=(1, 1, 1, 1), width=4)
+    bert = BertConfig(vocab_size=vocabulary, width=32, layers=1, heads=2, hidden=64, max_positions=48)
+    if name.startswith("glip"):
+        glip = GlipConfig(
+            backbone=backbone,
+            text=bert,
+            channels=32,
+            tower_layers=2,
+            fusion_heads=2,
+            fusion_hidden=64,
+            prior=0.4,
+            candidates_per_level=100,
+        )
+        return shaken(Glip(glip)), glip
     detector = GroundingDinoConfig(
-        backbone=swin if name == "detector-swin" else BackboneConfig(blocks=(1, 1, 1, 1), width=4),
-        text=BertConfig(vocab_size=vocabulary, width=32, layers=1, heads=2, hidden=64, max_positions=48),
+        backbone=backbone,
+        text=bert,
         d_model=64,
         heads=4,
         points=2,
@@ -90,6 +106,13 @@ def clip_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.T
 def detector_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundles") / "small-detector"
     export_bundle(save_checkpoint("detector"), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def glip_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "small-glip"
+    export_bundle(save_checkpoint("glip"), out)
     return out
 
 

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
         ("openai_clip_ViT-B-32", containers.write_openai_archive),
         ("openai_clip_RN50", containers.write_state_dict),
         ("groundingdino_SwinT_OGC", containers.write_data_parallel),
+        ("glip_T", containers.write_data_parallel),
     ],
 )
 def test_published_size_is_exported_certified_and_verified(inventory, write, tmp_path):

@@ -106,6 +106,6 @@ def test_rows_come_best_first_within_a_level() -> None:
 def test_boxes_are_parts_of_the_unpadded_image(height: int, width: int) -> None:
     mask = torch.zeros(1, 100, 200, dtype=torch.bool)
     mask[:, :height, :width] = True
-    box = torch.tensor([[[0.0, 0.0, width, height], [0.0, height / 2, width / 2, height]]])
+    box = torch.tensor([[[-5.0, 0.0, width, 3 * height], [0.0, height / 2, width / 2, height]]])
     expected = torch.tensor([[[0.5, 0.5, 1.0, 1.0], [0.25, 0.75, 0.5, 0.5]]])
     torch.testing.assert_close(to_unit(box, mask), expected)
