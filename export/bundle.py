@@ -18,6 +18,7 @@ from export.progress import Progress
 from export.reference import Outputs, canary_outputs, reference_outputs
 from export.rules import ServingRules, with_serving_section
 from export.to_onnx import DEFAULT_OPSET, ExportError, to_onnx
+from export.weight_storage import WeightStorage, round_to_half
 from models import registry
 from models.registry import LoadedCheckpoint
 from server.bundle import Bundle
@@ -35,6 +36,7 @@ def export_bundle(
     name: str | None = None,
     version: str = "1",
     opset: int = DEFAULT_OPSET,
+    weights: WeightStorage = "fp32",
     progress: Progress = QUIET,
 ) -> Manifest:
     """Write the bundle of a checkpoint to the folder `out`, and return its manifest.
@@ -51,7 +53,9 @@ def export_bundle(
     progress.say(f"{loaded.family} {loaded.variant} ({loaded.container})")
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        manifest = write_bundle(loaded, folder, name=name, version=version, opset=opset, progress=progress)
+        manifest = write_bundle(
+            loaded, folder, name=name, version=version, opset=opset, weights=weights, progress=progress
+        )
         folder.chmod(0o755)
         _put_in_place(folder, target)
     finally:
@@ -60,17 +64,26 @@ def export_bundle(
 
 
 def write_bundle(
-    loaded: LoadedCheckpoint, folder: Path, *, name: str, version: str, opset: int, progress: Progress
+    loaded: LoadedCheckpoint,
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    opset: int,
+    weights: WeightStorage,
+    progress: Progress,
 ) -> Manifest:
     """Fill an empty folder with the bundle of a model."""
     family = FAMILIES[loaded.family]
     parts: Sequence[Part] = family.parts(loaded)
     rules = with_serving_section(family.rules(loaded), loaded.serving)
+    if weights == "fp16":
+        round_to_half(parts)
     artefacts = []
     for part in parts:
         with progress.stage(f"trace {part.name}"):
-            to_onnx(part, folder / f"{part.name}.onnx", opset=opset)
-        artefacts.append(_artefact(folder, part.name, opset))
+            to_onnx(part, folder / f"{part.name}.onnx", opset=opset, weights=weights)
+        artefacts.append(_artefact(folder, part.name, opset, weights))
     shutil.copyfile(loaded.tokenizer_file, folder / TOKENIZER_FILE)
     canary = _store(folder, CANARY_FILE, canary_outputs(parts))
     nothing_yet = _store(folder, REFERENCE_FILE, {})
@@ -137,9 +150,11 @@ def _manifest(
     )
 
 
-def _artefact(folder: Path, part: str, opset: int) -> Artefact:
+def _artefact(folder: Path, part: str, opset: int, weights: WeightStorage) -> Artefact:
     file = f"{part}.onnx"
-    return Artefact.model_validate({"part": part, "opset": opset, "file": file, "sha256": sha256_of(folder / file)})
+    return Artefact.model_validate(
+        {"part": part, "opset": opset, "weights": weights, "file": file, "sha256": sha256_of(folder / file)}
+    )
 
 
 def _store(folder: Path, file: str, arrays: Outputs) -> FileHash:

@@ -17,6 +17,12 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--name", help="name that requests use (default: the folder's)")
         parser.add_argument("--bundle-version", default="1", help="version that answers tell (default: 1)")
         parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 16 to 18 (default: 17)")
+        parser.add_argument(
+            "--weights",
+            choices=("fp32", "fp16"),
+            default="fp32",
+            help="fp16: round the weights and store them in half the file; computing stays fp32 (default: fp32)",
+        )
         parser.set_defaults(func=run_export)
     else:
         parser.add_argument("bundle", type=Path, help="folder of the bundle")
@@ -31,7 +37,13 @@ def run_export(args: argparse.Namespace) -> int:
     progress = Progress(args.quiet)
     try:
         manifest = export_bundle(
-            args.checkpoint, args.out, name=args.name, version=args.bundle_version, opset=args.opset, progress=progress
+            args.checkpoint,
+            args.out,
+            name=args.name,
+            version=args.bundle_version,
+            opset=args.opset,
+            weights=args.weights,
+            progress=progress,
         )
     except (ValueError, OSError) as error:
         return _failed("export", error)

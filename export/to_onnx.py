@@ -12,6 +12,7 @@ import onnx
 import torch
 
 from export.parts import Part
+from export.weight_storage import WeightStorage, store_as_half
 
 # GridSample begins at 16, and that of opset 20 is wrong in TensorRT (NVIDIA/TensorRT issue 4646). At 17
 # LayerNormalization is an operator of its own, which runs faster than its pieces.
@@ -25,7 +26,7 @@ class ExportError(ValueError):
     """A model that cannot become a bundle; the message says why."""
 
 
-def to_onnx(part: Part, file: Path, *, opset: int = DEFAULT_OPSET) -> None:
+def to_onnx(part: Part, file: Path, *, opset: int = DEFAULT_OPSET, weights: WeightStorage = "fp32") -> None:
     """Write `part` to `file`, checked: a valid graph of this opset whose named axes are all open."""
     if opset not in OPSETS:
         raise ExportError(f"opset is {opset}; accepted are {OPSETS}")
@@ -35,6 +36,8 @@ def to_onnx(part: Part, file: Path, *, opset: int = DEFAULT_OPSET) -> None:
     _trace(part, file, opset)
     model = onnx.load(str(file))
     _forget_this_machine(model)
+    if weights == "fp16":
+        store_as_half(model)
     onnx.checker.check_model(model)
     _check_axes(model, part)
     onnx.save(model, str(file))

@@ -154,11 +154,12 @@ class Certificate(_Data):
 
 
 class Artefact(_Data):
-    """One compiled part of the model."""
+    """One compiled part of the model; `precision` is what it computes with, `weights` how they are stored."""
 
     part: Literal["image_encoder", "text_encoder", "detector"]
     runtime: Literal["onnxruntime"] = "onnxruntime"
     precision: Literal["fp32"] = "fp32"
+    weights: Literal["fp32", "fp16"] = "fp32"
     opset: int = Field(ge=16)
     file: FileName
     sha256: Sha256
