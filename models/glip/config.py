@@ -13,6 +13,7 @@ class GlipConfig:
 
     stages: the backbone stages that are used (0 is stride 4); `extra_levels` are made from the last. anchor_sizes: the
     side of the one anchor of each level, in pixels. `fused` False leaves the image-text fusion out, as GLIP-T (A) does.
+    Token logits are divided by exp(log_scale): from 0, as published, they take long to grow; a small model starts low.
     A position is a candidate for a label that scores above `candidate_score` there; at most `candidates_per_level`
     pairs of position and label of each level are kept.
     """
@@ -29,6 +30,7 @@ class GlipConfig:
     fusion_hidden: int = 2048
     norm_groups: int = 16
     prior: float = 0.01
+    log_scale_init: float = 0.0
     candidate_score: float = 0.05
     candidates_per_level: int = 1000
 

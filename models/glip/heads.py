@@ -20,7 +20,7 @@ class TokenAlignment(nn.Module):
     def __init__(self, config: GlipConfig) -> None:
         super().__init__()
         self.text_proj = nn.Linear(config.text.width, config.channels)
-        self.log_scale = nn.Parameter(torch.zeros(1))
+        self.log_scale = nn.Parameter(torch.full((1,), config.log_scale_init))
         self.bias_text = nn.Parameter(torch.zeros(config.text.width))
         self.bias = nn.Parameter(torch.full((1,), math.log(config.prior / (1 - config.prior))))
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from models.glip import weights
 from models.glip.config import GlipConfig
 from models.glip.model import Glip
 from models.layers.bert import BertConfig
@@ -64,3 +65,13 @@ def arguments(model: Glip, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, T
     """The arguments of `forward`, with the text encoded."""
     text = model.encode_text(inputs["input_ids"], inputs["position_ids"], inputs["self_attention_mask"])
     return inputs["pixel_values"], text, inputs["text_mask"]
+
+
+def microsoft_tensors(model: Glip) -> dict[str, Tensor]:
+    """The model's tensors as Microsoft names them."""
+    state = model.state_dict()
+    tensors: dict[str, Tensor] = {}
+    for key, source in weights.table(model.config).items():
+        pieces = state[key].split(1) if len(source.parts) > 1 else [state[key]]
+        tensors |= {part[0]: piece.clone() for part, piece in zip(source.parts, pieces, strict=True)}
+    return tensors

@@ -9,6 +9,8 @@ from models import registry, tokenizers
 from models.checkpoints import CheckpointError, UnknownCheckpoint, UnreadableCheckpoint, WeightsDoNotFit
 from models.clip import config as configs
 from models.clip.config import ClipConfig
+from models.glip.config import GLIP_CONFIGS
+from tests.models import small_glip
 from tests.models.small_clip import AVERAGED, RESNET, VIT, hf_config, hf_tensors, openai_tensors, random_model
 from tests.parity import containers
 
@@ -58,6 +60,22 @@ def test_config_of_another_family_is_refused(tmp_path: Path) -> None:
     config = hf_config(VIT) | {"model_type": "siglip"}
     with pytest.raises(UnknownCheckpoint, match="siglip"):
         registry.load(containers.write_huggingface(tmp_path, hf_tensors(random_model(VIT)), config))
+
+
+def test_glip_file_is_recognised_and_its_averaged_twin_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some published files carry "model_ema", an optimizer and an iteration beside "model"."""
+    monkeypatch.setitem(GLIP_CONFIGS, "small", small_glip.SWIN)
+    original = small_glip.random_model(small_glip.SWIN)
+    tensors = small_glip.microsoft_tensors(original)
+    averaged = {name: torch.zeros_like(value) for name, value in tensors.items()}
+    path = tmp_path / "glip.pth"
+    torch.save({"model": tensors, "model_ema": averaged, "iteration": 7, "optimizer": {"state": {}}}, path)
+    loaded = registry.load(path)
+    assert (loaded.family, loaded.variant, loaded.container, loaded.licence) == ("glip", "small", "microsoft", "MIT")
+    wanted = original.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in loaded.model.state_dict().items())
 
 
 def test_weights_of_no_known_family_are_refused_with_their_names(tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
 import pytest
 import torch
-from torch import Tensor
 
 from models.checkpoints import UnknownCheckpoint, WeightsDoNotFit
 from models.glip import config as configs
 from models.glip import weights
 from models.glip.config import GLIP_CONFIGS, GlipConfig
-from models.glip.model import Glip
-from tests.models.small_glip import SWIN, UNFUSED, random_model
+from tests.models.small_glip import SWIN, UNFUSED, microsoft_tensors, random_model
 
 SIZES = pytest.mark.parametrize("config", [SWIN, UNFUSED], ids=["fused", "unfused"])
 
@@ -18,20 +16,10 @@ def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(configs.GLIP_CONFIGS, "small_a", UNFUSED)
 
 
-def stored(model: Glip) -> dict[str, Tensor]:
-    """The model's tensors as Microsoft names them."""
-    state = model.state_dict()
-    tensors: dict[str, Tensor] = {}
-    for key, source in weights.table(model.config).items():
-        pieces = state[key].split(1) if len(source.parts) > 1 else [state[key]]
-        tensors |= {part[0]: piece for part, piece in zip(source.parts, pieces, strict=True)}
-    return tensors
-
-
 @SIZES
 def test_weights_arrive_unchanged(config: GlipConfig) -> None:
     original = random_model(config)
-    tensors = stored(original)
+    tensors = microsoft_tensors(original)
     assert weights.recognise(tensors) == "microsoft"
     model, found, variant = weights.load(tensors, "microsoft", None)
     assert (found, variant) == (config, "small" if config is SWIN else "small_a")
@@ -50,13 +38,13 @@ def test_modules_of_the_tower_are_numbered_in_threes_or_one_by_one() -> None:
 
 def test_surplus_of_the_published_files_is_tolerated_by_name() -> None:
     surplus = ("rpn.head.cls_logits.weight", "language_backbone.body.model.embeddings.position_ids")
-    weights.load(stored(random_model(SWIN)) | {name: torch.zeros(1) for name in surplus}, "microsoft", None)
+    weights.load(microsoft_tensors(random_model(SWIN)) | {name: torch.zeros(1) for name in surplus}, "microsoft", None)
 
 
 @pytest.mark.parametrize("name", ["rpn.head.cls_logits.extra", "rpn.head.dyhead_tower.9.offset.weight"])
 def test_unknown_surplus_is_named(name: str) -> None:
     with pytest.raises(WeightsDoNotFit, match=name) as caught:
-        weights.load(stored(random_model(SWIN)) | {name: torch.zeros(1)}, "microsoft", None)
+        weights.load(microsoft_tensors(random_model(SWIN)) | {name: torch.zeros(1)}, "microsoft", None)
     assert caught.value.left_over == (name,)
 
 
@@ -72,7 +60,7 @@ def test_unknown_surplus_is_named(name: str) -> None:
     ],
 )
 def test_any_missing_tensor_is_named(name: str) -> None:
-    tensors = stored(random_model(SWIN))
+    tensors = microsoft_tensors(random_model(SWIN))
     del tensors[name]
     assert weights.recognise(tensors) == "microsoft"
     with pytest.raises(WeightsDoNotFit) as caught:
@@ -82,7 +70,7 @@ def test_any_missing_tensor_is_named(name: str) -> None:
 
 def test_weights_that_end_alike_are_not_mistaken_for_each_other() -> None:
     """The official loader matches names by their endings, and skips what has another shape."""
-    tensors = stored(random_model(SWIN))
+    tensors = microsoft_tensors(random_model(SWIN))
     tensors["extra." + "rpn.head.log_scale"] = tensors.pop("rpn.head.log_scale")
     with pytest.raises(WeightsDoNotFit) as caught:
         weights.load(tensors, "microsoft", None)
@@ -91,7 +79,9 @@ def test_weights_that_end_alike_are_not_mistaken_for_each_other() -> None:
 
 
 def test_unknown_size_is_refused_with_its_shape() -> None:
-    tensors = stored(random_model(SWIN)) | {"backbone.body.patch_embed.proj.weight": torch.zeros(24, 3, 4, 4)}
+    tensors = microsoft_tensors(random_model(SWIN)) | {
+        "backbone.body.patch_embed.proj.weight": torch.zeros(24, 3, 4, 4)
+    }
     with pytest.raises(UnknownCheckpoint, match=r"24, 3, 4, 4.*with fusion.*glip_t"):
         weights.load(tensors, "microsoft", None)
 
