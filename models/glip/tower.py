@@ -33,6 +33,11 @@ class TowerLayer(nn.Module):
                 config.channels, config.text.width, config.fusion_hidden, config.fusion_heads, gamma
             )
             self.text_layer = BertLayer(config.text)
+            # It starts by letting each token pass: fresh attention makes all tokens alike, and nothing to tell labels
+            # apart by is left for the alignment to learn from.
+            for linear in (self.text_layer.attention.out_proj, self.text_layer.ffn.fc2):
+                nn.init.zeros_(linear.weight)
+                nn.init.zeros_(linear.bias)
         self.conv = DynamicConv(config)
 
     def forward(self, levels: list[Tensor], text: Tensor, text_mask: Tensor) -> Fused:
