@@ -186,26 +186,34 @@ class Batcher(Generic[Item, Result]):
         return [job for job in self._queue if job.bucket == bucket][: self._limits.max_batch]
 
     def _run(self, batch: Sequence[_Job[Item, Result]]) -> None:
+        """Run a batch, in parts where it must be; what ends the worker fails all of it that has no result yet."""
+        try:
+            self._try(batch)
+        except BaseException:
+            for job in batch:
+                if not job.future.done():
+                    job.future.set_exception(self._died())
+            raise
+
+    def _try(self, batch: Sequence[_Job[Item, Result]]) -> None:
         started = time.monotonic()
         try:
             results = self._execute([job.item for job in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"a run of {len(batch)} items gave {len(results)} results")
         except Exception as error:
-            if len(batch) > 1:
-                log.warning("a batch of %d on %s failed, trying each alone", len(batch), self._name)
-                for job in batch:
-                    self._run([job])
-                return
-            log.error("a run on %s failed", self._name, exc_info=error)
-            batch[0].future.set_exception(InferenceFailed(f"the run on {self._name} failed; the server's log has why"))
-            return
-        except BaseException:
+            self._run_one_by_one(batch, error)
+        else:
+            self._finish(batch, results, started)
+
+    def _run_one_by_one(self, batch: Sequence[_Job[Item, Result]], error: Exception) -> None:
+        if len(batch) > 1:
+            log.warning("a batch of %d on %s failed, trying each alone", len(batch), self._name)
             for job in batch:
-                if not job.future.done():
-                    job.future.set_exception(self._died())
-            raise
-        self._finish(batch, results, started)
+                self._run([job])
+            return
+        log.error("a run on %s failed", self._name, exc_info=error)
+        batch[0].future.set_exception(InferenceFailed(f"the run on {self._name} failed; the server's log has why"))
 
     def _finish(self, batch: Sequence[_Job[Item, Result]], results: Sequence[Result], started: float) -> None:
         infer_s = time.monotonic() - started

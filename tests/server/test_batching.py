@@ -185,6 +185,17 @@ def test_dead_worker_fails_all_that_waits_and_refuses_more(make):
         machine.submit(2)
 
 
+def test_worker_that_dies_on_a_part_of_a_batch_leaves_nobody_waiting(make):
+    machine = make()
+    machine.occupy()
+    futures = machine.submit(6, -4, 666, 16)  # the batch fails on -4, then is run one by one
+    machine.gate.set()
+    assert futures[0].result(SOON).value == 12
+    for future in futures[2:]:
+        with pytest.raises(WorkerStopped):
+            future.result(SOON)
+
+
 def test_closing_finishes_what_was_admitted(make):
     machine = make()
     machine.occupy()
