@@ -17,6 +17,8 @@ from server.runtimes.ort import OrtSession
 
 Float32 = npt.NDArray[np.float32]
 
+# Texts in one run of a sentence encoder: bounds its memory.
+TEXT_BATCH = 64
 # A canary is right when nearly all rows agree: two queries of near-equal score may swap places on another processor.
 CANARY_TOLERANCE, CANARY_SHARE = 1e-2, 0.95
 
@@ -24,7 +26,7 @@ CANARY_TOLERANCE, CANARY_SHARE = 1e-2, 0.95
 class Bundle:
     """A bundle ready to run; all methods are synchronous and may be called from several threads.
 
-    Batches are assembled in leases of `pool`, in whose place a server may put one that its bundles share; the
+    Batches are assembled in leases of `pool`, in whose place a server puts the pool that its bundles share; the
     bundle's own keeps nothing. PoolExhausted where a batch does not fit it.
     Raises BundleError where a file is missing or changed, or an artefact is not certified (unless `allow_uncertified`).
     """
@@ -53,6 +55,11 @@ class Bundle:
     @property
     def tasks(self) -> frozenset[Task]:
         return self.manifest.tasks
+
+    @property
+    def weights_bytes(self) -> int:
+        """The sizes of its artefacts' files."""
+        return weights_bytes(self.folder, self.manifest)
 
     def preprocess(self, image: Image.Image) -> Float32:
         """An upright image as model input, float32 [3, h, w]."""
@@ -144,6 +151,12 @@ def pad_features(text_features: Sequence[Float32], *, out: Float32) -> None:
     for row, features in zip(out, text_features, strict=True):
         row[: len(features)] = features
         row[len(features) :] = 0
+
+
+def weights_bytes(folder: Path, manifest: Manifest) -> int:
+    """The sizes of a bundle's artefacts' files; one that is missing is told when it is loaded."""
+    files = [folder / artefact.file for artefact in manifest.artefacts]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def check_file(folder: Path, entry: FileHash | Artefact) -> None:

@@ -51,6 +51,8 @@ def artefacts(*parts):
 class FakeBundle:
     """What both kinds share; `runs` records the size of each model run, `before_run` may block or fail it."""
 
+    weights_bytes = 1000
+
     def __init__(self, described: Manifest) -> None:
         self.manifest = described
         self.uncertified = {}
