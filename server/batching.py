@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from server.errors import InferenceFailed, NotReady, QueueFull, ServiceFault, WorkerStopped
+from server.errors import InferenceFailed, MemoryExhausted, NotReady, QueueFull, ServiceFault, WorkerStopped
+from server.memory import PoolExhausted
 from server.metrics import ModelMetrics
 
 log = logging.getLogger(__name__)
@@ -64,8 +65,8 @@ class Batcher(Generic[Item, Result]):
     """Runs items in batches of one bucket, oldest first, as soon as the worker is free.
 
     `run` takes a batch and returns a result per item, in order. A batch whose run fails is tried again item by item,
-    so that no item suffers for its neighbour. Whatever is not an Exception ends the worker: `alive` turns False and
-    everything waiting fails.
+    so that no item suffers for its neighbour; one that its buffers' pool has no room for is run in halves. Whatever is
+    not an Exception ends the worker: `alive` turns False and everything waiting fails.
     """
 
     def __init__(
@@ -187,21 +188,39 @@ class Batcher(Generic[Item, Result]):
         return [job for job in self._queue if job.bucket == bucket][: self._limits.max_batch]
 
     def _run(self, batch: Sequence[_Job[Item, Result]]) -> None:
+        """Run a batch, in parts where it must be."""
         started = time.monotonic()
         try:
             results = self._execute([job.item for job in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"a run of {len(batch)} items gave {len(results)} results")
+        except PoolExhausted as error:
+            self._run_in_halves(batch, error)
         except Exception as error:
-            if len(batch) > 1:
-                log.warning("a batch of %d on %s failed, trying each alone", len(batch), self._name)
-                for job in batch:
-                    self._run([job])
-                return
-            log.error("a run on %s failed", self._name, exc_info=error)
-            batch[0].future.set_exception(InferenceFailed(f"the run on {self._name} failed; the server's log has why"))
+            self._run_one_by_one(batch, error)
+        else:
+            self._finish(batch, results, started)
+
+    def _run_one_by_one(self, batch: Sequence[_Job[Item, Result]], error: Exception) -> None:
+        if len(batch) > 1:
+            log.warning("a batch of %d on %s failed, trying each alone", len(batch), self._name)
+            for job in batch:
+                self._run([job])
             return
-        self._finish(batch, results, started)
+        log.error("a run on %s failed", self._name, exc_info=error)
+        batch[0].future.set_exception(InferenceFailed(f"the run on {self._name} failed; the server's log has why"))
+
+    def _run_in_halves(self, batch: Sequence[_Job[Item, Result]], error: PoolExhausted) -> None:
+        log.warning("a batch of %d on %s has no room: %s", len(batch), self._name, error)
+        if len(batch) > 1:
+            half = len(batch) // 2
+            self._run(batch[:half])
+            self._run(batch[half:])
+            return
+        fault = MemoryExhausted(
+            f"memory for running an image on {self._name} is all in use", retry_after=self._retry_after()
+        )
+        batch[0].future.set_exception(fault)
 
     def _finish(self, batch: Sequence[_Job[Item, Result]], results: Sequence[Result], started: float) -> None:
         infer_s = time.monotonic() - started

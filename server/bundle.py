@@ -7,14 +7,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from server.allocators import HostAllocator
 from server.contract import image as images
 from server.contract.manifest import Artefact, BundleError, FileHash, Manifest, Task, read_manifest, sha256_of
 from server.contract.text import Prompt, PromptTokenizer, SentenceTokenizer, pad_prompts, token_bucket
-from server.runtimes.base import Session
+from server.memory import BufferPool
+from server.runtimes.base import Session, Tensors
 from server.runtimes.ort import OrtSession
 
 Float32 = npt.NDArray[np.float32]
 
+# Texts in one run of a sentence encoder: bounds its memory.
+TEXT_BATCH = 64
 # A canary is right when nearly all rows agree: two queries of near-equal score may swap places on another processor.
 CANARY_TOLERANCE, CANARY_SHARE = 1e-2, 0.95
 
@@ -22,6 +26,8 @@ CANARY_TOLERANCE, CANARY_SHARE = 1e-2, 0.95
 class Bundle:
     """A bundle ready to run; all methods are synchronous and may be called from several threads.
 
+    Batches are assembled in leases of `pool`, in whose place a server puts the pool that its bundles share; the
+    bundle's own keeps nothing. PoolExhausted where a batch does not fit it.
     Raises BundleError where a file is missing or changed, or an artefact is not certified (unless `allow_uncertified`).
     """
 
@@ -39,6 +45,7 @@ class Bundle:
         self._sessions: dict[str, Session] = {
             artefact.part: OrtSession(folder / artefact.file, threads=threads) for artefact in self.manifest.artefacts
         }
+        self.pool = BufferPool(HostAllocator(), soft_limit=0)
         tokenizer = folder / self.manifest.tokenizer.file
         if self.manifest.text.style == "phrases":
             self.prompts = PromptTokenizer(tokenizer, self.manifest.text)
@@ -48,6 +55,11 @@ class Bundle:
     @property
     def tasks(self) -> frozenset[Task]:
         return self.manifest.tasks
+
+    @property
+    def weights_bytes(self) -> int:
+        """The sizes of its artefacts' files."""
+        return weights_bytes(self.folder, self.manifest)
 
     def preprocess(self, image: Image.Image) -> Float32:
         """An upright image as model input, float32 [3, h, w]."""
@@ -60,7 +72,9 @@ class Bundle:
 
     def embed_images(self, pixels: Sequence[Float32]) -> Float32:
         """Unit-length embeddings [B, D] of inputs of one size."""
-        return self._sessions["image_encoder"].run({"pixel_values": np.stack(pixels)})["image_embeds"]
+        with self.pool.lease((len(pixels), *pixels[0].shape), np.float32, owner=self.manifest.name) as values:
+            np.stack(pixels, out=values)
+            return self._run("image_encoder", {"pixel_values": values}, leased=[values])["image_embeds"]
 
     def embed_texts(self, texts: Sequence[str]) -> Float32:
         """Unit-length embeddings [B, D]; PromptTooLong names a text that does not fit."""
@@ -83,15 +97,18 @@ class Bundle:
 
         The images must share a canvas; prompts may differ in text and length.
         """
-        canvas = self.canvas(pixels[0])
+        canvas, length, owner = self.canvas(pixels[0]), self.token_bucket(prompts), self.manifest.name
         assert all(self.canvas(image) == canvas for image in pixels), "a batch holds one canvas"
-        values, mask = images.pad_batch(pixels, canvas)
-        length = self.token_bucket(prompts)
-        features = np.zeros((len(prompts), length, text_features[0].shape[1]), np.float32)
-        for row, feature in zip(features, text_features, strict=True):
-            row[: len(feature)] = feature
-        tensors = pad_prompts(prompts, length) | {"pixel_values": values, "pixel_mask": mask, "text_features": features}
-        result = self._sessions["detector"].run(tensors)
+        batch, width = len(pixels), text_features[0].shape[1]
+        with (
+            self.pool.lease((batch, 3, *canvas), np.float32, owner=owner) as values,
+            self.pool.lease((batch, *canvas), np.bool_, owner=owner) as mask,
+            self.pool.lease((batch, length, width), np.float32, owner=owner) as features,
+        ):
+            images.pad_batch(pixels, canvas, out=(values, mask))
+            pad_features(text_features, out=features)
+            leased = {"pixel_values": values, "pixel_mask": mask, "text_features": features}
+            result = self._run("detector", pad_prompts(prompts, length) | leased, leased=list(leased.values()))
         return [
             (scores[:, : len(prompt)], boxes)
             for scores, boxes, prompt in zip(result["token_scores"], result["boxes"], prompts, strict=True)
@@ -113,12 +130,33 @@ class Bundle:
                             " artefact as it was certified; run `openset verify` on it"
                         )
 
+    def _run(self, part: str, tensors: Tensors, *, leased: Sequence[npt.NDArray[np.generic]]) -> dict[str, Float32]:
+        """The outputs of a part; where a runtime hands an input through, a copy of it, since the leases end here."""
+        outputs = self._sessions[part].run(tensors)
+        return {
+            name: output.copy() if any(np.may_share_memory(output, buffer) for buffer in leased) else output
+            for name, output in outputs.items()
+        }
+
     def _uncertified(self) -> dict[str, str]:
         return {
             artefact.part: fault
             for artefact in self.manifest.artefacts
             if (fault := certificate_fault(self.folder, artefact))
         }
+
+
+def pad_features(text_features: Sequence[Float32], *, out: Float32) -> None:
+    """Write the features [T, C] of each prompt to its row of `out` [B, T, C], with zeros behind."""
+    for row, features in zip(out, text_features, strict=True):
+        row[: len(features)] = features
+        row[len(features) :] = 0
+
+
+def weights_bytes(folder: Path, manifest: Manifest) -> int:
+    """The sizes of a bundle's artefacts' files; one that is missing is told when it is loaded."""
+    files = [folder / artefact.file for artefact in manifest.artefacts]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def check_file(folder: Path, entry: FileHash | Artefact) -> None:

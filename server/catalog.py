@@ -8,21 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from server.allocators import HostAllocator
 from server.batching import Batcher, BatchLimits
-from server.bundle import Bundle
-from server.contract.manifest import BundleError, Task
+from server.budget import Budget, Footprint, with_peaks
+from server.bundle import Bundle, weights_bytes
+from server.contract.manifest import BundleError, Task, read_manifest
 from server.contract.text import Prompt, shown
 from server.errors import InferenceFailed, NotReady, UnknownModel, UnsuitableModel
+from server.memory import BufferPool
 from server.metrics import Metrics, ModelMetrics
 from server.settings import Settings
+from server.warmup import warm_up
 
 log = logging.getLogger(__name__)
 
 Float32 = npt.NDArray[np.float32]
 BUNDLED = Path(__file__).parent / "bundles"
-_WARM_UP_PICTURE, _WARM_UP_TEXT = (640, 480), "a dog"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class Served:
     batcher: Batcher[ModelInput, ModelOutput]
     texts: ThreadPoolExecutor
     metrics: ModelMetrics
+    footprint: Footprint
 
     @property
     def name(self) -> str:
@@ -62,6 +65,8 @@ class Catalog:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._served: tuple[Served, ...] = ()
+        self.budget = Budget.of(settings)
+        self.pool: BufferPool | None = None  # the bundles', once they are known: its size follows from theirs
         self.ready = False
         self.failure: Exception | None = None
         metrics.ready.set(0)
@@ -75,9 +80,12 @@ class Catalog:
         try:
             checked = list(bundles)
             _refuse_twins([bundle.manifest.name for bundle in checked])
-            for bundle in checked:
-                self._check(bundle)
-            self._served = tuple(self._start(bundle) for bundle in checked)
+            planned = [self.budget.plan(bundle.manifest, bundle.weights_bytes) for bundle in checked]
+            self.budget.check(planned)
+            self.pool = self._shared_pool(checked, self.budget.pool_cap(planned))
+            footprints = [self._check(bundle, plan) for bundle, plan in zip(checked, planned, strict=True)]
+            self.budget.check(footprints)
+            self._served = tuple(map(self._start, checked, footprints))
         except Exception as error:
             self.failure = error
             raise
@@ -118,22 +126,33 @@ class Catalog:
         for entry in self._served:
             entry.batcher.close(self._settings.shutdown_timeout_s)
             entry.texts.shutdown(wait=False, cancel_futures=True)
+        if self.pool:
+            self.pool.trim()
 
-    def _check(self, bundle: Bundle) -> None:
+    def _shared_pool(self, bundles: Sequence[Bundle], cap: int) -> BufferPool | None:
+        if not bundles:
+            return None
+        pool = BufferPool(HostAllocator(), cap=cap, soft_limit=cap // 2)
+        self._metrics.watch(pool)
+        for bundle in bundles:
+            bundle.pool = pool
+        return pool
+
+    def _check(self, bundle: Bundle, planned: Footprint) -> Footprint:
+        """The bundle's footprint, measured if it is warmed."""
         manifest = bundle.manifest
         bundle.check_canary()
         for artefact in manifest.artefacts:
             valid = artefact.part not in bundle.uncertified
             self._metrics.certificate_valid.labels(manifest.name, artefact.part).set(valid)
-        if self._settings.warm_up:
-            _warm_up(bundle)
+        return with_peaks(planned, manifest, warm_up(bundle)) if self._settings.warm_up else planned
 
-    def _start(self, bundle: Bundle) -> Served:
+    def _start(self, bundle: Bundle, footprint: Footprint) -> Served:
         manifest = bundle.manifest
         run, bucket = _detector(bundle) if "detect" in bundle.tasks else _encoder(bundle)
         limits = BatchLimits(
             capacity=self._settings.max_queue,
-            max_batch=min(self._settings.max_batch, manifest.buckets.max_batch),
+            max_batch=footprint.batch,
             max_wait_s=self._settings.max_wait_ms / 1000,
         )
         metrics = self._metrics.of(manifest.name)
@@ -142,6 +161,7 @@ class Catalog:
             batcher=Batcher(manifest.name, run, bucket=bucket, limits=limits, metrics=metrics),
             texts=ThreadPoolExecutor(1, thread_name_prefix=f"texts-{manifest.name}"),
             metrics=metrics,
+            footprint=footprint,
         )
 
 
@@ -150,6 +170,7 @@ def open_bundles(settings: Settings, *, task: Task | None = None) -> list[Bundle
     folders: Sequence[Path] = settings.bundle or sorted(path.parent for path in BUNDLED.glob("*/manifest.json"))
     if not folders:
         raise BundleError(f"there is no bundle to serve: {BUNDLED} is empty and no --bundle was given")
+    _refuse_over_budget(folders, settings)
     opened = []
     for folder in folders:
         bundle = Bundle(folder, allow_uncertified=settings.allow_uncertified, threads=settings.run_threads)
@@ -166,14 +187,11 @@ def _refuse_twins(names: Sequence[str]) -> None:
         raise BundleError(f"several bundles are named {', '.join(twins)}: a request could not say which it means")
 
 
-def _warm_up(bundle: Bundle) -> None:
-    pixels = bundle.preprocess(Image.new("RGB", _WARM_UP_PICTURE))
-    if "detect" in bundle.tasks:
-        prompt = bundle.prompts.from_labels([_WARM_UP_TEXT])
-        bundle.run_detector([pixels], [prompt], bundle.encode_prompts([prompt]))
-    else:
-        bundle.embed_images([pixels])
-        bundle.embed_texts([_WARM_UP_TEXT])
+def _refuse_over_budget(folders: Sequence[Path], settings: Settings) -> None:
+    """OverBudget before anything is loaded, by what is known then."""
+    budget, manifests = Budget.of(settings), [read_manifest(folder) for folder in folders]
+    sizes = [weights_bytes(folder, manifest) for folder, manifest in zip(folders, manifests, strict=True)]
+    budget.check([budget.plan(manifest, size) for manifest, size in zip(manifests, sizes, strict=True)])
 
 
 Run = Callable[[Sequence[ModelInput]], list[ModelOutput]]

@@ -16,7 +16,8 @@
     │   └── ClientGone          499  nobody reads this answer; it is counted
     ├── Overload                try again after `retry_after` seconds
     │   ├── QueueFull           429
-    │   └── TooManyRequests     429
+    │   ├── TooManyRequests     429
+    │   └── MemoryExhausted     503  no room to run even one image
     └── ServiceFault
         ├── InferenceFailed     500
         ├── NotReady            503
@@ -124,6 +125,10 @@ class TooManyRequests(Overload):
     """Too many requests are in progress."""
 
 
+class MemoryExhausted(Overload):
+    """The buffers for running one image are all in use."""
+
+
 class ServiceFault(Fault):
     """The server's own fault."""
 
@@ -166,6 +171,7 @@ KINDS: dict[type[Exception], Kind] = {
     QueueFull: Kind(429, "queue-full", "The queue is full"),
     TooManyRequests: Kind(429, "too-many-requests", "Too many requests in progress"),
     ClientGone: Kind(499, "client-gone", "The client closed the connection"),
+    MemoryExhausted: Kind(503, "memory-exhausted", "Memory is short"),
     InferenceFailed: Kind(500, "inference-failed", "The model run failed"),
     NotReady: Kind(503, "not-ready", "The server is not ready"),
     WorkerStopped: Kind(503, "worker-stopped", "The model's worker has stopped"),

@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 
 from server.errors import Kind
+from server.memory import BufferPool
 
 # A time stamp beside every series would double the page and say what the start of the process says.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -63,6 +64,10 @@ class Metrics:
         self.certificate_valid = self._gauge(
             "certificate_valid", "1 where the artefact's certificate holds.", "model", "part"
         )
+        self._pool_reserved = self._gauge("pool_reserved_bytes", "Memory held by a buffer pool.", "pool")
+        self._pool_in_use = self._gauge("pool_in_use_bytes", "Of it, lent to model runs.", "pool")
+        self._pool_high_water = self._gauge("pool_high_water_bytes", "The most ever lent at once.", "pool")
+        self._pool_leaked = self._gauge("pool_leaked_blocks", "Blocks that were lost without a release.", "pool")
         self.ready = self._gauge("ready", "1 once every bundle is loaded, checked and warm.")
         self.build_info = self._gauge(
             "build_info", "Versions, as labels of a constant 1.", "version", "python", "runtime"
@@ -101,6 +106,13 @@ class Metrics:
             prompt_cache_misses=self._misses.labels(model),
             prompt_cache_evictions=self._evictions.labels(model),
         )
+
+    def watch(self, pool: BufferPool) -> None:
+        """Show what `pool` holds, read whenever the metrics are."""
+        self._pool_reserved.labels(pool.name).set_function(lambda: pool.stats().reserved)
+        self._pool_in_use.labels(pool.name).set_function(lambda: pool.stats().in_use)
+        self._pool_high_water.labels(pool.name).set_function(lambda: pool.stats().high_water)
+        self._pool_leaked.labels(pool.name).set_function(lambda: sum(pool.stats().leaked.values()))
 
     def reject(self, kind: Kind) -> None:
         """Count a refused request; failures of our own and clients that went away are no refusals."""

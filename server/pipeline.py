@@ -14,6 +14,7 @@ from PIL import Image
 
 from server import answers
 from server.batching import Places
+from server.bundle import TEXT_BATCH
 from server.catalog import Catalog, ModelInput, ModelOutput, Served
 from server.contract.manifest import ClassificationRules, DetectionRules
 from server.contract.postprocess import Detection, Thresholds, class_scores, detections
@@ -39,8 +40,6 @@ from server.settings import Settings
 Float32 = npt.NDArray[np.float32]
 P = ParamSpec("P")
 T = TypeVar("T")
-# Texts encoded in one run of the text tower: bounds its memory.
-TEXT_BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)

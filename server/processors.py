@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from server.cgroup import folders, text
+
 
 def available_processors(*, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """The smaller of the processors in this process's affinity and its cgroup quota, at least 1."""
@@ -19,25 +21,13 @@ def cgroup_quota(*, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgr
 
 
 def _quotas(proc: Path, cgroup: Path) -> Iterator[float]:
-    for line in _text(proc / "self" / "cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        parts = [part for part in path.split("/") if part not in ("", "..")]
-        for depth in range(len(parts) + 1):
-            below = Path(*parts[:depth])
-            if not controllers:  # version 2: "quota period" in microseconds, or "max period"
-                yield from _ratio(_text(cgroup / below / "cpu.max").split())
-            elif "cpu" in controllers.split(","):  # version 1: two files, a quota of -1 is none
-                folder = cgroup / controllers / below if (cgroup / controllers).is_dir() else cgroup / "cpu" / below
-                yield from _ratio([_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")])
+    for version, folder in folders("cpu", proc=proc, cgroup=cgroup):
+        if version == 2:  # "quota period" in microseconds, or "max period"
+            yield from _ratio(text(folder / "cpu.max").split())
+        else:  # two files; a quota of -1 is none
+            yield from _ratio([text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")])
 
 
 def _ratio(fields: list[str]) -> Iterator[float]:
     if len(fields) == 2 and all(field.isdigit() for field in fields) and int(fields[1]):
         yield int(fields[0]) / int(fields[1])
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""

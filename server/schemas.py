@@ -261,6 +261,29 @@ class ArtefactBody(BaseModel):
     certificate: Certificate | None
 
 
+class FootprintBody(BaseModel):
+    """The memory a model was given, in bytes."""
+
+    bucket: str = Field(description="The largest batch it may run.")
+    weights_bytes: int = Field(description="The sizes of its files.")
+    activations_bytes: int = Field(description="Of its largest batches, of images and of texts.")
+    measured: bool = Field(
+        description="Activations: measured on one image and one text at their largest, times the batch; or, if false,"
+        " estimated as the inputs alone."
+    )
+    buffers_bytes: int = Field(description="What assembling its largest batch takes of the pool.")
+
+
+class BudgetBody(BaseModel):
+    """The memory of all models together, in bytes."""
+
+    limit_bytes: int | None = Field(description="Above it the server would not have started; null without a limit.")
+    total_bytes: int = Field(description="The models' weights and activations, and what follows.")
+    process_bytes: int = Field(description="Held before models were loaded, measured; 0 where it cannot be.")
+    pool_bytes: int = Field(description="The most that buffers of batches may take.")
+    prompt_cache_bytes: int = Field(description="The most that features of recent texts may take.")
+
+
 class ModelBody(BaseModel):
     """A model being served."""
 
@@ -274,6 +297,7 @@ class ModelBody(BaseModel):
     weights_sha256: str
     defaults: dict[str, Any] = Field(description="What a request gets that does not say otherwise.")
     limits: dict[str, int]
+    memory: FootprintBody
     artefacts: list[ArtefactBody]
 
 
@@ -282,6 +306,7 @@ class ModelsAnswer(BaseModel):
 
     models: list[ModelBody]
     limits: dict[str, int | float] = Field(description="Bounds of a request.")
+    memory: BudgetBody
 
 
 class Health(BaseModel):

@@ -33,7 +33,11 @@ class Settings(BaseSettings):
     allow_uncertified: bool = Field(
         False, description="Serve artefacts without a valid certificate; only to try out an export."
     )
-    warm_up: bool = Field(True, description="Run each bundle once before ready; off to start sooner.")
+    warm_up: bool = Field(
+        True,
+        description="Run each bundle once at its largest before ready, which also measures its memory; off to start"
+        " sooner.",
+    )
     threads: int = Field(
         0, ge=0, le=1024, description="Threads of each model run; 0 takes what affinity and the cgroup quota allow."
     )
@@ -70,6 +74,18 @@ class Settings(BaseSettings):
     shutdown_timeout_s: int = Field(30, ge=0, description="Seconds for accepted requests to finish at shutdown.")
     prompt_cache_bytes: int = Field(
         64 * MEBIBYTE, ge=0, description="Memory for text features of recent prompts and labels; 0 keeps none."
+    )
+    pool_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory for assembling batches, shared by all bundles; 0 takes twice what the largest batch of"
+        " each needs. Lower where memory is short: batches are then run in parts.",
+    )
+    memory_limit_bytes: int = Field(
+        0,
+        ge=0,
+        description="Refuse to start where bundles would need more memory; 0 takes the cgroup's limit, or none."
+        " Activations are known only with `warm_up`.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line: debug, info, warning or error."

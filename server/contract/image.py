@@ -59,16 +59,24 @@ def canvas_size(height: int, width: int, buckets: Buckets) -> tuple[int, int]:
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
-def pad_batch(pixels: Sequence[Float32], canvas: tuple[int, int]) -> tuple[Float32, Bool]:
+def pad_batch(
+    pixels: Sequence[Float32], canvas: tuple[int, int], *, out: tuple[Float32, Bool] | None = None
+) -> tuple[Float32, Bool]:
     """Images of one canvas as a batch: `pixel_values` [B, 3, H, W], `pixel_mask` [B, H, W], True where valid.
 
-    Zeros fill the right and the bottom.
+    Zeros fill the right and the bottom. `out` are arrays of these shapes to write to, whatever they hold; without it
+    new ones are made.
     """
-    values = np.zeros((len(pixels), 3, *canvas), np.float32)
-    mask = np.zeros((len(pixels), *canvas), np.bool_)
+    if out is None:
+        out = np.empty((len(pixels), 3, *canvas), np.float32), np.empty((len(pixels), *canvas), np.bool_)
+    values, mask = out
+    assert (values.shape, mask.shape) == ((len(pixels), 3, *canvas), (len(pixels), *canvas)), "`out` has their shapes"
     for row, image in enumerate(pixels):
         _, height, width = image.shape
         values[row, :, :height, :width] = image
+        values[row, :, :height, width:] = 0
+        values[row, :, height:] = 0
+        mask[row] = False
         mask[row, :height, :width] = True
     return values, mask
 

@@ -5,10 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from server.catalog import Served
+from server.catalog import Catalog, Served
 from server.errors import NotReady, WorkerStopped
 from server.routes.body import pipeline_of
-from server.schemas import ArtefactBody, Health, ModelBody, ModelsAnswer, Problem
+from server.schemas import ArtefactBody, BudgetBody, FootprintBody, Health, ModelBody, ModelsAnswer, Problem
 
 router = APIRouter(tags=["system"])
 _UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
@@ -22,6 +22,7 @@ async def models(request: Request) -> ModelsAnswer:
     return ModelsAnswer(
         models=[_model(served) for served in pipeline.catalog.served],
         limits={name: getattr(pipeline.settings, name) for name in names},
+        memory=_budget(pipeline.catalog),
     )
 
 
@@ -51,6 +52,17 @@ async def metrics(request: Request) -> Response:
     return Response(pipeline_of(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
+def _budget(catalog: Catalog) -> BudgetBody:
+    budget, footprints = catalog.budget, [served.footprint for served in catalog.served]
+    return BudgetBody(
+        limit_bytes=budget.limit,
+        total_bytes=budget.total(footprints),
+        process_bytes=budget.process,
+        pool_bytes=budget.pool_cap(footprints),
+        prompt_cache_bytes=budget.prompt_cache,
+    )
+
+
 def _model(served: Served) -> ModelBody:
     manifest = served.bundle.manifest
     rules = manifest.detection or manifest.classification
@@ -67,6 +79,13 @@ def _model(served: Served) -> ModelBody:
         weights_sha256=manifest.weights_sha256,
         defaults=rules.model_dump(),
         limits={"max_tokens": manifest.text.max_tokens, "max_batch": manifest.buckets.max_batch},
+        memory=FootprintBody(
+            bucket=served.footprint.bucket,
+            weights_bytes=served.footprint.weights,
+            activations_bytes=served.footprint.activations,
+            measured=served.footprint.measured,
+            buffers_bytes=served.footprint.buffers,
+        ),
         artefacts=[
             ArtefactBody(
                 part=artefact.part,

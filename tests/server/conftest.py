@@ -1,9 +1,11 @@
-"""An app with one fake detector and one fake encoder, and a client of it."""
+"""An app with one fake detector and one fake encoder, a client of it, and the bundled models."""
 
 import pytest
 from fastapi.testclient import TestClient
 
 from server.app import create_app
+from server.bundle import Bundle
+from server.catalog import BUNDLED
 from server.settings import Settings
 
 from .fakes import FakeDetector, FakeEncoder
@@ -38,3 +40,47 @@ def start(detector, encoder):
 @pytest.fixture
 def client(start):
     return start()
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Writes files of a pretended /proc and /sys/fs/cgroup; returns their keyword arguments."""
+
+    def write(files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return {"proc": tmp_path / "proc", "cgroup": tmp_path / "cgroup"}
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def bundled_detector():
+    return Bundle(BUNDLED / "grounding-dino-mini", threads=1)
+
+
+@pytest.fixture(scope="session")
+def bundled_encoder():
+    return Bundle(BUNDLED / "clip-mini", threads=1)
+
+
+@pytest.fixture
+def fed(monkeypatch):
+    """Lists what a bundle's part is fed, each run a dictionary of copies."""
+
+    def record(bundle, part):
+        session, runs = bundle._sessions[part], []
+
+        class Recorder:
+            inputs = session.inputs
+
+            def run(self, tensors):
+                runs.append({name: tensors[name].copy() for name in session.inputs})
+                return session.run(tensors)
+
+        monkeypatch.setitem(bundle._sessions, part, Recorder())
+        return runs
+
+    return record

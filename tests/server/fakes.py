@@ -7,9 +7,11 @@ import numpy as np
 from PIL import Image
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
+from server.allocators import HostAllocator
 from server.contract import image as images
 from server.contract.manifest import Manifest
 from server.contract.text import PromptTokenizer, SentenceTokenizer, token_bucket
+from server.memory import BufferPool
 
 HASH = "0" * 64
 LETTERS = [chr(code) for code in range(33, 127)]
@@ -49,12 +51,15 @@ def artefacts(*parts):
 class FakeBundle:
     """What both kinds share; `runs` records the size of each model run, `before_run` may block or fail it."""
 
+    weights_bytes = 1000
+
     def __init__(self, described: Manifest) -> None:
         self.manifest = described
         self.uncertified = {}
         self.runs = []
         self.text_runs = []
         self.before_run = lambda: None
+        self.pool = BufferPool(HostAllocator(), soft_limit=0)
 
     @property
     def tasks(self):
@@ -103,8 +108,15 @@ class FakeDetector(FakeBundle):
         self.before_run()
         assert len({self.canvas(image) for image in pixels}) == 1, "a batch holds one canvas"
         assert all(len(p) == len(f) for p, f in zip(prompts, text_features, strict=True)), "each has its own features"
-        self.runs.append(len(pixels))
-        return [self._one(image, prompt) for image, prompt in zip(pixels, prompts, strict=True)]
+        canvas = self.canvas(pixels[0])
+        with (
+            self.pool.lease((len(pixels), 3, *canvas), np.float32, owner=self.manifest.name) as values,
+            self.pool.lease((len(pixels), *canvas), np.bool_, owner=self.manifest.name) as mask,
+        ):
+            images.pad_batch(pixels, canvas, out=(values, mask))
+            self.runs.append(len(pixels))
+            inside = [values[row][:, mask[row]] for row in range(len(pixels))]
+            return [self._one(image, prompt) for image, prompt in zip(inside, prompts, strict=True)]
 
     @staticmethod
     def _one(image, prompt):
@@ -137,8 +149,10 @@ class FakeEncoder(FakeBundle):
 
     def embed_images(self, pixels):
         self.before_run()
-        self.runs.append(len(pixels))
-        return _unit(np.stack(pixels).mean((2, 3)))
+        with self.pool.lease((len(pixels), *pixels[0].shape), np.float32, owner=self.manifest.name) as values:
+            np.stack(pixels, out=values)
+            self.runs.append(len(pixels))
+            return _unit(values.mean((2, 3)))
 
     def embed_texts(self, texts):
         self.sentences.encode(texts)

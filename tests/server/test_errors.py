@@ -29,6 +29,7 @@ TYPES = {
     errors.TooManyRequests: (429, "too-many-requests"),
     errors.ClientGone: (499, "client-gone"),
     errors.InferenceFailed: (500, "inference-failed"),
+    errors.MemoryExhausted: (503, "memory-exhausted"),
     errors.NotReady: (503, "not-ready"),
     errors.WorkerStopped: (503, "worker-stopped"),
 }

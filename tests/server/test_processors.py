@@ -2,23 +2,7 @@
 
 import os
 
-import pytest
-
 from server.processors import available_processors, cgroup_quota
-
-
-@pytest.fixture
-def machine(tmp_path):
-    """Writes files of a pretended /proc and /sys/fs/cgroup; returns their keyword arguments."""
-
-    def write(files):
-        for name, text in files.items():
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        return {"proc": tmp_path / "proc", "cgroup": tmp_path / "cgroup"}
-
-    return write
 
 
 def test_no_cgroup_is_no_quota(tmp_path):

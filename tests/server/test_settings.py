@@ -32,6 +32,8 @@ def test_bundles_in_the_environment_are_separated_like_path(monkeypatch):
         ("OPENSET_PORT", "http", "valid integer"),
         ("OPENSET_LOG_LEVEL", "loud", "'debug', 'info'"),
         ("OPENSET_MAX_WAIT_MS", "-1", "greater than or equal to 0"),
+        ("OPENSET_POOL_BYTES", "-1", "greater than or equal to 0"),
+        ("OPENSET_MEMORY_LIMIT_BYTES", "half", "valid integer"),
     ],
 )
 def test_wrong_value_is_named_with_what_is_accepted(monkeypatch, variable, value, accepted):

@@ -52,6 +52,16 @@ def test_padding_keeps_pixels_and_masks_the_rest(sizes):
         assert not values[row, :, ~mask[row]].any()
 
 
+def test_padding_writes_over_whatever_its_destination_holds():
+    pixels = [np.full((3, h, w), 7, np.float32) for h, w in ((64, 64), (64, 40), (30, 64), (1, 1))]
+    out = np.full((4, 3, 64, 64), np.nan, np.float32), np.ones((4, 64, 64), np.bool_)
+    values, mask = pad_batch(pixels, (64, 64), out=out)
+    assert values is out[0]
+    assert mask is out[1]
+    for ours, new in zip((values, mask), pad_batch(pixels, (64, 64)), strict=True):
+        np.testing.assert_array_equal(ours, new)
+
+
 @given(height=SIDE, width=SIDE, multiple=st.integers(1, 64))
 def test_canvas_holds_the_image_and_depends_on_it_alone(height, width, multiple):
     canvas = canvas_size(height, width, Buckets(pixel_multiple=multiple))

@@ -15,6 +15,7 @@ METRICS = {
     "openset_infer_duration_seconds", "openset_postprocess_duration_seconds", "openset_batch_size",
     "openset_prompt_tokens", "openset_image_pixels", "openset_queue_depth", "openset_inflight_requests",
     "openset_prompt_cache_bytes", "openset_certificate_valid", "openset_ready", "openset_build_info",
+    "openset_pool_reserved_bytes", "openset_pool_in_use_bytes", "openset_pool_high_water_bytes",
 }  # fmt: skip
 SECRET = "zebra"
 
