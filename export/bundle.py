@@ -17,11 +17,11 @@ from export.parts import Part
 from export.progress import Progress
 from export.reference import Outputs, canary_outputs, reference_outputs
 from export.rules import ServingRules, with_serving_section
-from export.to_onnx import DEFAULT_OPSET, ExportError, to_onnx
+from export.to_onnx import DEFAULT_LOWERING, DEFAULT_OPSET, ExportError, to_onnx
 from models import registry
 from models.registry import LoadedCheckpoint
 from server.bundle import Bundle
-from server.contract.manifest import MANIFEST_FILE, Artefact, FileHash, Manifest, sha256_of, write_manifest
+from server.contract.manifest import MANIFEST_FILE, Artefact, FileHash, Lowering, Manifest, sha256_of, write_manifest
 
 FAMILIES: dict[str, ModuleType] = {"clip": clip, "grounding_dino": grounding_dino}
 TOKENIZER_FILE, REFERENCE_FILE, CANARY_FILE = "tokenizer.json", "reference.npz", "canary.npz"
@@ -35,6 +35,7 @@ def export_bundle(
     name: str | None = None,
     version: str = "1",
     opset: int = DEFAULT_OPSET,
+    lowering: Lowering = DEFAULT_LOWERING,
     progress: Progress = QUIET,
 ) -> Manifest:
     """Write the bundle of a checkpoint to the folder `out`, and return its manifest.
@@ -51,7 +52,9 @@ def export_bundle(
     progress.say(f"{loaded.family} {loaded.variant} ({loaded.container})")
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        manifest = write_bundle(loaded, folder, name=name, version=version, opset=opset, progress=progress)
+        manifest = write_bundle(
+            loaded, folder, name=name, version=version, opset=opset, lowering=lowering, progress=progress
+        )
         folder.chmod(0o755)
         _put_in_place(folder, target)
     finally:
@@ -60,7 +63,14 @@ def export_bundle(
 
 
 def write_bundle(
-    loaded: LoadedCheckpoint, folder: Path, *, name: str, version: str, opset: int, progress: Progress
+    loaded: LoadedCheckpoint,
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    opset: int,
+    lowering: Lowering,
+    progress: Progress,
 ) -> Manifest:
     """Fill an empty folder with the bundle of a model."""
     family = FAMILIES[loaded.family]
@@ -69,8 +79,8 @@ def write_bundle(
     artefacts = []
     for part in parts:
         with progress.stage(f"trace {part.name}"):
-            to_onnx(part, folder / f"{part.name}.onnx", opset=opset)
-        artefacts.append(_artefact(folder, part.name, opset))
+            met = to_onnx(part, folder / f"{part.name}.onnx", opset=opset, lowering=lowering)
+        artefacts.append(_artefact(folder, part.name, opset, met))
     shutil.copyfile(loaded.tokenizer_file, folder / TOKENIZER_FILE)
     canary = _store(folder, CANARY_FILE, canary_outputs(parts))
     nothing_yet = _store(folder, REFERENCE_FILE, {})
@@ -137,9 +147,10 @@ def _manifest(
     )
 
 
-def _artefact(folder: Path, part: str, opset: int) -> Artefact:
+def _artefact(folder: Path, part: str, opset: int, lowering: Lowering | None) -> Artefact:
     file = f"{part}.onnx"
-    return Artefact.model_validate({"part": part, "opset": opset, "file": file, "sha256": sha256_of(folder / file)})
+    record = {"part": part, "opset": opset, "lowering": lowering, "file": file, "sha256": sha256_of(folder / file)}
+    return Artefact.model_validate(record)
 
 
 def _store(folder: Path, file: str, arrays: Outputs) -> FileHash:

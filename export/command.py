@@ -6,7 +6,7 @@ from pathlib import Path
 
 from export.progress import Progress, peak_memory_bytes
 from export.verify import Verdict, verify
-from server.contract.manifest import BundleError, Manifest, read_manifest
+from server.contract.manifest import LOWERINGS, BundleError, Manifest, read_manifest
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -17,6 +17,13 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--name", help="name that requests use (default: the folder's)")
         parser.add_argument("--bundle-version", default="1", help="version that answers tell (default: 1)")
         parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 16 to 18 (default: 17)")
+        parser.add_argument(
+            "--lowering",
+            choices=LOWERINGS,
+            default=LOWERINGS[0],
+            help="bilinear sampling as GridSample or as gathers, for runtimes that get GridSample wrong"
+            " (default: grid_sample)",
+        )
         parser.set_defaults(func=run_export)
     else:
         parser.add_argument("bundle", type=Path, help="folder of the bundle")
@@ -31,7 +38,13 @@ def run_export(args: argparse.Namespace) -> int:
     progress = Progress(args.quiet)
     try:
         manifest = export_bundle(
-            args.checkpoint, args.out, name=args.name, version=args.bundle_version, opset=args.opset, progress=progress
+            args.checkpoint,
+            args.out,
+            name=args.name,
+            version=args.bundle_version,
+            opset=args.opset,
+            lowering=args.lowering,
+            progress=progress,
         )
     except (ValueError, OSError) as error:
         return _failed("export", error)

@@ -19,6 +19,9 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 BundleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 Task = Literal["similarity", "classify", "detect"]
+# How bilinear sampling is written down in a graph.
+Lowering = Literal["grid_sample", "gather"]
+LOWERINGS: tuple[Lowering, ...] = ("grid_sample", "gather")
 
 
 class BundleError(ValueError):
@@ -133,12 +136,13 @@ class Certificate(_Data):
 
 
 class Artefact(_Data):
-    """One compiled part of the model."""
+    """One compiled part of the model; `lowering` where its graph samples bilinearly."""
 
     part: Literal["image_encoder", "text_encoder", "detector"]
     runtime: Literal["onnxruntime"] = "onnxruntime"
     precision: Literal["fp32"] = "fp32"
     opset: int = Field(ge=16)
+    lowering: Lowering | None = None
     file: FileName
     sha256: Sha256
     certificate: Certificate | None = None

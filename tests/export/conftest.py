@@ -93,6 +93,14 @@ def detector_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pyte
     return out
 
 
+@pytest.fixture(scope="session")
+def gather_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The detector's bundle, its sampling lowered to gathers."""
+    out = tmp_path_factory.mktemp("bundles") / "small-gather"
+    export_bundle(save_checkpoint("detector"), out, lowering="gather")
+    return out
+
+
 @pytest.fixture
 def copied(detector_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the detector's bundle, to be tampered with."""
