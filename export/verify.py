@@ -8,7 +8,7 @@ import numpy as np
 from export.cases import unpack_cases
 from export.parity import CEILINGS, FLOORS, Figures, ParityError, measure, shortfalls
 from export.progress import Progress
-from server.bundle import Bundle, certificate_fault, check_file
+from server.bundle import Bundle, check_file
 from server.contract.manifest import Artefact, BundleError, Certificate, FileHash, Manifest, read_manifest
 
 
@@ -24,7 +24,7 @@ def verify(folder: Path, progress: Progress) -> Verdict:
     """Check a bundle; BundleError where it cannot be read at all."""
     manifest = read_manifest(folder)
     with progress.stage("files"):
-        faults = [*_file_faults(folder, manifest), *_certificate_faults(folder, manifest)]
+        faults = [*_file_faults(folder, manifest), *_certificate_faults(manifest)]
     if faults:
         return Verdict({}, tuple(faults))
     try:
@@ -50,23 +50,15 @@ def _file_faults(folder: Path, manifest: Manifest) -> list[str]:
     return faults
 
 
-def _certificate_faults(folder: Path, manifest: Manifest) -> list[str]:
+def _certificate_faults(manifest: Manifest) -> list[str]:
     faults = []
     for artefact in manifest.artefacts:
-        fault = _certificate_fault(folder, artefact)
+        fault = artefact.uncertified
+        if fault is None and artefact.certificate is not None:
+            fault = _laxity(artefact.certificate)
         if fault is not None:
             faults.append(f"{artefact.part}: {fault}")
     return faults
-
-
-def _certificate_fault(folder: Path, artefact: Artefact) -> str | None:
-    try:
-        fault = certificate_fault(folder, artefact)
-    except BundleError:
-        return None  # the file's own fault, told already
-    if fault is not None or artefact.certificate is None:
-        return fault
-    return _laxity(artefact.certificate)
 
 
 def _laxity(certificate: Certificate) -> str | None:
