@@ -12,12 +12,13 @@ import torch
 
 from export import clip, grounding_dino
 from export.cases import make_cases, pack_cases
+from export.errors import ExportError
 from export.parity import certificate, describe, measure, versions
 from export.parts import Part
 from export.progress import Progress
 from export.reference import Outputs, canary_outputs, reference_outputs
 from export.rules import ServingRules, with_serving_section
-from export.to_onnx import DEFAULT_LOWERING, DEFAULT_OPSET, ExportError, to_onnx
+from export.to_onnx import DEFAULT_LOWERING, DEFAULT_OPSET, to_onnx
 from models import registry
 from models.registry import LoadedCheckpoint
 from server.bundle import Bundle

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 import torch
 
+from export.errors import ExportError
 from export.lowering import lowered
 from export.parts import Part
 from server.contract.manifest import Lowering
@@ -22,10 +23,6 @@ DEFAULT_OPSET = 17
 DEFAULT_LOWERING: Lowering = "grid_sample"
 # A protobuf holds no more, and none of the published models needs it.
 MAX_BYTES = 2**31 - 2**20
-
-
-class ExportError(ValueError):
-    """A model that cannot become a bundle; the message says why."""
 
 
 def to_onnx(

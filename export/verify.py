@@ -10,14 +10,20 @@ from export.parity import CEILINGS, FLOORS, Figures, ParityError, measure, short
 from export.progress import Progress
 from server.bundle import Bundle, check_file
 from server.contract.manifest import Artefact, BundleError, Certificate, FileHash, Manifest, read_manifest
+from server.runtimes.choice import choose
+from server.runtimes.machine import this_machine
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was measured of each part, and all that is wrong; a good bundle has no faults."""
+    """What was measured of each graph, by `name_of` it, and all that is wrong; a good bundle has no faults.
+
+    notes: of engines, why they were not measured here.
+    """
 
     figures: dict[str, Figures]
     faults: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def verify(folder: Path, progress: Progress) -> Verdict:
@@ -28,15 +34,39 @@ def verify(folder: Path, progress: Progress) -> Verdict:
     if faults:
         return Verdict({}, tuple(faults))
     try:
-        with progress.stage("canary"):
-            bundle = Bundle(folder, allow_uncertified=True)
-            bundle.check_canary()
-        with progress.stage("certificates"), np.load(folder / manifest.reference.file, allow_pickle=False) as file:
-            arrays = dict(file)
-            figures = measure(bundle, unpack_cases(arrays), arrays)
+        figures = _measured(folder, manifest, progress)
     except (BundleError, ParityError) as error:
         return Verdict({}, (str(error),))
-    return Verdict(figures, tuple(f"{part}: {fault}" for part, table in figures.items() for fault in shortfalls(table)))
+    shortcomings = [f"{name}: {fault}" for name, table in figures.items() for fault in shortfalls(table)]
+    return Verdict(figures, tuple(shortcomings), _notes(manifest))
+
+
+def name_of(artefact: Artefact) -> str:
+    """A graph as figures and faults name it, such as "detector" or "detector fp16"."""
+    return artefact.part if artefact.precision == "fp32" else f"{artefact.part} {artefact.precision}"
+
+
+def _measured(folder: Path, manifest: Manifest, progress: Progress) -> dict[str, Figures]:
+    """The canary and the cases, run by the graphs of each precision."""
+    graphs = [artefact for artefact in manifest.artefacts if artefact.engine is None]
+    figures: dict[str, Figures] = {}
+    with np.load(folder / manifest.reference.file, allow_pickle=False) as file:
+        arrays = dict(file)
+    for precision in dict.fromkeys(graph.precision for graph in graphs):
+        files = {graph.file for graph in graphs if graph.precision == precision}
+        with progress.stage(f"canary, {precision}"):
+            bundle = Bundle(folder, allow_uncertified=True, files=files)
+            bundle.check_canary()
+        with progress.stage(f"certificates, {precision}"):
+            measured = measure(bundle, unpack_cases(arrays), arrays)
+        figures |= {name_of(bundle.artefacts[part]): table for part, table in measured.items()}
+    return figures
+
+
+def _notes(manifest: Manifest) -> tuple[str, ...]:
+    runtimes = {artefact.runtime for artefact in manifest.artefacts}
+    refused = choose(manifest.artefacts, this_machine(runtimes), allow_uncertified=False).refused
+    return tuple(f"{file}: {reason}" for file, reason in refused.items())
 
 
 def _file_faults(folder: Path, manifest: Manifest) -> list[str]:
@@ -53,11 +83,13 @@ def _file_faults(folder: Path, manifest: Manifest) -> list[str]:
 def _certificate_faults(manifest: Manifest) -> list[str]:
     faults = []
     for artefact in manifest.artefacts:
+        if artefact.engine is not None and artefact.certificate is None:
+            continue  # told as a note: it is not served, and the graph it was built from has its own certificate
         fault = artefact.uncertified
         if fault is None and artefact.certificate is not None:
             fault = _laxity(artefact.certificate)
         if fault is not None:
-            faults.append(f"{artefact.part}: {fault}")
+            faults.append(f"{name_of(artefact)}: {fault}")
     return faults
 
 

@@ -36,7 +36,7 @@ def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def save_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A function that makes a checkpoint folder "clip", "clip-average", "detector" or "detector-swin"."""
+    """A function that makes a checkpoint folder "clip", "clip-average", "detector", "detector-swin" or "-tiny"."""
     folder = tmp_path_factory.mktemp("checkpoints")
     tokenizer = small_wordpiece(WORDS)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -62,14 +62,17 @@ def _model(name: str, vocabulary: int) -> tuple[nn.Module, object]:
         clip = ClipConfig(24, image, text)
         return shaken(Clip(clip)), clip
     swin = SwinConfig(8, (1, 2, 2, 1), (1, 2, 2, 4), 3)
+    tiny = name == "detector-tiny"
     detector = GroundingDinoConfig(
         backbone=swin if name == "detector-swin" else BackboneConfig(blocks=(1, 1, 1, 1), width=4),
         text=BertConfig(vocab_size=vocabulary, width=32, layers=1, heads=2, hidden=64, max_positions=48),
         d_model=64,
         heads=4,
         points=2,
-        encoder_layers=2,
-        decoder_layers=2,
+        stages=(2, 3) if tiny else (1, 2, 3),
+        levels=2 if tiny else 4,
+        encoder_layers=1 if tiny else 2,
+        decoder_layers=1 if tiny else 2,
         ffn_hidden=64,
         text_ffn_hidden=64,
         fusion_hidden=64,

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from export import clip, grounding_dino
+from export.errors import ExportError
 from export.grounding_dino import _detector_inputs
-from export.to_onnx import ExportError, to_onnx
+from export.to_onnx import to_onnx
 from models import registry
 
 
