@@ -3,12 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 from export.engines import add_engines
 from export.progress import Progress, peak_memory_bytes
 from export.to_tensorrt import Target
 from export.verify import Verdict, name_of, verify
-from server.contract.manifest import LOWERINGS, BundleError, Manifest, read_manifest
+from server.contract.manifest import LOWERINGS, BundleError, Manifest, Precision, read_manifest
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,13 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         " which needs none (default: onnxruntime, the graphs alone)",
     )
     parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="fp32",
+        help="also write graphs in a lower precision, and build engines of it; mixed: products in fp16, the rest in"
+        " fp32 (default: fp32)",
+    )
+    parser.add_argument(
         "--compute-capability",
         action="append",
         metavar="X.Y",
@@ -66,8 +74,10 @@ def run_export(args: argparse.Namespace) -> int:
     try:
         if args.checkpoint is not None:
             _export(args, progress)
-        elif args.runtime == "onnxruntime":
+        elif args.runtime == "onnxruntime" and args.precision == "fp32":
             raise ValueError("nothing to do: name a --checkpoint, or what to add to the bundle")
+        if args.precision != "fp32":
+            _add_precision(args, progress)
         if args.runtime != "onnxruntime":
             _add_engines(args, progress)
         manifest = read_manifest(args.out)
@@ -75,7 +85,7 @@ def run_export(args: argparse.Namespace) -> int:
         return _failed("export", error)
     _print_certificates(manifest, progress)
     progress.say(f"peak memory: {peak_memory_bytes() / 2**30:.2f} GiB")
-    failed = [a.part for a in manifest.artefacts if a.engine is None and a.uncertified]
+    failed = [name_of(a) for a in manifest.artefacts if a.engine is None and a.uncertified]
     if failed:
         print(f"openset export: {args.out} is written, but {', '.join(failed)} FAILED its certificate", file=sys.stderr)
         return 1
@@ -97,10 +107,16 @@ def _export(args: argparse.Namespace, progress: Progress) -> None:
     )
 
 
+def _add_precision(args: argparse.Namespace, progress: Progress) -> None:
+    from export.reduction import add_precision  # needs the package onnx, which `verify` does without
+
+    add_precision(args.out, args.precision, progress=progress)
+
+
 def _add_engines(args: argparse.Namespace, progress: Progress) -> None:
     capabilities = tuple(args.compute_capability) if args.compute_capability else None
     target = Target(args.runtime, capabilities, args.timing_cache, args.profiles)
-    add_engines(args.out, target, progress=progress)
+    add_engines(args.out, target, precision=args.precision, progress=progress)
 
 
 def run_verify(args: argparse.Namespace) -> int:
