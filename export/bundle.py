@@ -12,17 +12,18 @@ import torch
 
 from export import clip, glip, grounding_dino
 from export.cases import make_cases, pack_cases
+from export.errors import ExportError
 from export.parity import certificate, describe, measure, versions
 from export.parts import Part
 from export.progress import Progress
 from export.reference import Outputs, canary_outputs, reference_outputs
 from export.rules import ServingRules, with_serving_section
-from export.to_onnx import DEFAULT_OPSET, ExportError, to_onnx
+from export.to_onnx import DEFAULT_LOWERING, DEFAULT_OPSET, to_onnx
 from export.weight_storage import WeightStorage, round_to_half
 from models import registry
 from models.registry import LoadedCheckpoint
 from server.bundle import Bundle
-from server.contract.manifest import MANIFEST_FILE, Artefact, FileHash, Manifest, sha256_of, write_manifest
+from server.contract.manifest import MANIFEST_FILE, Artefact, FileHash, Lowering, Manifest, sha256_of, write_manifest
 
 FAMILIES: dict[str, ModuleType] = {"clip": clip, "grounding_dino": grounding_dino, "glip": glip}
 TOKENIZER_FILE, REFERENCE_FILE, CANARY_FILE = "tokenizer.json", "reference.npz", "canary.npz"
@@ -37,6 +38,7 @@ def export_bundle(
     version: str = "1",
     opset: int = DEFAULT_OPSET,
     weights: WeightStorage = "fp32",
+    lowering: Lowering = DEFAULT_LOWERING,
     progress: Progress = QUIET,
 ) -> Manifest:
     """Write the bundle of a checkpoint to the folder `out`, and return its manifest.
@@ -54,7 +56,14 @@ def export_bundle(
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         manifest = write_bundle(
-            loaded, folder, name=name, version=version, opset=opset, weights=weights, progress=progress
+            loaded,
+            folder,
+            name=name,
+            version=version,
+            opset=opset,
+            weights=weights,
+            lowering=lowering,
+            progress=progress,
         )
         folder.chmod(0o755)
         _put_in_place(folder, target)
@@ -71,6 +80,7 @@ def write_bundle(
     version: str,
     opset: int,
     weights: WeightStorage,
+    lowering: Lowering,
     progress: Progress,
 ) -> Manifest:
     """Fill an empty folder with the bundle of a model."""
@@ -82,8 +92,9 @@ def write_bundle(
     artefacts = []
     for part in parts:
         with progress.stage(f"trace {part.name}"):
-            to_onnx(part, folder / f"{part.name}.onnx", opset=opset, weights=weights)
-        artefacts.append(_artefact(folder, part.name, opset, weights))
+            met = to_onnx(part, folder / f"{part.name}.onnx", opset=opset, weights=weights, lowering=lowering)
+        record = {"part": part.name, "opset": opset, "weights": weights, "lowering": met}
+        artefacts.append(_artefact(folder, record))
     shutil.copyfile(loaded.tokenizer_file, folder / TOKENIZER_FILE)
     canary = _store(folder, CANARY_FILE, canary_outputs(parts))
     nothing_yet = _store(folder, REFERENCE_FILE, {})
@@ -150,11 +161,9 @@ def _manifest(
     )
 
 
-def _artefact(folder: Path, part: str, opset: int, weights: WeightStorage) -> Artefact:
-    file = f"{part}.onnx"
-    return Artefact.model_validate(
-        {"part": part, "opset": opset, "weights": weights, "file": file, "sha256": sha256_of(folder / file)}
-    )
+def _artefact(folder: Path, record: dict[str, object]) -> Artefact:
+    file = f"{record['part']}.onnx"
+    return Artefact.model_validate({**record, "file": file, "sha256": sha256_of(folder / file)})
 
 
 def _store(folder: Path, file: str, arrays: Outputs) -> FileHash:

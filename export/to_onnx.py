@@ -11,29 +11,40 @@ from pathlib import Path
 import onnx
 import torch
 
+from export.errors import ExportError
+from export.lowering import lowered
 from export.parts import Part
 from export.weight_storage import WeightStorage, store_as_half
+from server.contract.manifest import Lowering
 
 # GridSample begins at 16, and that of opset 20 is wrong in TensorRT (NVIDIA/TensorRT issue 4646). At 17
 # LayerNormalization is an operator of its own, which runs faster than its pieces.
 OPSETS = (16, 17, 18)
 DEFAULT_OPSET = 17
+DEFAULT_LOWERING: Lowering = "grid_sample"
 # A protobuf holds no more, and none of the published models needs it.
 MAX_BYTES = 2**31 - 2**20
 
 
-class ExportError(ValueError):
-    """A model that cannot become a bundle; the message says why."""
+def to_onnx(
+    part: Part,
+    file: Path,
+    *,
+    opset: int = DEFAULT_OPSET,
+    weights: WeightStorage = "fp32",
+    lowering: Lowering = DEFAULT_LOWERING,
+) -> Lowering | None:
+    """Write `part` to `file`, checked: a valid graph of this opset whose named axes are all open.
 
-
-def to_onnx(part: Part, file: Path, *, opset: int = DEFAULT_OPSET, weights: WeightStorage = "fp32") -> None:
-    """Write `part` to `file`, checked: a valid graph of this opset whose named axes are all open."""
+    Returns the lowering, or None where the part does not sample.
+    """
     if opset not in OPSETS:
         raise ExportError(f"opset is {opset}; accepted are {OPSETS}")
     size = sum(tensor.numel() * tensor.element_size() for tensor in part.module.state_dict().values())
     if size > MAX_BYTES:
         raise ExportError(f"{part.name} holds {size / 1e9:.1f} GB of weights; one ONNX file holds 2 GB")
-    _trace(part, file, opset)
+    with lowered(lowering) as mode:
+        _trace(part, file, opset)
     model = onnx.load(str(file))
     _forget_this_machine(model)
     if weights == "fp16":
@@ -41,6 +52,7 @@ def to_onnx(part: Part, file: Path, *, opset: int = DEFAULT_OPSET, weights: Weig
     onnx.checker.check_model(model)
     _check_axes(model, part)
     onnx.save(model, str(file))
+    return lowering if mode.met else None
 
 
 def _trace(part: Part, file: Path, opset: int) -> None:

@@ -1,6 +1,6 @@
 """A loaded bundle: text and pixels in, embeddings or token scores and boxes out; serving and certifying share it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from server.contract.manifest import Artefact, BundleError, FileHash, Manifest, 
 from server.contract.text import Prompt, PromptTokenizer, SentenceTokenizer, pad_prompts, token_bucket
 from server.memory import BufferPool
 from server.runtimes.base import Session, Tensors
+from server.runtimes.choice import choose
+from server.runtimes.machine import this_machine
 from server.runtimes.ort import OrtSession
 
 Float32 = npt.NDArray[np.float32]
@@ -28,22 +30,39 @@ class Bundle:
 
     Batches are assembled in leases of `pool`, in whose place a server puts the pool that its bundles share; the
     bundle's own keeps nothing. PoolExhausted where a batch does not fit it.
-    Raises BundleError where a file is missing or changed, or an artefact is not certified (unless `allow_uncertified`).
+    Of each part's artefacts it runs the first that this machine can (`artefacts`, by part), and says of the others that
+    come before why not (`refused`, by file); `files` leaves it no others. An artefact is opened only once it is chosen.
+    Raises BundleError where a file is missing or changed, or no artefact of a part is usable; one that is not certified
+    is only used where `allow_uncertified`, and then told in `uncertified` (by part).
     """
 
-    def __init__(self, folder: Path, *, allow_uncertified: bool = False, threads: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        allow_uncertified: bool = False,
+        threads: int = 0,
+        files: Collection[str] | None = None,
+    ) -> None:
         self.folder = folder
         self.manifest: Manifest = read_manifest(folder)
         for entry in (self.manifest.tokenizer, self.manifest.canary):
             check_file(folder, entry)
-        self.uncertified = self._uncertified()
-        if self.uncertified and not allow_uncertified:
-            faults = "; ".join(f"{part}: {fault}" for part, fault in self.uncertified.items())
+        artefacts = self.manifest.artefacts
+        machine = this_machine({artefact.runtime for artefact in artefacts})
+        choice = choose(artefacts, machine, allow_uncertified=allow_uncertified, files=files)
+        self.artefacts, self.refused = choice.chosen, choice.refused
+        if lacking := {artefact.part for artefact in artefacts} - self.artefacts.keys():
+            faults = "; ".join(f"{file}: {fault}" for file, fault in self.refused.items())
             raise BundleError(
-                f"{folder} is not certified ({faults}); export it again, or serve it with --allow-uncertified"
+                f"{folder} has no usable {' and '.join(sorted(lacking))} ({faults}); export it again, or, where an"
+                " artefact is not certified, serve it with --allow-uncertified"
             )
+        for artefact in self.artefacts.values():
+            check_file(folder, artefact)
+        self.uncertified = {part: fault for part, artefact in self.artefacts.items() if (fault := artefact.uncertified)}
         self._sessions: dict[str, Session] = {
-            artefact.part: OrtSession(folder / artefact.file, threads=threads) for artefact in self.manifest.artefacts
+            part: OrtSession(folder / artefact.file, threads=threads) for part, artefact in self.artefacts.items()
         }
         self.pool = BufferPool(HostAllocator(), soft_limit=0)
         tokenizer = folder / self.manifest.tokenizer.file
@@ -58,8 +77,8 @@ class Bundle:
 
     @property
     def weights_bytes(self) -> int:
-        """The sizes of its artefacts' files."""
-        return weights_bytes(self.folder, self.manifest)
+        """The sizes of the files of the artefacts it runs."""
+        return sum((self.folder / artefact.file).stat().st_size for artefact in self.artefacts.values())
 
     def preprocess(self, image: Image.Image) -> Float32:
         """An upright image as model input, float32 [3, h, w]."""
@@ -138,13 +157,6 @@ class Bundle:
             for name, output in outputs.items()
         }
 
-    def _uncertified(self) -> dict[str, str]:
-        return {
-            artefact.part: fault
-            for artefact in self.manifest.artefacts
-            if (fault := certificate_fault(self.folder, artefact))
-        }
-
 
 def pad_features(text_features: Sequence[Float32], *, out: Float32) -> None:
     """Write the features [T, C] of each prompt to its row of `out` [B, T, C], with zeros behind."""
@@ -154,9 +166,13 @@ def pad_features(text_features: Sequence[Float32], *, out: Float32) -> None:
 
 
 def weights_bytes(folder: Path, manifest: Manifest) -> int:
-    """The sizes of a bundle's artefacts' files; one that is missing is told when it is loaded."""
-    files = [folder / artefact.file for artefact in manifest.artefacts]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    """The sizes of a bundle's files, of each part its largest artefact; a missing file is told when it is loaded."""
+    sizes: dict[str, int] = {}
+    for artefact in manifest.artefacts:
+        file = folder / artefact.file
+        if file.is_file():
+            sizes[artefact.part] = max(file.stat().st_size, sizes.get(artefact.part, 0))
+    return sum(sizes.values())
 
 
 def check_file(folder: Path, entry: FileHash | Artefact) -> None:
@@ -168,17 +184,6 @@ def check_file(folder: Path, entry: FileHash | Artefact) -> None:
         raise BundleError(
             f"{path} is not the file its manifest names (its SHA-256 differs): copy or export the bundle again"
         )
-
-
-def certificate_fault(folder: Path, artefact: Artefact) -> str | None:
-    """Why the artefact counts as uncertified, or None."""
-    check_file(folder, artefact)
-    certificate = artefact.certificate
-    if certificate is None:
-        return "it has no certificate"
-    if certificate.artefact_sha256 != artefact.sha256:
-        return "its certificate is for another file"
-    return None if certificate.passed else "its certificate says it failed"
 
 
 def _agrees(result: Float32, expected: Float32) -> bool:

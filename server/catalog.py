@@ -176,6 +176,8 @@ def open_bundles(settings: Settings, *, task: Task | None = None) -> list[Bundle
         bundle = Bundle(folder, allow_uncertified=settings.allow_uncertified, threads=settings.run_threads)
         for part, fault in bundle.uncertified.items():
             log.warning("%s: %s is served uncertified: %s", bundle.manifest.name, part, fault)
+        for file, fault in bundle.refused.items():
+            log.warning("%s: %s is not used: %s", bundle.manifest.name, file, fault)
         if task is None or task in bundle.tasks:
             opened.append(bundle)
     return opened

@@ -258,6 +258,8 @@ class ArtefactBody(BaseModel):
     sha256: str
     certified: bool
     fault: str | None = Field(None, description="Why it counts as uncertified.")
+    in_use: bool
+    refused: str | None = Field(None, description="Why it is not used although it comes before the one in use.")
     certificate: Certificate | None
 
 

@@ -1,4 +1,4 @@
-"""Sampling of the feature levels for deformable attention; the one place that decides how it is lowered."""
+"""Sampling of the feature levels for deformable attention."""
 
 from collections.abc import Sequence
 

@@ -19,6 +19,13 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 BundleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 Task = Literal["similarity", "classify", "detect"]
+# How bilinear sampling is written down in a graph.
+Lowering = Literal["grid_sample", "gather"]
+LOWERINGS: tuple[Lowering, ...] = ("grid_sample", "gather")
+Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+# Of the graph: casts are written in it. "mixed" is fp16 but for what needs more (`export/precision.py`).
+Precision = Literal["fp32", "fp16", "bf16", "mixed"]
+ComputeCapability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}\.[0-9]$")]
 
 
 class BundleError(ValueError):
@@ -153,17 +160,56 @@ class Certificate(_Data):
     versions: dict[str, str]
 
 
+class Engine(_Data):
+    """What a TensorRT engine was built by, from and for; it runs under the same `version` alone.
+
+    `compute_capabilities`: the GPUs it was built for, such as "8.9". `source_sha256`: of the graph it was built from.
+    `profiles`: the shapes it takes, each as the least, usual and largest size of every axis (batch, height, ...).
+    `status` "not run": where it was built there was no GPU that runs it, so nothing is known of its answers.
+    """
+
+    version: str
+    compute_capabilities: tuple[ComputeCapability, ...] = Field(min_length=1)
+    source_sha256: Sha256
+    profiles: tuple[dict[str, tuple[int, int, int]], ...] = Field(min_length=1)
+    status: Literal["run", "not run"] = "not run"
+
+
 class Artefact(_Data):
-    """One compiled part of the model; `precision` is what it computes with, `weights` how they are stored."""
+    """One compiled part of the model: an ONNX graph, or a TensorRT engine with its `engine` record.
+
+    `precision` is what it computes with, `weights` how they are stored. `opset` and `lowering` (where it samples
+    bilinearly) are those of the graph, or of the graph it was built from.
+    """
 
     part: Literal["image_encoder", "text_encoder", "detector"]
-    runtime: Literal["onnxruntime"] = "onnxruntime"
-    precision: Literal["fp32"] = "fp32"
+    runtime: Runtime = "onnxruntime"
+    precision: Precision = "fp32"
     weights: Literal["fp32", "fp16"] = "fp32"
     opset: int = Field(ge=16)
+    lowering: Lowering | None = None
     file: FileName
     sha256: Sha256
+    engine: Engine | None = None
     certificate: Certificate | None = None
+
+    @property
+    def uncertified(self) -> str | None:
+        """Why it counts as uncertified, or None."""
+        if self.certificate is None:
+            not_run = self.engine is not None and self.engine.status == "not run"
+            return "it was not run where it was built: it has no certificate" if not_run else "it has no certificate"
+        if self.certificate.artefact_sha256 != self.sha256:
+            return "its certificate is for another file"
+        return None if self.certificate.passed else "its certificate says it failed"
+
+    @model_validator(mode="after")
+    def _an_engine_has_its_record(self) -> "Artefact":
+        if (self.runtime == "onnxruntime") != (self.engine is None):
+            raise ValueError(
+                f"runtime={self.runtime!r}: 'engine' goes with TensorRT's engines, and each of them has one"
+            )
+        return self
 
 
 class Manifest(_Data):
@@ -200,6 +246,9 @@ class Manifest(_Data):
             raise ValueError("exactly one of 'classification' and 'detection' must be given")
         if parts != wanted:
             raise ValueError(f"artefacts for parts {sorted(parts)}, but this bundle needs exactly {sorted(wanted)}")
+        files = [artefact.file for artefact in self.artefacts]
+        if twins := sorted({file for file in files if files.count(file) > 1}):
+            raise ValueError(f"several artefacts are in {', '.join(twins)}: each has a file of its own")
         return self
 
 

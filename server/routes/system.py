@@ -5,7 +5,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from server.bundle import Bundle
 from server.catalog import Catalog, Served
+from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
 from server.routes.body import pipeline_of
 from server.schemas import ArtefactBody, BudgetBody, FootprintBody, Health, ModelBody, ModelsAnswer, Problem
@@ -67,7 +69,6 @@ def _model(served: Served) -> ModelBody:
     manifest = served.bundle.manifest
     rules = manifest.detection or manifest.classification
     assert rules is not None, "the manifest gives every bundle its rules"
-    faults = served.bundle.uncertified
     return ModelBody(
         name=manifest.name,
         family=manifest.family,
@@ -86,16 +87,21 @@ def _model(served: Served) -> ModelBody:
             measured=served.footprint.measured,
             buffers_bytes=served.footprint.buffers,
         ),
-        artefacts=[
-            ArtefactBody(
-                part=artefact.part,
-                runtime=artefact.runtime,
-                precision=artefact.precision,
-                sha256=artefact.sha256,
-                certified=artefact.part not in faults,
-                fault=faults.get(artefact.part),
-                certificate=artefact.certificate,
-            )
-            for artefact in manifest.artefacts
-        ],
+        artefacts=[_artefact(served.bundle, artefact) for artefact in manifest.artefacts],
+    )
+
+
+def _artefact(bundle: Bundle, artefact: Artefact) -> ArtefactBody:
+    in_use = artefact == bundle.artefacts[artefact.part]
+    fault = bundle.uncertified.get(artefact.part) if in_use else artefact.uncertified
+    return ArtefactBody(
+        part=artefact.part,
+        runtime=artefact.runtime,
+        precision=artefact.precision,
+        sha256=artefact.sha256,
+        certified=fault is None,
+        fault=fault,
+        in_use=in_use,
+        refused=bundle.refused.get(artefact.file),
+        certificate=artefact.certificate,
     )

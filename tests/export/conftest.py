@@ -78,14 +78,17 @@ def _model(name: str, vocabulary: int) -> tuple[nn.Module, object]:
             candidates_per_level=100,
         )
         return shaken(Glip(glip)), glip
+    tiny = name == "detector-tiny"
     detector = GroundingDinoConfig(
         backbone=backbone,
         text=bert,
         d_model=64,
         heads=4,
         points=2,
-        encoder_layers=2,
-        decoder_layers=2,
+        stages=(2, 3) if tiny else (1, 2, 3),
+        levels=2 if tiny else 4,
+        encoder_layers=1 if tiny else 2,
+        decoder_layers=1 if tiny else 2,
         ffn_hidden=64,
         text_ffn_hidden=64,
         fusion_hidden=64,
@@ -113,6 +116,14 @@ def detector_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pyte
 def glip_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundles") / "small-glip"
     export_bundle(save_checkpoint("glip"), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def gather_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The detector's bundle, its sampling lowered to gathers."""
+    out = tmp_path_factory.mktemp("bundles") / "small-gather"
+    export_bundle(save_checkpoint("detector"), out, lowering="gather")
     return out
 
 

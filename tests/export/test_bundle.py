@@ -2,7 +2,7 @@ import pytest
 
 from export import bundle as writing
 from export.bundle import export_bundle
-from export.to_onnx import ExportError
+from export.errors import ExportError
 from models.checkpoints import CheckpointError
 from server.bundle import Bundle
 from server.contract.manifest import BundleError, read_manifest

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from export import clip, glip, grounding_dino
-from export.to_onnx import ExportError, to_onnx
+from export.errors import ExportError
+from export.to_onnx import to_onnx
 from models import registry
 
 FAMILIES = {"glip": glip, "grounding_dino": grounding_dino}

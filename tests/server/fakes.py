@@ -55,7 +55,8 @@ class FakeBundle:
 
     def __init__(self, described: Manifest) -> None:
         self.manifest = described
-        self.uncertified = {}
+        self.artefacts = {artefact.part: artefact for artefact in described.artefacts}
+        self.uncertified, self.refused = {}, {}
         self.runs = []
         self.text_runs = []
         self.before_run = lambda: None

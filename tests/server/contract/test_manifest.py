@@ -74,6 +74,8 @@ def test_folder_without_manifest_is_no_bundle(tmp_path):
         ({"detection": DETECTION | {"box_edges": "round"}}, "detection.box_edges"),
         ({"detection": DETECTION | {"labels_per_box": "some"}}, "detection.labels_per_box"),
         ({"schema_version": 2}, "export the bundle again"),
+        ({"artefacts": [artefact | {"file": "same.onnx"} for artefact in manifest()["artefacts"]]}, r"same\.onnx"),
+        ({"artefacts": [artefact | {"runtime": "tensorrt"} for artefact in manifest()["artefacts"]]}, "engine"),
     ],
 )
 def test_manifest_that_does_not_fit_is_refused_by_field(tmp_path, change, named):
@@ -86,3 +88,29 @@ def test_broken_json_names_the_file(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(BundleError, match=r"manifest\.json cannot be read"):
         read_manifest(tmp_path)
+
+
+def test_manifest_written_before_engines_were_known_is_read(tmp_path):
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": 1} | manifest()))
+    artefact = read_manifest(tmp_path).artefacts[0]
+    assert (artefact.runtime, artefact.precision, artefact.lowering, artefact.engine) == (
+        "onnxruntime",
+        "fp32",
+        None,
+        None,
+    )
+
+
+def test_part_may_have_a_graph_and_an_engine(tmp_path):
+    record = {
+        "version": "10.13.0",
+        "compute_capabilities": ["8.9"],
+        "source_sha256": HASH,
+        "profiles": [{"batch": [1, 1, 8], "tokens": [1, 16, 77]}],
+    }
+    graphs = manifest()["artefacts"]
+    engine = graphs[0] | {"runtime": "tensorrt", "file": "image_encoder.engine", "engine": record}
+    written = Manifest.model_validate(manifest(artefacts=[*graphs, engine]))
+    write_manifest(tmp_path, written)
+    assert read_manifest(tmp_path) == written
+    assert written.artefacts[2].engine.status == "not run"

@@ -58,6 +58,16 @@ def test_uncertified_artefact_shows_in_models_and_metrics(detector, start):
     assert sample(client, 'openset_certificate_valid{model="fake-detector",part="text_encoder"}') == 1
 
 
+def test_artefact_that_was_refused_shows_the_reason_in_models(detector, start):
+    graph = detector.manifest.artefacts[0]
+    better = graph.model_copy(update={"file": "better.onnx"})
+    detector.manifest = detector.manifest.model_copy(update={"artefacts": (better, *detector.manifest.artefacts)})
+    detector.refused = {"better.onnx": "it has no certificate"}
+    first, second, _ = start().get("/models").json()["models"][0]["artefacts"]
+    assert (first["in_use"], first["refused"], first["certified"]) == (False, "it has no certificate", False)
+    assert (second["in_use"], second["refused"], second["certified"]) == (True, None, True)
+
+
 def test_dead_worker_turns_livez_red_and_answers_503(client, detector):
     def die():
         raise SystemExit

@@ -1,0 +1,70 @@
+"""The shapes an engine is built for: ranges of every axis of a part's inputs, from the manifest's buckets.
+
+Two plans. "one": a single profile over all buckets, for TensorRT-RTX, which specialises kernels for a shape where it
+meets it, and whose engine repeats its code for every profile. "buckets": a profile for each token bucket and for
+pictures that are broad or tall, for TensorRT, which chooses kernels at a profile's usual shape.
+"""
+
+from collections.abc import Collection, Iterator
+from itertools import product
+from typing import Literal
+
+from server.contract.image import canvas_size
+from server.contract.manifest import Manifest
+
+Span = tuple[int, int, int]  # least, usual, largest
+Profile = dict[str, Span]
+Plan = Literal["one", "buckets"]
+
+TEXT_BATCH = 64  # texts that the server encodes in one run
+# Of a picture's longer to its shorter side, the most that the server takes by default. Rounding may take the longer
+# side of such a strip beyond its bound by half of this.
+MAX_ASPECT_RATIO = 100
+
+
+def profiles(manifest: Manifest, axes: Collection[str], plan: Plan) -> tuple[Profile, ...]:
+    """The profiles of a part whose inputs have these open axes; ValueError names an axis that is not known."""
+    if unknown := set(axes) - {"batch", "height", "width", "tokens"}:
+        raise ValueError(f"no range is known for the axis {', '.join(sorted(unknown))}")
+    found: list[Profile] = []
+    for pixels, tokens in product(_pixels(manifest, axes, plan), _tokens(manifest, axes, plan)):
+        profile = _batch(manifest, axes) | pixels | tokens
+        found.append({axis: profile[axis] for axis in sorted(axes)})
+    return tuple(found)
+
+
+def _batch(manifest: Manifest, axes: Collection[str]) -> Profile:
+    texts = "tokens" in axes and "height" not in axes
+    return {"batch": (1, 1, TEXT_BATCH if texts else manifest.buckets.max_batch)}
+
+
+def _tokens(manifest: Manifest, axes: Collection[str], plan: Plan) -> Iterator[Profile]:
+    if "tokens" not in axes:
+        yield {}
+        return
+    bounds = manifest.buckets.tokens or (manifest.text.max_tokens,)
+    if plan == "one":
+        yield {"tokens": (1, min(2 * bounds[0], bounds[-1]), bounds[-1])}
+        return
+    for least, bound in zip((1, *(bound + 1 for bound in bounds)), bounds, strict=False):
+        yield {"tokens": (least, bound, bound)}
+
+
+def _pixels(manifest: Manifest, axes: Collection[str], plan: Plan) -> Iterator[Profile]:
+    rules, buckets = manifest.preprocessing, manifest.buckets
+    if "height" not in axes:
+        yield {}
+        return
+    if rules.longer is None:
+        side, _ = canvas_size(rules.shorter, rules.shorter, buckets)
+        yield {"height": (side, side, side), "width": (side, side, side)}
+        return
+    strip = max(1, round(rules.longer / MAX_ASPECT_RATIO)), rules.longer + MAX_ASPECT_RATIO // 2
+    least, largest = canvas_size(*strip, buckets)
+    shorter, usual = canvas_size(rules.shorter, min(rules.shorter * 4 // 3, rules.longer), buckets)
+    if plan == "one":
+        yield {"height": (least, shorter, largest), "width": (least, usual, largest)}
+        return
+    short_side, long_side = (least, shorter, shorter), (least, usual, largest)
+    yield {"height": short_side, "width": long_side}
+    yield {"height": long_side, "width": short_side}
