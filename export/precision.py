@@ -103,6 +103,13 @@ class _Writer:
         for node in graph.node:
             if node.op_type == "Constant" and node.attribute[0].name == "value":
                 self.constants[node.output[0]] = node.attribute[0].t
+            elif (
+                node.op_type == "Cast" and node.input[0] in self.constants and node.attribute[0].i == TensorProto.FLOAT
+            ):
+                stored = numpy_helper.to_array(
+                    self.constants[node.input[0]]
+                )  # weights that are stored in half the bytes
+                self.constants[node.output[0]] = numpy_helper.from_array(stored.astype(np.float32), node.output[0])
         values = [*graph.value_info, *graph.input, *graph.output]
         self.floats: set[str] = {
             value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT
@@ -163,12 +170,13 @@ class _Writer:
 
     def _drop_unused(self) -> None:
         used = {name for node in self.graph.node for name in node.input} | {value.name for value in self.graph.output}
+        nodes = [n for n in self.graph.node if n.op_type not in ("Cast", "Constant") or n.output[0] in used]
+        del self.graph.node[:]
+        self.graph.node.extend(nodes)
+        used = {name for node in nodes for name in node.input} | {value.name for value in self.graph.output}
         keep = [tensor for tensor in self.graph.initializer if tensor.name in used]
         del self.graph.initializer[:]
         self.graph.initializer.extend(keep)
-        nodes = [node for node in self.graph.node if node.op_type != "Constant" or node.output[0] in used]
-        del self.graph.node[:]
-        self.graph.node.extend(nodes)
 
 
 def _rounded(tensor: TensorProto, name: str, type_: int, *, twin: bool) -> TensorProto:

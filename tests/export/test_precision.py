@@ -113,3 +113,14 @@ def test_guard_against_a_softmax_of_nothing_is_dropped(clip_bundle):
     model = onnx.load(str(clip_bundle / "text_encoder.onnx"))
     assert any(node.op_type == "IsNaN" for node in model.graph.node)
     assert not any(node.op_type == "IsNaN" for node in reduced(model, "mixed").graph.node)
+
+
+def test_weights_stored_at_half_precision_need_no_cast_back():
+    widen = helper.make_node("Cast", ["stored"], ["w"], name="w/Cast", to=TensorProto.FLOAT)
+    model = graph(widen, product())
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((3, 1), np.float16), "stored"))
+    rewritten = reduced(model, "mixed")
+    assert [node.op_type for node in rewritten.graph.node] == ["Cast", "MatMul", "Cast"]
+    assert [(tensor.name, tensor.data_type) for tensor in rewritten.graph.initializer] == [
+        ("w.half", TensorProto.FLOAT16)
+    ]
