@@ -4,14 +4,11 @@ import io
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,32 +26,6 @@ SHOWN = {  # where things were pasted: x0, y0, x1, y1
     "cat": (500, 340, 617, 470),
 }
 ABSENT = ("banana", "guitar", "pizza", "elephant")
-READY_WITHIN_S = 60
-
-
-@pytest.fixture(scope="module")
-def server():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "server", "serve", "--port", str(port), "--log-level", "warning"]
-    with subprocess.Popen(command, cwd=ROOT) as process:
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
-        give_up = time.monotonic() + READY_WITHIN_S
-        while not ready(client):
-            assert process.poll() is None, "the server ended"
-            assert time.monotonic() < give_up, "the server did not become ready"
-            time.sleep(0.1)
-        client.pid = process.pid
-        yield client
-        process.terminate()
-
-
-def ready(client):
-    try:
-        return client.get("/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def post(server, path, picture, **fields):
