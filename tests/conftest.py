@@ -2,6 +2,8 @@
 
 from hypothesis import settings
 
+import server.runtimes  # noqa: F401 (before any test imports onnxruntime: it turns its telemetry off)
+
 # A machine under other load is no defect of the code: examples have no deadline.
 settings.register_profile("openset", deadline=None)
 settings.load_profile("openset")
