@@ -66,19 +66,22 @@ def _model(name: str, vocabulary: int) -> tuple[nn.Module, object]:
     swin = SwinConfig(8, (1, 2, 2, 1), (1, 2, 2, 4), 3)
     backbone = swin if name.endswith("-swin") else BackboneConfig(blocks=(1, 1, 1, 1), width=4)
     bert = BertConfig(vocab_size=vocabulary, width=32, layers=1, heads=2, hidden=64, max_positions=48)
+    tiny = name.endswith("-tiny")
     if name.startswith("glip"):
         glip = GlipConfig(
             backbone=backbone,
             text=bert,
+            stages=(2, 3) if tiny else (1, 2, 3),
             channels=32,
-            tower_layers=2,
+            extra_levels=0 if tiny else 2,
+            anchor_sizes=(128, 256) if tiny else (64, 128, 256, 512, 1024),
+            tower_layers=1 if tiny else 2,
             fusion_heads=2,
             fusion_hidden=64,
             prior=0.4,
             candidates_per_level=100,
         )
         return shaken(Glip(glip)), glip
-    tiny = name == "detector-tiny"
     detector = GroundingDinoConfig(
         backbone=backbone,
         text=bert,

@@ -27,12 +27,17 @@ def trt():
     return pytest.importorskip("tensorrt_rtx", reason="needs the package tensorrt-rtx-cu13")
 
 
-@pytest.fixture(scope="module", params=["grid_sample", "gather"])
+@pytest.fixture(
+    scope="module",
+    params=[(model, lowering) for model in ("detector-tiny", "glip-tiny") for lowering in ("grid_sample", "gather")],
+    ids="-".join,
+)
 def tiny_bundle(trt, request, save_checkpoint, tmp_path_factory):
-    """A detector of one layer, in each lowering."""
+    """A detector of one layer, of each family in each lowering."""
+    model, lowering = request.param
     out = tmp_path_factory.mktemp("bundles") / "tiny"
-    export_bundle(save_checkpoint("detector-tiny"), out, lowering=request.param)
-    return out, request.param
+    export_bundle(save_checkpoint(model), out, lowering=lowering)
+    return out, lowering
 
 
 @pytest.fixture
@@ -49,7 +54,7 @@ def graph_of(operator, domain=""):
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-def test_both_lowerings_of_the_detector_become_engines(tiny_bundle):
+def test_both_lowerings_of_a_detector_become_engines(tiny_bundle):
     folder, lowering = tiny_bundle
     manifest = add_engines(folder, RTX, progress=QUIET)
     engines = {artefact.part: artefact for artefact in manifest.artefacts if artefact.engine}
