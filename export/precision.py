@@ -22,7 +22,7 @@ TYPES = {"fp16": TensorProto.FLOAT16, "mixed": TensorProto.FLOAT16, "bf16": Tens
 
 # Nodes under modules with such names stay float32: GLIP's and Grounding DINO's fusion comes near fp16's largest number,
 # and the others decide where a box is or which queries there are.
-KEPT = re.compile(r"fusion|offset|box_head|logits|selection|position", re.IGNORECASE)
+KEPT = re.compile(r"fusion|offset|box_head|logits|alignment|selection|position", re.IGNORECASE)
 PRODUCTS = {"MatMul", "Gemm", "Conv", "ConvTranspose"}
 # Selected where all they take is in half precision already, or constant.
 STEPS = {

@@ -93,7 +93,13 @@ def test_mixed_keeps_softmax_normalisation_and_residual_sums():
     assert {name for name in half if not name.endswith("Cast")} == {"attention/MatMul", "attention/Add"}
 
 
-@pytest.mark.parametrize("scope", ["fusion_layers.0/attention", "decoder/box_head", "self_attn/sampling_offsets"])
+@pytest.mark.parametrize(
+    "scope",
+    [
+        *("fusion_layers.0/attention", "decoder/box_head", "self_attn/sampling_offsets"),
+        *("tower.0/fusion/attention", "tower.0/conv/offset", "token_alignment"),
+    ],
+)
 def test_mixed_keeps_products_that_decide_scores_boxes_and_places(scope):
     model = graph(product(f"/model/{scope}/MatMul"), weights=WEIGHTS)
     assert reduced_products(reduced(model, "mixed")) == (0, 1)
