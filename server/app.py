@@ -24,7 +24,7 @@ from server.metrics import Metrics
 from server.pipeline import Pipeline
 from server.routes import classify, detect, documentation, similarity, system
 from server.routes.openapi import with_problem_type
-from server.settings import Settings, SettingsError, read_settings
+from server.settings import Settings, SettingsError, read_settings, shown_default
 
 log = logging.getLogger(__name__)
 
@@ -139,11 +139,14 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     """The flags of `serve`: every setting by its name; a flag goes before the environment."""
     for name, field in Settings.model_fields.items():
         flag, default = "--" + name.replace("_", "-"), field.get_default()
-        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{field.description} [{_shown(default)}]"}
+        options: dict[str, Any] = {
+            "default": argparse.SUPPRESS,
+            "help": f"{field.description} [{shown_default(default)}]",
+        }
         if isinstance(default, bool):
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(default, tuple):
-            options |= {"action": "append", "metavar": "PATH"}
+            options |= {"action": "append", "metavar": "PATH" if name == "bundle" else "WORD"}
         else:
             options["metavar"] = (
                 "INTEGER" if field.annotation is int else "NUMBER" if field.annotation is float else "TEXT"
@@ -161,7 +164,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"openset serve: {error}", file=sys.stderr)
         return 2
     return serve(settings)
-
-
-def _shown(default: object) -> str:
-    return "the bundled ones" if default == () else str(default)

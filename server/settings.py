@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.processors import available_processors
@@ -12,6 +12,9 @@ from server.schemas import MAX_ITEMS
 
 PREFIX = "OPENSET_"
 MEBIBYTE = 2**20
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+# Settings that hold several words, in the environment and in one flag separated by commas.
+_WORDS = ("image_formats",)
 
 
 class SettingsError(ValueError):
@@ -60,6 +63,11 @@ class Settings(BaseSettings):
         description="Texts per request: labels (times templates in /classify), or texts in /similarity.",
     )
     max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024, description="Bytes of a request's body.")
+    image_formats: Annotated[tuple[ImageFormat, ...], NoDecode] = Field(
+        get_args(ImageFormat),
+        min_length=1,
+        description="Picture formats that are read, separated by commas; fewer expose fewer decoders.",
+    )
     max_image_pixels: int = Field(
         50_000_000, ge=1, le=178_000_000, description="Pixels of an image, checked before it is decoded."
     )
@@ -79,6 +87,15 @@ class Settings(BaseSettings):
     @classmethod
     def _paths_are_listed_like_path(cls, value: object) -> object:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+    @field_validator(*_WORDS, mode="before")
+    @classmethod
+    def _words_are_separated_by_commas(cls, value: object, info: ValidationInfo) -> object:
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, list | tuple) or not all(isinstance(part, str) for part in given):
+            return value
+        words = [word.strip() for part in given for word in part.split(",") if word.strip()]
+        return [word.upper() for word in words] if info.field_name == "image_formats" else words
 
     @model_validator(mode="after")
     def _largest_request_fits_the_queue(self) -> "Settings":
@@ -106,6 +123,13 @@ def read_settings(**given: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise SettingsError("; ".join(_fault(fault, given) for fault in error.errors())) from None
+
+
+def shown_default(default: object) -> str:
+    """A setting's default as it is shown to people."""
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default)) or "the bundled ones"
+    return str(default)
 
 
 def _fault(fault: Any, given: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.registry import FAMILIES
-from server.settings import Settings
+from server.settings import Settings, shown_default
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -14,10 +14,7 @@ SETTING_ROWS = dict(re.findall(r"^\| `(\w+)` \| (.*?) \| .* \|$", README, re.M))
 
 
 def test_every_setting_is_listed_with_its_default():
-    defaults = {
-        name: "the bundled ones" if field.get_default() == () else str(field.get_default())
-        for name, field in Settings.model_fields.items()
-    }
+    defaults = {name: shown_default(field.get_default()) for name, field in Settings.model_fields.items()}
     assert {name: SETTING_ROWS.get(name) for name in defaults} == defaults
 
 

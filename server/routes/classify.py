@@ -21,6 +21,7 @@ async def classify(request: Request) -> Response:
     """Scores each label for each image, best first.
 
     curl -F image=@street.jpg -F labels=dog -F labels=cat localhost:8000/classify
+    curl --data-binary @street.jpg -H "Content-Type: image/jpeg" "localhost:8000/classify?labels=dog&labels=cat"
     """
     negotiate(request.headers.get("accept"), (JSON,))
     body = await read_body(request, ClassifyRequest)

@@ -26,6 +26,8 @@ async def detect(request: Request) -> Response:
         curl -F image=@street.jpg -F prompt="a dog. a bicycle." localhost:8000/detect
         curl -F image=@street.jpg -F labels=dog -F labels=bicycle -H "Accept: image/png" -o out.png \\
             localhost:8000/detect
+        curl --data-binary @street.jpg -H "Content-Type: image/jpeg" \\
+            "localhost:8000/detect?labels=dog&labels=bicycle"
     """
     media_type = negotiate(request.headers.get("accept"), (JSON, PNG))
     body = await read_body(request, DetectRequest)

@@ -1,4 +1,4 @@
-"""What OpenAPI says of the endpoints that read their bodies themselves: both content types, examples, problems."""
+"""What OpenAPI says of the endpoints that read their bodies themselves: content types, examples, problems."""
 
 import copy
 from typing import Any
@@ -7,14 +7,17 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from server.errors import KINDS, PROBLEM
-from server.routes.body import FORM, JSON
+from server.routes.body import FORM, IMAGE_FIELDS, JSON, RAW
 from server.schemas import EXAMPLE_IMAGE, Problem
 
 _STATUSES = (400, 404, 406, 408, 413, 415, 422, 429, 500, 503)
 
 
 def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
-    """An operation's `requestBody`: the model as JSON and as a form; `example` lacks only its image."""
+    """An operation's `requestBody` and `parameters`: the model as JSON, as a form, and as a query beside an image.
+
+    `example` lacks only its image.
+    """
     schema = _inlined(model)
     form = copy.deepcopy(schema)
     file = {"type": "string", "contentMediaType": "image/*", "format": "binary"}
@@ -30,14 +33,30 @@ def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, A
         if value.get("type") == "array" and name != "image":
             value["description"] = f"{value.get('description', '')} Repeat the part for several.".strip()
     return {
+        "parameters": _query(schema),
         "requestBody": {
             "required": True,
             "content": {
                 JSON: {"schema": schema, "example": {"image": EXAMPLE_IMAGE} | example},
                 FORM: {"schema": form},
+                RAW: {"schema": {"type": "string", "format": "binary"}},
             },
-        }
+        },
     }
+
+
+def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    fields = {name: field for name, field in schema["properties"].items() if name not in IMAGE_FIELDS}
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": f"Only with an {RAW} body; otherwise the field goes in the body.",
+            "schema": {key: value for key, value in field.items() if key not in ("description", "examples")},
+        }
+        for name, field in fields.items()
+    ]
 
 
 def problems() -> dict[int | str, dict[str, Any]]:

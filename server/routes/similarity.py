@@ -21,6 +21,7 @@ async def similarity(request: Request) -> Response:
     """The cosine of each image (rows) with each text (columns); with `embeddings` the vectors as well.
 
     curl -F image=@street.jpg -F texts="a photo of a dog" -F texts="a photo of a cat" localhost:8000/similarity
+    curl --data-binary @street.jpg -H "Content-Type: image/jpeg" "localhost:8000/similarity?texts=a%20dog&texts=a%20cat"
     """
     negotiate(request.headers.get("accept"), (JSON,))
     body = await read_body(request, SimilarityRequest)

@@ -25,12 +25,20 @@ def test_bundles_in_the_environment_are_separated_like_path(monkeypatch):
     assert read_settings().bundle == (Path("/a"), Path("/b"))
 
 
+def test_words_are_separated_by_commas_or_repeated(monkeypatch):
+    monkeypatch.setenv("OPENSET_IMAGE_FORMATS", "jpeg, png")
+    assert read_settings().image_formats == ("JPEG", "PNG")
+    assert read_settings(image_formats=["webp", "gif,bmp"]).image_formats == ("WEBP", "GIF", "BMP")
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "accepted"),
     [
         ("OPENSET_PORT", "99999", "less than or equal to 65535"),
         ("OPENSET_PORT", "http", "valid integer"),
         ("OPENSET_LOG_LEVEL", "loud", "'debug', 'info'"),
+        ("OPENSET_IMAGE_FORMATS", "JPEG,SVG", "'JPEG', 'PNG', 'WEBP', 'GIF', 'BMP' or 'TIFF'"),
+        ("OPENSET_IMAGE_FORMATS", "", "at least 1 item"),
         ("OPENSET_MAX_WAIT_MS", "-1", "greater than or equal to 0"),
     ],
 )
