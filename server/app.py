@@ -19,6 +19,7 @@ from server.bundle import Bundle
 from server.catalog import Catalog, open_bundles
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
+from server.fetching import Fetcher, FetchLimits
 from server.gate import Gate
 from server.metrics import Metrics
 from server.pipeline import Pipeline
@@ -34,10 +35,11 @@ def create_app(
     bundles: Sequence[Bundle] | None = None,
     *,
     on_failure: Callable[[], None] | None = None,
+    fetcher: Fetcher | None = None,
 ) -> FastAPI:
     """The app. `bundles` are served from the start; without them those of the settings are loaded in the background.
 
-    Until they are loaded `/readyz` answers 503; where that fails `on_failure` is called.
+    Until they are loaded `/readyz` answers 503; where that fails `on_failure` is called. `fetcher` gets images by URL.
     """
     settings = settings or read_settings()
     metrics = Metrics()
@@ -76,6 +78,7 @@ def create_app(
         redirect_slashes=False,  # a redirect is no answer, and this one repeats the Host header a client made up
     )
     app.state.pipeline = pipeline
+    app.state.fetcher = fetcher or (Fetcher(FetchLimits.of(settings)) if settings.url_images else None)
     app.add_middleware(Gate, settings=settings, metrics=metrics)
     for error in (Fault, PromptError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _refuse)

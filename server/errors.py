@@ -12,7 +12,9 @@
     │   ├── UnsupportedImage    415  not a picture format we read
     │   ├── BrokenImage         422  truncated, damaged, animated
     │   ├── InvalidRequest      422  fields that do not fit, listed
+    │   ├── UrlRefused          422  not https, not public, or URLs are off
     │   ├── UnsuitableModel     422  cannot do this task, or the name is ambiguous
+    │   ├── UrlFailed           424  the URL's server gave no image
     │   └── ClientGone          499  nobody reads this answer; it is counted
     ├── Overload                try again after `retry_after` seconds
     │   ├── QueueFull           429
@@ -100,6 +102,14 @@ class InvalidRequest(RequestFault):
         self.faults = tuple(faults)
 
 
+class UrlRefused(RequestFault):
+    """A URL that is not fetched: not https, not at a public address, or none is."""
+
+
+class UrlFailed(RequestFault):
+    """The server of a URL gave no image."""
+
+
 class UnsuitableModel(RequestFault):
     """A model that cannot do what is asked, or a name that fits several."""
 
@@ -160,9 +170,11 @@ KINDS: dict[type[Exception], Kind] = {
     UnsupportedImage: Kind(415, "unsupported-image", "Not a picture that can be read"),
     BrokenImage: Kind(422, "broken-image", "An image cannot be decoded"),
     InvalidRequest: Kind(422, "invalid-request", "The request does not fit the schema"),
+    UrlRefused: Kind(422, "url-refused", "An image's URL is not fetched"),
     UnsuitableModel: Kind(422, "unsuitable-model", "The model cannot do this"),
     PromptError: Kind(422, "unusable-prompt", "The prompt cannot be used"),
     PromptTooLong: Kind(422, "prompt-too-long", "The prompt is too long for the model"),
+    UrlFailed: Kind(424, "url-failed", "An image's URL gives no image"),
     QueueFull: Kind(429, "queue-full", "The queue is full"),
     TooManyRequests: Kind(429, "too-many-requests", "Too many requests in progress"),
     ClientGone: Kind(499, "client-gone", "The client closed the connection"),

@@ -57,6 +57,8 @@ class Metrics:
         )
         self.request_duration = self._seconds("request", "From the first byte to the last.", "endpoint")
         self.decode_duration = self._seconds("decode", "Decoding one image.")
+        self.fetch_duration = self._seconds("fetch", "Fetching a request's images from their URLs.")
+        self.fetched_bytes = self._counter("fetched_bytes", "Bytes of images fetched from URLs.")
         self.image_pixels = self._histogram("image_pixels", "Pixels of an image.", PIXELS)
         self.inflight_requests = self._gauge("inflight_requests", "Requests in progress.")
         self.prompt_cache_bytes = self._gauge("prompt_cache_bytes", "Memory held by the prompt cache.")

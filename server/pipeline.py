@@ -192,7 +192,7 @@ class Pipeline:
     async def _run_detector(
         self, served: Served, request: DetectRequest, progress: Progress, *, keep_images: bool
     ) -> tuple[Prompt, list[tuple[Prepared, ModelOutput]]]:
-        names = _names(len(request.pictures))
+        names = image_names(len(request.pictures))
         with served.batcher.places(len(names)) as places:
             prompt = await asyncio.wrap_future(served.texts.submit(_prompt, served, request))
             served.metrics.prompt_tokens.observe(len(prompt))
@@ -225,7 +225,7 @@ class Pipeline:
                 with progress.timed("text_encode"):
                     return np.stack(await self._text_embeds(served, texts))
 
-            names = _names(len(pictures))
+            names = image_names(len(pictures))
             *images, text_embeds = await _together(
                 [*(image(data, name) for data, name in zip(pictures, names, strict=True)), text()]
             )
@@ -287,10 +287,7 @@ class Pipeline:
 
     def _check_counts(self, pictures: Sequence[bytes], field: str, texts: int, *, counted: str = "") -> None:
         settings = self.settings
-        if len(pictures) > settings.max_images:
-            raise InvalidRequest(
-                [FieldFault("images", f"{len(pictures)} images, at most {settings.max_images} are accepted")]
-            )
+        refuse_too_many_images(len(pictures), settings)
         if texts > settings.max_labels:
             reason = f"{texts} {counted or field}, at most {settings.max_labels} are accepted"
             raise InvalidRequest([FieldFault(field, reason)])
@@ -347,7 +344,14 @@ def _thresholds(request: DetectRequest, rules: DetectionRules) -> Thresholds:
     return Thresholds(**{name: getattr(defaults, name) if asked[name] is None else asked[name] for name in names})
 
 
-def _names(count: int) -> list[str]:
+def refuse_too_many_images(count: int, settings: Settings) -> None:
+    """InvalidRequest for more images than a request may have."""
+    if count > settings.max_images:
+        raise InvalidRequest([FieldFault("images", f"{count} images, at most {settings.max_images} are accepted")])
+
+
+def image_names(count: int) -> list[str]:
+    """What a request's images are called in errors."""
     return ["the image"] if count == 1 else [f"image {number} of {count}" for number in range(1, count + 1)]
 
 

@@ -74,6 +74,14 @@ class Settings(BaseSettings):
     max_aspect_ratio: float = Field(
         100, ge=1, le=1000, description="Longer over shorter side of an image: a thin strip would be enlarged a lot."
     )
+    url_images: bool = Field(
+        False, description="Fetch images by https URLs that clients name; on, clients make this server send requests."
+    )
+    url_max_bytes: int = Field(16 * MEBIBYTE, ge=1024, description="Bytes of an image fetched from a URL.")
+    url_timeout_s: float = Field(
+        10, gt=0, le=300, description="Seconds for an image to arrive from its URL, redirects included."
+    )
+    url_max_redirects: int = Field(3, ge=0, le=20, description="Redirects followed from an image's URL.")
     body_timeout_s: float = Field(30, gt=0, description="Seconds a client may take to send its body.")
     shutdown_timeout_s: int = Field(30, ge=0, description="Seconds for accepted requests to finish at shutdown.")
     prompt_cache_bytes: int = Field(

@@ -18,9 +18,11 @@ from server.errors import (
     InvalidRequest,
     MalformedBody,
     UnsupportedBody,
+    UrlRefused,
     invalid_request,
 )
-from server.pipeline import Pipeline
+from server.fetching import Fetcher
+from server.pipeline import Pipeline, image_names, refuse_too_many_images
 from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
 
@@ -28,9 +30,10 @@ RequestModel = TypeVar("RequestModel", DetectRequest, ClassifyRequest, Similarit
 T = TypeVar("T")
 
 JSON, FORM, RAW = "application/json", "multipart/form-data", "image/*"
-IMAGE_FIELDS = ("image", "images")
+IMAGE_FIELDS, URL_FIELDS = ("image", "images"), ("image_url", "image_urls")
 # Fields that are given several times in a form or a query.
-_LISTS = {"images", "labels", "texts", "templates"}
+_LISTS = {"images", "image_urls", "labels", "texts", "templates"}
+_PLURALS = {"image": "images", "image_url": "image_urls"}
 # The longest text field of a form; a caption may have 10,000 characters of up to 4 bytes.
 _MAX_TEXT_BYTES = 64 * 1024
 
@@ -54,8 +57,8 @@ class _Fields:
         self._faults: list[FieldFault] = []
 
     def add(self, name: str, content: str | bytes) -> None:
-        """Take one field; `image` is one of `images`."""
-        field = "images" if name == "image" else name
+        """Take one field; `image` is one of `images`, `image_url` of `image_urls`."""
+        field = _PLURALS.get(name, name)
         if field in _LISTS:
             self._values.setdefault(field, []).append(content)
         elif field in self._values:
@@ -81,17 +84,34 @@ def pipeline_of(request: Request) -> Pipeline:
 
 
 async def read_body(request: Request, model: type[RequestModel]) -> RequestModel:
-    """The request's body as `model`; a RequestFault says what does not fit."""
+    """The request's body as `model`, its images there; a RequestFault says what does not fit."""
     pipeline = pipeline_of(request)
     try:
         async with asyncio.timeout(pipeline.settings.body_timeout_s):
-            return await _read(request, model, pipeline)
+            body = await _read(request, model, pipeline)
     except TimeoutError:
         limit = pipeline.settings.body_timeout_s
         raise BodyTimeout(f"the body did not arrive within {limit:g} seconds") from None
     except ClientDisconnect:
         pipeline.metrics.cancelled.labels("read").inc()
         raise ClientGone("the client closed the connection while it sent the body") from None
+    return await unless_gone(request, _fetched(request, body)) if body.urls else body
+
+
+async def _fetched(request: Request, body: RequestModel) -> RequestModel:
+    fetcher: Fetcher | None = request.app.state.fetcher
+    if fetcher is None:
+        raise UrlRefused("this server fetches no URLs (its setting `url_images` is off): send the image itself")
+    pipeline = pipeline_of(request)
+    refuse_too_many_images(len(body.urls), pipeline.settings)
+    try:
+        with pipeline.metrics.fetch_duration.time():
+            images = await fetcher.fetch(body.urls, image_names(len(body.urls)))
+    except asyncio.CancelledError:
+        pipeline.metrics.cancelled.labels("fetch").inc()
+        raise
+    pipeline.metrics.fetched_bytes.inc(sum(map(len, images)))
+    return body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
@@ -142,7 +162,7 @@ async def _raw(request: Request) -> dict[str, Any]:
     """The body as the image, whatever format its bytes turn out to be; the query's parameters as the other fields."""
     fields = _Fields()
     for name, value in request.query_params.multi_items():
-        if name in IMAGE_FIELDS:
+        if name in IMAGE_FIELDS + URL_FIELDS:
             fields.refuse(name, "the body is the image")
         else:
             fields.add(name, value)

@@ -7,10 +7,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from server.errors import KINDS, PROBLEM
-from server.routes.body import FORM, IMAGE_FIELDS, JSON, RAW
+from server.routes.body import FORM, IMAGE_FIELDS, JSON, RAW, URL_FIELDS
 from server.schemas import EXAMPLE_IMAGE, Problem
 
-_STATUSES = (400, 404, 406, 408, 413, 415, 422, 429, 500, 503)
+_STATUSES = (400, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503)
 
 
 def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
@@ -22,13 +22,13 @@ def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, A
     form = copy.deepcopy(schema)
     file = {"type": "string", "contentMediaType": "image/*", "format": "binary"}
     form["properties"].pop("images")
+    form["properties"]["image_url"] = form["properties"].pop("image_urls")
     form["properties"]["image"] = {
         "type": "array",
         "items": file,
         "minItems": 1,
         "description": "An image file; repeat the part for several.",
     }
-    form.setdefault("required", []).append("image")
     for name, value in form["properties"].items():
         if value.get("type") == "array" and name != "image":
             value["description"] = f"{value.get('description', '')} Repeat the part for several.".strip()
@@ -46,7 +46,7 @@ def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, A
 
 
 def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    fields = {name: field for name, field in schema["properties"].items() if name not in IMAGE_FIELDS}
+    fields = {name: field for name, field in schema["properties"].items() if name not in IMAGE_FIELDS + URL_FIELDS}
     return [
         {
             "name": name,

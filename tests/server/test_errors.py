@@ -22,6 +22,8 @@ TYPES = {
     errors.UnsupportedImage: (415, "unsupported-image"),
     errors.BrokenImage: (422, "broken-image"),
     errors.InvalidRequest: (422, "invalid-request"),
+    errors.UrlRefused: (422, "url-refused"),
+    errors.UrlFailed: (424, "url-failed"),
     errors.UnsuitableModel: (422, "unsuitable-model"),
     PromptError: (422, "unusable-prompt"),
     PromptTooLong: (422, "prompt-too-long"),
