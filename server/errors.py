@@ -3,6 +3,7 @@
     Fault
     ├── RequestFault            the client can mend it
     │   ├── MalformedBody       400  not JSON, not multipart
+    │   ├── Unauthorized        401  no API key, or a wrong one
     │   ├── UnknownModel        404
     │   ├── NotAcceptable       406
     │   ├── BodyTimeout         408
@@ -52,6 +53,14 @@ class RequestFault(Fault):
 
 class MalformedBody(RequestFault):
     """The body is not what its content type says."""
+
+
+class Unauthorized(RequestFault):
+    """There is no API key, or (`wrong`) it is none of ours."""
+
+    def __init__(self, message: str, *, wrong: bool) -> None:
+        super().__init__(message)
+        self.challenge = 'Bearer realm="openset"' + (', error="invalid_token"' if wrong else "")
 
 
 class UnknownModel(RequestFault):
@@ -161,6 +170,7 @@ class Kind:
 
 KINDS: dict[type[Exception], Kind] = {
     MalformedBody: Kind(400, "malformed-body", "The body cannot be read"),
+    Unauthorized: Kind(401, "unauthorized", "An API key is needed"),
     UnknownModel: Kind(404, "unknown-model", "No such model"),
     NotAcceptable: Kind(406, "not-acceptable", "No acceptable media type"),
     BodyTimeout: Kind(408, "body-timeout", "The body did not arrive in time"),
@@ -219,12 +229,14 @@ def problem(error: Exception) -> dict[str, Any]:
     return document
 
 
-def problem_response(error: Exception) -> JSONResponse:
+def problem_response(error: Exception, *, request_id: str = "") -> JSONResponse:
     """`error` as an `application/problem+json` response."""
     headers: Mapping[str, str] = (error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, Overload):
         headers = {"Retry-After": str(error.retry_after)}
-    document = problem(error)
+    if isinstance(error, Unauthorized):
+        headers = {"WWW-Authenticate": error.challenge}
+    document = problem(error) | ({"request_id": request_id} if request_id else {})
     return JSONResponse(document, document["status"], headers=dict(headers), media_type=PROBLEM)
 
 

@@ -318,3 +318,4 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[FieldProblem] | None = None
+    request_id: str | None = Field(None, description="As in the header X-Request-ID and in the server's log.")

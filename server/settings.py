@@ -1,6 +1,7 @@
 """What an operator can turn: read once, from `OPENSET_*` environment variables and the flags of `openset serve`."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,8 +14,12 @@ from server.schemas import MAX_ITEMS
 PREFIX = "OPENSET_"
 MEBIBYTE = 2**20
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+# What may be asked for without an API key where the operator says so: all that does no work.
+OpenEndpoint = Literal["/livez", "/readyz", "/metrics", "/models", "/docs", "/openapi.json"]
+OPEN_ENDPOINTS = get_args(OpenEndpoint)
 # Settings that hold several words, in the environment and in one flag separated by commas.
-_WORDS = ("image_formats",)
+_WORDS = ("image_formats", "open_endpoints", "cors_origins")
+_ORIGIN = re.compile(r"\*|https?://[\w.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", re.IGNORECASE)
 
 
 class SettingsError(ValueError):
@@ -28,6 +33,17 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 to be reached from other machines.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    api_keys_file: Path | None = Field(
+        None,
+        description="File of API keys (`openset key new` prints its lines), read again when it changes; none: no key.",
+    )
+    open_endpoints: Annotated[tuple[OpenEndpoint, ...], NoDecode] = Field(
+        ("/livez", "/readyz"),
+        description="What needs no API key, separated by commas: add /metrics where the scraper has none.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may call this server, like https://app.example, separated by commas; or *."
+    )
     bundle: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
         description="Bundle folder to serve, repeatable (in the environment: separated like PATH);"
@@ -105,6 +121,14 @@ class Settings(BaseSettings):
         words = [word.strip() for part in given for word in part.split(",") if word.strip()]
         return [word.upper() for word in words] if info.field_name == "image_formats" else words
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_have_no_path(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: a scheme and a host, like https://app.example, or *")
+        return value
+
     @model_validator(mode="after")
     def _largest_request_fits_the_queue(self) -> "Settings":
         if self.max_images > self.max_queue:
@@ -135,9 +159,9 @@ def read_settings(**given: Any) -> Settings:
 
 def shown_default(default: object) -> str:
     """A setting's default as it is shown to people."""
-    if isinstance(default, tuple):
-        return ", ".join(map(str, default)) or "the bundled ones"
-    return str(default)
+    if default is None or default == ():
+        return "none"
+    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def _fault(fault: Any, given: dict[str, Any]) -> str:

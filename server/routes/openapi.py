@@ -1,6 +1,7 @@
 """What OpenAPI says of the endpoints that read their bodies themselves: content types, examples, problems."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,7 +11,7 @@ from server.errors import KINDS, PROBLEM
 from server.routes.body import FORM, IMAGE_FIELDS, JSON, RAW, URL_FIELDS
 from server.schemas import EXAMPLE_IMAGE, Problem
 
-_STATUSES = (400, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503)
+_STATUSES = (400, 401, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503)
 
 
 def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +76,18 @@ def with_problem_type(document: dict[str, Any]) -> dict[str, Any]:
             for status, response in operation["responses"].items():
                 if status >= "400" and JSON in response.get("content", {}):
                     response["content"] = {PROBLEM: response["content"][JSON]}
+    return document
+
+
+def with_keys(document: dict[str, Any], *, open_endpoints: Sequence[str]) -> dict[str, Any]:
+    """`document` with the two ways to send an API key, needed by all but the open endpoints."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["security"] = [] if path in open_endpoints else [{"bearer": []}, {"header": []}]
     return document
 
 

@@ -13,6 +13,7 @@ GROUPS = {errors.Fault, errors.RequestFault, errors.ServiceFault, errors.Overloa
 # Clients depend on these: change none, only add.
 TYPES = {
     errors.MalformedBody: (400, "malformed-body"),
+    errors.Unauthorized: (401, "unauthorized"),
     errors.UnknownModel: (404, "unknown-model"),
     errors.NotAcceptable: (406, "not-acceptable"),
     errors.BodyTimeout: (408, "body-timeout"),

@@ -39,6 +39,9 @@ def test_words_are_separated_by_commas_or_repeated(monkeypatch):
         ("OPENSET_LOG_LEVEL", "loud", "'debug', 'info'"),
         ("OPENSET_IMAGE_FORMATS", "JPEG,SVG", "'JPEG', 'PNG', 'WEBP', 'GIF', 'BMP' or 'TIFF'"),
         ("OPENSET_IMAGE_FORMATS", "", "at least 1 item"),
+        ("OPENSET_OPEN_ENDPOINTS", "/livez,/detect", "'/livez', '/readyz', '/metrics'"),
+        ("OPENSET_CORS_ORIGINS", "app.example", "'app.example' is no origin: a scheme and a host"),
+        ("OPENSET_CORS_ORIGINS", "https://app.example/", "is no origin"),
         ("OPENSET_MAX_WAIT_MS", "-1", "greater than or equal to 0"),
     ],
 )
