@@ -149,7 +149,8 @@ def serve(settings: Settings) -> int:
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """The flags of `serve`: every setting by its name; a flag goes before the environment."""
+    """The flags of `serve`: every setting by its name; a flag goes before the environment, that before the file."""
+    parser.add_argument("--config", type=Path, metavar="PATH", help="TOML file of settings, by the names of the flags")
     for name, field in Settings.model_fields.items():
         flag, default = "--" + name.replace("_", "-"), field.get_default()
         options: dict[str, Any] = {
@@ -170,7 +171,7 @@ def run(args: argparse.Namespace) -> int:
     """The `serve` command."""
     given = {name: value for name, value in vars(args).items() if name in Settings.model_fields}
     try:
-        return serve(read_settings(**given))
+        return serve(read_settings(args.config, **given))
     except SettingsError as error:
         print(f"openset serve: {error}", file=sys.stderr)
         return 2

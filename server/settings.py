@@ -1,7 +1,10 @@
-"""What an operator can turn: read once, from `OPENSET_*` environment variables and the flags of `openset serve`."""
+"""What an operator can turn: read once, from the flags of `openset serve`, `OPENSET_*` variables and a TOML file."""
 
 import os
 import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,6 +15,7 @@ from server.processors import available_processors
 from server.schemas import MAX_ITEMS
 
 PREFIX = "OPENSET_"
+CONFIG = PREFIX + "CONFIG"
 MEBIBYTE = 2**20
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 # What may be asked for without an API key where the operator says so: all that does no work.
@@ -149,12 +153,42 @@ class Settings(BaseSettings):
         return self.decode_threads or available_processors()
 
 
-def read_settings(**given: Any) -> Settings:
-    """The settings, `given` (flags) before the environment; SettingsError for a value that does not fit."""
+def read_settings(config: Path | None = None, **given: Any) -> Settings:
+    """The settings: `given` (flags) before the environment before the file `config`.
+
+    Without `config`, OPENSET_CONFIG may name the file. SettingsError for a value that does not fit.
+    """
+    environment = {name.upper(): value for name, value in os.environ.items()}
+    config = config or (Path(environment[CONFIG]) if environment.get(CONFIG) else None)
+    filed = _filed(config) if config else {}
+    told = {name: _Told(f"{config}: {name}", value) for name, value in filed.items()}
+    for name in Settings.model_fields:
+        if (variable := PREFIX + name.upper()) in environment:
+            told[name] = _Told(variable, environment[variable])
+            filed.pop(name, None)
+    told |= {name: _Told("--" + name.replace("_", "-"), value) for name, value in given.items()}
     try:
-        return Settings(**given)
+        return Settings(**(filed | given))
     except ValidationError as error:
-        raise SettingsError("; ".join(_fault(fault, given) for fault in error.errors())) from None
+        raise SettingsError("; ".join(_fault(fault, told) for fault in error.errors())) from None
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A value and where it was given."""
+
+    where: str
+    value: object
+
+
+def _filed(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"the settings file {path} cannot be read: {reason}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
 
 
 def shown_default(default: object) -> str:
@@ -164,14 +198,12 @@ def shown_default(default: object) -> str:
     return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def _fault(fault: Any, given: dict[str, Any]) -> str:
+def _fault(fault: Any, told: Mapping[str, _Told]) -> str:
     reason = fault["msg"].removeprefix("Value error, ")
     if not fault["loc"]:
         return str(reason)
     name = str(fault["loc"][0])
     if name not in Settings.model_fields:
-        return f"there is no setting {name!r}; the settings are {', '.join(Settings.model_fields)}"
-    variable = PREFIX + name.upper()
-    shown = f"--{name.replace('_', '-')}" if name in given else variable
-    value = given.get(name, os.environ.get(variable))
-    return f"{shown}={value!r} is refused: {reason[0].lower()}{reason[1:]}. {Settings.model_fields[name].description}"
+        return f"{told[name].where}: there is no setting {name!r}; the settings are {', '.join(Settings.model_fields)}"
+    described = Settings.model_fields[name].description
+    return f"{told[name].where}={told[name].value!r} is refused: {reason[0].lower()}{reason[1:]}. {described}"
