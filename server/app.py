@@ -6,7 +6,6 @@ import contextlib
 import logging
 import signal
 import sys
-import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from server import logs
 from server.auth import Keys
 from server.bundle import Bundle
 from server.caller import caller_of
@@ -110,12 +110,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 def serve(settings: Settings) -> int:
     """Run the server until it is told to stop; 2 where its bundles cannot be served."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    # What clients send wrong is answered to them; it must not fill the log.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logs.configure(settings)
     if settings.api_keys_file is None and settings.host not in _LOOPBACK:
         log.warning("listening on %s without api_keys_file: whoever reaches it may use it", settings.host)
     app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
@@ -124,7 +119,8 @@ def serve(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
-        access_log=False,  # it would hold whatever clients put in a URL
+        log_config=None,
+        access_log=False,  # it would hold whatever clients put in a URL; the gate logs its own
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )

@@ -2,8 +2,10 @@
 
 import re
 import uuid
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -14,11 +16,13 @@ _USABLE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 @dataclass
 class Caller:
-    """One request's caller; whoever answers notes the `model`."""
+    """One request's caller; whoever answers notes the rest."""
 
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     client: str = ""  # the name of its key, else its address
     model: str = ""
+    timings_ms: Mapping[str, float] = field(default_factory=dict)  # as in the answer
+    inputs: Mapping[str, Any] | None = None  # what was asked, where the operator wants it logged
 
     @classmethod
     def of(cls, scope: Scope) -> "Caller":

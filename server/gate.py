@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.auth import Keys
 from server.caller import REQUEST_ID, Caller, caller_of, current
 from server.errors import BodyTooLarge, TooManyRequests, Unauthorized, kind_of, problem_response
+from server.logs import log_access
 from server.metrics import Metrics
 from server.settings import OPEN_ENDPOINTS, Settings
 
@@ -22,7 +23,9 @@ WORK = ("/detect", "/classify", "/similarity")
 # A metric's label comes from this list, never from the client's path.
 ENDPOINTS = frozenset((*WORK, *OPEN_ENDPOINTS))
 _ASKED = ("Authorization", "Content-Type", "X-API-Key", REQUEST_ID)
-_TOLD = ("Retry-After", REQUEST_ID)
+_TOLD = ("Retry-After", "Server-Timing", REQUEST_ID)
+# Asked every few seconds by machines: their good answers are told in detail only.
+_POLLED = ("/livez", "/readyz", "/metrics")
 
 
 class Gate:
@@ -54,9 +57,17 @@ class Gate:
             try:
                 await self._inner(scope, receive, answer)
             finally:
-                endpoint = _endpoint(scope)
-                self._metrics.request_duration.labels(endpoint).observe(time.monotonic() - started)
-                self._metrics.requests.labels(endpoint, answer.status or "none").inc()
+                self._note(scope, caller, answer.status or "none", time.monotonic() - started)
+
+    def _note(self, scope: Scope, caller: Caller, status: str, seconds: float) -> None:
+        endpoint = _endpoint(scope)
+        self._metrics.request_duration.labels(endpoint).observe(seconds)
+        self._metrics.requests.labels(endpoint, status).inc()
+        fields = {"method": scope["method"], "endpoint": endpoint, "status": status, "model": caller.model or "none"}
+        fields |= {"ms": round(seconds * 1000, 1), "client": caller.client or "none"}
+        if self._settings.log_inputs:
+            fields |= {"path": scope["path"], "inputs": caller.inputs or {}}
+        log_access(logging.DEBUG if endpoint in _POLLED and status == "200" else logging.INFO, **fields)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = _Answer(send)
@@ -115,7 +126,7 @@ class _Bounded:
 
 
 class _Answer:
-    """A `send` that remembers the status, and tells a caller its request's id."""
+    """A `send` that remembers the status, and tells a caller its request's id and how long the stages took."""
 
     def __init__(self, send: Send, caller: Caller | None = None) -> None:
         self._send, self._caller = send, caller
@@ -125,7 +136,10 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = str(message["status"])
             if self._caller:
-                MutableHeaders(scope=message)[REQUEST_ID] = self._caller.request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = self._caller.request_id
+                if timings := self._caller.timings_ms:
+                    headers["Server-Timing"] = ", ".join(f"{stage};dur={ms:g}" for stage, ms in timings.items())
         await self._send(message)
 
 

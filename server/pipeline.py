@@ -14,8 +14,9 @@ from PIL import Image
 
 from server import answers
 from server.batching import Places
+from server.caller import Caller
 from server.catalog import Catalog, ModelInput, ModelOutput, Served
-from server.contract.manifest import ClassificationRules, DetectionRules
+from server.contract.manifest import ClassificationRules, DetectionRules, Task
 from server.contract.postprocess import Detection, Thresholds, class_scores, detections
 from server.contract.text import Prompt
 from server.drawing import draw
@@ -93,27 +94,27 @@ class Pipeline:
         """Run what takes milliseconds off the event loop, without waiting for images."""
         return await asyncio.wrap_future(self._short.submit(function))
 
-    async def detect(self, request: DetectRequest) -> DetectAnswer:
+    async def detect(self, request: DetectRequest, caller: Caller) -> DetectAnswer:
         """Find what the request names in each of its images."""
-        answer, _ = await self._detect(request, drawn=False)
+        answer, _ = await self._detect(request, caller, drawn=False)
         return answer
 
-    async def detect_drawn(self, request: DetectRequest) -> tuple[DetectAnswer, bytes]:
+    async def detect_drawn(self, request: DetectRequest, caller: Caller) -> tuple[DetectAnswer, bytes]:
         """As `detect` for one image; also that image, upright, as PNG with the detections drawn on it."""
         if len(request.pictures) != 1:
             raise InvalidRequest([FieldFault("images", f"{len(request.pictures)} images, drawing takes exactly one")])
-        answer, (found,) = await self._detect(request, drawn=True)
+        answer, (found,) = await self._detect(request, caller, drawn=True)
         assert found.prepared.image is not None, "kept for drawing"
         return answer, await self.in_pool(draw, found.prepared.image, found.detections)
 
-    async def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
+    async def classify(self, request: ClassifyRequest, caller: Caller) -> ClassifyAnswer:
         """Score the labels for each image."""
-        served = self.catalog.choose(request.model, "classify")
+        served = self._choose(request.model, "classify", caller)
         rules = _classification(served)
         templates = request.templates or rules.templates
         count = len(request.labels) * len(templates)
         self._check_counts(request.pictures, "labels", count, counted="labels (times templates)")
-        with self._progress() as progress:
+        with self._progress(caller) as progress:
             texts = [template.replace("{}", label) for label in request.labels for template in templates]
             images, embeds = await self._embed(served, request.pictures, texts, progress)
 
@@ -131,11 +132,11 @@ class Pipeline:
                 model=answers.model_id(served.bundle.manifest), results=results, timings_ms=progress.timings_ms()
             )
 
-    async def similarity(self, request: SimilarityRequest) -> SimilarityAnswer:
+    async def similarity(self, request: SimilarityRequest, caller: Caller) -> SimilarityAnswer:
         """The cosine of each image with each text."""
-        served = self.catalog.choose(request.model, "similarity")
+        served = self._choose(request.model, "similarity", caller)
         self._check_counts(request.pictures, "texts", len(request.texts))
-        with self._progress() as progress:
+        with self._progress(caller) as progress:
             images, texts = await self._embed(served, request.pictures, request.texts, progress)
 
             def words() -> tuple[list[list[float]], Embeddings | None]:
@@ -151,12 +152,12 @@ class Pipeline:
                 timings_ms=progress.timings_ms(),
             )
 
-    async def _detect(self, request: DetectRequest, *, drawn: bool) -> tuple[DetectAnswer, list[Found]]:
-        served = self.catalog.choose(request.model, "detect")
+    async def _detect(self, request: DetectRequest, caller: Caller, *, drawn: bool) -> tuple[DetectAnswer, list[Found]]:
+        served = self._choose(request.model, "detect", caller)
         self._check_counts(request.pictures, "labels", len(request.labels))
         rules = _detection(served)
         thresholds = _thresholds(request, rules)
-        with self._progress() as progress:
+        with self._progress(caller) as progress:
             prompt, outputs = await self._run_detector(served, request, progress, keep_images=drawn)
 
             def words() -> list[Found]:
@@ -292,14 +293,21 @@ class Pipeline:
             reason = f"{texts} {counted or field}, at most {settings.max_labels} are accepted"
             raise InvalidRequest([FieldFault(field, reason)])
 
+    def _choose(self, model: str | None, task: Task, caller: Caller) -> Served:
+        served = self.catalog.choose(model, task)
+        caller.model = served.name
+        return served
+
     @contextmanager
-    def _progress(self) -> Iterator[Progress]:
+    def _progress(self, caller: Caller) -> Iterator[Progress]:
         progress = Progress()
         try:
             yield progress
         except asyncio.CancelledError:
             self.metrics.cancelled.labels(progress.stage).inc()
             raise
+        finally:
+            caller.timings_ms = progress.timings_ms()
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

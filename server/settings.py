@@ -111,6 +111,13 @@ class Settings(BaseSettings):
         "info", description="Least severe log line: debug, info, warning or error."
     )
 
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Lines for people (text) or for a collector (json)."
+    )
+    log_inputs: bool = Field(
+        False, description="Log paths, prompts, labels and image URLs with each request; off, nothing clients send."
+    )
+
     @field_validator("bundle", mode="before")
     @classmethod
     def _paths_are_listed_like_path(cls, value: object) -> object:

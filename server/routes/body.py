@@ -10,6 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from server.caller import caller_of
 from server.contract.text import shown
 from server.errors import (
     BodyTimeout,
@@ -95,6 +96,8 @@ async def read_body(request: Request, model: type[RequestModel]) -> RequestModel
     except ClientDisconnect:
         pipeline.metrics.cancelled.labels("read").inc()
         raise ClientGone("the client closed the connection while it sent the body") from None
+    if pipeline.settings.log_inputs:
+        caller_of(request.scope).inputs = body.model_dump(exclude=set(IMAGE_FIELDS), exclude_defaults=True)
     return await unless_gone(request, _fetched(request, body)) if body.urls else body
 
 
