@@ -86,7 +86,7 @@ def create_app(
     )
     app.state.pipeline, app.state.keys, app.state.open_endpoints = pipeline, keys, settings.open_endpoints
     app.state.fetcher = fetcher or (Fetcher(FetchLimits.of(settings)) if settings.url_images else None)
-    app.add_middleware(Gate, settings=settings, metrics=metrics, keys=keys)
+    app.add_middleware(Gate, settings=settings, metrics=metrics, keys=keys, retry_after=catalog.retry_after)
     for error in (Fault, PromptError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _refuse)
     for room in (detect, classify, similarity, system, documentation):
@@ -122,6 +122,8 @@ def serve(settings: Settings) -> int:
         log_config=None,
         access_log=False,  # it would hold whatever clients put in a URL; the gate logs its own
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )
     server = uvicorn.Server(config)

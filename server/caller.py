@@ -10,7 +10,14 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from server.errors import FieldFault, InvalidRequest
+from server.turns import PRIORITIES, Priority
+
 REQUEST_ID = "X-Request-ID"
+PRIORITY = "X-Priority"
+TIMEOUT = "X-Request-Timeout-Ms"
+MAX_TIMEOUT_MS = 3_600_000
+_WHOLE = re.compile(r"[0-9]{1,10}")
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -20,6 +27,8 @@ class Caller:
 
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     client: str = ""  # the name of its key, else its address
+    priority: Priority = "interactive"
+    timeout_s: float | None = None  # what the client gives the request, from its arrival on
     model: str = ""
     timings_ms: Mapping[str, float] = field(default_factory=dict)  # as in the answer
     inputs: Mapping[str, Any] | None = None  # what was asked, where the operator wants it logged
@@ -33,6 +42,24 @@ class Caller:
         given = Headers(scope=scope).get(REQUEST_ID, "")
         client = scope["client"][0] if scope.get("client") else ""
         return cls(given, client) if _USABLE_ID.fullmatch(given) else cls(client=client)
+
+    def read_wishes(self, headers: Headers) -> None:
+        """Take the priority and the deadline; InvalidRequest for what is none."""
+        faults = []
+        wished = headers.get(PRIORITY, self.priority).strip().lower()
+        for name in PRIORITIES:
+            if name == wished:
+                self.priority = name
+        if self.priority != wished:
+            faults.append(FieldFault(PRIORITY, f"a priority is one of {', '.join(PRIORITIES)}"))
+        given = headers.get(TIMEOUT)
+        if given is not None:
+            if _WHOLE.fullmatch(given.strip()) and 1 <= int(given) <= MAX_TIMEOUT_MS:
+                self.timeout_s = int(given) / 1000
+            else:
+                faults.append(FieldFault(TIMEOUT, f"this is a whole number of milliseconds, 1 to {MAX_TIMEOUT_MS}"))
+        if faults:
+            raise InvalidRequest(faults)
 
 
 # The caller whose request is being answered, for the lines of the log.

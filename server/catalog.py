@@ -107,6 +107,10 @@ class Catalog:
             raise UnsuitableModel(f"model {shown(model)} is a family of several: name one of {several}")
         return fitting[0]
 
+    def retry_after(self) -> int:
+        """Whole seconds until what waits now, for whichever model, has run."""
+        return max((entry.batcher.retry_after for entry in self._served), default=1)
+
     def dead(self) -> list[str]:
         """The names of models whose worker has died."""
         return [entry.name for entry in self._served if not entry.batcher.alive]

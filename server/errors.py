@@ -23,7 +23,8 @@
     └── ServiceFault
         ├── InferenceFailed     500
         ├── NotReady            503
-        └── WorkerStopped       503
+        ├── WorkerStopped       503
+        └── DeadlinePassed      504  not done within the time its client gave it
 
 `PromptError` and `PromptTooLong` come from the contract and answer 422. `BundleError` stops the start instead.
 """
@@ -159,6 +160,10 @@ class WorkerStopped(ServiceFault):
     """The thread that runs this model has died."""
 
 
+class DeadlinePassed(ServiceFault):
+    """The time that the client gave its request is over."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of problem: HTTP status, the stable end of its `type`, its title."""
@@ -191,6 +196,7 @@ KINDS: dict[type[Exception], Kind] = {
     InferenceFailed: Kind(500, "inference-failed", "The model run failed"),
     NotReady: Kind(503, "not-ready", "The server is not ready"),
     WorkerStopped: Kind(503, "worker-stopped", "The model's worker has stopped"),
+    DeadlinePassed: Kind(504, "deadline-passed", "The request's deadline has passed"),
 }
 # For what the framework refuses with a bare phrase.
 _HTTP_DETAILS = {

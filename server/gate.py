@@ -1,7 +1,9 @@
 """What every request passes first: named, counted, timed, let in by key, bounded, and never left without an answer."""
 
+import asyncio
 import logging
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,8 +13,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.auth import Keys
-from server.caller import REQUEST_ID, Caller, caller_of, current
-from server.errors import BodyTooLarge, TooManyRequests, Unauthorized, kind_of, problem_response
+from server.caller import PRIORITY, REQUEST_ID, TIMEOUT, Caller, caller_of, current
+from server.errors import BodyTooLarge, DeadlinePassed, Fault, TooManyRequests, kind_of, problem_response
 from server.logs import log_access
 from server.metrics import Metrics
 from server.settings import OPEN_ENDPOINTS, Settings
@@ -22,7 +24,7 @@ log = logging.getLogger(__name__)
 WORK = ("/detect", "/classify", "/similarity")
 # A metric's label comes from this list, never from the client's path.
 ENDPOINTS = frozenset((*WORK, *OPEN_ENDPOINTS))
-_ASKED = ("Authorization", "Content-Type", "X-API-Key", REQUEST_ID)
+_ASKED = ("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT)
 _TOLD = ("Retry-After", "Server-Timing", REQUEST_ID)
 # Asked every few seconds by machines: their good answers are told in detail only.
 _POLLED = ("/livez", "/readyz", "/metrics")
@@ -31,8 +33,17 @@ _POLLED = ("/livez", "/readyz", "/metrics")
 class Gate:
     """ASGI middleware around the whole app."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, keys: Keys | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        metrics: Metrics,
+        keys: Keys | None,
+        retry_after: Callable[[], int],
+    ) -> None:
         self._app, self._settings, self._metrics, self._keys = app, settings, metrics, keys
+        self._retry_after = retry_after
         self._working = 0
         self._inner: ASGIApp = self._guarded
         if settings.cors_origins:  # outside the guard, so that a page can read why it was refused
@@ -76,9 +87,9 @@ class Gate:
         try:
             self._let_in(scope)
             self._refuse(scope, working=working)
-            await self._app(scope, _Bounded(receive, self._settings.max_body_bytes), answer)
+            await self._in_time(scope, _Bounded(receive, self._settings.max_body_bytes), answer)
         except Exception as error:
-            if not isinstance(error, BodyTooLarge | TooManyRequests | Unauthorized):
+            if not isinstance(error, Fault):
                 log.exception("unforeseen error in %s %s", scope["method"], answer.status or "before the answer")
             if answer.status:
                 raise  # the answer has begun: only closing the connection says that it is not whole
@@ -87,14 +98,30 @@ class Gate:
         finally:
             self._working -= working
 
+    async def _in_time(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        """Pass on a request; DeadlinePassed, its work dropped, where its time ends before its answer begins."""
+        timeout_s = caller_of(scope).timeout_s
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                answer.on_start = lambda: limit.reschedule(None)
+                await self._app(scope, receive, answer)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlinePassed(f"the request was not done within the {timeout_s:g} s of its {TIMEOUT}") from None
+        finally:
+            answer.on_start = None
+
     def _let_in(self, scope: Scope) -> None:
         if self._keys and scope["path"] not in self._settings.open_endpoints:
             caller_of(scope).client = self._keys.client(Headers(scope=scope))
 
     def _refuse(self, scope: Scope, *, working: bool) -> None:
+        caller_of(scope).read_wishes(Headers(scope=scope))
         if working and self._working > self._settings.max_inflight_requests:
             raise TooManyRequests(
-                f"{self._settings.max_inflight_requests} requests are in progress, the most allowed", retry_after=1
+                f"{self._settings.max_inflight_requests} requests are in progress, the most allowed",
+                retry_after=self._retry_after(),
             )
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_body_bytes:
@@ -131,10 +158,13 @@ class _Answer:
     def __init__(self, send: Send, caller: Caller | None = None) -> None:
         self._send, self._caller = send, caller
         self.status = ""
+        self.on_start: Callable[[], None] | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = str(message["status"])
+            if self.on_start:
+                self.on_start()
             if self._caller:
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = self._caller.request_id

@@ -53,7 +53,7 @@ class Metrics:
         self.requests = self._counter("requests", "Requests answered.", "endpoint", "status")
         self.rejected = self._counter("rejected", "Requests refused, by kind of problem.", "reason")
         self.cancelled = self._counter(
-            "cancelled", "Requests whose client went away, by what they waited for.", "stage"
+            "cancelled", "Requests whose client went away or deadline passed, by what they waited for.", "stage"
         )
         self.request_duration = self._seconds("request", "From the first byte to the last.", "endpoint")
         self.decode_duration = self._seconds("decode", "Decoding one image.")
@@ -105,8 +105,8 @@ class Metrics:
         )
 
     def reject(self, kind: Kind) -> None:
-        """Count a refused request; failures of our own and clients that went away are no refusals."""
-        if kind.status not in (499, 500):
+        """Count a refused request; failures of our own, and requests that were cancelled, are no refusals."""
+        if kind.status not in (499, 500, 504):
             self.rejected.labels(kind.slug).inc()
 
     def exposition(self) -> bytes:

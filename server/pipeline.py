@@ -36,6 +36,7 @@ from server.schemas import (
     SimilarityRequest,
 )
 from server.settings import Settings
+from server.turns import Slots
 
 Float32 = npt.NDArray[np.float32]
 P = ParamSpec("P")
@@ -76,6 +77,7 @@ class Pipeline:
         self.settings, self.metrics, self.catalog = settings, metrics, catalog
         self._limits = ImageLimits.of(settings)
         self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="images")
+        self._decoding = Slots(settings.pool_threads)
         # Of its own, so that a request is read (or refused with 429) and answered while all other threads decode.
         self._short = ThreadPoolExecutor(1, thread_name_prefix="short")
         self._cache = PromptCache(settings.prompt_cache_bytes, metrics)
@@ -116,7 +118,7 @@ class Pipeline:
         self._check_counts(request.pictures, "labels", count, counted="labels (times templates)")
         with self._progress(caller) as progress:
             texts = [template.replace("{}", label) for label in request.labels for template in templates]
-            images, embeds = await self._embed(served, request.pictures, texts, progress)
+            images, embeds = await self._embed(served, request.pictures, texts, caller, progress)
 
             def words() -> list[ImageScores]:
                 scores = class_scores(
@@ -137,7 +139,7 @@ class Pipeline:
         served = self._choose(request.model, "similarity", caller)
         self._check_counts(request.pictures, "texts", len(request.texts))
         with self._progress(caller) as progress:
-            images, texts = await self._embed(served, request.pictures, request.texts, progress)
+            images, texts = await self._embed(served, request.pictures, request.texts, caller, progress)
 
             def words() -> tuple[list[list[float]], Embeddings | None]:
                 cosines = answers.rows(images @ texts.T, answers.SCORE_DIGITS)
@@ -158,7 +160,7 @@ class Pipeline:
         rules = _detection(served)
         thresholds = _thresholds(request, rules)
         with self._progress(caller) as progress:
-            prompt, outputs = await self._run_detector(served, request, progress, keep_images=drawn)
+            prompt, outputs = await self._run_detector(served, request, caller, progress, keep_images=drawn)
 
             def words() -> list[Found]:
                 return [
@@ -191,17 +193,17 @@ class Pipeline:
             return answer, found
 
     async def _run_detector(
-        self, served: Served, request: DetectRequest, progress: Progress, *, keep_images: bool
+        self, served: Served, request: DetectRequest, caller: Caller, progress: Progress, *, keep_images: bool
     ) -> tuple[Prompt, list[tuple[Prepared, ModelOutput]]]:
         names = image_names(len(request.pictures))
-        with served.batcher.places(len(names)) as places:
+        with served.batcher.places(len(names), client=caller.client, priority=caller.priority) as places:
             prompt = await asyncio.wrap_future(served.texts.submit(_prompt, served, request))
             served.metrics.prompt_tokens.observe(len(prompt))
             text = asyncio.ensure_future(self._prompt_features(served, prompt, progress))
             text.add_done_callback(lambda task: task.cancelled() or task.exception())  # an image may fail first
 
             async def one(data: bytes, name: str) -> tuple[Prepared, ModelOutput]:
-                prepared = await self._prepare(served, data, name, progress, keep_image=keep_images)
+                prepared = await self._prepare(served, data, name, caller, progress, keep_image=keep_images)
                 item = ModelInput(prepared.pixels, prompt, await text)
                 return prepared, await self._run(places, item, progress)
 
@@ -212,13 +214,13 @@ class Pipeline:
         return prompt, outputs
 
     async def _embed(
-        self, served: Served, pictures: Sequence[bytes], texts: Sequence[str], progress: Progress
+        self, served: Served, pictures: Sequence[bytes], texts: Sequence[str], caller: Caller, progress: Progress
     ) -> tuple[Float32, Float32]:
         """Unit embeddings of images [I, D] and texts [T, D]."""
-        with served.batcher.places(len(pictures)) as places:
+        with served.batcher.places(len(pictures), client=caller.client, priority=caller.priority) as places:
 
             async def image(data: bytes, name: str) -> Float32:
-                prepared = await self._prepare(served, data, name, progress, keep_image=False)
+                prepared = await self._prepare(served, data, name, caller, progress, keep_image=False)
                 (embed,) = await self._run(places, ModelInput(prepared.pixels), progress)
                 return embed
 
@@ -233,7 +235,7 @@ class Pipeline:
         return np.stack(images), text_embeds
 
     async def _prepare(
-        self, served: Served, data: bytes, name: str, progress: Progress, *, keep_image: bool
+        self, served: Served, data: bytes, name: str, caller: Caller, progress: Progress, *, keep_image: bool
     ) -> Prepared:
         def prepare() -> Prepared:
             started = time.monotonic()
@@ -248,7 +250,8 @@ class Pipeline:
                 preprocess_s=time.monotonic() - decoded,
             )
 
-        prepared = await self.in_pool(prepare)
+        async with self._decoding.one(client=caller.client, priority=caller.priority):
+            prepared = await self.in_pool(prepare)
         progress.took("decode", prepared.decode_s)
         progress.took("preprocess", prepared.preprocess_s)
         self.metrics.decode_duration.observe(prepared.decode_s)

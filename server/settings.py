@@ -1,5 +1,6 @@
 """What an operator can turn: read once, from the flags of `openset serve`, `OPENSET_*` variables and a TOML file."""
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -22,7 +23,7 @@ ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 OpenEndpoint = Literal["/livez", "/readyz", "/metrics", "/models", "/docs", "/openapi.json"]
 OPEN_ENDPOINTS = get_args(OpenEndpoint)
 # Settings that hold several words, in the environment and in one flag separated by commas.
-_WORDS = ("image_formats", "open_endpoints", "cors_origins")
+_WORDS = ("image_formats", "open_endpoints", "cors_origins", "trusted_proxies")
 _ORIGIN = re.compile(r"\*|https?://[\w.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", re.IGNORECASE)
 
 
@@ -47,6 +48,11 @@ class Settings(BaseSettings):
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose pages may call this server, like https://app.example, separated by commas; or *."
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas:"
+        " clients without a key are told apart by address.",
     )
     bundle: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
@@ -138,6 +144,13 @@ class Settings(BaseSettings):
         for origin in value:
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin!r} is no origin: a scheme and a host, like https://app.example, or *")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            ipaddress.ip_network(proxy)  # its ValueError says what is wrong
         return value
 
     @model_validator(mode="after")

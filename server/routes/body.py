@@ -96,6 +96,9 @@ async def read_body(request: Request, model: type[RequestModel]) -> RequestModel
     except ClientDisconnect:
         pipeline.metrics.cancelled.labels("read").inc()
         raise ClientGone("the client closed the connection while it sent the body") from None
+    except asyncio.CancelledError:
+        pipeline.metrics.cancelled.labels("read").inc()
+        raise
     if pipeline.settings.log_inputs:
         caller_of(request.scope).inputs = body.model_dump(exclude=set(IMAGE_FIELDS), exclude_defaults=True)
     return await unless_gone(request, _fetched(request, body)) if body.urls else body

@@ -7,11 +7,33 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from server.caller import MAX_TIMEOUT_MS, PRIORITY, REQUEST_ID, TIMEOUT
 from server.errors import KINDS, PROBLEM
 from server.routes.body import FORM, IMAGE_FIELDS, JSON, RAW, URL_FIELDS
 from server.schemas import EXAMPLE_IMAGE, Problem
+from server.turns import PRIORITIES
 
-_STATUSES = (400, 401, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503)
+_STATUSES = (400, 401, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503, 504)
+_WISHES = [
+    {
+        "name": TIMEOUT,
+        "in": "header",
+        "description": "Milliseconds for the whole request; when they are over it is dropped and answered with 504.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
+    },
+    {
+        "name": PRIORITY,
+        "in": "header",
+        "description": "Batch work waits while interactive work does, but never for ever.",
+        "schema": {"type": "string", "enum": list(PRIORITIES), "default": PRIORITIES[0]},
+    },
+    {
+        "name": REQUEST_ID,
+        "in": "header",
+        "description": "Comes back with the answer and stands in the log; made where there is none.",
+        "schema": {"type": "string", "maxLength": 128},
+    },
+]
 
 
 def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +56,7 @@ def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, A
         if value.get("type") == "array" and name != "image":
             value["description"] = f"{value.get('description', '')} Repeat the part for several.".strip()
     return {
-        "parameters": _query(schema),
+        "parameters": [*_query(schema), *_WISHES],
         "requestBody": {
             "required": True,
             "content": {

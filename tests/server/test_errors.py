@@ -34,6 +34,7 @@ TYPES = {
     errors.InferenceFailed: (500, "inference-failed"),
     errors.NotReady: (503, "not-ready"),
     errors.WorkerStopped: (503, "worker-stopped"),
+    errors.DeadlinePassed: (504, "deadline-passed"),
 }
 
 
