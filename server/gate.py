@@ -117,7 +117,8 @@ class Gate:
             caller_of(scope).client = self._keys.client(Headers(scope=scope))
 
     def _refuse(self, scope: Scope, *, working: bool) -> None:
-        caller_of(scope).read_wishes(Headers(scope=scope))
+        if working:
+            caller_of(scope).read_wishes(Headers(scope=scope))
         if working and self._working > self._settings.max_inflight_requests:
             raise TooManyRequests(
                 f"{self._settings.max_inflight_requests} requests are in progress, the most allowed",
