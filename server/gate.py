@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -74,7 +75,8 @@ class Gate:
         endpoint = _endpoint(scope)
         self._metrics.request_duration.labels(endpoint).observe(seconds)
         self._metrics.requests.labels(endpoint, status).inc()
-        fields = {"method": scope["method"], "endpoint": endpoint, "status": status, "model": caller.model or "none"}
+        fields: dict[str, Any] = {"method": scope["method"], "endpoint": endpoint}
+        fields |= {"status": int(status) if status.isdecimal() else status, "model": caller.model or "none"}
         fields |= {"ms": round(seconds * 1000, 1), "client": caller.client or "none"}
         if self._settings.log_inputs:
             fields |= {"path": scope["path"], "inputs": caller.inputs or {}}

@@ -55,7 +55,7 @@ def test_request_is_one_object_of_json(client, log):
     assert line.pop("ms") > 0
     assert line == {
         "level": "info", "logger": "server.access", "message": "request", "method": "POST", "endpoint": "/detect",
-        "status": "422", "model": "none", "client": "testclient",
+        "status": 422, "model": "none", "client": "testclient",
     }  # fmt: skip
 
 
