@@ -30,7 +30,7 @@ class Caller:
     priority: Priority = "interactive"
     timeout_s: float | None = None  # what the client gives the request, from its arrival on
     model: str = ""
-    timings_ms: Mapping[str, float] = field(default_factory=dict)  # as in the answer
+    timings_ms: dict[str, float] = field(default_factory=dict)  # as in the answer, and "fetch" before it
     inputs: Mapping[str, Any] | None = None  # what was asked, where the operator wants it logged
 
     @classmethod

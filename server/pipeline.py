@@ -310,7 +310,7 @@ class Pipeline:
             self.metrics.cancelled.labels(progress.stage).inc()
             raise
         finally:
-            caller.timings_ms = progress.timings_ms()
+            caller.timings_ms |= progress.timings_ms()
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -1,6 +1,7 @@
 """A request's body as the schema's model: JSON with base64 images, a multipart form with files, or one image itself."""
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -110,6 +111,7 @@ async def _fetched(request: Request, body: RequestModel) -> RequestModel:
         raise UrlRefused("this server fetches no URLs (its setting `url_images` is off): send the image itself")
     pipeline = pipeline_of(request)
     refuse_too_many_images(len(body.urls), pipeline.settings)
+    started = time.monotonic()
     try:
         with pipeline.metrics.fetch_duration.time():
             images = await fetcher.fetch(body.urls, image_names(len(body.urls)))
@@ -117,6 +119,7 @@ async def _fetched(request: Request, body: RequestModel) -> RequestModel:
         pipeline.metrics.cancelled.labels("fetch").inc()
         raise
     pipeline.metrics.fetched_bytes.inc(sum(map(len, images)))
+    caller_of(request.scope).timings_ms["fetch"] = round((time.monotonic() - started) * 1000, 3)
     return body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
 
 

@@ -39,6 +39,11 @@ def sample(client, line):
     return float(found[1]) if found else None
 
 
+def test_time_of_the_fetch_is_told(client):
+    response = client.post("/classify", json={"image_url": URL, "labels": ["g", "r"]})
+    assert response.headers["server-timing"].startswith("fetch;dur=")
+
+
 def test_urls_are_off_by_default(start):
     response = start().post("/classify", json={"image_url": URL, "labels": ["r"]})
     assert (response.status_code, response.json()["type"]) == (422, "urn:openset:problem:url-refused")
