@@ -77,7 +77,7 @@ class Pipeline:
         self.settings, self.metrics, self.catalog = settings, metrics, catalog
         self._limits = ImageLimits.of(settings)
         self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="images")
-        self._decoding = Slots(settings.pool_threads)
+        self._decoding = Slots(2 * settings.pool_threads)  # the next is there when a thread gets free
         # Of its own, so that a request is read (or refused with 429) and answered while all other threads decode.
         self._short = ThreadPoolExecutor(1, thread_name_prefix="short")
         self._cache = PromptCache(settings.prompt_cache_bytes, metrics)
