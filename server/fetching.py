@@ -15,8 +15,10 @@ from urllib.parse import quote, urljoin, urlsplit
 import h11
 
 from server.addresses import is_public
+from server.caller import Caller
 from server.errors import ImageTooLarge, UrlFailed, UrlRefused
 from server.settings import Settings
+from server.turns import Slots
 
 PORT = 443
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -35,16 +37,23 @@ Connect = Callable[[str, ssl.SSLContext, str], Awaitable[Streams]]
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """Bounds of one image's fetch; `max_total_bytes` is for all images of a request together."""
+    """Bounds of an image's fetch; `max_total_bytes` is a request's for all its images, `connections` everybody's."""
 
     max_bytes: int
     max_total_bytes: int
     timeout_s: float
     max_redirects: int
+    connections: int
 
     @classmethod
     def of(cls, settings: Settings) -> "FetchLimits":
-        return cls(settings.url_max_bytes, settings.max_body_bytes, settings.url_timeout_s, settings.url_max_redirects)
+        return cls(
+            max_bytes=settings.url_max_bytes,
+            max_total_bytes=settings.max_body_bytes,
+            timeout_s=settings.url_timeout_s,
+            max_redirects=settings.url_max_redirects,
+            connections=settings.url_connections,
+        )
 
 
 async def resolved(host: str) -> Sequence[str]:
@@ -71,23 +80,29 @@ class Fetcher:
     ) -> None:
         self._limits, self._resolve, self._connect = limits, resolve, connect
         self._context = context or ssl.create_default_context()
+        self._slots = Slots(limits.connections)
 
-    async def fetch(self, urls: Sequence[str], names: Sequence[str]) -> list[bytes]:
-        """The bytes behind each of `urls`; `names` stand for the images in errors."""
+    async def fetch(self, urls: Sequence[str], names: Sequence[str], caller: Caller) -> list[bytes]:
+        """The bytes behind each of `urls`; `names` stand for the images in errors. Callers take turns."""
         left = _Budget(self._limits.max_total_bytes)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._timed(url, name, left)) for url, name in zip(urls, names, strict=True)]
+                tasks = [
+                    group.create_task(self._timed(url, name, left, caller))
+                    for url, name in zip(urls, names, strict=True)
+                ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _timed(self, url: str, name: str, left: "_Budget") -> bytes:
-        try:
-            async with asyncio.timeout(self._limits.timeout_s):
-                return await self._follow(url, name, left)
-        except TimeoutError:
-            raise UrlFailed(f"{name} did not arrive from its URL within {self._limits.timeout_s:g} seconds") from None
+    async def _timed(self, url: str, name: str, left: "_Budget", caller: Caller) -> bytes:
+        timeout_s = self._limits.timeout_s
+        async with self._slots.one(client=caller.client, priority=caller.priority):
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await self._follow(url, name, left)
+            except TimeoutError:
+                raise UrlFailed(f"{name} did not arrive from its URL within {timeout_s:g} seconds") from None
 
     async def _follow(self, url: str, name: str, left: "_Budget") -> bytes:
         for _ in range(self._limits.max_redirects + 1):

@@ -108,6 +108,9 @@ class Settings(BaseSettings):
         10, gt=0, le=300, description="Seconds for an image to arrive from its URL, redirects included."
     )
     url_max_redirects: int = Field(3, ge=0, le=20, description="Redirects followed from an image's URL.")
+    url_connections: int = Field(
+        32, ge=1, le=1024, description="Images fetched from URLs at once, for all clients, who take turns."
+    )
     body_timeout_s: float = Field(30, gt=0, description="Seconds a client may take to send its body.")
     shutdown_timeout_s: int = Field(30, ge=0, description="Seconds for accepted requests to finish at shutdown.")
     prompt_cache_bytes: int = Field(

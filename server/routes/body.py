@@ -109,17 +109,17 @@ async def _fetched(request: Request, body: RequestModel) -> RequestModel:
     fetcher: Fetcher | None = request.app.state.fetcher
     if fetcher is None:
         raise UrlRefused("this server fetches no URLs (its setting `url_images` is off): send the image itself")
-    pipeline = pipeline_of(request)
+    pipeline, caller = pipeline_of(request), caller_of(request.scope)
     refuse_too_many_images(len(body.urls), pipeline.settings)
     started = time.monotonic()
     try:
         with pipeline.metrics.fetch_duration.time():
-            images = await fetcher.fetch(body.urls, image_names(len(body.urls)))
+            images = await fetcher.fetch(body.urls, image_names(len(body.urls)), caller)
     except asyncio.CancelledError:
         pipeline.metrics.cancelled.labels("fetch").inc()
         raise
     pipeline.metrics.fetched_bytes.inc(sum(map(len, images)))
-    caller_of(request.scope).timings_ms["fetch"] = round((time.monotonic() - started) * 1000, 3)
+    caller.timings_ms["fetch"] = round((time.monotonic() - started) * 1000, 3)
     return body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
 
 

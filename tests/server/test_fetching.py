@@ -1,10 +1,12 @@
 """Images by URL: the bytes, or a fault that names the image; never a private address, whatever a name says."""
 
 import asyncio
+import threading
 import time
 
 import pytest
 
+from server.caller import Caller
 from server.errors import ImageTooLarge, UrlFailed, UrlRefused
 from server.fetching import Fetcher, FetchLimits
 
@@ -211,6 +213,24 @@ def test_time_is_bounded_however_slowly_bytes_drip(web, piece):
     assert time.monotonic() - started < 1.5
 
 
+def test_connections_are_bounded(web):
+    open_now, most, lock = 0, 0, threading.Lock()
+
+    def slowly(out):
+        nonlocal open_now, most
+        with lock:
+            open_now += 1
+            most = max(most, open_now)
+        time.sleep(0.05)
+        with lock:
+            open_now -= 1
+        out.write(answer(b"picture", IMAGE))
+
+    web.pages["/a.png"] = slowly
+    assert web.fetch(*[url()] * 8, connections=2) == [b"picture"] * 8
+    assert most == 2
+
+
 def test_unknown_host_is_a_fault(web):
     with pytest.raises(UrlFailed, match="the host of its URL is not known"):
         web.fetch(url(host="nowhere.example"))
@@ -235,6 +255,6 @@ def test_certificate_must_be_trusted_and_the_hosts_own(web, trusting):
 
 def test_real_connections_resolve_nothing_but_the_name(monkeypatch):
     # The system's own resolver and connection, as far as that goes without a network.
-    fetcher = Fetcher(FetchLimits(max_bytes=1, max_total_bytes=1, timeout_s=5, max_redirects=0))
+    fetcher = Fetcher(FetchLimits(max_bytes=1, max_total_bytes=1, timeout_s=5, max_redirects=0, connections=1))
     with pytest.raises(UrlRefused, match="public address"):
-        asyncio.run(fetcher.fetch(["https://localhost/a.png"], ["the image"]))
+        asyncio.run(fetcher.fetch(["https://localhost/a.png"], ["the image"], Caller()))

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import trustme
 
+from server.caller import Caller
 from server.fetching import Fetcher, FetchLimits
 
 PUBLIC = "93.184.216.34"
@@ -45,13 +46,14 @@ class Web:
         self._thread.join()
 
     def fetcher(self, *, trusting=True, **limits):
-        bounds = {"max_bytes": 100_000, "max_total_bytes": 150_000, "timeout_s": 5, "max_redirects": 2} | limits
+        bounds = {"max_bytes": 100_000, "max_total_bytes": 150_000, "timeout_s": 5, "max_redirects": 2}
+        bounds |= {"connections": 4} | limits
         context = self.trust if trusting else ssl.create_default_context()
         return Fetcher(FetchLimits(**bounds), resolve=self._resolve, connect=self._connect, context=context)
 
     def fetch(self, *urls, **limits):
         names = [f"image {place} of {len(urls)}" for place in range(1, len(urls) + 1)]
-        return asyncio.run(self.fetcher(**limits).fetch(urls, names))
+        return asyncio.run(self.fetcher(**limits).fetch(urls, names, Caller()))
 
     async def _resolve(self, host):
         self.resolved.append(host)
