@@ -127,15 +127,9 @@ def test_input_cannot_write_lines_of_its_own(start, log):
 
 
 def test_format_is_a_setting(capsys):
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        configure(Settings(log_format="json", log_level="warning"))
-        logging.getLogger("uvicorn.error").warning("listening")
-        logging.getLogger("server.x").info("detail")
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
+    configure(Settings(log_format="json", log_level="warning"))
+    logging.getLogger("uvicorn.error").warning("listening")
+    logging.getLogger("server.x").info("detail")
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["message"] == "listening"
 
