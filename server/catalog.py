@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from server.contract.text import Prompt, shown
 from server.errors import InferenceFailed, NotReady, UnknownModel, UnsuitableModel
 from server.metrics import Metrics, ModelMetrics
 from server.settings import Settings
+from server.turns import Slots
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +41,13 @@ ModelOutput = tuple[Float32, ...]
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A bundle with what runs it: a batching worker for images, a thread for texts."""
+    """A bundle with what runs it: a batching worker for images, a thread for texts, which clients use in turn."""
 
     bundle: Bundle
     batcher: Batcher[ModelInput, ModelOutput]
     texts: ThreadPoolExecutor
     metrics: ModelMetrics
+    text_slots: Slots = field(default_factory=lambda: Slots(2))  # the next is there when the thread gets free
 
     @property
     def name(self) -> str:

@@ -199,7 +199,7 @@ class Pipeline:
         with served.batcher.places(len(names), client=caller.client, priority=caller.priority) as places:
             prompt = await asyncio.wrap_future(served.texts.submit(_prompt, served, request))
             served.metrics.prompt_tokens.observe(len(prompt))
-            text = asyncio.ensure_future(self._prompt_features(served, prompt, progress))
+            text = asyncio.ensure_future(self._prompt_features(served, prompt, caller, progress))
             text.add_done_callback(lambda task: task.cancelled() or task.exception())  # an image may fail first
 
             async def one(data: bytes, name: str) -> tuple[Prepared, ModelOutput]:
@@ -226,7 +226,7 @@ class Pipeline:
 
             async def text() -> Float32:
                 with progress.timed("text_encode"):
-                    return np.stack(await self._text_embeds(served, texts))
+                    return np.stack(await self._text_embeds(served, texts, caller))
 
             names = image_names(len(pictures))
             *images, text_embeds = await _together(
@@ -273,17 +273,17 @@ class Pipeline:
         with progress.timed("postprocess"), served.metrics.postprocess_duration.time():
             return await self.in_short(words)
 
-    async def _prompt_features(self, served: Served, prompt: Prompt, progress: Progress) -> Float32:
+    async def _prompt_features(self, served: Served, prompt: Prompt, caller: Caller, progress: Progress) -> Float32:
         def compute(_: Sequence[int]) -> Awaitable[list[Float32]]:
-            return _in_thread_of(served, lambda: served.bundle.encode_prompts([prompt]))
+            return _in_thread_of(served, caller, lambda: served.bundle.encode_prompts([prompt]))
 
         with progress.timed("text_encode"):
             (features,) = await self._cache.get(served.name, [prompt.key], compute)
         return features
 
-    async def _text_embeds(self, served: Served, texts: Sequence[str]) -> list[Float32]:
+    async def _text_embeds(self, served: Served, texts: Sequence[str], caller: Caller) -> list[Float32]:
         def compute(missing: Sequence[int]) -> Awaitable[list[Float32]]:
-            return _in_thread_of(served, lambda: _encoded(served, [texts[place] for place in missing]))
+            return _in_thread_of(served, caller, lambda: _encoded(served, [texts[place] for place in missing]))
 
         # A text too long is its own request's fault: found here, before others could wait for a run it fails.
         await asyncio.wrap_future(served.texts.submit(served.bundle.sentences.encode, texts))
@@ -323,12 +323,13 @@ async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     return [task.result() for task in tasks]
 
 
-async def _in_thread_of(served: Served, encode: Callable[[], list[Float32]]) -> list[Float32]:
+async def _in_thread_of(served: Served, caller: Caller, encode: Callable[[], list[Float32]]) -> list[Float32]:
     def timed() -> list[Float32]:
         with served.metrics.text_encode_duration.time():
             return encode()
 
-    return await asyncio.wrap_future(served.texts.submit(timed))
+    async with served.text_slots.one(client=caller.client, priority=caller.priority):
+        return await asyncio.wrap_future(served.texts.submit(timed))
 
 
 def _encoded(served: Served, texts: Sequence[str]) -> list[Float32]:

@@ -333,6 +333,43 @@ def test_client_that_fills_the_queue_leaves_others_a_place_and_a_turn(detector, 
     asyncio.run(scene())
 
 
+def test_prompts_of_one_client_leave_others_a_turn(detector, tmp_path, monkeypatch):
+    file = tmp_path / "keys.txt"
+    file.write_text("".join(f"{name} {digest_of(name)}\n" for name in ("hog", "single")), encoding="utf-8")
+    gates, encoded, honest = (threading.Event(), threading.Event()), [], detector.encode_prompts
+
+    def encode(prompts):
+        assert gates[len(encoded) >= 2].wait(SOON)
+        encoded.extend(label.text for prompt in prompts for label in prompt.labels)
+        return honest(prompts)
+
+    monkeypatch.setattr(detector, "encode_prompts", encode)
+
+    async def scene():
+        async with running(detector, api_keys_file=file) as client:
+
+            def sent(name, label):
+                headers, files = {"X-API-Key": name}, [("image", ("a.png", picture()))]
+                return asyncio.ensure_future(
+                    client.post("/detect", files=files, data={"labels": label}, headers=headers)
+                )
+
+            slots, come = client.app.state.pipeline.catalog.served[0].text_slots, []
+            one = slots.one
+            monkeypatch.setattr(slots, "one", lambda **caller: come.append(caller["client"]) or one(**caller))
+            asked = [sent("hog", f"thing {number}") for number in range(12)]
+            await until(lambda: batcher(client).depth == 12)
+            asked.append(sent("single", "mine"))
+            await until(lambda: batcher(client).depth == 13)
+            gates[0].set()
+            await until(lambda: "single" in come)
+            gates[1].set()
+            assert [r.status_code for r in await asyncio.gather(*asked)] == [200] * 13
+        assert encoded.index("mine") <= 5, "two before, two in the slots, and the hog's turn"
+
+    asyncio.run(scene())
+
+
 def test_slow_body_times_out(detector):
     async def scene():
         async def trickle():
