@@ -12,6 +12,7 @@ from typing import Protocol
 # command -> (help, the module whose `add_arguments` and `run` it is, the extra that module needs)
 _COMMANDS = {
     "serve": ("answer requests over HTTP", "server.app", None),
+    "key": ("make API keys", "server.auth", None),
     "detect": ("find what a prompt names in a picture", "server.shell", None),
     "classify": ("choose among labels for a picture", "server.shell", None),
     "similarity": ("compare pictures with texts", "server.shell", None),

@@ -6,8 +6,8 @@ import contextlib
 import logging
 import signal
 import sys
-import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -15,18 +15,25 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from server import logs
+from server.auth import Keys
 from server.bundle import Bundle
+from server.caller import caller_of
 from server.catalog import Catalog, open_bundles
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
+from server.fetching import Fetcher, FetchLimits
 from server.gate import Gate
 from server.metrics import Metrics
 from server.pipeline import Pipeline
 from server.routes import classify, detect, documentation, similarity, system
-from server.routes.openapi import with_problem_type
-from server.settings import Settings, SettingsError, read_settings
+from server.routes.openapi import with_keys, with_problem_type
+from server.settings import Settings, SettingsError, read_settings, shown_default
 
 log = logging.getLogger(__name__)
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_METAVARS: dict[object, str] = {int: "INTEGER", float: "NUMBER", Path | None: "PATH"}
 
 
 def create_app(
@@ -34,12 +41,14 @@ def create_app(
     bundles: Sequence[Bundle] | None = None,
     *,
     on_failure: Callable[[], None] | None = None,
+    fetcher: Fetcher | None = None,
 ) -> FastAPI:
     """The app. `bundles` are served from the start; without them those of the settings are loaded in the background.
 
-    Until they are loaded `/readyz` answers 503; where that fails `on_failure` is called.
+    Until they are loaded `/readyz` answers 503; where that fails `on_failure` is called. `fetcher` gets images by URL.
     """
     settings = settings or read_settings()
+    keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
     metrics = Metrics()
     catalog = Catalog(settings, metrics)
     pipeline = Pipeline(settings, metrics, catalog)
@@ -75,8 +84,9 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect is no answer, and this one repeats the Host header a client made up
     )
-    app.state.pipeline = pipeline
-    app.add_middleware(Gate, settings=settings, metrics=metrics)
+    app.state.pipeline, app.state.keys, app.state.open_endpoints = pipeline, keys, settings.open_endpoints
+    app.state.fetcher = fetcher or (Fetcher(FetchLimits.of(settings)) if settings.url_images else None)
+    app.add_middleware(Gate, settings=settings, metrics=metrics, keys=keys, retry_after=catalog.retry_after)
     for error in (Fault, PromptError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _refuse)
     for room in (detect, classify, similarity, system, documentation):
@@ -86,7 +96,8 @@ def create_app(
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        return with_problem_type(super().openapi())
+        document = with_problem_type(super().openapi())
+        return with_keys(document, open_endpoints=self.state.open_endpoints) if self.state.keys else document
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
@@ -94,25 +105,25 @@ async def _refuse(request: Request, error: Exception) -> Response:
         error = InvalidRequest([FieldFault(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()])
     pipeline: Pipeline = request.app.state.pipeline
     pipeline.metrics.reject(kind_of(error))
-    return problem_response(error)
+    return problem_response(error, request_id=caller_of(request.scope).request_id)
 
 
 def serve(settings: Settings) -> int:
     """Run the server until it is told to stop; 2 where its bundles cannot be served."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    # What clients send wrong is answered to them; it must not fill the log.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logs.configure(settings)
+    if settings.api_keys_file is None and settings.host not in _LOOPBACK:
+        log.warning("listening on %s without api_keys_file: whoever reaches it may use it", settings.host)
     app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
-        access_log=False,  # it would hold whatever clients put in a URL
+        log_config=None,
+        access_log=False,  # it would hold whatever clients put in a URL; the gate logs its own
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )
     server = uvicorn.Server(config)
@@ -136,18 +147,20 @@ def serve(settings: Settings) -> int:
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """The flags of `serve`: every setting by its name; a flag goes before the environment."""
+    """The flags of `serve`: every setting by its name; a flag goes before the environment, that before the file."""
+    parser.add_argument("--config", type=Path, metavar="PATH", help="TOML file of settings, by the names of the flags")
     for name, field in Settings.model_fields.items():
         flag, default = "--" + name.replace("_", "-"), field.get_default()
-        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{field.description} [{_shown(default)}]"}
+        options: dict[str, Any] = {
+            "default": argparse.SUPPRESS,
+            "help": f"{field.description} [{shown_default(default)}]",
+        }
         if isinstance(default, bool):
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(default, tuple):
-            options |= {"action": "append", "metavar": "PATH"}
+            options |= {"action": "append", "metavar": "PATH" if name == "bundle" else "WORDS"}
         else:
-            options["metavar"] = (
-                "INTEGER" if field.annotation is int else "NUMBER" if field.annotation is float else "TEXT"
-            )
+            options["metavar"] = _METAVARS.get(field.annotation, "TEXT")
         parser.add_argument(flag, **options)
     parser.set_defaults(func=run)
 
@@ -156,12 +169,7 @@ def run(args: argparse.Namespace) -> int:
     """The `serve` command."""
     given = {name: value for name, value in vars(args).items() if name in Settings.model_fields}
     try:
-        settings = read_settings(**given)
+        return serve(read_settings(args.config, **given))
     except SettingsError as error:
         print(f"openset serve: {error}", file=sys.stderr)
         return 2
-    return serve(settings)
-
-
-def _shown(default: object) -> str:
-    return "the bundled ones" if default == () else str(default)

@@ -1,10 +1,14 @@
-"""One bounded queue and one worker thread for a model: items of one bucket run together, whoever sent them."""
+"""One bounded queue and one worker thread for a model: items of one bucket run together, whoever sent them.
+
+Who sent them decides when: clients take turns (`turns.py`), and the last places of the queue are kept for those who
+have nothing waiting, so that a client with a thousand images keeps nobody out.
+"""
 
 import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -14,12 +18,15 @@ from typing import Generic, TypeVar
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, QueueFull, ServiceFault, WorkerStopped
 from server.memory import PoolExhausted
 from server.metrics import ModelMetrics
+from server.turns import Priority, Turns
 
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MAX_RETRY_AFTER_S = 60
+# The share of the places that only clients without any waiting item may take.
+KEPT_SHARE = 8
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ class Done(Generic[Result]):
 class _Job(Generic[Item, Result]):
     item: Item
     bucket: Hashable
+    client: str
+    priority: Priority
     submitted: float
     future: "Future[Done[Result]]"
 
@@ -51,9 +60,9 @@ class _Job(Generic[Item, Result]):
 class Places(Generic[Item, Result]):
     """Places in the queue, held for one request from admission on."""
 
-    def __init__(self, batcher: "Batcher[Item, Result]", count: int) -> None:
+    def __init__(self, batcher: "Batcher[Item, Result]", count: int, client: str, priority: Priority) -> None:
         self._batcher = batcher
-        self.free = count
+        self.free, self.client, self.priority = count, client, priority
 
     def submit(self, item: Item) -> "Future[Done[Result]]":
         """Queue `item` on one of the places; cancelling the future before it runs drops the item."""
@@ -62,7 +71,7 @@ class Places(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs items in batches of one bucket, oldest first, as soon as the worker is free.
+    """Runs items in batches of one bucket, clients in turn, as soon as the worker is free.
 
     `run` takes a batch and returns a result per item, in order. A batch whose run fails is tried again item by item,
     so that no item suffers for its neighbour; one that its buffers' pool has no room for is run in halves. Whatever is
@@ -81,11 +90,13 @@ class Batcher(Generic[Item, Result]):
         self._name, self._execute, self._bucket = name, run, bucket
         self._limits, self._metrics = limits, metrics
         self._changed = threading.Condition()
-        self._queue: deque[_Job[Item, Result]] = deque()
+        self._queue: Turns[_Job[Item, Result]] = Turns()
         self._reserved = 0
+        self._held: Counter[str] = Counter()  # places by client, reserved and queued
+        self._running = False
         self._closing = False
         self._stopped: Callable[[], ServiceFault] | None = None
-        self._seconds_per_item = 0.0
+        self._seconds_per_run = 0.0
         metrics.queue_depth.set(0)
         self._thread = threading.Thread(target=self._work, name=f"worker-{name}", daemon=True)
         self._thread.start()
@@ -100,27 +111,32 @@ class Batcher(Generic[Item, Result]):
         """Items admitted that do not run yet."""
         return self._reserved + len(self._queue)
 
+    @property
+    def retry_after(self) -> int:
+        """Whole seconds until what waits now has run, by the recent pace."""
+        with self._changed:
+            return self._retry_after()
+
     @contextmanager
-    def places(self, count: int) -> Iterator[Places[Item, Result]]:
-        """Hold `count` places for a request; QueueFull at once where they are not there."""
+    def places(
+        self, count: int, *, client: str = "", priority: Priority = "interactive"
+    ) -> Iterator[Places[Item, Result]]:
+        """Hold `count` places for a request of `client` ("": nobody's in particular); QueueFull without them."""
         with self._changed:
             if self._closing:
                 raise _stopping()
             self._refuse_when_stopped()
-            if self.depth + count > self._limits.capacity:
-                raise QueueFull(
-                    f"{self.depth} of {self._limits.capacity} places of {self._name} are taken,"
-                    f" this request needs {count}",
-                    retry_after=self._retry_after(),
-                )
+            self._refuse_when_full(count, client)
             self._reserved += count
+            self._held[client] += count
             self._show_depth()
-        places = Places(self, count)
+        places = Places(self, count, client, priority)
         try:
             yield places
         finally:
             with self._changed:
                 self._reserved -= places.free
+                self._release(client, places.free)
                 places.free = 0
                 self._show_depth()
                 self._changed.notify_all()
@@ -136,21 +152,26 @@ class Batcher(Generic[Item, Result]):
             self._stop(_stopping)
 
     def _submit(self, places: Places[Item, Result], item: Item) -> "Future[Done[Result]]":
-        job = _Job[Item, Result](item, self._bucket(item), time.monotonic(), Future())
+        job = _Job[Item, Result](item, self._bucket(item), places.client, places.priority, time.monotonic(), Future())
         with self._changed:
             self._refuse_when_stopped()
             places.free -= 1
             self._reserved -= 1
-            self._queue.append(job)
+            self._queue.add(job)
             self._changed.notify_all()
         job.future.add_done_callback(lambda future: self._drop(job) if future.cancelled() else None)
         return job.future
 
     def _drop(self, job: _Job[Item, Result]) -> None:
         with self._changed:
-            if job in self._queue:  # a cancelled item gives its place back at once, not when its turn comes
-                self._queue.remove(job)
+            if self._queue.remove(job):  # a cancelled item gives its place back at once, not when its turn comes
+                self._release(job.client, 1)
             self._show_depth()
+
+    def _release(self, client: str, count: int) -> None:
+        self._held[client] -= count
+        if self._held[client] <= 0:
+            del self._held[client]
 
     def _work(self) -> None:
         batch: list[_Job[Item, Result]] = []
@@ -162,30 +183,28 @@ class Batcher(Generic[Item, Result]):
             self._stop(self._died, running=batch)
 
     def _next_batch(self) -> list[_Job[Item, Result]]:
-        """The oldest item and those that may run with it; empty when the queue is closed and finished."""
+        """The item whose turn it is and those that may run with it; empty when the queue is closed and finished."""
         with self._changed:
+            self._running = False
             while not self._queue:
                 if self._closing and not self._reserved:
                     return []
                 self._changed.wait()
-            jobs = self._collect()
-            while jobs and len(jobs) < self._limits.max_batch and not self._closing:
-                left = jobs[0].submitted + self._limits.max_wait_s - time.monotonic()
+            most = self._limits.max_batch
+            jobs = self._queue.pick(most)
+            while jobs and len(jobs) < most and not self._closing:
+                left = min(job.submitted for job in jobs) + self._limits.max_wait_s - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
-                jobs = self._collect()
+                jobs = self._queue.pick(most)  # none where all were cancelled
+            self._queue.take(jobs)
             for job in jobs:
-                self._queue.remove(job)
+                self._release(job.client, 1)
             self._show_depth()
             running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+            self._running = bool(running)
         return running or self._next_batch()
-
-    def _collect(self) -> list[_Job[Item, Result]]:
-        if not self._queue:  # all were cancelled while more were awaited
-            return []
-        bucket = self._queue[0].bucket
-        return [job for job in self._queue if job.bucket == bucket][: self._limits.max_batch]
 
     def _run(self, batch: Sequence[_Job[Item, Result]]) -> None:
         """Run a batch, in parts where it must be."""
@@ -224,7 +243,7 @@ class Batcher(Generic[Item, Result]):
 
     def _finish(self, batch: Sequence[_Job[Item, Result]], results: Sequence[Result], started: float) -> None:
         infer_s = time.monotonic() - started
-        self._seconds_per_item = 0.8 * (self._seconds_per_item or infer_s / len(batch)) + 0.2 * infer_s / len(batch)
+        self._seconds_per_run = 0.8 * (self._seconds_per_run or infer_s) + 0.2 * infer_s
         self._metrics.inferences.inc(len(batch))
         self._metrics.executions.inc()
         self._metrics.batch_size.observe(len(batch))
@@ -243,8 +262,7 @@ class Batcher(Generic[Item, Result]):
         with self._changed:
             # First of all: whoever is told so below, and asks, finds the worker stopped.
             self._stopped = fault
-            jobs = list(self._queue)
-            self._queue.clear()
+            jobs = self._queue.clear()
             self._show_depth()
         for job in running:
             if not job.future.done():
@@ -256,9 +274,23 @@ class Batcher(Generic[Item, Result]):
     def _died(self) -> WorkerStopped:
         return WorkerStopped(f"the worker of {self._name} has died")
 
+    def _refuse_when_full(self, count: int, client: str) -> None:
+        free = self._limits.capacity - self.depth
+        kept = self._limits.capacity // KEPT_SHARE if client and self._held[client] else 0
+        if count > free - kept:
+            keeping = f"; {kept} more are kept for clients that have none" if kept else ""
+            raise QueueFull(
+                f"{self.depth} of {self._limits.capacity} places of {self._name} are taken, this request needs"
+                f" {count}{keeping}",
+                retry_after=self._retry_after(),
+            )
+
     def _retry_after(self) -> int:
-        """Whole seconds until what waits now has run, by the recent pace."""
-        return min(MAX_RETRY_AFTER_S, max(1, math.ceil(self.depth * self._seconds_per_item)))
+        """Seconds a run has lately taken, times the runs ahead."""
+        most = self._limits.max_batch
+        sizes = [*Counter(job.bucket for job in self._queue).values(), self._reserved]
+        runs = sum(math.ceil(size / most) for size in sizes) + self._running
+        return min(MAX_RETRY_AFTER_S, max(1, math.ceil(runs * self._seconds_per_run)))
 
     def _show_depth(self) -> None:
         self._metrics.queue_depth.set(self.depth)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from server.errors import InferenceFailed, NotReady, UnknownModel, UnsuitableMod
 from server.memory import BufferPool
 from server.metrics import Metrics, ModelMetrics
 from server.settings import Settings
+from server.turns import Slots
 from server.warmup import warm_up
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,14 @@ ModelOutput = tuple[Float32, ...]
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A bundle with what runs it: a batching worker for images, a thread for texts."""
+    """A bundle with what runs it: a batching worker for images, a thread for texts, which clients use in turn."""
 
     bundle: Bundle
     batcher: Batcher[ModelInput, ModelOutput]
     texts: ThreadPoolExecutor
     metrics: ModelMetrics
     footprint: Footprint
+    text_slots: Slots = field(default_factory=lambda: Slots(2))  # the next is there when the thread gets free
 
     @property
     def name(self) -> str:
@@ -114,6 +116,10 @@ class Catalog:
             several = ", ".join(entry.name for entry in fitting)
             raise UnsuitableModel(f"model {shown(model)} is a family of several: name one of {several}")
         return fitting[0]
+
+    def retry_after(self) -> int:
+        """Whole seconds until what waits now, for whichever model, has run."""
+        return max((entry.batcher.retry_after for entry in self._served), default=1)
 
     def dead(self) -> list[str]:
         """The names of models whose worker has died."""

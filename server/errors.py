@@ -3,6 +3,7 @@
     Fault
     ├── RequestFault            the client can mend it
     │   ├── MalformedBody       400  not JSON, not multipart
+    │   ├── Unauthorized        401  no API key, or a wrong one
     │   ├── UnknownModel        404
     │   ├── NotAcceptable       406
     │   ├── BodyTimeout         408
@@ -12,7 +13,9 @@
     │   ├── UnsupportedImage    415  not a picture format we read
     │   ├── BrokenImage         422  truncated, damaged, animated
     │   ├── InvalidRequest      422  fields that do not fit, listed
+    │   ├── UrlRefused          422  not https, not public, or URLs are off
     │   ├── UnsuitableModel     422  cannot do this task, or the name is ambiguous
+    │   ├── UrlFailed           424  the URL's server gave no image
     │   └── ClientGone          499  nobody reads this answer; it is counted
     ├── Overload                try again after `retry_after` seconds
     │   ├── QueueFull           429
@@ -21,7 +24,8 @@
     └── ServiceFault
         ├── InferenceFailed     500
         ├── NotReady            503
-        └── WorkerStopped       503
+        ├── WorkerStopped       503
+        └── DeadlinePassed      504  not done within the time its client gave it
 
 `PromptError` and `PromptTooLong` come from the contract and answer 422. `BundleError` stops the start instead.
 """
@@ -51,6 +55,14 @@ class RequestFault(Fault):
 
 class MalformedBody(RequestFault):
     """The body is not what its content type says."""
+
+
+class Unauthorized(RequestFault):
+    """There is no API key, or (`wrong`) it is none of ours."""
+
+    def __init__(self, message: str, *, wrong: bool) -> None:
+        super().__init__(message)
+        self.challenge = 'Bearer realm="openset"' + (', error="invalid_token"' if wrong else "")
 
 
 class UnknownModel(RequestFault):
@@ -101,6 +113,14 @@ class InvalidRequest(RequestFault):
         self.faults = tuple(faults)
 
 
+class UrlRefused(RequestFault):
+    """A URL that is not fetched: not https, not at a public address, or none is."""
+
+
+class UrlFailed(RequestFault):
+    """The server of a URL gave no image."""
+
+
 class UnsuitableModel(RequestFault):
     """A model that cannot do what is asked, or a name that fits several."""
 
@@ -145,6 +165,10 @@ class WorkerStopped(ServiceFault):
     """The thread that runs this model has died."""
 
 
+class DeadlinePassed(ServiceFault):
+    """The time that the client gave its request is over."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of problem: HTTP status, the stable end of its `type`, its title."""
@@ -156,6 +180,7 @@ class Kind:
 
 KINDS: dict[type[Exception], Kind] = {
     MalformedBody: Kind(400, "malformed-body", "The body cannot be read"),
+    Unauthorized: Kind(401, "unauthorized", "An API key is needed"),
     UnknownModel: Kind(404, "unknown-model", "No such model"),
     NotAcceptable: Kind(406, "not-acceptable", "No acceptable media type"),
     BodyTimeout: Kind(408, "body-timeout", "The body did not arrive in time"),
@@ -165,9 +190,11 @@ KINDS: dict[type[Exception], Kind] = {
     UnsupportedImage: Kind(415, "unsupported-image", "Not a picture that can be read"),
     BrokenImage: Kind(422, "broken-image", "An image cannot be decoded"),
     InvalidRequest: Kind(422, "invalid-request", "The request does not fit the schema"),
+    UrlRefused: Kind(422, "url-refused", "An image's URL is not fetched"),
     UnsuitableModel: Kind(422, "unsuitable-model", "The model cannot do this"),
     PromptError: Kind(422, "unusable-prompt", "The prompt cannot be used"),
     PromptTooLong: Kind(422, "prompt-too-long", "The prompt is too long for the model"),
+    UrlFailed: Kind(424, "url-failed", "An image's URL gives no image"),
     QueueFull: Kind(429, "queue-full", "The queue is full"),
     TooManyRequests: Kind(429, "too-many-requests", "Too many requests in progress"),
     ClientGone: Kind(499, "client-gone", "The client closed the connection"),
@@ -175,6 +202,7 @@ KINDS: dict[type[Exception], Kind] = {
     InferenceFailed: Kind(500, "inference-failed", "The model run failed"),
     NotReady: Kind(503, "not-ready", "The server is not ready"),
     WorkerStopped: Kind(503, "worker-stopped", "The model's worker has stopped"),
+    DeadlinePassed: Kind(504, "deadline-passed", "The request's deadline has passed"),
 }
 # For what the framework refuses with a bare phrase.
 _HTTP_DETAILS = {
@@ -213,12 +241,14 @@ def problem(error: Exception) -> dict[str, Any]:
     return document
 
 
-def problem_response(error: Exception) -> JSONResponse:
+def problem_response(error: Exception, *, request_id: str = "") -> JSONResponse:
     """`error` as an `application/problem+json` response."""
     headers: Mapping[str, str] = (error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, Overload):
         headers = {"Retry-After": str(error.retry_after)}
-    document = problem(error)
+    if isinstance(error, Unauthorized):
+        headers = {"WWW-Authenticate": error.challenge}
+    document = problem(error) | ({"request_id": request_id} if request_id else {})
     return JSONResponse(document, document["status"], headers=dict(headers), media_type=PROBLEM)
 
 

@@ -1,66 +1,144 @@
-"""What every request passes first: counted, timed, bounded in number and bytes, and never left without an answer."""
+"""What every request passes first: named, counted, timed, let in by key, bounded, and never left without an answer."""
 
+import asyncio
 import logging
 import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import BodyTooLarge, TooManyRequests, kind_of, problem_response
+from server.auth import Keys
+from server.caller import PRIORITY, REQUEST_ID, TIMEOUT, Caller, caller_of, current
+from server.errors import BodyTooLarge, DeadlinePassed, Fault, TooManyRequests, kind_of, problem_response
+from server.logs import log_access
 from server.metrics import Metrics
-from server.settings import Settings
+from server.settings import OPEN_ENDPOINTS, Settings
 
 log = logging.getLogger(__name__)
 
 WORK = ("/detect", "/classify", "/similarity")
 # A metric's label comes from this list, never from the client's path.
-ENDPOINTS = frozenset((*WORK, "/models", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json"))
+ENDPOINTS = frozenset((*WORK, *OPEN_ENDPOINTS))
+_ASKED = ("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT)
+_TOLD = ("Retry-After", "Server-Timing", REQUEST_ID)
+# Asked every few seconds by machines: their good answers are told in detail only.
+_POLLED = ("/livez", "/readyz", "/metrics")
 
 
 class Gate:
     """ASGI middleware around the whole app."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        metrics: Metrics,
+        keys: Keys | None,
+        retry_after: Callable[[], int],
+    ) -> None:
+        self._app, self._settings, self._metrics, self._keys = app, settings, metrics, keys
+        self._retry_after = retry_after
         self._working = 0
+        self._inner: ASGIApp = self._guarded
+        if settings.cors_origins:  # outside the guard, so that a page can read why it was refused
+            self._inner = _Cors(
+                self._guarded,
+                allow_origins=settings.cors_origins,
+                allow_methods=("GET", "POST"),
+                allow_headers=_ASKED,
+                expose_headers=_TOLD,
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        endpoint = scope["path"] if scope["path"] in ENDPOINTS else "other"
-        answer = _Answer(send)
+        caller = Caller.of(scope)
+        scope.setdefault("state", {})["caller"] = caller
+        current.set(caller)
+        answer = _Answer(send, caller)
         started = time.monotonic()
         with self._metrics.inflight_requests.track_inprogress():
             try:
-                await self._answer(scope, receive, answer, working=endpoint in WORK)
+                await self._inner(scope, receive, answer)
             finally:
-                self._metrics.request_duration.labels(endpoint).observe(time.monotonic() - started)
-                self._metrics.requests.labels(endpoint, answer.status or "none").inc()
+                self._note(scope, caller, answer.status or "none", time.monotonic() - started)
 
-    async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer", *, working: bool) -> None:
+    def _note(self, scope: Scope, caller: Caller, status: str, seconds: float) -> None:
+        endpoint = _endpoint(scope)
+        self._metrics.request_duration.labels(endpoint).observe(seconds)
+        self._metrics.requests.labels(endpoint, status).inc()
+        fields: dict[str, Any] = {"method": scope["method"], "endpoint": endpoint}
+        fields |= {"status": int(status) if status.isdecimal() else status, "model": caller.model or "none"}
+        fields |= {"ms": round(seconds * 1000, 1), "client": caller.client or "none"}
+        if self._settings.log_inputs:
+            fields |= {"path": scope["path"], "inputs": caller.inputs or {}}
+        log_access(logging.DEBUG if endpoint in _POLLED and status == "200" else logging.INFO, **fields)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = _Answer(send)
+        working = _endpoint(scope) in WORK
         self._working += working
         try:
+            self._let_in(scope)
             self._refuse(scope, working=working)
-            await self._app(scope, _Bounded(receive, self._settings.max_body_bytes), answer)
+            await self._in_time(scope, _Bounded(receive, self._settings.max_body_bytes), answer)
         except Exception as error:
-            if not isinstance(error, BodyTooLarge | TooManyRequests):
+            if not isinstance(error, Fault):
                 log.exception("unforeseen error in %s %s", scope["method"], answer.status or "before the answer")
             if answer.status:
                 raise  # the answer has begun: only closing the connection says that it is not whole
             self._metrics.reject(kind_of(error))
-            await problem_response(error)(scope, receive, answer)
+            await problem_response(error, request_id=caller_of(scope).request_id)(scope, receive, answer)
         finally:
             self._working -= working
 
+    async def _in_time(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        """Pass on a request; DeadlinePassed, its work dropped, where its time ends before its answer begins."""
+        timeout_s = caller_of(scope).timeout_s
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                answer.on_start = lambda: limit.reschedule(None)
+                await self._app(scope, receive, answer)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlinePassed(f"the request was not done within the {timeout_s:g} s of its {TIMEOUT}") from None
+        finally:
+            answer.on_start = None
+
+    def _let_in(self, scope: Scope) -> None:
+        if self._keys and scope["path"] not in self._settings.open_endpoints:
+            caller_of(scope).client = self._keys.client(Headers(scope=scope))
+
     def _refuse(self, scope: Scope, *, working: bool) -> None:
+        if working:
+            caller_of(scope).read_wishes(Headers(scope=scope))
         if working and self._working > self._settings.max_inflight_requests:
             raise TooManyRequests(
-                f"{self._settings.max_inflight_requests} requests are in progress, the most allowed", retry_after=1
+                f"{self._settings.max_inflight_requests} requests are in progress, the most allowed",
+                retry_after=self._retry_after(),
             )
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_body_bytes:
             raise _too_large(self._settings.max_body_bytes)
+
+
+class _Cors(CORSMiddleware):
+    """Answers a refused preflight with a problem, as every refusal."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code == HTTPStatus.OK:
+            return response
+        return problem_response(HTTPException(response.status_code, bytes(response.body).decode()))
 
 
 class _Bounded:
@@ -78,16 +156,28 @@ class _Bounded:
 
 
 class _Answer:
-    """A `send` that remembers the status."""
+    """A `send` that remembers the status, and tells a caller its request's id and how long the stages took."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, caller: Caller | None = None) -> None:
+        self._send, self._caller = send, caller
         self.status = ""
+        self.on_start: Callable[[], None] | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = str(message["status"])
+            if self.on_start:
+                self.on_start()
+            if self._caller:
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = self._caller.request_id
+                if timings := self._caller.timings_ms:
+                    headers["Server-Timing"] = ", ".join(f"{stage};dur={ms:g}" for stage, ms in timings.items())
         await self._send(message)
+
+
+def _endpoint(scope: Scope) -> str:
+    return scope["path"] if scope["path"] in ENDPOINTS else "other"
 
 
 def _too_large(limit: int) -> BodyTooLarge:

@@ -2,28 +2,29 @@
 
 import io
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from server.errors import BrokenImage, ImageTooLarge, UnsupportedImage
-from server.settings import Settings
+from server.settings import ImageFormat, Settings
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 # What `convert("RGB")` turns into the picture a person sees.
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Bounds that are checked before an image is decoded."""
+    """Which pictures are decoded: bounds and formats, checked before."""
 
     max_pixels: int
     max_aspect_ratio: float
+    formats: tuple[str, ...] = get_args(ImageFormat)
 
     @classmethod
     def of(cls, settings: Settings) -> "ImageLimits":
-        return cls(settings.max_image_pixels, settings.max_aspect_ratio)
+        return cls(settings.max_image_pixels, settings.max_aspect_ratio, settings.image_formats)
 
 
 def decode(data: bytes, *, name: str, limits: ImageLimits) -> Image.Image:
@@ -34,7 +35,7 @@ def decode(data: bytes, *, name: str, limits: ImageLimits) -> Image.Image:
     """
     if not data:
         raise BrokenImage(f"{name} is empty")
-    image = _open(data, name)
+    image = _open(data, name, limits.formats)
     _check_bounds(image, name, limits)
     try:
         # A JPEG of several pictures (MPO, from phones) shows the first; others with frames are animations or documents.
@@ -48,14 +49,14 @@ def decode(data: bytes, *, name: str, limits: ImageLimits) -> Image.Image:
     return _upright(_eight_bit(image, name))
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def _open(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError:
         raise ImageTooLarge(f"{name} has far more pixels than this server accepts") from None
     except Exception as error:  # a damaged header, see `decode`
         raise UnsupportedImage(
-            f"{name} is not a picture in a format this server reads: {', '.join(FORMATS)}"
+            f"{name} is not a picture in a format this server reads: {', '.join(formats)}"
         ) from error
 
 

@@ -54,10 +54,12 @@ class Metrics:
         self.requests = self._counter("requests", "Requests answered.", "endpoint", "status")
         self.rejected = self._counter("rejected", "Requests refused, by kind of problem.", "reason")
         self.cancelled = self._counter(
-            "cancelled", "Requests whose client went away, by what they waited for.", "stage"
+            "cancelled", "Requests whose client went away or deadline passed, by what they waited for.", "stage"
         )
         self.request_duration = self._seconds("request", "From the first byte to the last.", "endpoint")
         self.decode_duration = self._seconds("decode", "Decoding one image.")
+        self.fetch_duration = self._seconds("fetch", "Fetching a request's images from their URLs.")
+        self.fetched_bytes = self._counter("fetched_bytes", "Bytes of images fetched from URLs.")
         self.image_pixels = self._histogram("image_pixels", "Pixels of an image.", PIXELS)
         self.inflight_requests = self._gauge("inflight_requests", "Requests in progress.")
         self.prompt_cache_bytes = self._gauge("prompt_cache_bytes", "Memory held by the prompt cache.")
@@ -115,8 +117,8 @@ class Metrics:
         self._pool_leaked.labels(pool.name).set_function(lambda: sum(pool.stats().leaked.values()))
 
     def reject(self, kind: Kind) -> None:
-        """Count a refused request; failures of our own and clients that went away are no refusals."""
-        if kind.status not in (499, 500):
+        """Count a refused request; failures of our own, and requests that were cancelled, are no refusals."""
+        if kind.status not in (499, 500, 504):
             self.rejected.labels(kind.slug).inc()
 
     def exposition(self) -> bytes:

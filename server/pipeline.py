@@ -15,8 +15,9 @@ from PIL import Image
 from server import answers
 from server.batching import Places
 from server.bundle import TEXT_BATCH
+from server.caller import Caller
 from server.catalog import Catalog, ModelInput, ModelOutput, Served
-from server.contract.manifest import ClassificationRules, DetectionRules
+from server.contract.manifest import ClassificationRules, DetectionRules, Task
 from server.contract.postprocess import Detection, Thresholds, class_scores, detections
 from server.contract.text import Prompt
 from server.drawing import draw
@@ -36,6 +37,7 @@ from server.schemas import (
     SimilarityRequest,
 )
 from server.settings import Settings
+from server.turns import Slots
 
 Float32 = npt.NDArray[np.float32]
 P = ParamSpec("P")
@@ -74,6 +76,7 @@ class Pipeline:
         self.settings, self.metrics, self.catalog = settings, metrics, catalog
         self._limits = ImageLimits.of(settings)
         self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="images")
+        self._decoding = Slots(2 * settings.pool_threads)  # the next is there when a thread gets free
         # Of its own, so that a request is read (or refused with 429) and answered while all other threads decode.
         self._short = ThreadPoolExecutor(1, thread_name_prefix="short")
         self._cache = PromptCache(settings.prompt_cache_bytes, metrics)
@@ -92,29 +95,29 @@ class Pipeline:
         """Run what takes milliseconds off the event loop, without waiting for images."""
         return await asyncio.wrap_future(self._short.submit(function))
 
-    async def detect(self, request: DetectRequest) -> DetectAnswer:
+    async def detect(self, request: DetectRequest, caller: Caller) -> DetectAnswer:
         """Find what the request names in each of its images."""
-        answer, _ = await self._detect(request, drawn=False)
+        answer, _ = await self._detect(request, caller, drawn=False)
         return answer
 
-    async def detect_drawn(self, request: DetectRequest) -> tuple[DetectAnswer, bytes]:
+    async def detect_drawn(self, request: DetectRequest, caller: Caller) -> tuple[DetectAnswer, bytes]:
         """As `detect` for one image; also that image, upright, as PNG with the detections drawn on it."""
         if len(request.pictures) != 1:
             raise InvalidRequest([FieldFault("images", f"{len(request.pictures)} images, drawing takes exactly one")])
-        answer, (found,) = await self._detect(request, drawn=True)
+        answer, (found,) = await self._detect(request, caller, drawn=True)
         assert found.prepared.image is not None, "kept for drawing"
         return answer, await self.in_pool(draw, found.prepared.image, found.detections)
 
-    async def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
+    async def classify(self, request: ClassifyRequest, caller: Caller) -> ClassifyAnswer:
         """Score the labels for each image."""
-        served = self.catalog.choose(request.model, "classify")
+        served = self._choose(request.model, "classify", caller)
         rules = _classification(served)
         templates = request.templates or rules.templates
         count = len(request.labels) * len(templates)
         self._check_counts(request.pictures, "labels", count, counted="labels (times templates)")
-        with self._progress() as progress:
+        with self._progress(caller) as progress:
             texts = [template.replace("{}", label) for label in request.labels for template in templates]
-            images, embeds = await self._embed(served, request.pictures, texts, progress)
+            images, embeds = await self._embed(served, request.pictures, texts, caller, progress)
 
             def words() -> list[ImageScores]:
                 scores = class_scores(
@@ -130,12 +133,12 @@ class Pipeline:
                 model=answers.model_id(served.bundle.manifest), results=results, timings_ms=progress.timings_ms()
             )
 
-    async def similarity(self, request: SimilarityRequest) -> SimilarityAnswer:
+    async def similarity(self, request: SimilarityRequest, caller: Caller) -> SimilarityAnswer:
         """The cosine of each image with each text."""
-        served = self.catalog.choose(request.model, "similarity")
+        served = self._choose(request.model, "similarity", caller)
         self._check_counts(request.pictures, "texts", len(request.texts))
-        with self._progress() as progress:
-            images, texts = await self._embed(served, request.pictures, request.texts, progress)
+        with self._progress(caller) as progress:
+            images, texts = await self._embed(served, request.pictures, request.texts, caller, progress)
 
             def words() -> tuple[list[list[float]], Embeddings | None]:
                 cosines = answers.rows(images @ texts.T, answers.SCORE_DIGITS)
@@ -150,13 +153,13 @@ class Pipeline:
                 timings_ms=progress.timings_ms(),
             )
 
-    async def _detect(self, request: DetectRequest, *, drawn: bool) -> tuple[DetectAnswer, list[Found]]:
-        served = self.catalog.choose(request.model, "detect")
+    async def _detect(self, request: DetectRequest, caller: Caller, *, drawn: bool) -> tuple[DetectAnswer, list[Found]]:
+        served = self._choose(request.model, "detect", caller)
         self._check_counts(request.pictures, "labels", len(request.labels))
         rules = _detection(served)
         thresholds = _thresholds(request, rules)
-        with self._progress() as progress:
-            prompt, outputs = await self._run_detector(served, request, progress, keep_images=drawn)
+        with self._progress(caller) as progress:
+            prompt, outputs = await self._run_detector(served, request, caller, progress, keep_images=drawn)
 
             def words() -> list[Found]:
                 return [
@@ -189,17 +192,17 @@ class Pipeline:
             return answer, found
 
     async def _run_detector(
-        self, served: Served, request: DetectRequest, progress: Progress, *, keep_images: bool
+        self, served: Served, request: DetectRequest, caller: Caller, progress: Progress, *, keep_images: bool
     ) -> tuple[Prompt, list[tuple[Prepared, ModelOutput]]]:
-        names = _names(len(request.pictures))
-        with served.batcher.places(len(names)) as places:
+        names = image_names(len(request.pictures))
+        with served.batcher.places(len(names), client=caller.client, priority=caller.priority) as places:
             prompt = await asyncio.wrap_future(served.texts.submit(_prompt, served, request))
             served.metrics.prompt_tokens.observe(len(prompt))
-            text = asyncio.ensure_future(self._prompt_features(served, prompt, progress))
+            text = asyncio.ensure_future(self._prompt_features(served, prompt, caller, progress))
             text.add_done_callback(lambda task: task.cancelled() or task.exception())  # an image may fail first
 
             async def one(data: bytes, name: str) -> tuple[Prepared, ModelOutput]:
-                prepared = await self._prepare(served, data, name, progress, keep_image=keep_images)
+                prepared = await self._prepare(served, data, name, caller, progress, keep_image=keep_images)
                 item = ModelInput(prepared.pixels, prompt, await text)
                 return prepared, await self._run(places, item, progress)
 
@@ -210,28 +213,28 @@ class Pipeline:
         return prompt, outputs
 
     async def _embed(
-        self, served: Served, pictures: Sequence[bytes], texts: Sequence[str], progress: Progress
+        self, served: Served, pictures: Sequence[bytes], texts: Sequence[str], caller: Caller, progress: Progress
     ) -> tuple[Float32, Float32]:
         """Unit embeddings of images [I, D] and texts [T, D]."""
-        with served.batcher.places(len(pictures)) as places:
+        with served.batcher.places(len(pictures), client=caller.client, priority=caller.priority) as places:
 
             async def image(data: bytes, name: str) -> Float32:
-                prepared = await self._prepare(served, data, name, progress, keep_image=False)
+                prepared = await self._prepare(served, data, name, caller, progress, keep_image=False)
                 (embed,) = await self._run(places, ModelInput(prepared.pixels), progress)
                 return embed
 
             async def text() -> Float32:
                 with progress.timed("text_encode"):
-                    return np.stack(await self._text_embeds(served, texts))
+                    return np.stack(await self._text_embeds(served, texts, caller))
 
-            names = _names(len(pictures))
+            names = image_names(len(pictures))
             *images, text_embeds = await _together(
                 [*(image(data, name) for data, name in zip(pictures, names, strict=True)), text()]
             )
         return np.stack(images), text_embeds
 
     async def _prepare(
-        self, served: Served, data: bytes, name: str, progress: Progress, *, keep_image: bool
+        self, served: Served, data: bytes, name: str, caller: Caller, progress: Progress, *, keep_image: bool
     ) -> Prepared:
         def prepare() -> Prepared:
             started = time.monotonic()
@@ -246,7 +249,8 @@ class Pipeline:
                 preprocess_s=time.monotonic() - decoded,
             )
 
-        prepared = await self.in_pool(prepare)
+        async with self._decoding.one(client=caller.client, priority=caller.priority):
+            prepared = await self.in_pool(prepare)
         progress.took("decode", prepared.decode_s)
         progress.took("preprocess", prepared.preprocess_s)
         self.metrics.decode_duration.observe(prepared.decode_s)
@@ -268,17 +272,17 @@ class Pipeline:
         with progress.timed("postprocess"), served.metrics.postprocess_duration.time():
             return await self.in_short(words)
 
-    async def _prompt_features(self, served: Served, prompt: Prompt, progress: Progress) -> Float32:
+    async def _prompt_features(self, served: Served, prompt: Prompt, caller: Caller, progress: Progress) -> Float32:
         def compute(_: Sequence[int]) -> Awaitable[list[Float32]]:
-            return _in_thread_of(served, lambda: served.bundle.encode_prompts([prompt]))
+            return _in_thread_of(served, caller, lambda: served.bundle.encode_prompts([prompt]))
 
         with progress.timed("text_encode"):
             (features,) = await self._cache.get(served.name, [prompt.key], compute)
         return features
 
-    async def _text_embeds(self, served: Served, texts: Sequence[str]) -> list[Float32]:
+    async def _text_embeds(self, served: Served, texts: Sequence[str], caller: Caller) -> list[Float32]:
         def compute(missing: Sequence[int]) -> Awaitable[list[Float32]]:
-            return _in_thread_of(served, lambda: _encoded(served, [texts[place] for place in missing]))
+            return _in_thread_of(served, caller, lambda: _encoded(served, [texts[place] for place in missing]))
 
         # A text too long is its own request's fault: found here, before others could wait for a run it fails.
         await asyncio.wrap_future(served.texts.submit(served.bundle.sentences.encode, texts))
@@ -286,22 +290,26 @@ class Pipeline:
 
     def _check_counts(self, pictures: Sequence[bytes], field: str, texts: int, *, counted: str = "") -> None:
         settings = self.settings
-        if len(pictures) > settings.max_images:
-            raise InvalidRequest(
-                [FieldFault("images", f"{len(pictures)} images, at most {settings.max_images} are accepted")]
-            )
+        refuse_too_many_images(len(pictures), settings)
         if texts > settings.max_labels:
             reason = f"{texts} {counted or field}, at most {settings.max_labels} are accepted"
             raise InvalidRequest([FieldFault(field, reason)])
 
+    def _choose(self, model: str | None, task: Task, caller: Caller) -> Served:
+        served = self.catalog.choose(model, task)
+        caller.model = served.name
+        return served
+
     @contextmanager
-    def _progress(self) -> Iterator[Progress]:
+    def _progress(self, caller: Caller) -> Iterator[Progress]:
         progress = Progress()
         try:
             yield progress
         except asyncio.CancelledError:
             self.metrics.cancelled.labels(progress.stage).inc()
             raise
+        finally:
+            caller.timings_ms |= progress.timings_ms()
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -314,12 +322,13 @@ async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     return [task.result() for task in tasks]
 
 
-async def _in_thread_of(served: Served, encode: Callable[[], list[Float32]]) -> list[Float32]:
+async def _in_thread_of(served: Served, caller: Caller, encode: Callable[[], list[Float32]]) -> list[Float32]:
     def timed() -> list[Float32]:
         with served.metrics.text_encode_duration.time():
             return encode()
 
-    return await asyncio.wrap_future(served.texts.submit(timed))
+    async with served.text_slots.one(client=caller.client, priority=caller.priority):
+        return await asyncio.wrap_future(served.texts.submit(timed))
 
 
 def _encoded(served: Served, texts: Sequence[str]) -> list[Float32]:
@@ -346,7 +355,14 @@ def _thresholds(request: DetectRequest, rules: DetectionRules) -> Thresholds:
     return Thresholds(**{name: getattr(defaults, name) if asked[name] is None else asked[name] for name in names})
 
 
-def _names(count: int) -> list[str]:
+def refuse_too_many_images(count: int, settings: Settings) -> None:
+    """InvalidRequest for more images than a request may have."""
+    if count > settings.max_images:
+        raise InvalidRequest([FieldFault("images", f"{count} images, at most {settings.max_images} are accepted")])
+
+
+def image_names(count: int) -> list[str]:
+    """What a request's images are called in errors."""
     return ["the image"] if count == 1 else [f"image {number} of {count}" for number in range(1, count + 1)]
 
 

@@ -67,6 +67,7 @@ ImageBytes = Annotated[
     BeforeValidator(_image_bytes),
     WithJsonSchema({"type": "string", "contentEncoding": "base64", "description": "Base64, or a data: URL."}),
 ]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 # The length stands first: behind a validator it would count "items".
 Text = Annotated[str, StringConstraints(max_length=1000), BeforeValidator(_visible)]
 Caption = Annotated[str, StringConstraints(max_length=10_000), BeforeValidator(_visible)]
@@ -84,6 +85,10 @@ class _Request(BaseModel):
 
     image: ImageBytes | None = Field(None, description="One image. Several go in `images`.", examples=[EXAMPLE_IMAGE])
     images: Items[ImageBytes] = Field((), description="Several images, answered in their order.")
+    image_url: Url | None = Field(
+        None, description="The https URL of one image, where the server fetches URLs (setting `url_images`)."
+    )
+    image_urls: Items[Url] = Field((), description="URLs of several images, answered in their order.")
     model: str | None = Field(
         None,
         max_length=200,
@@ -92,14 +97,22 @@ class _Request(BaseModel):
 
     @model_validator(mode="after")
     def _has_images(self) -> "_Request":
-        if (self.image is None) == (not self.images):
-            raise PydanticCustomError("images", "give either 'image' or 'images', with at least one image")
+        given = (self.image is not None, bool(self.images), self.image_url is not None, bool(self.image_urls))
+        if sum(given) != 1:
+            raise PydanticCustomError(
+                "images", "give one of 'image', 'images', 'image_url' and 'image_urls', with at least one image"
+            )
         return self
 
     @property
     def pictures(self) -> tuple[bytes, ...]:
         """The encoded images, in their order."""
         return self.images if self.image is None else (self.image,)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where the images are, unless they came with the request."""
+        return self.image_urls if self.image_url is None else (self.image_url,)
 
 
 class DetectRequest(_Request):
@@ -332,3 +345,4 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[FieldProblem] | None = None
+    request_id: str | None = Field(None, description="As in the header X-Request-ID and in the server's log.")

@@ -1,17 +1,30 @@
-"""What an operator can turn: read once, from `OPENSET_*` environment variables and the flags of `openset serve`."""
+"""What an operator can turn: read once, from the flags of `openset serve`, `OPENSET_*` variables and a TOML file."""
 
+import ipaddress
 import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.processors import available_processors
 from server.schemas import MAX_ITEMS
 
 PREFIX = "OPENSET_"
+CONFIG = PREFIX + "CONFIG"
 MEBIBYTE = 2**20
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+# What may be asked for without an API key where the operator says so: all that does no work.
+OpenEndpoint = Literal["/livez", "/readyz", "/metrics", "/models", "/docs", "/openapi.json"]
+OPEN_ENDPOINTS = get_args(OpenEndpoint)
+# Settings that hold several words, in the environment and in one flag separated by commas.
+_WORDS = ("image_formats", "open_endpoints", "cors_origins", "trusted_proxies")
+_ORIGIN = re.compile(r"\*|https?://[\w.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", re.IGNORECASE)
 
 
 class SettingsError(ValueError):
@@ -25,6 +38,22 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 to be reached from other machines.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    api_keys_file: Path | None = Field(
+        None,
+        description="File of API keys (`openset key new` prints its lines), read again when it changes; none: no key.",
+    )
+    open_endpoints: Annotated[tuple[OpenEndpoint, ...], NoDecode] = Field(
+        ("/livez", "/readyz"),
+        description="What needs no API key, separated by commas: add /metrics where the scraper has none.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may call this server, like https://app.example, separated by commas; or *."
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas:"
+        " clients without a key are told apart by address.",
+    )
     bundle: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
         description="Bundle folder to serve, repeatable (in the environment: separated like PATH);"
@@ -64,11 +93,27 @@ class Settings(BaseSettings):
         description="Texts per request: labels (times templates in /classify), or texts in /similarity.",
     )
     max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024, description="Bytes of a request's body.")
+    image_formats: Annotated[tuple[ImageFormat, ...], NoDecode] = Field(
+        get_args(ImageFormat),
+        min_length=1,
+        description="Picture formats that are read, separated by commas; fewer expose fewer decoders.",
+    )
     max_image_pixels: int = Field(
         50_000_000, ge=1, le=178_000_000, description="Pixels of an image, checked before it is decoded."
     )
     max_aspect_ratio: float = Field(
         100, ge=1, le=1000, description="Longer over shorter side of an image: a thin strip would be enlarged a lot."
+    )
+    url_images: bool = Field(
+        False, description="Fetch images by https URLs that clients name; on, clients make this server send requests."
+    )
+    url_max_bytes: int = Field(16 * MEBIBYTE, ge=1024, description="Bytes of an image fetched from a URL.")
+    url_timeout_s: float = Field(
+        10, gt=0, le=300, description="Seconds for an image to arrive from its URL, redirects included."
+    )
+    url_max_redirects: int = Field(3, ge=0, le=20, description="Redirects followed from an image's URL.")
+    url_connections: int = Field(
+        32, ge=1, le=1024, description="Images fetched from URLs at once, for all clients, who take turns."
     )
     body_timeout_s: float = Field(30, gt=0, description="Seconds a client may take to send its body.")
     shutdown_timeout_s: int = Field(30, ge=0, description="Seconds for accepted requests to finish at shutdown.")
@@ -91,10 +136,41 @@ class Settings(BaseSettings):
         "info", description="Least severe log line: debug, info, warning or error."
     )
 
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Lines for people (text) or for a collector (json)."
+    )
+    log_inputs: bool = Field(
+        False, description="Log paths, prompts, labels and image URLs with each request; off, nothing clients send."
+    )
+
     @field_validator("bundle", mode="before")
     @classmethod
     def _paths_are_listed_like_path(cls, value: object) -> object:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+    @field_validator(*_WORDS, mode="before")
+    @classmethod
+    def _words_are_separated_by_commas(cls, value: object, info: ValidationInfo) -> object:
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, list | tuple) or not all(isinstance(part, str) for part in given):
+            return value
+        words = [word.strip() for part in given for word in part.split(",") if word.strip()]
+        return [word.upper() for word in words] if info.field_name == "image_formats" else words
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_have_no_path(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: a scheme and a host, like https://app.example, or *")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            ipaddress.ip_network(proxy)  # its ValueError says what is wrong
+        return value
 
     @model_validator(mode="after")
     def _largest_request_fits_the_queue(self) -> "Settings":
@@ -116,22 +192,57 @@ class Settings(BaseSettings):
         return self.decode_threads or available_processors()
 
 
-def read_settings(**given: Any) -> Settings:
-    """The settings, `given` (flags) before the environment; SettingsError for a value that does not fit."""
+def read_settings(config: Path | None = None, **given: Any) -> Settings:
+    """The settings: `given` (flags) before the environment before the file `config`.
+
+    Without `config`, OPENSET_CONFIG may name the file. SettingsError for a value that does not fit.
+    """
+    environment = {name.upper(): value for name, value in os.environ.items()}
+    config = config or (Path(environment[CONFIG]) if environment.get(CONFIG) else None)
+    filed = _filed(config) if config else {}
+    told = {name: _Told(f"{config}: {name}", value) for name, value in filed.items()}
+    for name in Settings.model_fields:
+        if (variable := PREFIX + name.upper()) in environment:
+            told[name] = _Told(variable, environment[variable])
+            filed.pop(name, None)
+    told |= {name: _Told("--" + name.replace("_", "-"), value) for name, value in given.items()}
     try:
-        return Settings(**given)
+        return Settings(**(filed | given))
     except ValidationError as error:
-        raise SettingsError("; ".join(_fault(fault, given) for fault in error.errors())) from None
+        raise SettingsError("; ".join(_fault(fault, told) for fault in error.errors())) from None
 
 
-def _fault(fault: Any, given: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class _Told:
+    """A value and where it was given."""
+
+    where: str
+    value: object
+
+
+def _filed(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"the settings file {path} cannot be read: {reason}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
+
+
+def shown_default(default: object) -> str:
+    """A setting's default as it is shown to people."""
+    if default is None or default == ():
+        return "none"
+    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _fault(fault: Any, told: Mapping[str, _Told]) -> str:
     reason = fault["msg"].removeprefix("Value error, ")
     if not fault["loc"]:
         return str(reason)
     name = str(fault["loc"][0])
     if name not in Settings.model_fields:
-        return f"there is no setting {name!r}; the settings are {', '.join(Settings.model_fields)}"
-    variable = PREFIX + name.upper()
-    shown = f"--{name.replace('_', '-')}" if name in given else variable
-    value = given.get(name, os.environ.get(variable))
-    return f"{shown}={value!r} is refused: {reason[0].lower()}{reason[1:]}. {Settings.model_fields[name].description}"
+        return f"{told[name].where}: there is no setting {name!r}; the settings are {', '.join(Settings.model_fields)}"
+    described = Settings.model_fields[name].description
+    return f"{told[name].where}={told[name].value!r} is refused: {reason[0].lower()}{reason[1:]}. {described}"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from server.caller import Caller
 from server.catalog import Catalog, open_bundles
 from server.contract.manifest import BundleError, Task
 from server.contract.text import PromptError
@@ -103,10 +104,10 @@ def _detect(args: argparse.Namespace) -> str:
     request = _request(DetectRequest, args, images=[_read(args.image)], labels=_listed(args.labels))
     answer: DetectAnswer
     if args.out:
-        answer, png = _answered(args, "detect", lambda pipeline: pipeline.detect_drawn(request))
+        answer, png = _answered(args, "detect", lambda pipeline: pipeline.detect_drawn(request, Caller()))
         _write(args.out, png)
     else:
-        answer = _answered(args, "detect", lambda pipeline: pipeline.detect(request))
+        answer = _answered(args, "detect", lambda pipeline: pipeline.detect(request, Caller()))
     if args.json:
         return _json(answer)
     (result,) = answer.results
@@ -121,7 +122,7 @@ def _classify(args: argparse.Namespace) -> str:
     request = _request(
         ClassifyRequest, args, images=[_read(args.image)], labels=_listed(args.labels), templates=args.template or ()
     )
-    answer: ClassifyAnswer = _answered(args, "classify", lambda pipeline: pipeline.classify(request))
+    answer: ClassifyAnswer = _answered(args, "classify", lambda pipeline: pipeline.classify(request, Caller()))
     if args.json:
         return _json(answer)
     return "\n".join(f"{score.score:.4f}  {score.label}" for score in answer.results[0].scores)
@@ -135,7 +136,7 @@ def _similarity(args: argparse.Namespace) -> str:
         texts=args.texts,
         embeddings=bool(args.embeddings),
     )
-    answer: SimilarityAnswer = _answered(args, "similarity", lambda pipeline: pipeline.similarity(request))
+    answer: SimilarityAnswer = _answered(args, "similarity", lambda pipeline: pipeline.similarity(request, Caller()))
     if args.json:
         return _json(answer)
     return "\n".join(

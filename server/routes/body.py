@@ -1,6 +1,7 @@
-"""A request's body as the schema's model: JSON with base64 images, or a multipart form with files."""
+"""A request's body as the schema's model: JSON with base64 images, a multipart form with files, or one image itself."""
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from server.caller import caller_of
 from server.contract.text import shown
 from server.errors import (
     BodyTimeout,
@@ -18,19 +20,22 @@ from server.errors import (
     InvalidRequest,
     MalformedBody,
     UnsupportedBody,
+    UrlRefused,
     invalid_request,
 )
-from server.pipeline import Pipeline
+from server.fetching import Fetcher
+from server.pipeline import Pipeline, image_names, refuse_too_many_images
 from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
 
 RequestModel = TypeVar("RequestModel", DetectRequest, ClassifyRequest, SimilarityRequest)
 T = TypeVar("T")
 
-JSON, FORM = "application/json", "multipart/form-data"
-IMAGE_FIELDS = ("image", "images")
-# Fields that are given several times in a form.
-_LISTS = {"images", "labels", "texts", "templates"}
+JSON, FORM, RAW = "application/json", "multipart/form-data", "image/*"
+IMAGE_FIELDS, URL_FIELDS = ("image", "images"), ("image_url", "image_urls")
+# Fields that are given several times in a form or a query.
+_LISTS = {"images", "image_urls", "labels", "texts", "templates"}
+_PLURALS = {"image": "images", "image_url": "image_urls"}
 # The longest text field of a form; a caption may have 10,000 characters of up to 4 bytes.
 _MAX_TEXT_BYTES = 64 * 1024
 
@@ -46,6 +51,34 @@ class _MemoryParser(MultiPartParser):
         self.ended = True
 
 
+class _Fields:
+    """Fields as a model takes them: lists of what may repeat, all others once; what does not fit is gathered."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._faults: list[FieldFault] = []
+
+    def add(self, name: str, content: str | bytes) -> None:
+        """Take one field; `image` is one of `images`, `image_url` of `image_urls`."""
+        field = _PLURALS.get(name, name)
+        if field in _LISTS:
+            self._values.setdefault(field, []).append(content)
+        elif field in self._values:
+            self.refuse(name, "this field may be given only once")
+        else:
+            self._values[field] = content
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Note what is wrong with a field."""
+        self._faults.append(FieldFault(shown(name).strip("'"), reason))
+
+    def taken(self) -> dict[str, Any]:
+        """All fields; InvalidRequest where one was refused."""
+        if self._faults:
+            raise InvalidRequest(self._faults[:20])
+        return self._values
+
+
 def pipeline_of(request: Request) -> Pipeline:
     """The pipeline of the app that `request` came to."""
     pipeline: Pipeline = request.app.state.pipeline
@@ -53,20 +86,41 @@ def pipeline_of(request: Request) -> Pipeline:
 
 
 async def read_body(request: Request, model: type[RequestModel]) -> RequestModel:
-    """The request's body as `model`; a RequestFault says what does not fit."""
-    if request.query_params:
-        fields = [FieldFault(shown(name).strip("'"), "fields go in the body") for name in request.query_params]
-        raise InvalidRequest(fields[:20])
+    """The request's body as `model`, its images there; a RequestFault says what does not fit."""
     pipeline = pipeline_of(request)
     try:
         async with asyncio.timeout(pipeline.settings.body_timeout_s):
-            return await _read(request, model, pipeline)
+            body = await _read(request, model, pipeline)
     except TimeoutError:
         limit = pipeline.settings.body_timeout_s
         raise BodyTimeout(f"the body did not arrive within {limit:g} seconds") from None
     except ClientDisconnect:
         pipeline.metrics.cancelled.labels("read").inc()
         raise ClientGone("the client closed the connection while it sent the body") from None
+    except asyncio.CancelledError:
+        pipeline.metrics.cancelled.labels("read").inc()
+        raise
+    if pipeline.settings.log_inputs:
+        caller_of(request.scope).inputs = body.model_dump(exclude=set(IMAGE_FIELDS), exclude_defaults=True)
+    return await unless_gone(request, _fetched(request, body)) if body.urls else body
+
+
+async def _fetched(request: Request, body: RequestModel) -> RequestModel:
+    fetcher: Fetcher | None = request.app.state.fetcher
+    if fetcher is None:
+        raise UrlRefused("this server fetches no URLs (its setting `url_images` is off): send the image itself")
+    pipeline, caller = pipeline_of(request), caller_of(request.scope)
+    refuse_too_many_images(len(body.urls), pipeline.settings)
+    started = time.monotonic()
+    try:
+        with pipeline.metrics.fetch_duration.time():
+            images = await fetcher.fetch(body.urls, image_names(len(body.urls)), caller)
+    except asyncio.CancelledError:
+        pipeline.metrics.cancelled.labels("fetch").inc()
+        raise
+    pipeline.metrics.fetched_bytes.inc(sum(map(len, images)))
+    caller.timings_ms["fetch"] = round((time.monotonic() - started) * 1000, 3)
+    return body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
@@ -92,16 +146,36 @@ async def _disconnected(request: Request) -> None:
 async def _read(request: Request, model: type[RequestModel], pipeline: Pipeline) -> RequestModel:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
+        if content_type.startswith("image/"):
+            return model.model_validate(await _raw(request))
+        _refuse_query(request)
         if content_type == JSON:
             body = await request.body()
             return await pipeline.in_short(lambda: model.model_validate_json(body))
         if content_type == FORM:
-            fields = await _form(request, model, pipeline.settings)
-            return model.model_validate(fields)
+            return model.model_validate(await _form(request, model, pipeline.settings))
     except ValidationError as error:
         raise invalid_request(error) from None
     named = f"content type {shown(content_type)} is not read" if content_type else "there is no Content-Type"
-    raise UnsupportedBody(f"{named}: send {JSON} or {FORM}")
+    raise UnsupportedBody(f"{named}: send {JSON}, {FORM} or {RAW}")
+
+
+def _refuse_query(request: Request) -> None:
+    fields = _Fields()
+    for name in request.query_params:
+        fields.refuse(name, f"fields go in the body, unless that is an image itself ({RAW})")
+    fields.taken()
+
+
+async def _raw(request: Request) -> dict[str, Any]:
+    """The body as the image, whatever format its bytes turn out to be; the query's parameters as the other fields."""
+    fields = _Fields()
+    for name, value in request.query_params.multi_items():
+        if name in IMAGE_FIELDS + URL_FIELDS:
+            fields.refuse(name, "the body is the image")
+        else:
+            fields.add(name, value)
+    return fields.taken() | {"images": [await request.body()]}
 
 
 async def _form(request: Request, model: type[BaseModel], settings: Settings) -> dict[str, Any]:
@@ -125,24 +199,13 @@ async def _form(request: Request, model: type[BaseModel], settings: Settings) ->
     if not parser.ended:
         await form.close()
         raise MalformedBody("the form ends before its closing boundary: is the body whole?")
-    fields: dict[str, Any] = {}
-    faults = []
+    fields = _Fields()
     try:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile) != (name in IMAGE_FIELDS):
-                kind = "a file" if name in IMAGE_FIELDS else "text, not a file"
-                faults.append(FieldFault(shown(name).strip("'"), f"this part must be {kind}"))
-                continue
-            content = await value.read() if isinstance(value, UploadFile) else value
-            field = "images" if name == "image" else name
-            if field in _LISTS:
-                fields.setdefault(field, []).append(content)
-            elif field in fields:
-                faults.append(FieldFault(shown(name).strip("'"), "this field may be given only once"))
+                fields.refuse(name, f"this part must be {'a file' if name in IMAGE_FIELDS else 'text, not a file'}")
             else:
-                fields[field] = content
+                fields.add(name, await value.read() if isinstance(value, UploadFile) else value)
     finally:
         await form.close()
-    if faults:
-        raise InvalidRequest(faults[:20])
-    return fields
+    return fields.taken()

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from server.caller import caller_of
 from server.routes.body import JSON, pipeline_of, read_body, unless_gone
 from server.routes.media import negotiate
 from server.routes.openapi import problems, request_body
@@ -21,8 +22,9 @@ async def classify(request: Request) -> Response:
     """Scores each label for each image, best first.
 
     curl -F image=@street.jpg -F labels=dog -F labels=cat localhost:8000/classify
+    curl --data-binary @street.jpg -H "Content-Type: image/jpeg" "localhost:8000/classify?labels=dog&labels=cat"
     """
     negotiate(request.headers.get("accept"), (JSON,))
     body = await read_body(request, ClassifyRequest)
-    answer = await unless_gone(request, pipeline_of(request).classify(body))
+    answer = await unless_gone(request, pipeline_of(request).classify(body, caller_of(request.scope)))
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from server.caller import caller_of
 from server.routes.body import JSON, pipeline_of, read_body, unless_gone
 from server.routes.media import negotiate
 from server.routes.openapi import problems, request_body
@@ -26,12 +27,14 @@ async def detect(request: Request) -> Response:
         curl -F image=@street.jpg -F prompt="a dog. a bicycle." localhost:8000/detect
         curl -F image=@street.jpg -F labels=dog -F labels=bicycle -H "Accept: image/png" -o out.png \\
             localhost:8000/detect
+        curl --data-binary @street.jpg -H "Content-Type: image/jpeg" \\
+            "localhost:8000/detect?labels=dog&labels=bicycle"
     """
     media_type = negotiate(request.headers.get("accept"), (JSON, PNG))
     body = await read_body(request, DetectRequest)
-    pipeline = pipeline_of(request)
+    pipeline, caller = pipeline_of(request), caller_of(request.scope)
     if media_type == PNG:
-        _, png = await unless_gone(request, pipeline.detect_drawn(body))
+        _, png = await unless_gone(request, pipeline.detect_drawn(body, caller))
         return Response(png, media_type=PNG)
-    answer = await unless_gone(request, pipeline.detect(body))
+    answer = await unless_gone(request, pipeline.detect(body, caller))
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)

@@ -50,6 +50,8 @@ def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[
         yield f"<h3>Body: <code>{content_type}</code></h3>{_fields(content['schema'])}"
         if "example" in content:
             yield f"<pre>{_text(json.dumps(content['example'], indent=1))}</pre>"
+    if headers := [each for each in operation.get("parameters", ()) if each["in"] == "header"]:
+        yield f"<h3>Headers</h3>{_fields({'properties': {each['name']: _described_schema(each) for each in headers}})}"
     yield "<h3>Answers</h3><table>"
     for status, response in operation["responses"].items():
         for content_type, content in (response.get("content") or {"": {}}).items():
@@ -58,6 +60,10 @@ def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[
             yield f"<tr><th>{status}</th><td><code>{content_type}</code></td>"
             yield f"<td>{_text(response['description'])}{fields}</td></tr>"
     yield "</table>"
+
+
+def _described_schema(parameter: dict[str, Any]) -> dict[str, Any]:
+    return {**parameter["schema"], "description": parameter["description"]}
 
 
 def _fields(schema: dict[str, Any], schemas: dict[str, Any] | None = None) -> str:

@@ -1,43 +1,85 @@
-"""What OpenAPI says of the endpoints that read their bodies themselves: both content types, examples, problems."""
+"""What OpenAPI says of the endpoints that read their bodies themselves: content types, examples, problems."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from server.caller import MAX_TIMEOUT_MS, PRIORITY, REQUEST_ID, TIMEOUT
 from server.errors import KINDS, PROBLEM
-from server.routes.body import FORM, JSON
+from server.routes.body import FORM, IMAGE_FIELDS, JSON, RAW, URL_FIELDS
 from server.schemas import EXAMPLE_IMAGE, Problem
+from server.turns import PRIORITIES
 
-_STATUSES = (400, 404, 406, 408, 413, 415, 422, 429, 500, 503)
+_STATUSES = (400, 401, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503, 504)
+_WISHES = [
+    {
+        "name": TIMEOUT,
+        "in": "header",
+        "description": "Milliseconds for the whole request; when they are over it is dropped and answered with 504.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
+    },
+    {
+        "name": PRIORITY,
+        "in": "header",
+        "description": "Batch work waits while interactive work does, but never for ever.",
+        "schema": {"type": "string", "enum": list(PRIORITIES), "default": PRIORITIES[0]},
+    },
+    {
+        "name": REQUEST_ID,
+        "in": "header",
+        "description": "Comes back with the answer and stands in the log; made where there is none.",
+        "schema": {"type": "string", "maxLength": 128},
+    },
+]
 
 
 def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
-    """An operation's `requestBody`: the model as JSON and as a form; `example` lacks only its image."""
+    """An operation's `requestBody` and `parameters`: the model as JSON, as a form, and as a query beside an image.
+
+    `example` lacks only its image.
+    """
     schema = _inlined(model)
     form = copy.deepcopy(schema)
     file = {"type": "string", "contentMediaType": "image/*", "format": "binary"}
     form["properties"].pop("images")
+    form["properties"]["image_url"] = form["properties"].pop("image_urls")
     form["properties"]["image"] = {
         "type": "array",
         "items": file,
         "minItems": 1,
         "description": "An image file; repeat the part for several.",
     }
-    form.setdefault("required", []).append("image")
     for name, value in form["properties"].items():
         if value.get("type") == "array" and name != "image":
             value["description"] = f"{value.get('description', '')} Repeat the part for several.".strip()
     return {
+        "parameters": [*_query(schema), *_WISHES],
         "requestBody": {
             "required": True,
             "content": {
                 JSON: {"schema": schema, "example": {"image": EXAMPLE_IMAGE} | example},
                 FORM: {"schema": form},
+                RAW: {"schema": {"type": "string", "format": "binary"}},
             },
-        }
+        },
     }
+
+
+def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    fields = {name: field for name, field in schema["properties"].items() if name not in IMAGE_FIELDS + URL_FIELDS}
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": f"Only with an {RAW} body; otherwise the field goes in the body.",
+            "schema": {key: value for key, value in field.items() if key not in ("description", "examples")},
+        }
+        for name, field in fields.items()
+    ]
 
 
 def problems() -> dict[int | str, dict[str, Any]]:
@@ -56,6 +98,18 @@ def with_problem_type(document: dict[str, Any]) -> dict[str, Any]:
             for status, response in operation["responses"].items():
                 if status >= "400" and JSON in response.get("content", {}):
                     response["content"] = {PROBLEM: response["content"][JSON]}
+    return document
+
+
+def with_keys(document: dict[str, Any], *, open_endpoints: Sequence[str]) -> dict[str, Any]:
+    """`document` with the two ways to send an API key, needed by all but the open endpoints."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["security"] = [] if path in open_endpoints else [{"bearer": []}, {"header": []}]
     return document
 
 

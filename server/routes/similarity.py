@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from server.caller import caller_of
 from server.routes.body import JSON, pipeline_of, read_body, unless_gone
 from server.routes.media import negotiate
 from server.routes.openapi import problems, request_body
@@ -21,8 +22,9 @@ async def similarity(request: Request) -> Response:
     """The cosine of each image (rows) with each text (columns); with `embeddings` the vectors as well.
 
     curl -F image=@street.jpg -F texts="a photo of a dog" -F texts="a photo of a cat" localhost:8000/similarity
+    curl --data-binary @street.jpg -H "Content-Type: image/jpeg" "localhost:8000/similarity?texts=a%20dog&texts=a%20cat"
     """
     negotiate(request.headers.get("accept"), (JSON,))
     body = await read_body(request, SimilarityRequest)
-    answer = await unless_gone(request, pipeline_of(request).similarity(body))
+    answer = await unless_gone(request, pipeline_of(request).similarity(body, caller_of(request.scope)))
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)

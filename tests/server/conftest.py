@@ -1,5 +1,7 @@
 """An app with one fake detector and one fake encoder, a client of it, and the bundled models."""
 
+import logging
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -9,6 +11,16 @@ from server.catalog import BUNDLED
 from server.settings import Settings
 
 from .fakes import FakeDetector, FakeEncoder
+
+
+@pytest.fixture(autouse=True)
+def logging_stays_as_it_was():
+    """Whatever a test starts that configures the log of the process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from server.app import create_app
+from server.auth import digest_of
 from server.contract.manifest import BundleError
 from server.settings import Settings
 
@@ -94,6 +95,7 @@ def test_answer_does_not_depend_on_its_neighbours(tmp_path):
             held = Held(detector)
             together = [ask(client, *labels, colour=c, size=s) for labels, c, s in scenes * 2]
             await until(held.started.is_set)
+            await until(lambda: waiting(client) >= len(scenes))
             held.gate.set()
             results = [response.json()["results"] for response in await asyncio.gather(*together)]
         assert results == alone * 2
@@ -135,6 +137,20 @@ def test_too_many_requests_in_progress_returns_429(detector):
             assert (await client.get("/livez")).status_code == 200, "health is answered under any load"
             held.gate.set()
             assert (await accepted).status_code == 200
+
+    asyncio.run(scene())
+
+
+def test_refused_request_is_told_when_to_come_back_by_the_measured_pace(detector):
+    async def scene():
+        held = Held(detector)
+        async with running(detector, max_inflight_requests=1) as client:
+            accepted = ask(client, "dog")
+            await until(held.started.is_set)
+            batcher(client)._seconds_per_run = 6.5
+            assert (await ask(client, "dog")).headers["retry-after"] == "7"
+            held.gate.set()
+            await accepted
 
     asyncio.run(scene())
 
@@ -202,6 +218,154 @@ def test_client_that_leaves_during_its_run_harms_nobody(detector):
             assert await metric(client, 'openset_cancelled_total{stage="infer"}') == 1
             held.gate.set()
             assert (await ask(client, "dog")).status_code == 200
+
+    asyncio.run(scene())
+
+
+def asking(client, **headers):
+    files = [("image", ("a.png", picture()))]
+    return asyncio.ensure_future(client.post("/detect", files=files, data={"labels": ["dog"]}, headers=headers))
+
+
+def test_queued_request_is_dropped_at_its_deadline(detector):
+    async def scene():
+        held = Held(detector)
+        async with running(detector) as client:
+            first = ask(client, "dog")
+            await until(held.started.is_set)
+            late = await asyncio.wait_for(asking(client, **{"X-Request-Timeout-Ms": "60"}), SOON)
+            assert (late.status_code, late.json()["type"]) == (504, "urn:openset:problem:deadline-passed")
+            assert "within the 0.06 s of its X-Request-Timeout-Ms" in late.json()["detail"]
+            assert batcher(client).depth == 0
+            held.gate.set()
+            assert (await first).status_code == 200
+            assert detector.runs == [1], "what was dropped never ran"
+            assert await metric(client, 'openset_cancelled_total{stage="queue"}') == 1
+            assert await metric(client, 'openset_requests_total{endpoint="/detect",status="504"}') == 1
+
+    asyncio.run(scene())
+
+
+def test_deadline_holds_while_the_body_comes(detector):
+    async def scene():
+        async def trickle():
+            yield b"{"
+            await asyncio.sleep(SOON)
+
+        async with running(detector) as client:
+            headers = {"Content-Type": "application/json", "X-Request-Timeout-Ms": "50"}
+            response = await client.post("/detect", content=trickle(), headers=headers)
+            assert response.status_code == 504
+            assert await metric(client, 'openset_cancelled_total{stage="read"}') == 1
+
+    asyncio.run(scene())
+
+
+def test_request_within_its_deadline_is_answered(detector):
+    async def scene():
+        async with running(detector) as client:
+            response = await asking(client, **{"X-Request-Timeout-Ms": "10000"})
+            assert response.status_code == 200
+            assert response.json()["results"]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("X-Request-Timeout-Ms", "0"), ("X-Request-Timeout-Ms", "-1"), ("X-Request-Timeout-Ms", "1.5"),
+        ("X-Request-Timeout-Ms", "soon"), ("X-Request-Timeout-Ms", ""), ("X-Request-Timeout-Ms", "3600001"),
+        ("X-Request-Timeout-Ms", "9" * 5000), ("X-Priority", "urgent"), ("X-Priority", ""),
+    ],
+)  # fmt: skip
+def test_header_that_does_not_fit_is_named(client, header, value):
+    response = client.post("/detect", headers={header: value})
+    assert (response.status_code, response.json()["type"]) == (422, "urn:openset:problem:invalid-request")
+    assert response.json()["errors"][0]["field"] == header
+
+
+def test_interactive_requests_overtake_batch_requests(detector):
+    async def scene():
+        held = Held(detector)
+        async with running(detector, max_batch=1) as client:
+            order = []
+            first = ask(client, "dog")
+            await until(held.started.is_set)
+            for number, priority in enumerate(("batch", "Batch", "interactive"), 1):
+                asking(client, **{"X-Priority": priority}).add_done_callback(lambda _, p=priority: order.append(p))
+                await until(lambda number=number: waiting(client) == number)
+            held.gate.set()
+            await first
+            await until(lambda: len(order) == 3)
+        assert order == ["interactive", "batch", "Batch"]
+
+    asyncio.run(scene())
+
+
+def test_client_that_fills_the_queue_leaves_others_a_place_and_a_turn(detector, tmp_path):
+    file = tmp_path / "keys.txt"
+    file.write_text("".join(f"{name} {digest_of(name)}\n" for name in ("hog", "single")), encoding="utf-8")
+
+    async def scene():
+        held = Held(detector)
+        async with running(detector, max_queue=16, max_batch=1, api_keys_file=file) as client:
+            order = []
+
+            def sent(name):
+                future = asking(client, **{"X-API-Key": name})
+                future.add_done_callback(lambda done: order.append((name, done.result().status_code)))
+
+            sent("hog")
+            await until(held.started.is_set)
+            for _ in range(29):
+                sent("hog")
+            await until(lambda: len(order) == 29 - 14)
+            assert set(order) == {("hog", 429)}
+            sent("single")
+            await until(lambda: waiting(client) == 15)
+            held.gate.set()
+            await until(lambda: len(order) == 31)
+        answered = [name for name, status in order if status == 200]
+        assert answered.index("single") <= 2
+        assert len(answered) == 16
+
+    asyncio.run(scene())
+
+
+def test_prompts_of_one_client_leave_others_a_turn(detector, tmp_path, monkeypatch):
+    file = tmp_path / "keys.txt"
+    file.write_text("".join(f"{name} {digest_of(name)}\n" for name in ("hog", "single")), encoding="utf-8")
+    gates, encoded, honest = (threading.Event(), threading.Event()), [], detector.encode_prompts
+
+    def encode(prompts):
+        assert gates[len(encoded) >= 2].wait(SOON)
+        encoded.extend(label.text for prompt in prompts for label in prompt.labels)
+        return honest(prompts)
+
+    monkeypatch.setattr(detector, "encode_prompts", encode)
+
+    async def scene():
+        async with running(detector, api_keys_file=file) as client:
+
+            def sent(name, label):
+                headers, files = {"X-API-Key": name}, [("image", ("a.png", picture()))]
+                return asyncio.ensure_future(
+                    client.post("/detect", files=files, data={"labels": label}, headers=headers)
+                )
+
+            slots, come = client.app.state.pipeline.catalog.served[0].text_slots, []
+            one = slots.one
+            monkeypatch.setattr(slots, "one", lambda **caller: come.append(caller["client"]) or one(**caller))
+            asked = [sent("hog", f"thing {number}") for number in range(12)]
+            await until(lambda: batcher(client).depth == 12)
+            asked.append(sent("single", "mine"))
+            await until(lambda: batcher(client).depth == 13)
+            gates[0].set()
+            await until(lambda: "single" in come)
+            gates[1].set()
+            assert [r.status_code for r in await asyncio.gather(*asked)] == [200] * 13
+        assert encoded.index("mine") <= 5, "two before, two in the slots, and the hog's turn"
 
     asyncio.run(scene())
 

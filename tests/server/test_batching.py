@@ -45,8 +45,8 @@ class Machine:
             raise SystemExit("worker dies")
         return [2 * item for item in items]
 
-    def submit(self, *items):
-        places = self.places.enter_context(self.batcher.places(len(items)))
+    def submit(self, *items, **caller):
+        places = self.places.enter_context(self.batcher.places(len(items), **caller))
         return [places.submit(item) for item in items]
 
     def occupy(self):
@@ -247,6 +247,89 @@ def test_counts_tell_the_mean_batch(make):
     assert machine.sample("batch_size_sum") == 4
     assert machine.sample("infer_duration_seconds_count") == 2
     assert machine.sample("queue_duration_seconds_count") == 4
+
+
+def test_last_places_are_kept_for_clients_that_have_none(make):
+    machine = make(capacity=16)
+    machine.occupy()
+    machine.submit(*range(14), client="hog")
+    with pytest.raises(QueueFull, match=r"14 of 16 places .* 2 more are kept for clients that have none"):
+        machine.submit(1, client="hog")
+    machine.submit(1, client="single")
+    with pytest.raises(QueueFull):
+        machine.submit(2, client="single")
+    machine.submit(3, client="other")
+    with pytest.raises(QueueFull, match="16 of 16 places"):
+        machine.submit(4, client="late")
+
+
+@pytest.mark.parametrize("way", ["run", "cancelled", "never submitted"])
+def test_client_gets_its_places_back(make, way):
+    machine = make(capacity=8, held=way == "run")
+    if way == "run":
+        futures = machine.submit(*range(8), client="a")
+        machine.gate.set()
+        values(futures)
+    elif way == "cancelled":
+        machine.gate.clear()
+        machine.occupy()
+        for future in machine.submit(*range(8), client="a"):
+            future.cancel()
+    else:
+        with machine.batcher.places(8, client="a"):
+            pass
+    assert machine.batcher._held["a"] == 0
+    assert not [name for name in machine.batcher._held if name], "nobody is remembered for ever"
+
+
+def test_interactive_items_run_before_batch_items(make):
+    machine = make(max_batch=1)
+    futures = [machine.occupy(), *machine.submit(1, 2, client="a", priority="batch"), *machine.submit(3, client="b")]
+    machine.gate.set()
+    values(futures)
+    assert machine.runs == [[9], [3], [1], [2]]
+
+
+def test_time_to_come_back_is_runs_ahead_times_seconds_per_run(make, monkeypatch):
+    machine = make(capacity=40, max_batch=4)
+    machine.occupy()
+    monkeypatch.setattr(machine.batcher, "_seconds_per_run", 2.0)
+    machine.submit(1, 11, 21, 31, 41, 2)  # runs of 4, 1 and 1, behind the one that runs
+    with machine.batcher.places(5):  # two more, as far as is known
+        assert machine.batcher.retry_after == 2 * (1 + 3 + 2)
+
+
+def test_time_to_come_back_follows_the_measured_pace(make):
+    machine = make(held=False)
+    for _ in range(3):
+        values(machine.submit(1))
+    assert 0 < machine.batcher._seconds_per_run < 1
+    assert machine.batcher.retry_after == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 99), st.booleans())
+def test_client_with_a_thousand_images_starves_nobody(others, max_batch, item, late):
+    """The hog takes what it gets of 1000 places; a single image is admitted and runs after a run of each at most."""
+    machine = Machine(capacity=64, max_batch=max_batch)
+    machine.occupy()
+    futures = []
+    for number in range(1000):
+        try:
+            futures += machine.submit(100 + number, client="hog")
+        except QueueFull:
+            break
+    assert 0 < len(futures) < 1000
+    clients = min(others, 64 - len(futures) - 1) if late else 0
+    for number in range(clients):
+        futures += machine.submit(10_000 + number, client=f"other {number}")
+    (mine,) = machine.submit(item, client="single")
+    machine.gate.set()
+    values([*futures, mine])
+    machine.places.close()
+    machine.batcher.close(SOON)
+    place = next(place for place, ran in enumerate(machine.runs) if item in ran)
+    assert place <= 1 + 1 + clients, "the run that was on, one led by the hog, one by each other client"
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,6 +13,7 @@ GROUPS = {errors.Fault, errors.RequestFault, errors.ServiceFault, errors.Overloa
 # Clients depend on these: change none, only add.
 TYPES = {
     errors.MalformedBody: (400, "malformed-body"),
+    errors.Unauthorized: (401, "unauthorized"),
     errors.UnknownModel: (404, "unknown-model"),
     errors.NotAcceptable: (406, "not-acceptable"),
     errors.BodyTimeout: (408, "body-timeout"),
@@ -22,6 +23,8 @@ TYPES = {
     errors.UnsupportedImage: (415, "unsupported-image"),
     errors.BrokenImage: (422, "broken-image"),
     errors.InvalidRequest: (422, "invalid-request"),
+    errors.UrlRefused: (422, "url-refused"),
+    errors.UrlFailed: (424, "url-failed"),
     errors.UnsuitableModel: (422, "unsuitable-model"),
     PromptError: (422, "unusable-prompt"),
     PromptTooLong: (422, "prompt-too-long"),
@@ -32,6 +35,7 @@ TYPES = {
     errors.MemoryExhausted: (503, "memory-exhausted"),
     errors.NotReady: (503, "not-ready"),
     errors.WorkerStopped: (503, "worker-stopped"),
+    errors.DeadlinePassed: (504, "deadline-passed"),
 }
 
 

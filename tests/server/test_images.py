@@ -36,6 +36,11 @@ def test_accepted_formats_decode(form):
     assert read(picture(form=form)).size == (40, 30)
 
 
+def test_format_that_is_not_declared_is_refused():
+    with pytest.raises(UnsupportedImage, match=r"this server reads: JPEG, PNG$"):
+        read(picture(form="BMP"), formats=("JPEG", "PNG"))
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 def test_every_accepted_mode_can_be_preprocessed(mode):
     image = Image.new("RGB", (40, 30), "red").convert("L" if mode == "I;16" else mode)

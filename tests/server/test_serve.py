@@ -1,5 +1,7 @@
 """`openset serve` as a process: start to ready, answers over a socket, and a stop that loses nothing."""
 
+import json
+import os
 import signal
 import socket
 import subprocess
@@ -24,15 +26,15 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.fixture
-def server(tmp_path, free_port):
+def started(folder, port, **environment):
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.server.serve_fakes", str(tmp_path), str(free_port)],
+        [sys.executable, "-m", "tests.server.serve_fakes", str(folder), str(port)],
         cwd=ROOT,
+        env=os.environ | environment,
         stderr=subprocess.PIPE,
         text=True,
     )
-    process.url = f"http://127.0.0.1:{free_port}"
+    process.url = f"http://127.0.0.1:{port}"
     give_up = time.monotonic() + SOON
     while time.monotonic() < give_up and process.poll() is None:
         try:
@@ -40,10 +42,20 @@ def server(tmp_path, free_port):
                 break
         except httpx.TransportError:
             time.sleep(0.05)
-    yield process
+    return process
+
+
+def ended(process):
     if process.poll() is None:
         process.kill()
     process.communicate()
+
+
+@pytest.fixture
+def server(tmp_path, free_port):
+    process = started(tmp_path, free_port)
+    yield process
+    ended(process)
 
 
 def ask(server):
@@ -93,6 +105,19 @@ def test_terminated_server_finishes_accepted_requests_and_logs_no_label(server):
     assert [answer.status_code for answer in answers] == [200] * 3
     assert server.returncode == 0
     assert "zebra" not in errors
+
+
+@pytest.mark.parametrize(("trusted", "client"), [("", "127.0.0.1"), ("127.0.0.0/8", "203.0.113.7")])
+def test_address_that_a_proxy_tells_counts_only_where_the_proxy_is_trusted(tmp_path, free_port, trusted, client):
+    process = started(tmp_path, free_port, OPENSET_TRUSTED_PROXIES=trusted, OPENSET_LOG_FORMAT="json")
+    try:
+        httpx.get(process.url + "/models", headers={"X-Forwarded-For": "203.0.113.7"})
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=SOON)
+    finally:
+        ended(process)
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert [line["client"] for line in lines if line.get("endpoint") == "/models"] == [client]
 
 
 def test_bundle_that_is_none_ends_the_server_with_one_sentence(tmp_path, free_port):

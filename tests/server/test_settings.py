@@ -1,4 +1,4 @@
-"""Settings: from environment and flags; a wrong value is refused with the value and what is accepted."""
+"""Settings: from flags, environment and file; a wrong value is refused with the value and what is accepted."""
 
 import argparse
 import os
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from server.__main__ import main
 from server.app import add_arguments
 from server.settings import Settings, SettingsError, read_settings
 
@@ -20,9 +21,75 @@ def test_flag_goes_before_the_environment(monkeypatch):
     assert read_settings(max_queue=18).max_queue == 18
 
 
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "openset.toml"
+    path.write_text(
+        'max_queue = 19\nmax_batch = 3\nbundle = ["/a", "/b"]\nlog_level = "error"\n'
+        "warm_up = false\nmax_wait_ms = 0.5\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_file_sets_values_of_every_kind(file):
+    read = read_settings(file)
+    assert (read.max_queue, read.bundle, read.log_level) == (19, (Path("/a"), Path("/b")), "error")
+    assert (read.warm_up, read.max_wait_ms, read.max_images) == (False, 0.5, 16)
+
+
+@pytest.mark.parametrize("variable", ["OPENSET_MAX_QUEUE", "openset_max_queue"])
+def test_flag_goes_before_environment_before_file_before_default(monkeypatch, file, variable):
+    monkeypatch.setenv(variable, "17")
+    read = read_settings(file, port="1")
+    assert (read.max_queue, read.max_batch, read.port, read.max_labels) == (17, 3, 1, 1000)
+    assert read_settings(file, max_queue="18").max_queue == 18
+
+
+def test_environment_may_name_the_file(monkeypatch, file):
+    monkeypatch.setenv("OPENSET_CONFIG", str(file))
+    assert read_settings().max_queue == 19
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("max_queue = 0", "openset.toml: max_queue=0 is refused: input should be greater than or equal to 1. Images"),
+        ('port = "http"', "openset.toml: port='http' is refused: input should be a valid integer"),
+        ("max_queu = 7", "openset.toml: max_queu: there is no setting 'max_queu'; the settings are host, port"),
+        ("[server]\nport = 1", "openset.toml: server: there is no setting 'server'"),
+        ("max_queue: 7", "openset.toml is not TOML: Expected '='"),
+        ("cors_origins = [7]", "openset.toml: cors_origins=[7] is refused: input should be a valid string"),
+    ],
+)
+def test_wrong_value_in_a_file_is_named_with_the_file(file, text, reason):
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError) as refusal:
+        read_settings(file)
+    assert reason in str(refusal.value)
+
+
+def test_value_that_a_flag_replaces_may_be_wrong(file):
+    file.write_text("max_queue = 0", encoding="utf-8")
+    assert read_settings(file, max_queue="18").max_queue == 18
+
+
+def test_missing_file_is_one_sentence(tmp_path, capsys):
+    assert main(["serve", "--config", str(tmp_path / "none.toml")]) == 2
+    assert capsys.readouterr().err == (
+        f"openset serve: the settings file {tmp_path}/none.toml cannot be read: No such file or directory\n"
+    )
+
+
 def test_bundles_in_the_environment_are_separated_like_path(monkeypatch):
     monkeypatch.setenv("OPENSET_BUNDLE", os.pathsep.join(["/a", "/b"]))
     assert read_settings().bundle == (Path("/a"), Path("/b"))
+
+
+def test_words_are_separated_by_commas_or_repeated(monkeypatch):
+    monkeypatch.setenv("OPENSET_IMAGE_FORMATS", "jpeg, png")
+    assert read_settings().image_formats == ("JPEG", "PNG")
+    assert read_settings(image_formats=["webp", "gif,bmp"]).image_formats == ("WEBP", "GIF", "BMP")
 
 
 @pytest.mark.parametrize(
@@ -31,6 +98,11 @@ def test_bundles_in_the_environment_are_separated_like_path(monkeypatch):
         ("OPENSET_PORT", "99999", "less than or equal to 65535"),
         ("OPENSET_PORT", "http", "valid integer"),
         ("OPENSET_LOG_LEVEL", "loud", "'debug', 'info'"),
+        ("OPENSET_IMAGE_FORMATS", "JPEG,SVG", "'JPEG', 'PNG', 'WEBP', 'GIF', 'BMP' or 'TIFF'"),
+        ("OPENSET_IMAGE_FORMATS", "", "at least 1 item"),
+        ("OPENSET_OPEN_ENDPOINTS", "/livez,/detect", "'/livez', '/readyz', '/metrics'"),
+        ("OPENSET_CORS_ORIGINS", "app.example", "'app.example' is no origin: a scheme and a host"),
+        ("OPENSET_CORS_ORIGINS", "https://app.example/", "is no origin"),
         ("OPENSET_MAX_WAIT_MS", "-1", "greater than or equal to 0"),
         ("OPENSET_POOL_BYTES", "-1", "greater than or equal to 0"),
         ("OPENSET_MEMORY_LIMIT_BYTES", "half", "valid integer"),

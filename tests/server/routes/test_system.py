@@ -154,6 +154,11 @@ def test_unknown_path_is_a_problem(client, path):
     assert response.json()["type"] == "urn:openset:problem:not-found"
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+def test_health_is_told_whatever_headers_a_proxy_adds(client, path):
+    assert client.get(path, headers={"X-Priority": "urgent", "X-Request-Timeout-Ms": "soon"}).status_code == 200
+
+
 def test_wrong_method_is_a_problem_with_allow(client):
     response = client.get("/detect")
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
@@ -167,13 +172,7 @@ def test_documentation_loads_nothing_from_elsewhere(client):
     assert "://" not in page
     assert "box_threshold" in page
     assert "curl -F image=@street.jpg" in page
-
-
-@pytest.mark.parametrize("path", ["/detect", "/classify", "/similarity"])
-def test_openapi_examples_work_as_printed(client, path):
-    operation = client.get("/openapi.json").json()["paths"][path]["post"]
-    example = operation["requestBody"]["content"]["application/json"]["example"]
-    assert client.post(path, json=example).status_code == 200
+    assert "X-Request-Timeout-Ms" in page
 
 
 @pytest.mark.parametrize("path", ["/detect", "/classify", "/similarity"])

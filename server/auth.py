@@ -1,0 +1,119 @@
+"""API keys: a file of names and SHA-256 hashes, read again when it changes, and the `key` command that makes keys.
+
+A line is `NAME HASH`; empty lines and those that begin with # are skipped. Two lines of one name are one client, which
+lets a key be replaced without a gap.
+"""
+
+import argparse
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+import sys
+from pathlib import Path
+
+from starlette.datastructures import Headers
+
+from server.errors import Unauthorized
+from server.settings import SettingsError
+
+log = logging.getLogger(__name__)
+
+PREFIX = "osk_"  # lets scanners of repositories and logs know a key when they see one
+_LINE = re.compile(r"([\w.@-]{1,64})\s+([0-9a-f]{64})")
+_Stamp = tuple[int, int, int]
+
+
+class Keys:
+    """The keys of a file; SettingsError where it cannot be used at the start."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: _Stamp | None = None
+        self._stamp, self._hashes = self._read()
+
+    def client(self, headers: Headers) -> str:
+        """The name of the key that a request carries; Unauthorized without one of the file."""
+        self._renew()
+        key = _carried(headers)
+        if not key:
+            raise Unauthorized("send an API key, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'", wrong=False)
+        found = None
+        digest = digest_of(key)
+        for name, known in self._hashes:  # all of them, so that the time tells nothing
+            if hmac.compare_digest(digest, known):
+                found = name
+        if found is None:
+            raise Unauthorized("this API key is not, or no longer, one of this server's", wrong=True)
+        return found
+
+    def _renew(self) -> None:
+        if _stamp_of(self._path) == self._stamp:
+            return
+        try:
+            self._stamp, self._hashes = self._read()
+            log.info("API keys read again: %d", len(self._hashes))
+        except SettingsError as error:
+            self._stamp = _stamp_of(self._path)  # told once for each state of the file
+            log.error("the API keys stay as they were: %s", error)
+
+    def _read(self) -> tuple[_Stamp | None, list[tuple[str, str]]]:
+        stamp = _stamp_of(self._path)  # before the text: a change in between is seen the next time
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise SettingsError(f"api_keys_file {self._path} cannot be read: {reason}") from None
+        hashes = []
+        for number, line in enumerate(lines, 1):
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            match = _LINE.fullmatch(line.strip())
+            if not match:  # the line stays unsaid: it may be a key
+                raise SettingsError(
+                    f"api_keys_file {self._path}, line {number}, is no NAME and SHA-256 hash;"
+                    " `openset key new NAME` prints such a line"
+                )
+            hashes.append((match[1], match[2]))
+        if not hashes:
+            raise SettingsError(f"api_keys_file {self._path} has no key; `openset key new NAME` prints a line for it")
+        return stamp, hashes
+
+
+def digest_of(key: str) -> str:
+    """What the file holds of a key. Keys are long and random: a fast hash is as good as a slow one."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
+    """The arguments of `key`."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    new = actions.add_parser("new", help="print a new key and the line for the file of the keys")
+    new.add_argument("name", nargs="?", metavar="NAME", help="whom the key is for; seen in logs, never secret")
+    new.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """`openset key new`."""
+    name = args.name or f"client-{secrets.token_hex(2)}"
+    key = PREFIX + secrets.token_urlsafe(32)
+    line = f"{name} {digest_of(key)}"
+    if not _LINE.fullmatch(line):
+        print(f"openset key: {name!r} is no name for a key: up to 64 letters, digits and ._@-", file=sys.stderr)
+        return 2
+    print(f"key, shown only now:     {key}\nline for api_keys_file:  {line}")
+    return 0
+
+
+def _carried(headers: Headers) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
+
+
+def _stamp_of(path: Path) -> _Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
