@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 Float32 = npt.NDArray[np.float32]
 BUNDLED = Path(__file__).parent / "bundles"
+# In the order in which they are served: the first that can do a task is its default.
+SHIPPED = ("clip-mini", "grounding-dino-mini", "glip-mini")
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +175,7 @@ class Catalog:
 
 def open_bundles(settings: Settings, *, task: Task | None = None) -> list[Bundle]:
     """The bundles that the settings name, else those that ship with the server; with `task`, those that can do it."""
-    folders: Sequence[Path] = settings.bundle or sorted(path.parent for path in BUNDLED.glob("*/manifest.json"))
+    folders: Sequence[Path] = settings.bundle or [BUNDLED / name for name in SHIPPED if (BUNDLED / name).is_dir()]
     if not folders:
         raise BundleError(f"there is no bundle to serve: {BUNDLED} is empty and no --bundle was given")
     _refuse_over_budget(folders, settings)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from models import registry
 from models.training.families import FAMILIES, Prepared
 from models.training.loop import Trainer
-from models.training.recipe import Recipe, read_recipe
+from models.training.recipe import CONFIGS, Recipe, read_recipe
 from models.training.sprites import NAMES_FILE, SMALL_PACK, load_pack, read_names
 from server.contract.manifest import Buckets, DetectionRules, Preprocessing
 
@@ -21,13 +21,16 @@ DRAWINGS = "generated scenes of emoji drawings: Noto (Apache-2.0), Twemoji (CC-B
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     """The arguments of `train`."""
-    parser.add_argument("recipe", help="a TOML file, or the name of a bundled recipe: clip-mini, grounding-dino-mini")
+    bundled = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
+    parser.add_argument("recipe", help=f"a TOML file, or the name of a bundled recipe: {bundled}")
     parser.add_argument(
         "--sprites", type=Path, default=SMALL_PACK, help="sprite pack, zip or folder (default: the small one)"
     )
     parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of objects (default: the bundled one)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run: curve, last state, checkpoint")
-    parser.add_argument("--start", type=Path, help="trained checkpoint whose image tower the backbone starts from")
+    parser.add_argument(
+        "--start", type=Path, help="trained checkpoint to start from: a CLIP for a Grounding DINO, that one for a GLIP"
+    )
     parser.add_argument("--steps", type=int, help="train this many steps instead of the recipe's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     parser.add_argument("--resume", action="store_true", help="go on from the last state in --out")

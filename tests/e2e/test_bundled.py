@@ -26,6 +26,7 @@ SHOWN = {  # where things were pasted: x0, y0, x1, y1
     "cat": (500, 340, 617, 470),
 }
 ABSENT = ("banana", "guitar", "pizza", "elephant")
+DETECTORS = pytest.mark.parametrize("model", ["grounding-dino-mini", "glip-mini"])
 
 
 def post(server, path, picture, **fields):
@@ -34,8 +35,9 @@ def post(server, path, picture, **fields):
     return answer.json()
 
 
-def test_detect_finds_what_the_scene_shows_and_nothing_that_is_absent(server):
-    (result,) = post(server, "/detect", SCENE, labels=[*SHOWN, *ABSENT])["results"]
+@DETECTORS
+def test_detect_finds_what_the_scene_shows_and_nothing_that_is_absent(server, model):
+    (result,) = post(server, "/detect", SCENE, model=model, labels=[*SHOWN, *ABSENT])["results"]
     assert (result["width"], result["height"]) == (640, 480)
     best = {found["label"]: found["box"] for found in reversed(result["detections"])}
     assert set(best) == set(SHOWN)
@@ -43,8 +45,9 @@ def test_detect_finds_what_the_scene_shows_and_nothing_that_is_absent(server):
         assert iou_matrix(np.float32([best[label]]), np.float32([box]))[0, 0] > 0.5, label
 
 
-def test_prompt_of_absent_things_finds_nothing_at_a_strict_threshold(server):
-    (result,) = post(server, "/detect", SCENE, prompt="a banana. a guitar.", box_threshold=0.4)["results"]
+@DETECTORS
+def test_prompt_of_absent_things_finds_nothing_at_a_strict_threshold(server, model):
+    (result,) = post(server, "/detect", SCENE, model=model, prompt="a banana. a guitar.", box_threshold=0.4)["results"]
     assert result["detections"] == []
 
 
@@ -70,7 +73,13 @@ def test_drawn_answer_is_the_picture_with_boxes(server):
     assert not changed[:250].any(), "only the dog is drawn on"
 
 
-def test_answer_does_not_depend_on_the_other_requests(server):
+def test_first_detector_answers_where_no_model_is_named(server):
+    assert post(server, "/detect", SCENE, labels="dog")["model"]["name"] == "grounding-dino-mini"
+    assert post(server, "/detect", SCENE, labels="dog", model="glip")["model"]["name"] == "glip-mini"
+
+
+@DETECTORS
+def test_answer_does_not_depend_on_the_other_requests(server, model):
     questions = [dict(labels=["dog", "house"]), dict(prompt="cat. bicycle. airplane."), dict(labels=["airplane"] * 9)]
     turned = io.BytesIO()
     Image.open(SCENE).rotate(90, expand=True).save(turned, "PNG")
@@ -78,7 +87,9 @@ def test_answer_does_not_depend_on_the_other_requests(server):
     asked = [(picture, question) for picture in pictures for question in questions]
 
     def ask(picture, question):
-        answer = server.post("/detect", files={"image": picture}, data=question | {"box_threshold": 0.1})
+        answer = server.post(
+            "/detect", files={"image": picture}, data=question | {"model": model, "box_threshold": 0.1}
+        )
         return [
             (found["label_id"], found["box"], found["score"]) for found in answer.json()["results"][0]["detections"]
         ]
@@ -90,18 +101,18 @@ def test_answer_does_not_depend_on_the_other_requests(server):
         assert [label for label, _, _ in one] == [label for label, _, _ in other]
         np.testing.assert_allclose([box for _, box, _ in one], [box for _, box, _ in other], atol=0.05)
         np.testing.assert_allclose([score for *_, score in one], [score for *_, score in other], atol=1e-4)
-    executions, inferences = (metric(server, f"openset_{name}_total") for name in ("executions", "inferences"))
+    executions, inferences = (metric(server, f"openset_{name}_total", model) for name in ("executions", "inferences"))
     assert executions < inferences, "some requests shared a run"
 
 
-def metric(server, name):
-    found = re.search(rf'^{name}{{model="grounding-dino-mini"}} ([0-9.e+]+)$', server.get("/metrics").text, re.M)
+def metric(server, name, model):
+    found = re.search(rf'^{name}{{model="{model}"}} ([0-9.e+]+)$', server.get("/metrics").text, re.M)
     return float(found[1])
 
 
 def test_models_are_listed_with_valid_certificates(server):
     models = server.get("/models").json()["models"]
-    assert [model["name"] for model in models] == ["clip-mini", "grounding-dino-mini"]
+    assert [model["name"] for model in models] == ["clip-mini", "grounding-dino-mini", "glip-mini"]
     assert all(artefact["certified"] for model in models for artefact in model["artefacts"])
 
 
