@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "server.contract": ("server.contract",),
     "server.runtimes": ("server.runtimes", "server.contract"),
     "server.__main__": PACKAGES,
+    "server.client": ("server.client", "server.schemas"),
     "models": ("models", "server.contract"),
     "export": PACKAGES,
 }
