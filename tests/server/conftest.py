@@ -8,7 +8,14 @@ from server.bundle import Bundle
 from server.catalog import BUNDLED
 from server.settings import Settings
 
+from .fake_cuda import install
 from .fakes import FakeDetector, FakeEncoder
+
+
+@pytest.fixture
+def binding(monkeypatch):
+    """The stand-in for CUDA's binding."""
+    return install(monkeypatch)
 
 
 @pytest.fixture
