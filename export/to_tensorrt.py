@@ -16,7 +16,7 @@ from export.profiles import Plan, Profile, profiles
 from export.progress import Progress
 from server.contract.manifest import Manifest
 from server.runtimes.choice import PACKAGES
-from server.runtimes.machine import first_gpu
+from server.runtimes.machine import gpu_at
 
 EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]
 MODULES: dict[EngineRuntime, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -104,7 +104,7 @@ def capabilities_of(trt: Any, target: Target) -> tuple[str, ...]:
     if target.runtime == "tensorrt":
         if target.capabilities is not None:
             raise ExportError("tensorrt builds for the GPU it runs on: a compute capability goes with tensorrt-rtx")
-        gpu = first_gpu()
+        gpu = gpu_at(0)
         if gpu is None:
             raise ExportError(
                 "tensorrt builds on the GPU that is to run the engine, and this machine shows none;"

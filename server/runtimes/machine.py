@@ -16,14 +16,14 @@ def this_machine(runtimes: Collection[Runtime]) -> Machine:
     engines = sorted(set(runtimes) - {"onnxruntime"})
     if not engines:
         return Machine()
-    gpu, capability = first_gpu() or (None, None)
+    gpu, capability = gpu_at(0) or (None, None)
     absent: dict[Runtime, str] = {runtime: "this version of the server does not run engines" for runtime in engines}
     return Machine(absent=absent, gpu=gpu, compute_capability=capability)
 
 
 @cache
-def first_gpu() -> tuple[str, str] | None:
-    """The name and compute capability of the first GPU, asked of the driver without taking memory on it."""
+def gpu_at(ordinal: int) -> tuple[str, str] | None:
+    """The name and compute capability of a GPU, asked of the driver without taking memory on it."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -32,7 +32,7 @@ def first_gpu() -> tuple[str, str] | None:
     name = ctypes.create_string_buffer(256)
     failed = (
         driver.cuInit(0)
-        or driver.cuDeviceGet(ctypes.byref(device), 0)
+        or driver.cuDeviceGet(ctypes.byref(device), ordinal)
         or driver.cuDeviceGetName(name, len(name), device)
         or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
         or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)

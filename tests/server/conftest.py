@@ -14,7 +14,10 @@ from .fakes import FakeDetector, FakeEncoder
 
 @pytest.fixture
 def binding(monkeypatch):
-    """The stand-in for CUDA's binding."""
+    """The stand-in for CUDA's binding, and a driver that shows one GPU."""
+    monkeypatch.setattr("server.runtimes.gpu._opened", {})
+    for module in ("machine", "ort"):
+        monkeypatch.setattr(f"server.runtimes.{module}.gpu_at", {0: ("NVIDIA RTX 4090", "8.9")}.get)
     return install(monkeypatch)
 
 

@@ -4,14 +4,14 @@ import pytest
 
 from server.runtimes import machine
 from server.runtimes.choice import Machine
-from server.runtimes.machine import first_gpu, this_machine
+from server.runtimes.machine import gpu_at, this_machine
 
 
 @pytest.fixture(autouse=True)
 def _asked_anew():
-    first_gpu.cache_clear()
+    gpu_at.cache_clear()
     yield
-    first_gpu.cache_clear()
+    gpu_at.cache_clear()
 
 
 class Driver:
@@ -36,7 +36,7 @@ class Driver:
 
 
 def test_bundle_of_graphs_alone_asks_for_no_gpu(monkeypatch):
-    monkeypatch.setattr(machine, "first_gpu", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(machine, "gpu_at", lambda ordinal: pytest.fail("asked"))
     assert this_machine({"onnxruntime"}) == Machine()
 
 
@@ -48,7 +48,7 @@ def test_gpu_is_what_the_driver_shows(monkeypatch):
 
 def test_driver_without_a_gpu_shows_none(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(status=100))
-    assert first_gpu() is None
+    assert gpu_at(0) is None
 
 
 def test_machine_without_a_driver_has_no_gpu(monkeypatch):
@@ -56,4 +56,4 @@ def test_machine_without_a_driver_has_no_gpu(monkeypatch):
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    assert first_gpu() is None
+    assert gpu_at(0) is None
