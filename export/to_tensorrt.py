@@ -15,11 +15,10 @@ from export.errors import ExportError
 from export.profiles import Plan, Profile, profiles
 from export.progress import Progress
 from server.contract.manifest import Manifest
-from server.runtimes.choice import PACKAGES
+from server.runtimes.choice import MODULES, PACKAGES
 from server.runtimes.machine import gpu_at
 
 EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]
-MODULES: dict[EngineRuntime, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 PLANS: dict[EngineRuntime, Plan] = {"tensorrt": "buckets", "tensorrt-rtx": "one"}
 # What TensorRT-RTX builds for if it is not told.
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")

@@ -12,6 +12,7 @@ from export.progress import Progress
 from server.bundle import Bundle, check_file
 from server.contract.manifest import Artefact, BundleError, Certificate, FileHash, Manifest, Precision, read_manifest
 from server.runtimes.choice import choose
+from server.runtimes.device import AUTO
 from server.runtimes.machine import this_machine
 
 
@@ -72,7 +73,7 @@ def _measured(
 
 def _engines_refused(manifest: Manifest) -> Iterator[str]:
     runtimes = {artefact.runtime for artefact in manifest.artefacts}
-    refused = choose(manifest.artefacts, this_machine(runtimes), allow_uncertified=False).refused
+    refused = choose(manifest.artefacts, this_machine(runtimes, AUTO), allow_uncertified=False).refused
     for artefact in manifest.artefacts:
         if artefact.engine is not None and artefact.file in refused:
             yield f"{artefact.file}: {refused[artefact.file]}"

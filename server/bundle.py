@@ -16,7 +16,7 @@ from server.runtimes.base import Session, Tensors
 from server.runtimes.choice import choose
 from server.runtimes.device import PROCESSOR, Device
 from server.runtimes.machine import this_machine
-from server.runtimes.ort import open_graph
+from server.runtimes.sessions import open_session
 
 Float32 = npt.NDArray[np.float32]
 
@@ -52,7 +52,7 @@ class Bundle:
         for entry in (self.manifest.tokenizer, self.manifest.canary):
             check_file(folder, entry)
         artefacts = self.manifest.artefacts
-        machine = this_machine({artefact.runtime for artefact in artefacts})
+        machine = this_machine({artefact.runtime for artefact in artefacts}, device)
         choice = choose(artefacts, machine, allow_uncertified=allow_uncertified, files=files)
         self.artefacts, self.refused = choice.chosen, choice.refused
         if lacking := {artefact.part for artefact in artefacts} - self.artefacts.keys():
@@ -65,7 +65,7 @@ class Bundle:
             check_file(folder, artefact)
         self.uncertified = {part: fault for part, artefact in self.artefacts.items() if (fault := artefact.uncertified)}
         self._sessions: dict[str, Session] = {
-            part: open_graph(folder / artefact.file, threads=threads, device=device)
+            part: open_session(folder / artefact.file, artefact, threads=threads, device=device)
             for part, artefact in self.artefacts.items()
         }
         self.providers = {part: session.provider for part, session in self._sessions.items()}

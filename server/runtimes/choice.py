@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from server.contract.manifest import Artefact, Runtime
 
 PACKAGES: Mapping[Runtime, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}
+MODULES: dict[Runtime, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
 @dataclass(frozen=True)

@@ -26,4 +26,4 @@ class Device:
         return self.name.startswith("cuda:")
 
 
-PROCESSOR = Device("cpu")
+PROCESSOR, AUTO = Device("cpu"), Device("auto")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from server.allocators import DeviceAllocator, PinnedAllocator
+from server.allocators import Allocator, Block, DeviceAllocator, PinnedAllocator
 from server.cuda import Cuda, CudaError
 from server.memory import BufferPool, Lease
 from server.runtimes.device import Device
@@ -18,15 +18,20 @@ KEPT_DEVICE_BYTES, KEPT_PINNED_BYTES = 2**30, 2**28
 
 
 class Gpu:
-    """One GPU: `buffers` on it, of at most `memory_bytes` (0: no limit), and page-locked `staging` for copies."""
+    """One GPU: `buffers` on it, of at most `memory_bytes` (0: no limit), and page-locked `staging` for copies.
+
+    `activations`: what engines compute in.
+    """
 
     def __init__(self, ordinal: int, memory_bytes: int = 0) -> None:
         self.cuda = Cuda(ordinal)
         self.ordinal, self.name = ordinal, f"cuda:{ordinal}"
         self.pinned = PinnedAllocator(self.cuda)
         self.staging = BufferPool(self.pinned, name=f"pinned:{ordinal}", soft_limit=KEPT_PINNED_BYTES)
+        memory = DeviceAllocator(self.cuda)
+        self.activations = Activations(self.cuda, memory)
         self.buffers = BufferPool(
-            DeviceAllocator(self.cuda),
+            memory,
             name=self.name,
             cap=memory_bytes or None,
             soft_limit=memory_bytes // 2 or KEPT_DEVICE_BYTES,
@@ -44,6 +49,45 @@ class Gpu:
             raise
         finally:
             loan.release()
+
+
+class Activations:
+    """One block of a device that all engines compute in, so they take turns, in the order in which they ask."""
+
+    def __init__(self, cuda: Cuda, allocator: Allocator) -> None:
+        self._cuda, self._allocator = cuda, allocator
+        self._lock = threading.Lock()
+        self._block: Block | None = None
+        self._done: int | None = None  # the event that the last turn ends with
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the block."""
+        return self._block.nbytes if self._block else 0
+
+    def reserve(self, nbytes: int) -> None:
+        """Let the block have at least `nbytes`; MemoryError where there is no room for a larger one beside it."""
+        with self._lock:
+            if nbytes <= self.nbytes:
+                return
+            larger = self._allocator.allocate(nbytes)
+            if self._done is not None:
+                self._cuda.wait_for(self._done)
+            if self._block is not None:
+                self._allocator.free(self._block)
+            self._block = larger
+
+    @contextmanager
+    def turn(self, stream: int) -> Iterator[tuple[int, int]]:
+        """The block's address and size, for work that is put on the stream within; it begins when the last is done."""
+        with self._lock:
+            if self._done is None:
+                self._done = self._cuda.event()
+            self._cuda.wait(stream, self._done)
+            try:
+                yield (self._block.address, self._block.nbytes) if self._block else (0, 0)
+            finally:
+                self._cuda.record(self._done, stream)
 
 
 class Loan:

@@ -1,24 +1,43 @@
 """What this machine could run engines with: which TensorRT is installed, and the GPU that the driver shows."""
 
 import ctypes
+import importlib
 from collections.abc import Collection
 from functools import cache
 
 from server.contract.manifest import Runtime
-from server.runtimes.choice import Machine
+from server.cuda import CudaError, load_binding
+from server.runtimes.choice import MODULES, Machine
+from server.runtimes.device import Device
 
 # Attributes of cuDeviceGetAttribute in CUDA's driver API.
 _MAJOR, _MINOR = 75, 76
 
 
-def this_machine(runtimes: Collection[Runtime]) -> Machine:
+def this_machine(runtimes: Collection[Runtime], device: Device) -> Machine:
     """The machine as far as these runtimes go; nothing is looked for where none of them needs a GPU."""
     engines = sorted(set(runtimes) - {"onnxruntime"})
     if not engines:
         return Machine()
-    gpu, capability = gpu_at(0) or (None, None)
-    absent: dict[Runtime, str] = {runtime: "this version of the server does not run engines" for runtime in engines}
-    return Machine(absent=absent, gpu=gpu, compute_capability=capability)
+    if device.ordinal is None:
+        return Machine(absent=dict.fromkeys(engines, "engines run on a GPU, and the device is cpu"))
+    found = gpu_at(device.ordinal)
+    if found is None:
+        return Machine(absent=dict.fromkeys(engines, "this machine has no NVIDIA GPU that its driver shows"))
+    try:
+        load_binding()
+    except CudaError as error:
+        return Machine(absent=dict.fromkeys(engines, str(error)), gpu=found[0], compute_capability=found[1])
+    versions = {runtime: version for runtime in engines if (version := _version(runtime)) is not None}
+    return Machine(versions=versions, gpu=found[0], compute_capability=found[1])
+
+
+def _version(runtime: Runtime) -> str | None:
+    """The version of a TensorRT, if it can be imported."""
+    try:
+        return str(importlib.import_module(MODULES[runtime]).__version__)
+    except (ImportError, OSError):  # the package, or a library that it loads
+        return None
 
 
 @cache

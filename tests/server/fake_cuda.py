@@ -45,6 +45,8 @@ class FakeCuda:
                 self.calls.append((name, *arguments))
                 status = self.failing.pop(name, 0)
                 if status:
+                    if name == "cudaStreamEndCapture":  # it ends the capture even where there is no graph of it
+                        self.capturing.pop(*arguments)
                     self.remembered = status
                     return (status, None)
                 result = implementation(self, *arguments)
