@@ -107,7 +107,7 @@ class OrtCudaSession:
             "user_compute_stream": str(self._stream),
             # By default the arena doubles each time it grows, and never shrinks.
             "arena_extend_strategy": "kSameAsRequested",
-            # An exhaustive search takes many seconds for every new shape (onnxruntime issue 12120).
+            # An exhaustive search takes many seconds for every new shape.
             "cudnn_conv_algo_search": "HEURISTIC",
             "use_tf32": "0",  # what is certified as float32 is to be that
             **limit,

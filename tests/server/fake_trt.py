@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnxruntime
+from onnxruntime import InferenceSession
 
 TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
 ACTIVATION_BYTES = 10_000
@@ -77,7 +77,7 @@ class _RtxRuntime(_Runtime):
 class _Engine:
     def __init__(self, trt, logger, described):
         self.trt, self.logger, self.described = trt, logger, described
-        self.session = onnxruntime.InferenceSession(str(Path(described["graph"])), providers=["CPUExecutionProvider"])
+        self.session = InferenceSession(str(Path(described["graph"])), providers=["CPUExecutionProvider"])
         self.inputs = {entry.name: entry for entry in self.session.get_inputs()}
         self.outputs = {entry.name: entry for entry in self.session.get_outputs()}
         self.names = [*self.inputs, *self.outputs]
