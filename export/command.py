@@ -135,6 +135,8 @@ def run_verify(args: argparse.Namespace) -> int:
             _print_comparison(read_manifest(args.bundle), verdict, progress)
     except (BundleError, OSError) as error:
         return _failed("verify", error)
+    for file in verdict.certified:
+        print(f"{args.bundle}: {file} is certified for this machine")
     for note in verdict.notes:
         print(f"openset verify: not measured here: {note}", file=sys.stderr)
     for fault in verdict.faults:
@@ -150,17 +152,15 @@ def _print_certificates(manifest: Manifest, progress: Progress) -> None:
             limits = artefact.certificate.tolerances
             for name, value in artefact.certificate.figures.items():
                 limit = f"(limit {limits[name]:g})" if name in limits else ""
-                progress.say(f"  {name_of(artefact):18} {name:34} {value:<12.4g} {limit}")
+                progress.say(f"  {name_of(artefact):26} {name:34} {value:<12.4g} {limit}")
 
 
 def _print_comparison(manifest: Manifest, verdict: Verdict, progress: Progress) -> None:
     for artefact in manifest.artefacts:
-        if artefact.engine is not None:
-            continue
         recorded = artefact.certificate.figures if artefact.certificate else {}
         for name, value in verdict.figures.get(name_of(artefact), {}).items():
             then = f"(certified {recorded[name]:.4g})" if name in recorded else ""
-            progress.say(f"  {name_of(artefact):18} {name:34} {value:<12.4g} {then}")
+            progress.say(f"  {name_of(artefact):26} {name:34} {value:<12.4g} {then}")
 
 
 def _failed(command: str, error: Exception) -> int:

@@ -15,11 +15,10 @@ from export.errors import ExportError
 from export.profiles import Plan, Profile, profiles
 from export.progress import Progress
 from server.contract.manifest import Manifest
-from server.runtimes.choice import PACKAGES
-from server.runtimes.machine import first_gpu
+from server.runtimes.choice import MODULES, PACKAGES
+from server.runtimes.machine import gpu_at
 
 EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]
-MODULES: dict[EngineRuntime, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 PLANS: dict[EngineRuntime, Plan] = {"tensorrt": "buckets", "tensorrt-rtx": "one"}
 # What TensorRT-RTX builds for if it is not told.
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
@@ -104,7 +103,7 @@ def capabilities_of(trt: Any, target: Target) -> tuple[str, ...]:
     if target.runtime == "tensorrt":
         if target.capabilities is not None:
             raise ExportError("tensorrt builds for the GPU it runs on: a compute capability goes with tensorrt-rtx")
-        gpu = first_gpu()
+        gpu = gpu_at(0)
         if gpu is None:
             raise ExportError(
                 "tensorrt builds on the GPU that is to run the engine, and this machine shows none;"

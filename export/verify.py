@@ -1,44 +1,67 @@
-"""Checks a bundle again, without PyTorch: its files, its canary, and the figures of its certificates."""
+"""Checks a bundle again, without PyTorch: its files, its canary, and the figures of its certificates.
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+Graphs are measured on the processor, as they were certified; engines where this machine runs them (`certify.py`).
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from export.cases import Arrays, unpack_cases
+from export.certify import engines_of, measure_engines, record
 from export.parity import FLOORS, Figures, ParityError, limits_of, measure, shortfalls
 from export.progress import Progress
 from server.bundle import Bundle, check_file
 from server.contract.manifest import Artefact, BundleError, Certificate, FileHash, Manifest, Precision, read_manifest
-from server.runtimes.choice import choose
-from server.runtimes.machine import this_machine
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was measured of each graph, by `name_of` it, and all that is wrong; a good bundle has no faults.
+    """What was measured of each artefact, by `name_of` it, and all that is wrong; a good bundle has no faults.
 
-    notes: of engines, and graphs of lower precision, why they were not measured here.
+    notes: of engines, and graphs of lower precision, why they were not measured here; certified: the files of engines
+    that were not run before, and that the manifest now has a certificate of.
     """
 
     figures: dict[str, Figures]
     faults: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    certified: tuple[str, ...] = ()
 
 
 def verify(folder: Path, progress: Progress) -> Verdict:
-    """Check a bundle; BundleError where it cannot be read at all."""
+    """Check a bundle; BundleError where it cannot be read at all.
+
+    An engine that this machine runs and that has no certificate yet gets one, in the manifest, unless something else of
+    the bundle is wrong.
+    """
     manifest = read_manifest(folder)
     with progress.stage("files"):
         faults = [*_file_faults(folder, manifest), *_certificate_faults(manifest)]
     if faults:
         return Verdict({}, tuple(faults))
-    graphs = [artefact for artefact in manifest.artefacts if artefact.engine is None]
     with np.load(folder / manifest.reference.file, allow_pickle=False) as file:
         arrays = dict(file)
+    graphs = _verify_graphs(folder, manifest, arrays, progress)
+    if graphs.faults:
+        return graphs
+    engines = _verify_engines(folder, manifest, arrays, progress)
+    return replace(engines, figures=graphs.figures | engines.figures, notes=(*graphs.notes, *engines.notes))
+
+
+def name_of(artefact: Artefact) -> str:
+    """An artefact as figures and faults name it, such as "detector", "detector fp16" or "detector tensorrt"."""
+    precision = "" if artefact.precision == "fp32" else f" {artefact.precision}"
+    return f"{artefact.part}{precision}" + ("" if artefact.engine is None else f" {artefact.runtime}")
+
+
+def _verify_graphs(folder: Path, manifest: Manifest, arrays: Arrays, progress: Progress) -> Verdict:
+    graphs = [artefact for artefact in manifest.artefacts if artefact.engine is None]
     figures: dict[str, Figures] = {}
-    notes = list(_engines_refused(manifest))
+    faults: list[str] = []
+    notes: list[str] = []
     for precision in dict.fromkeys(graph.precision for graph in graphs):
         files = {graph.file for graph in graphs if graph.precision == precision}
         try:
@@ -52,9 +75,27 @@ def verify(folder: Path, progress: Progress) -> Verdict:
     return Verdict(figures, tuple(faults), tuple(notes))
 
 
-def name_of(artefact: Artefact) -> str:
-    """A graph as figures and faults name it, such as "detector" or "detector fp16"."""
-    return artefact.part if artefact.precision == "fp32" else f"{artefact.part} {artefact.precision}"
+def _verify_engines(folder: Path, manifest: Manifest, arrays: Arrays, progress: Progress) -> Verdict:
+    fitting, refused = engines_of(manifest)
+    notes = tuple(f"{file}: {reason}" for file, reason in refused.items())
+    figures: dict[str, Figures] = {}
+    faults: list[str] = []
+    proven: list[Artefact] = []
+    for group in fitting:
+        with progress.stage(f"engines of {group[0].runtime}, {group[0].precision}"):
+            try:
+                measured = measure_engines(folder, manifest, group, arrays)
+            except Exception as error:  # a runtime raises its own classes; whatever it is, these engines do not serve
+                faults += [f"{name_of(engine)}: {error}" for engine in group]
+                continue
+        for engine in measured:
+            figures[name_of(engine.artefact)] = engine.figures
+            faults += [f"{name_of(engine.artefact)}: {fault}" for fault in engine.shortfalls]
+            if engine.artefact.certificate is None:
+                proven.append(engine.with_certificate)
+    record(folder, proven)
+    certified = tuple(engine.file for engine in proven if engine.uncertified is None)
+    return Verdict(figures, tuple(faults), notes, certified)
 
 
 def _measured(
@@ -68,14 +109,6 @@ def _measured(
     with progress.stage(f"certificates, {precision}"):
         measured = measure(bundle, unpack_cases(arrays), arrays)
     return {name_of(bundle.artefacts[part]): table for part, table in measured.items()}
-
-
-def _engines_refused(manifest: Manifest) -> Iterator[str]:
-    runtimes = {artefact.runtime for artefact in manifest.artefacts}
-    refused = choose(manifest.artefacts, this_machine(runtimes), allow_uncertified=False).refused
-    for artefact in manifest.artefacts:
-        if artefact.engine is not None and artefact.file in refused:
-            yield f"{artefact.file}: {refused[artefact.file]}"
 
 
 def _file_faults(folder: Path, manifest: Manifest) -> list[str]:

@@ -14,8 +14,9 @@ from server.contract.text import Prompt, PromptTokenizer, SentenceTokenizer, pad
 from server.memory import BufferPool
 from server.runtimes.base import Session, Tensors
 from server.runtimes.choice import choose
+from server.runtimes.device import PROCESSOR, Device
 from server.runtimes.machine import this_machine
-from server.runtimes.ort import OrtSession
+from server.runtimes.sessions import open_session
 
 Float32 = npt.NDArray[np.float32]
 
@@ -33,7 +34,8 @@ class Bundle:
     Of each part's artefacts it runs the first that this machine can (`artefacts`, by part), and says of the others that
     come before why not (`refused`, by file); `files` leaves it no others. An artefact is opened only once it is chosen.
     Raises BundleError where a file is missing or changed, or no artefact of a part is usable; one that is not certified
-    is only used where `allow_uncertified`, and then told in `uncertified` (by part).
+    is only used where `allow_uncertified`, and then told in `uncertified` (by part). `providers` tells what runs each
+    part on the `device`, and `gpu` the GPU, where one does.
     """
 
     def __init__(
@@ -43,13 +45,14 @@ class Bundle:
         allow_uncertified: bool = False,
         threads: int = 0,
         files: Collection[str] | None = None,
+        device: Device = PROCESSOR,
     ) -> None:
         self.folder = folder
         self.manifest: Manifest = read_manifest(folder)
         for entry in (self.manifest.tokenizer, self.manifest.canary):
             check_file(folder, entry)
         artefacts = self.manifest.artefacts
-        machine = this_machine({artefact.runtime for artefact in artefacts})
+        machine = this_machine({artefact.runtime for artefact in artefacts}, device)
         choice = choose(artefacts, machine, allow_uncertified=allow_uncertified, files=files)
         self.artefacts, self.refused = choice.chosen, choice.refused
         if lacking := {artefact.part for artefact in artefacts} - self.artefacts.keys():
@@ -62,8 +65,11 @@ class Bundle:
             check_file(folder, artefact)
         self.uncertified = {part: fault for part, artefact in self.artefacts.items() if (fault := artefact.uncertified)}
         self._sessions: dict[str, Session] = {
-            part: OrtSession(folder / artefact.file, threads=threads) for part, artefact in self.artefacts.items()
+            part: open_session(folder / artefact.file, artefact, threads=threads, device=device)
+            for part, artefact in self.artefacts.items()
         }
+        self.providers = {part: session.provider for part, session in self._sessions.items()}
+        self.gpu = next((session.gpu for session in self._sessions.values() if session.gpu), None)
         self.pool = BufferPool(HostAllocator(), soft_limit=0)
         tokenizer = folder / self.manifest.tokenizer.file
         if self.manifest.text.style == "phrases":

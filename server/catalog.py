@@ -18,6 +18,7 @@ from server.contract.text import Prompt, shown
 from server.errors import InferenceFailed, NotReady, UnknownModel, UnsuitableModel
 from server.memory import BufferPool
 from server.metrics import Metrics, ModelMetrics
+from server.runtimes.device import Device
 from server.settings import Settings
 from server.turns import Slots
 from server.warmup import warm_up
@@ -140,8 +141,11 @@ class Catalog:
     def _shared_pool(self, bundles: Sequence[Bundle], cap: int) -> BufferPool | None:
         if not bundles:
             return None
-        pool = BufferPool(HostAllocator(), cap=cap, soft_limit=cap // 2)
-        self._metrics.watch(pool)
+        gpus = {bundle.gpu.name: bundle.gpu for bundle in bundles if bundle.gpu}
+        allocator = next((gpu.pinned for gpu in gpus.values()), HostAllocator())
+        pool = BufferPool(allocator, cap=cap, soft_limit=cap // 2)
+        for watched in (pool, *(own for gpu in gpus.values() for own in (gpu.staging, gpu.buffers))):
+            self._metrics.watch(watched)
         for bundle in bundles:
             bundle.pool = pool
         return pool
@@ -181,9 +185,16 @@ def open_bundles(settings: Settings, *, task: Task | None = None) -> list[Bundle
     _refuse_over_budget(folders, settings)
     opened = []
     for folder in folders:
-        bundle = Bundle(folder, allow_uncertified=settings.allow_uncertified, threads=settings.run_threads)
+        bundle = Bundle(
+            folder,
+            allow_uncertified=settings.allow_uncertified,
+            threads=settings.run_threads,
+            device=Device(settings.device, settings.gpu_memory_bytes),
+        )
         for part, fault in bundle.uncertified.items():
             log.warning("%s: %s is served uncertified: %s", bundle.manifest.name, part, fault)
+        if bundle.gpu:
+            log.info("%s runs on %s: %s", bundle.manifest.name, bundle.gpu.name, bundle.providers)
         for file, fault in bundle.refused.items():
             log.warning("%s: %s is not used: %s", bundle.manifest.name, file, fault)
         if task is None or task in bundle.tasks:

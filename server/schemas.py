@@ -272,6 +272,7 @@ class ArtefactBody(BaseModel):
     certified: bool
     fault: str | None = Field(None, description="Why it counts as uncertified.")
     in_use: bool
+    provider: str | None = Field(None, description="What runs it, if it is in use, such as CUDAExecutionProvider.")
     refused: str | None = Field(None, description="Why it is not used although it comes before the one in use.")
     certificate: Certificate | None
 

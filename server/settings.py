@@ -132,6 +132,18 @@ class Settings(BaseSettings):
         description="Refuse to start where bundles would need more memory; 0 takes the cgroup's limit, or none."
         " Activations are known only with `warm_up`.",
     )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda:[0-9]{1,2})$",
+        description="Where models run: cpu; cuda:N, refused where it cannot be had; auto, the first GPU where a runtime"
+        " for it is installed and works, else the processor.",
+    )
+    gpu_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="The most GPU memory of each ONNX Runtime session, and of the buffers of engines; 0 sets no limit."
+        " Lower where others use the GPU too.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line: debug, info, warning or error."
     )

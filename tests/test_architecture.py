@@ -13,7 +13,7 @@ PACKAGES = ("server", "models", "export")
 MAY_IMPORT = {
     "server": ("server",),
     "server.contract": ("server.contract",),
-    "server.runtimes": ("server.runtimes", "server.contract"),
+    "server.runtimes": ("server.runtimes", "server.contract", "server.memory", "server.allocators", "server.cuda"),
     "server.__main__": PACKAGES,
     "server.client": ("server.client", "server.schemas"),
     "models": ("models", "server.contract"),

@@ -102,6 +102,7 @@ def _artefact(bundle: Bundle, artefact: Artefact) -> ArtefactBody:
         certified=fault is None,
         fault=fault,
         in_use=in_use,
+        provider=bundle.providers[artefact.part] if in_use else None,
         refused=bundle.refused.get(artefact.file),
         certificate=artefact.certificate,
     )

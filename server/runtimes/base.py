@@ -6,6 +6,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from server.runtimes.gpu import Gpu
+
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
 
@@ -15,6 +17,14 @@ class Session(Protocol):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the tensors it takes."""
+
+    @property
+    def provider(self) -> str:
+        """What runs it: ONNX Runtime's name of it, or the TensorRT."""
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """The GPU that it runs on, if it does."""
 
     def run(self, tensors: Tensors) -> dict[str, npt.NDArray[np.float32]]:
         """Run on those of `tensors` that it takes; the outputs by name."""

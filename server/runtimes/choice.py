@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from server.contract.manifest import Artefact, Runtime
 
 PACKAGES: Mapping[Runtime, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}
+MODULES: dict[Runtime, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,10 @@ def misfit(artefact: Artefact, machine: Machine, graphs: set[str]) -> str | None
 def unproven(artefact: Artefact) -> str | None:
     """Why an artefact is not trusted, and what to do; None where it is certified."""
     fault = artefact.uncertified
-    return f"{fault}; {rebuild(artefact)}" if fault and artefact.engine else fault
+    if fault is None or artefact.engine is None:
+        return fault
+    certify = "certify it on this machine with: openset verify BUNDLE"
+    return f"{fault}; {certify if artefact.certificate is None else rebuild(artefact)}"
 
 
 def rebuild(artefact: Artefact, compute_capability: str | None = None) -> str:

@@ -1,37 +1,46 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the processor, or on a GPU by its CUDA provider.
 
+The CUDA provider was exercised by a stand-in alone so far, not on a GPU.
+"""
+
+import logging
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from server.contract.manifest import BundleError
-from server.runtimes.base import Tensors
+from server.cuda import CudaError
+from server.memory import PoolExhausted
+from server.runtimes.base import Session, Tensors
+from server.runtimes.device import Device
+from server.runtimes.gpu import Gpu, open_gpu
+from server.runtimes.machine import gpu_at
+
+log = logging.getLogger(__name__)
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# Of the message of a run that found no memory; the runtime has no class of its own for it.
+_NO_MEMORY = ("failed to allocate memory", "out of memory")
 
 
 class OrtSession:
-    """An ONNX graph in ONNX Runtime; `threads` 0 lets the runtime choose."""
+    """An ONNX graph in ONNX Runtime on the processor; `threads` 0 lets the runtime choose."""
+
+    provider = CPU
+    gpu = None
 
     def __init__(self, file: Path, *, threads: int = 0) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Shapes vary from request to request: a pattern would be kept for each (onnxruntime issues 13500, 22297), and
-        # the arena would keep the most it ever held. So it gives memory back after each run; without it runs take a
+        options = _options(threads)
+        # The arena would keep the most it ever held, so it gives memory back after each run; without it runs take a
         # third more time.
-        options.enable_mem_pattern = False
         self._run_options = onnxruntime.RunOptions()
         self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        # Waiting threads sleep: spinning would take the cores that decode and preprocess the next batch.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime raises its own classes, derived from Exception alone
-            raise BundleError(f"{file} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {error}") from error
-        self._inputs = tuple(entry.name for entry in self._session.get_inputs())
-        self._outputs = [entry.name for entry in self._session.get_outputs()]
+        self._session = _opened(file, options, [CPU])
+        self._inputs, self._outputs = _names(self._session)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -41,3 +50,118 @@ class OrtSession:
         feeds = {name: tensors[name] for name in self._inputs}
         results = self._session.run(self._outputs, feeds, self._run_options)
         return dict(zip(self._outputs, results, strict=True))
+
+
+class OrtCudaSession:
+    """An ONNX graph in ONNX Runtime's CUDA provider; inputs are bound to pooled buffers of the GPU.
+
+    One run at a time, on a stream of its own. BundleError where the runtime does not take the provider.
+    """
+
+    provider = CUDA
+
+    def __init__(self, file: Path, gpu: Gpu, *, threads: int = 0, memory_bytes: int = 0) -> None:
+        self.gpu = gpu
+        self._owner = file.stem
+        self._stream, self._lock = gpu.cuda.stream(), threading.Lock()
+        try:
+            self._session = _opened(file, _options(threads), [(CUDA, self._provider_options(memory_bytes)), CPU])
+            if CUDA not in self._session.get_providers():
+                raise BundleError(f"{file}: ONNX Runtime {onnxruntime.__version__} could not load its CUDA provider")
+        except BundleError:
+            gpu.cuda.destroy_stream(self._stream)
+            raise
+        self._inputs, self._outputs = _names(self._session)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self._inputs
+
+    def run(self, tensors: Tensors) -> dict[str, npt.NDArray[np.float32]]:
+        with self._lock:
+            self.gpu.cuda.use()
+            try:
+                return self._run(tensors)
+            except Exception as error:  # the runtime raises its own classes, derived from Exception alone
+                if any(words in str(error).lower() for words in _NO_MEMORY) and not isinstance(error, PoolExhausted):
+                    raise PoolExhausted(f"{self.gpu.name} has no memory to run {self._owner}: {error}") from error
+                raise
+
+    def _run(self, tensors: Tensors) -> dict[str, npt.NDArray[np.float32]]:
+        with self.gpu.loan(self._owner, self._stream) as loan:
+            binding = self._session.io_binding()
+            for name in self._inputs:
+                array = tensors[name]
+                address = loan.upload(array, array.dtype)
+                binding.bind_input(name, "cuda", self.gpu.ordinal, array.dtype.type, array.shape, address)
+            for name in self._outputs:
+                binding.bind_output(name, "cpu")  # their shapes are the runtime's to tell
+            self._session.run_with_iobinding(binding)
+            self.gpu.cuda.synchronize(self._stream)
+            return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
+
+    def _provider_options(self, memory_bytes: int) -> dict[str, str]:
+        limit = {"gpu_mem_limit": str(memory_bytes)} if memory_bytes else {}
+        return {
+            "device_id": str(self.gpu.ordinal),
+            "user_compute_stream": str(self._stream),
+            # By default the arena doubles each time it grows, and never shrinks.
+            "arena_extend_strategy": "kSameAsRequested",
+            # An exhaustive search takes many seconds for every new shape.
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "use_tf32": "0",  # what is certified as float32 is to be that
+            **limit,
+        }
+
+
+def open_graph(file: Path, *, threads: int, device: Device) -> Session:
+    """The session of a graph, on a GPU where the device asks for one that can be had.
+
+    BundleError where that very GPU is demanded and cannot be had; else the processor takes its place, with a warning
+    where a runtime for GPUs is installed.
+    """
+    if device.ordinal is None:
+        return OrtSession(file, threads=threads)
+    if CUDA not in onnxruntime.get_available_providers():
+        if device.demanded:
+            raise BundleError(f"device {device.name} cannot be had for {file.name}: {_NO_PROVIDER}")
+        return OrtSession(file, threads=threads)
+    try:
+        if gpu_at(device.ordinal) is None:
+            raise CudaError(f"the driver shows no GPU {device.ordinal}")
+        return OrtCudaSession(file, open_gpu(device), threads=threads, memory_bytes=device.memory_bytes)
+    except (BundleError, CudaError, MemoryError) as error:
+        if device.demanded:
+            raise BundleError(f"device {device.name} cannot be had for {file.name}: {error}") from error
+        log.warning("%s runs on the processor: %s", file.name, error)
+        return OrtSession(file, threads=threads)
+
+
+_NO_PROVIDER = (
+    "the onnxruntime that is installed has no CUDA provider; uninstall it and install the other with:"
+    " pip install 'openset[gpu]'"
+)
+
+
+def _options(threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Shapes vary from request to request: a pattern would be kept for each (onnxruntime issues 13500, 22297).
+    options.enable_mem_pattern = False
+    # Waiting threads sleep: spinning would take the cores that decode and preprocess the next batch.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def _opened(file: Path, options: Any, providers: list[Any]) -> Any:
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=providers)
+    except Exception as error:  # the runtime raises its own classes, derived from Exception alone
+        raise BundleError(f"{file} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {error}") from error
+
+
+def _names(session: Any) -> tuple[tuple[str, ...], list[str]]:
+    """The names of inputs and outputs."""
+    return tuple(entry.name for entry in session.get_inputs()), [entry.name for entry in session.get_outputs()]

@@ -156,12 +156,12 @@ def test_graphs_that_are_not_certified_are_not_built_from(clip_bundle):
 
 
 def test_tensorrt_needs_the_gpu_that_runs_the_engine(monkeypatch):
-    monkeypatch.setattr(to_tensorrt, "first_gpu", lambda: None)
+    monkeypatch.setattr(to_tensorrt, "gpu_at", lambda ordinal: None)
     with pytest.raises(ExportError, match="this machine shows none"):
         capabilities_of(None, Target("tensorrt"))
     with pytest.raises(ExportError, match="builds for the GPU it runs on"):
         capabilities_of(None, Target("tensorrt", ("8.9",)))
-    monkeypatch.setattr(to_tensorrt, "first_gpu", lambda: ("NVIDIA H100", "9.0"))
+    monkeypatch.setattr(to_tensorrt, "gpu_at", lambda ordinal: ("NVIDIA H100", "9.0"))
     assert capabilities_of(None, Target("tensorrt")) == ("9.0",)
 
 

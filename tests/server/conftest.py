@@ -10,6 +10,7 @@ from server.bundle import Bundle
 from server.catalog import BUNDLED
 from server.settings import Settings
 
+from .fake_cuda import install
 from .fakes import FakeDetector, FakeEncoder
 
 
@@ -21,6 +22,15 @@ def logging_stays_as_it_was():
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture
+def binding(monkeypatch):
+    """The stand-in for CUDA's binding, and a driver that shows one GPU."""
+    monkeypatch.setattr("server.runtimes.gpu._opened", {})
+    for module in ("machine", "ort"):
+        monkeypatch.setattr(f"server.runtimes.{module}.gpu_at", {0: ("NVIDIA RTX 4090", "8.9")}.get)
+    return install(monkeypatch)
 
 
 @pytest.fixture

@@ -57,6 +57,8 @@ class FakeBundle:
         self.manifest = described
         self.artefacts = {artefact.part: artefact for artefact in described.artefacts}
         self.uncertified, self.refused = {}, {}
+        self.providers = dict.fromkeys(self.artefacts, "arithmetic")
+        self.gpu = None
         self.runs = []
         self.text_runs = []
         self.before_run = lambda: None

@@ -45,6 +45,7 @@ def test_models_lists_certificates_tasks_defaults_and_limits(client, detector):
     assert detect_model["limits"] == {"max_tokens": 64, "max_batch": 8}
     assert detect_model["artefacts"][0]["part"] == "detector"
     assert detect_model["artefacts"][0]["certified"] is True
+    assert detect_model["artefacts"][0]["provider"] == "arithmetic"
     assert "certificate" in detect_model["artefacts"][0]
     assert encoder_model["tasks"] == ["classify", "similarity"]
 
@@ -64,6 +65,7 @@ def test_artefact_that_was_refused_shows_the_reason_in_models(detector, start):
     detector.manifest = detector.manifest.model_copy(update={"artefacts": (better, *detector.manifest.artefacts)})
     detector.refused = {"better.onnx": "it has no certificate"}
     first, second, _ = start().get("/models").json()["models"][0]["artefacts"]
+    assert first["provider"] is None
     assert (first["in_use"], first["refused"], first["certified"]) == (False, "it has no certificate", False)
     assert (second["in_use"], second["refused"], second["certified"]) == (True, None, True)
 

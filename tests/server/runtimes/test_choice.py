@@ -67,9 +67,9 @@ def test_only_graph_runs_without_a_gpu_or_a_tensorrt():
         (engine(), Machine({"tensorrt-rtx": "1.7.1"}), ["no NVIDIA GPU"]),
         (engine(compute_capabilities=["12.0"]), RTX_4090, ["RTX 4090 has 8.9", "--compute-capability 8.9"]),
         (engine(source_sha256=OTHER), RTX_4090, ["the graph it was built from is not in the bundle", "--runtime"]),
-        (engine(proof="not run"), RTX_4090, ["not run where it was built", "no certificate", "--runtime"]),
-        (engine(proof="none"), RTX_4090, ["it has no certificate", "--runtime"]),
-        (engine(proof="failed"), RTX_4090, ["its certificate says it failed"]),
+        (engine(proof="not run"), RTX_4090, ["not run where it was built", "no certificate", "openset verify"]),
+        (engine(proof="none"), RTX_4090, ["it has no certificate", "openset verify"]),
+        (engine(proof="failed"), RTX_4090, ["its certificate says it failed", "--runtime"]),
     ],
 )  # fmt: skip
 def test_engine_that_does_not_fit_leaves_the_graph_and_says_what_to_do(built, machine, reasons):

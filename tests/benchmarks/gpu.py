@@ -1,0 +1,246 @@
+"""What a GPU machine has to show, in one go: agreement, engines, pools and memory under load, latency per bucket.
+
+    python -m tests.benchmarks.gpu --device cuda:0 --bundle bundles/grounding-dino-swin-t
+
+Runs the bundled models and those given, prints a table for each question, and goes on where one cannot be answered: the
+exit status is then 1. Engines are built for this GPU, if TensorRT-RTX is there, and certified in copies of the bundles.
+With `--device cpu` the same is run on the processor, without engines.
+"""
+
+import argparse
+import asyncio
+import io
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from export.cases import unpack_cases
+from export.engines import add_engines
+from export.parity import FLOORS, Figures, limits_of, measure, shortfalls
+from export.progress import Progress
+from export.to_tensorrt import Target, load_module
+from export.verify import verify
+from server.bundle import Bundle
+from server.catalog import BUNDLED, Catalog, open_bundles
+from server.contract.manifest import read_manifest
+from server.errors import Fault, InferenceFailed, WorkerStopped
+from server.memory import BufferPool
+from server.metrics import Metrics
+from server.pipeline import Pipeline
+from server.resident import resident_bytes
+from server.runtimes.device import Device
+from server.runtimes.machine import gpu_at
+from server.schemas import ClassifyRequest, DetectRequest
+from server.settings import Settings
+
+QUIET = Progress(quiet=True)
+WORDS = ("dog", "red car", "bicycle", "small house", "cat", "guitar", "boat", "umbrella")
+SIZES = ((64, 48), (320, 240), (640, 480), (480, 640), (1000, 300), (333, 777))  # (width, height)
+TOGETHER = 8  # requests under way
+BATCHES = (1, 4, 8)
+LABELS = (1, 8, 30)
+WARM_RUNS, RUNS = 3, 10  # a shape is captured in its third run
+Row = Sequence[object]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _arguments(argv)
+    device = Device(args.device)
+    print(f"{platform.platform()}, Python {platform.python_version()}, device {device.name}: {_gpu(device)}")
+    folders = [*sorted(path.parent for path in BUNDLED.glob("*/manifest.json")), *args.bundle]
+    with tempfile.TemporaryDirectory() as scratch:
+        copies = [Path(shutil.copytree(folder, Path(scratch) / folder.name)) for folder in folders]
+        answered = [
+            _table("graphs beside PyTorch", ("bundle", "part", "provider", "result"), lambda: parity(copies, device)),
+            _table("engines", ("bundle", "engine", "result"), lambda: engines(copies, device)),
+            _table("load", ("when", "what", "MiB, or count"), lambda: load(copies, device, args.requests)),
+            _table("latency", ("bundle", "bucket", "median", "slowest"), lambda: latency(copies, device)),
+        ]
+    return 0 if all(answered) else 1
+
+
+def parity(folders: Sequence[Path], device: Device) -> Iterator[Row]:
+    """Each graph's figures in its runtime here, held to the limits of its certificate."""
+    for folder in folders:
+        graphs = {a.file for a in read_manifest(folder).artefacts if a.engine is None and a.precision == "fp32"}
+        bundle = Bundle(folder, files=graphs, device=device)
+        bundle.check_canary()
+        with np.load(folder / bundle.manifest.reference.file) as file:
+            arrays = dict(file)
+        for part, figures in measure(bundle, unpack_cases(arrays), arrays).items():
+            yield folder.name, part, bundle.providers[part], _verdict(figures)
+
+
+def engines(folders: Sequence[Path], device: Device) -> Iterator[Row]:
+    """Whether engines are built here, run, and agree; those that do are certified, and serve in what follows."""
+    if device.ordinal is None:
+        yield "all", "all", "not run: the device is cpu"
+        return
+    found = gpu_at(device.ordinal)
+    for folder in folders:
+        try:
+            if found is not None and load_module("tensorrt-rtx"):
+                add_engines(folder, Target("tensorrt-rtx", (found[1],)), progress=QUIET)
+        except ValueError as error:
+            yield folder.name, "tensorrt-rtx", f"not built: {error}"
+        verdict = verify(folder, QUIET)
+        yield from ((folder.name, file, "runs and agrees") for file in verdict.certified)
+        yield from ((folder.name, "", f"WRONG: {fault}") for fault in verdict.faults)
+        yield from ((folder.name, "", f"not measured: {note}") for note in verdict.notes)
+
+
+def load(folders: Sequence[Path], device: Device, count: int) -> Iterator[Row]:
+    """Memory and pools before, while and after mixed requests pass through the server's own pipeline."""
+    settings = Settings(bundle=tuple(folders), device=device.name)
+    metrics = Metrics()
+    catalog = Catalog(settings, metrics)
+    pipeline = Pipeline(settings, metrics, catalog)
+    try:
+        bundles = open_bundles(settings)
+        catalog.load(bundles)
+        yield from _memory("before", catalog, bundles)
+        outcomes: Counter[str] = Counter()
+        for when, part in (("after a tenth", count // 10), ("after all", count - count // 10)):
+            outcomes += asyncio.run(_requests(pipeline, bundles, part))
+            yield from _memory(when, catalog, bundles)
+        yield from (("after all", outcome, number) for outcome, number in sorted(outcomes.items()))
+    finally:
+        pipeline.close()
+
+
+def latency(folders: Sequence[Path], device: Device) -> Iterator[Row]:
+    """How long a run of each bucket takes, copies included; the first runs, in which shapes are met, are left out."""
+    for folder in folders:
+        bundle = Bundle(folder, device=device)
+        for name, run in _runs(bundle):
+            for _ in range(WARM_RUNS):
+                run()
+            times = sorted(_seconds(run) for _ in range(RUNS))
+            yield folder.name, name, f"{1000 * statistics.median(times):.2f} ms", f"{1000 * times[-1]:.2f} ms"
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--device", default="auto", help="cpu, cuda:N or auto (default: auto)")
+    parser.add_argument("--requests", type=int, default=2000, help="mixed requests of the load (default: 2000)")
+    parser.add_argument("--bundle", action="append", type=Path, default=[], help="one more bundle, repeatable")
+    return parser.parse_args(argv)
+
+
+def _table(title: str, heads: Row, rows: Callable[[], Iterator[Row]]) -> bool:
+    """Print rows as they come; whether all came, and none is wrong."""
+    print(f"\n## {title}\n\n| {' | '.join(map(str, heads))} |\n|{' --- |' * len(heads)}", flush=True)
+    right = True
+    try:
+        for row in rows():
+            print(f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |", flush=True)
+            right = right and not any("WRONG" in str(cell) for cell in row)
+    except Exception as error:  # the other tables are still of use
+        print(f"\nFAILED: {type(error).__name__}: {error}", flush=True)
+        return False
+    return right
+
+
+def _verdict(figures: Figures) -> str:
+    if wrong := shortfalls(figures):
+        return f"WRONG: {'; '.join(wrong)}"
+    limits = limits_of("fp32")
+    used = {name: value / limits[name] for name, value in figures.items() if name in limits and name not in FLOORS}
+    nearest = max(used, key=lambda name: used[name])
+    return f"right; nearest to its limit: {nearest} {figures[nearest]:.2g} of {limits[nearest]:g}"
+
+
+def _memory(when: str, catalog: Catalog, bundles: Sequence[Bundle]) -> Iterator[Row]:
+    yield when, "process", _mib(resident_bytes() or 0)
+    gpus = {bundle.gpu.name: bundle.gpu for bundle in bundles if bundle.gpu}
+    pools: list[BufferPool | None] = [catalog.pool]
+    for name, gpu in gpus.items():
+        free, total = gpu.cuda.memory()
+        yield when, f"{name}, by all processes", _mib(total - free)
+        yield when, f"{name}, activations of engines", _mib(gpu.activations.nbytes)
+        pools += [gpu.staging, gpu.buffers]
+    for pool in filter(None, pools):
+        stats = pool.stats()
+        shown = ", ".join(map(_mib, (stats.reserved, stats.in_use, stats.high_water)))
+        yield when, f"pool {pool.name}: reserved, in use, most in use", shown
+        if stats.leaked:
+            yield when, f"pool {pool.name}", f"WRONG: leaked {dict(stats.leaked)}"
+
+
+async def _requests(pipeline: Pipeline, bundles: Sequence[Bundle], count: int) -> Counter[str]:
+    """How that many mixed requests end, some of them bad."""
+    pictures, gate = [_picture(size) for size in SIZES], asyncio.Semaphore(TOGETHER)
+
+    async def one(place: int) -> str:
+        bundle = bundles[place % len(bundles)]
+        picture = b"no picture" if place % 20 == 19 else pictures[place % len(pictures)]
+        fields = {
+            "images": [picture] * (1 + place % 3),
+            "labels": [WORDS[(place + label) % len(WORDS)] for label in range(1 + place % 7)],
+            "model": bundle.manifest.name,
+        }
+        async with gate:
+            try:
+                if "detect" in bundle.tasks:
+                    await pipeline.detect(DetectRequest.model_validate(fields))
+                else:
+                    await pipeline.classify(ClassifyRequest.model_validate(fields))
+            except (InferenceFailed, WorkerStopped) as fault:
+                return f"WRONG: {fault}"
+            except Fault as fault:
+                return f"refused: {type(fault).__name__}"
+        return "answered"
+
+    return Counter(await asyncio.gather(*map(one, range(count))))
+
+
+def _runs(bundle: Bundle) -> Iterator[tuple[str, Callable[[], object]]]:
+    batches = [batch for batch in BATCHES if batch <= bundle.manifest.buckets.max_batch]
+    if "detect" not in bundle.tasks:
+        side = bundle.manifest.preprocessing.shorter
+        image = bundle.preprocess(Image.new("RGB", (side, side)))
+        for batch in batches:
+            yield f"{batch} of {side}x{side}", lambda batch=batch: bundle.embed_images([image] * batch)  # type: ignore[misc]
+        return
+    for size, labels, batch in product(((640, 480), (480, 640)), LABELS, batches):
+        pixels = bundle.preprocess(Image.new("RGB", size))
+        prompts = [bundle.prompts.from_labels([WORDS[place % len(WORDS)] for place in range(labels)])] * batch
+        height, width = bundle.canvas(pixels)
+        name = f"{batch} of {height}x{width}, {bundle.token_bucket(prompts)} tokens"
+        given = ([pixels] * batch, prompts, bundle.encode_prompts(prompts))
+        yield name, lambda given=given: bundle.run_detector(*given)  # type: ignore[misc]
+
+
+def _picture(size: tuple[int, int]) -> bytes:
+    encoded = io.BytesIO()
+    Image.effect_noise(size, 60).convert("RGB").save(encoded, "JPEG")
+    return encoded.getvalue()
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def _gpu(device: Device) -> str:
+    found = None if device.ordinal is None else gpu_at(device.ordinal)
+    return "no GPU" if found is None else f"{found[0]}, compute capability {found[1]}"
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
