@@ -31,6 +31,7 @@ from export.progress import Progress
 from export.to_tensorrt import Target, load_module
 from export.verify import verify
 from server.bundle import Bundle
+from server.caller import Caller
 from server.catalog import BUNDLED, Catalog, open_bundles
 from server.contract.manifest import read_manifest
 from server.errors import Fault, InferenceFailed, WorkerStopped
@@ -192,9 +193,9 @@ async def _requests(pipeline: Pipeline, bundles: Sequence[Bundle], count: int) -
         async with gate:
             try:
                 if "detect" in bundle.tasks:
-                    await pipeline.detect(DetectRequest.model_validate(fields))
+                    await pipeline.detect(DetectRequest.model_validate(fields), Caller())
                 else:
-                    await pipeline.classify(ClassifyRequest.model_validate(fields))
+                    await pipeline.classify(ClassifyRequest.model_validate(fields), Caller())
             except (InferenceFailed, WorkerStopped) as fault:
                 return f"WRONG: {fault}"
             except Fault as fault:

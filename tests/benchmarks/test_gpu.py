@@ -39,7 +39,8 @@ def test_processor_alone_fills_every_table(capsys):
     assert found["engines"] == [["all", "all", "not run: the device is cpu"]]
     assert ["after all", "answered", "39"] in found["load"]
     assert ["after all", "refused: UnsupportedImage", "1"] in found["load"]
-    assert len(found["latency"]) == 2 + 2 * 2 * 2
+    detectors = 2
+    assert len(found["latency"]) == 2 + detectors * 2 * 2 * 2  # batches; canvases, prompts and batches
 
 
 def test_machine_of_stand_ins_fills_every_table(capsys, monkeypatch, tmp_path):

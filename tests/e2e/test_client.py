@@ -98,7 +98,7 @@ def test_options_reach_the_server(client):
 
 def test_models_and_readiness_are_told(client):
     assert client.ready()
-    assert [model.name for model in client.models().models] == ["clip-mini", "grounding-dino-mini"]
+    assert [model.name for model in client.models().models] == ["clip-mini", "grounding-dino-mini", "glip-mini"]
 
 
 def test_refusal_names_the_field(client):
