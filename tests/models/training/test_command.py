@@ -6,6 +6,7 @@ import torch
 
 from models import registry
 from models.clip.model import Clip
+from models.glip.model import Glip
 from models.grounding_dino.model import GroundingDino
 from models.training.recipe import CONFIGS
 from models.training.sprites import SMALL_PACK
@@ -65,11 +66,16 @@ def test_a_resumed_run_goes_on(clip_run: Path, tmp_path: Path):
     assert json.loads((clip_run / "curve.jsonl").read_text().splitlines()[-1])["step"] == 3
 
 
-def test_a_detector_starts_from_a_trained_clip(clip_run: Path, tmp_path: Path):
-    recipe = small_recipe(tmp_path, "grounding-dino-mini")
-    out = tmp_path / "run"
-    assert train(str(recipe), "--out", str(out), "--start", str(clip_run / "checkpoint"), "--steps", "1") == 0
-    detector, clip = registry.load(out / "checkpoint"), registry.load(clip_run / "checkpoint")
+@pytest.fixture(scope="module")
+def dino_run(clip_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dino")
+    recipe, start = str(small_recipe(folder, "grounding-dino-mini")), str(clip_run / "checkpoint")
+    assert train(recipe, "--out", str(folder / "run"), "--start", start, "--steps", "1") == 0
+    return folder / "run"
+
+
+def test_a_grounding_dino_starts_from_a_trained_clip(clip_run: Path, dino_run: Path):
+    detector, clip = registry.load(dino_run / "checkpoint"), registry.load(clip_run / "checkpoint")
     assert isinstance(detector.model, GroundingDino)
     # The stem is among what the recipe freezes, so it is still the tower's.
     name = "stem.0.weight"
@@ -78,6 +84,25 @@ def test_a_detector_starts_from_a_trained_clip(clip_run: Path, tmp_path: Path):
     assert detector.tokenizer_file.read_text() == clip.tokenizer_file.read_text()
     assert detector.serving["detection"]["nms_iou"] == 0.5
     assert detector.serving["buckets"]["pixel_multiple"] == 32
+
+
+def test_a_glip_starts_from_a_trained_grounding_dino(dino_run: Path, tmp_path: Path):
+    recipe, out = small_recipe(tmp_path, "glip-mini"), tmp_path / "run"
+    assert train(str(recipe), "--out", str(out), "--start", str(dino_run / "checkpoint"), "--steps", "1") == 0
+    glip, dino = registry.load(out / "checkpoint"), registry.load(dino_run / "checkpoint")
+    assert isinstance(glip.model, Glip)
+    name = "backbone.resnet.stem.0.weight"  # frozen, see above
+    assert torch.equal(glip.model.get_parameter(name), dino.model.get_parameter(name))
+    words = (model.get_parameter("text_backbone.embeddings.words.weight") for model in (glip.model, dino.model))
+    torch.testing.assert_close(*words, atol=0.01, rtol=0)  # one step of training further
+    assert glip.tokenizer_file.read_text() == dino.tokenizer_file.read_text()
+    assert glip.serving["detection"]["box_threshold"] == 0.45
+
+
+def test_a_start_of_another_family_is_refused(clip_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    recipe = small_recipe(tmp_path, "glip-mini")
+    assert train(str(recipe), "--out", str(tmp_path / "run"), "--start", str(clip_run / "checkpoint")) == 2
+    assert "is a clip; a trained grounding_dino is expected" in capsys.readouterr().err
 
 
 def test_an_unknown_family_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
