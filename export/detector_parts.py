@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from export.parts import Part, mosaic
 from models.layers.bert import BertConfig
 
-BATCH, TOKENS = {0: "batch"}, {0: "batch", 1: "tokens"}
+TOKENS = {0: "batch", 1: "tokens"}
 PAIRS = TOKENS | {2: "tokens"}
 PIXELS = {
     "pixel_values": {0: "batch", 2: "height", 3: "width"},

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from models.glip.config import GlipConfig
 from models.glip.model import GlipOutput
-
-NO_LABEL = -1
+from server.contract.text import NO_LABEL
 
 
 def candidates(
@@ -28,7 +27,8 @@ def candidates(
     first = _first_of_label(token_label)  # [B, T]
     scores, boxes = [], []
     for level in _levels(output):
-        kept, rows = _chosen(_rank_keys(level, same, config.candidate_score), first, config)
+        keys = _rank_keys(_label_means(level, same), level.centerness, config.candidate_score)
+        kept, rows = _chosen(keys, first, config)
         scores.append(kept.sqrt() @ same)  # from the first token to all of the label, to the last bit
         boxes.append(level.boxes_xyxy.gather(1, rows[:, :, None].expand(-1, -1, 4)))
     return torch.cat(scores, 1), to_unit(torch.cat(boxes, 1), pixel_mask)
@@ -43,15 +43,15 @@ def rank_is_decided(output: GlipOutput, token_label: Tensor, config: GlipConfig,
     same, first = _same_label(token_label), _first_of_label(token_label)
     decided = []
     for level in _levels(output):
-        keys = _rank_keys(level, same, config.candidate_score)
+        labels = _label_means(level, same)
+        keys = _rank_keys(labels, level.centerness, config.candidate_score)
         best, order = keys.amax(2).sort(1, descending=True)
         count = min(config.candidates_per_level, best.shape[1])
         rows = order[:, :count, None].expand(-1, -1, keys.shape[2])
         gaps = (best[:, :-1] - best[:, 1:]) / _score_of(best[:, :-1])
         edge = torch.full_like(best[:, :1], torch.inf)
         apart = torch.minimum(torch.cat((edge, gaps), 1), torch.cat((gaps, edge), 1))[:, :count] > near
-        labels = _label_means(level, same).gather(1, rows)
-        at_floor = (labels / config.candidate_score - 1).abs() < near
+        at_floor = (labels.gather(1, rows) / config.candidate_score - 1).abs() < near
         chosen = keys.gather(1, rows)
         at_last = (chosen / _last_kept(chosen, first, config)[:, :, None] - 1).abs() < near
         # The last pair itself is near to itself; it matters where there are more pairs than are kept.
@@ -74,13 +74,12 @@ def _levels(output: GlipOutput) -> Iterator[GlipOutput]:
         start = end
 
 
-def _rank_keys(level: GlipOutput, same: Tensor, candidate_score: float) -> Tensor:
+def _rank_keys(labels: Tensor, centerness: Tensor, candidate_score: float) -> Tensor:
     """[B, S, T]: score x centerness of each token's label, less 1 where the label is no candidate or there is none.
 
     So candidates come first, and the others have an order too.
     """
-    labels = _label_means(level, same)
-    return labels * level.centerness.sigmoid()[:, :, None] - (labels <= candidate_score).to(labels.dtype)
+    return labels * centerness.sigmoid()[:, :, None] - (labels <= candidate_score).to(labels.dtype)
 
 
 def _label_means(level: GlipOutput, same: Tensor) -> Tensor:

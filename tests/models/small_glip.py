@@ -11,6 +11,7 @@ from models.glip.model import Glip
 from models.layers.bert import BertConfig
 from models.layers.resnet import ResNetConfig
 from models.layers.swin import SwinConfig
+from tests.models.shaking import shaken
 
 TEXT = BertConfig(vocab_size=50, width=24, layers=2, heads=2, hidden=40, max_positions=32)
 SWIN = GlipConfig(
@@ -28,13 +29,9 @@ RESNET = replace(SWIN, backbone=ResNetConfig(blocks=(1, 1, 1, 1), width=4), extr
 
 
 def random_model(config: GlipConfig, *, seed: int = 0) -> Glip:
-    """A model in eval mode none of whose weights is still a constant, so that every part has a say."""
+    """A model of this config with random weights, in eval mode."""
     torch.manual_seed(seed)
-    model = Glip(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model
+    return shaken(Glip(config))
 
 
 def random_inputs(batch: int, height: int, width: int, tokens: int, *, seed: int = 0) -> dict[str, Tensor]:

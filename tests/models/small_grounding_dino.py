@@ -8,6 +8,7 @@ from models.grounding_dino.model import GroundingDino
 from models.layers.bert import BertConfig
 from models.layers.resnet import ResNetConfig
 from models.layers.swin import SwinConfig
+from tests.models.shaking import shaken
 
 TEXT = BertConfig(vocab_size=50, width=32, layers=2, heads=2, hidden=48, max_positions=16)
 SWIN = GroundingDinoConfig(
@@ -48,13 +49,9 @@ RESNET = GroundingDinoConfig(
 
 
 def random_model(config: GroundingDinoConfig, *, seed: int = 0) -> GroundingDino:
-    """A model in eval mode none of whose weights is still a constant, so that every part has a say."""
+    """A model of this config with random weights, in eval mode."""
     torch.manual_seed(seed)
-    model = GroundingDino(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model
+    return shaken(GroundingDino(config))
 
 
 def random_inputs(batch: int, height: int, width: int, tokens: int, *, seed: int = 0) -> dict[str, Tensor]:
