@@ -21,6 +21,8 @@ Picture = npt.NDArray[np.uint8]
 Text = str | tuple[str, ...]
 Arrays = Mapping[str, npt.NDArray[Any]]
 SMALLEST_SIDE = 64
+# Places of an image at which its features are stored: all of them would be most of the bundle.
+SAMPLED = 8
 
 _SENTENCES = (
     "a dog",
@@ -116,6 +118,12 @@ def picture(height: int, width: int, *, seed: int) -> Picture:
         top, left = int(dice.integers(0, height * 2 // 3)), int(dice.integers(0, width * 2 // 3))
         pixels[top : top + height // 4, left : left + width // 5] = dice.integers(0, 256, 3, np.uint8)
     return pixels
+
+
+def sampled(levels: Sequence[Float32]) -> Float32:
+    """An image's levels [C, h, w] at few places, evenly spread over all of them: [P, C]."""
+    places = np.concatenate([level.reshape(len(level), -1) for level in levels], 1)
+    return np.ascontiguousarray(places[:, np.linspace(0, places.shape[1] - 1, SAMPLED).astype(int)].T)
 
 
 def pack_cases(cases: Sequence[Case]) -> dict[str, npt.NDArray[Any]]:

@@ -1,6 +1,10 @@
-"""What the graphs of all detectors have alike."""
+"""What the graphs of all detectors have alike.
 
-from collections.abc import Mapping
+The image encoder's outputs, `image_features_0` and so on from the finest level, are inputs of the detector by the same
+names. A level's height and width count the input's over its stride, rounded up, so that is what their axes are called.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,12 +15,31 @@ from models.layers.bert import BertConfig
 
 TOKENS = {0: "batch", 1: "tokens"}
 PAIRS = TOKENS | {2: "tokens"}
-PIXELS = {
+AXES = {
     "pixel_values": {0: "batch", 2: "height", 3: "width"},
     "pixel_mask": {0: "batch", 1: "height", 2: "width"},
+    "input_ids": TOKENS,
+    "position_ids": TOKENS,
+    "self_attention_mask": PAIRS,
+    "text_features": TOKENS,
+    "text_mask": TOKENS,
+    "token_label": TOKENS,
+    "token_scores": {0: "batch", 1: "queries", 2: "tokens"},
+    "boxes": {0: "batch", 1: "queries"},
 }
-ANSWERS = {"token_scores": {0: "batch", 1: "queries", 2: "tokens"}, "boxes": {0: "batch", 1: "queries"}}
+ANSWERS = ("token_scores", "boxes")
 PROMPT_NAMES = ("input_ids", "position_ids", "self_attention_mask")
+
+
+class ImageEncoder(nn.Module):
+    """pixel_values [B, 3, H, W] -> image_features_0.., [B, C, h, w] each."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model.encode_image(pixel_values))
 
 
 class TextEncoder(nn.Module):
@@ -31,15 +54,53 @@ class TextEncoder(nn.Module):
         return features
 
 
-def text_encoder(model: Any, traced: Mapping[str, Tensor], canary: Mapping[str, Tensor]) -> Part:
-    """The part that depends on the prompt alone, of prompts as `prompt` makes them."""
-    return Part(
-        name="text_encoder",
-        module=TextEncoder(model).eval(),
-        inputs={name: traced[name] for name in PROMPT_NAMES},
-        canary={name: canary[name] for name in PROMPT_NAMES},
-        axes={"input_ids": TOKENS, "position_ids": TOKENS, "self_attention_mask": PAIRS, "text_features": TOKENS},
+def parts(
+    model: Any,
+    detector: nn.Module,
+    traced: Mapping[str, Tensor],
+    canary: Mapping[str, Tensor],
+    *,
+    strides: Sequence[int],
+    takes: Sequence[str],
+) -> tuple[Part, ...]:
+    """The image encoder, the text encoder and the detector.
+
+    traced, canary: the inputs of all three but the image features; strides: of the levels; takes: the names of what the
+    detector takes before the image features.
+    """
+    with torch.inference_mode():
+        levels = model.encode_image(traced["pixel_values"])
+    features = {f"image_features_{level}": x for level, x in enumerate(levels)}
+    level_axes: dict[str, Mapping[int, str]] = {
+        name: {0: "batch", 2: f"height_{stride}", 3: f"width_{stride}"}
+        for name, stride in zip(features, strides, strict=True)
+    }
+    return (
+        _part("image_encoder", ImageEncoder(model), ("pixel_values",), traced, canary, level_axes),
+        _part("text_encoder", TextEncoder(model), PROMPT_NAMES, traced, canary, _axes("text_features")),
+        _part("detector", detector, (*takes, *features), {**traced, **features}, canary, level_axes | _axes(*ANSWERS)),
     )
+
+
+def _part(
+    name: str,
+    module: nn.Module,
+    takes: Sequence[str],
+    traced: Mapping[str, Tensor],
+    canary: Mapping[str, Tensor],
+    axes: Mapping[str, Mapping[int, str]],
+) -> Part:
+    return Part(
+        name=name,
+        module=module.eval(),
+        inputs={name: traced[name] for name in takes},
+        canary={name: canary[name] for name in takes if name in canary},
+        axes={**_axes(*(name for name in takes if name in AXES)), **axes},
+    )
+
+
+def _axes(*names: str) -> dict[str, Mapping[int, str]]:
+    return {name: AXES[name] for name in names}
 
 
 def prompt(text: BertConfig, *, batch: int, length: int, group: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Grounding DINO as a bundle: its two graphs and how IDEA-Research's code serves it."""
+"""Grounding DINO as a bundle: its three graphs and how IDEA-Research's code serves it."""
 
 from typing import Any
 
@@ -17,13 +17,15 @@ from server.contract.manifest import Buckets, DetectionRules, Preprocessing
 # GroundingDINO util/inference.py
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MAX_TOKENS = 256
+# What the detector takes before the image features.
+TAKES = ("pixel_mask", "text_features", "text_mask", "position_ids", "self_attention_mask")
 # Two proposals whose logits are nearer than this, in standard deviations of all, may come in either order: float32
 # noise is about 5e-6 of them at the published sizes. A query's content belongs to its rank, so a swap changes both.
 NEAR_TIE = 5e-5
 
 
 class Detector(nn.Module):
-    """The model's own inputs -> token_scores [B, N, T] in 0..1 (0 on padding), boxes_cxcywh [B, N, 4] in 0..1."""
+    """What `GroundingDino.detect` takes -> token_scores [B, N, T] in 0..1 (0 on padding), boxes_cxcywh [B, N, 4]."""
 
     def __init__(self, model: GroundingDino) -> None:
         super().__init__()
@@ -31,20 +33,21 @@ class Detector(nn.Module):
 
     def forward(
         self,
-        pixel_values: Tensor,
         pixel_mask: Tensor,
         text_features: Tensor,
         text_mask: Tensor,
         position_ids: Tensor,
         self_attention_mask: Tensor,
+        *image_features: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        return self._answer(
-            self.model(pixel_values, pixel_mask, text_features, text_mask, position_ids, self_attention_mask)
+        output = self.model.detect(
+            image_features, pixel_mask, text_features, text_mask, position_ids, self_attention_mask
         )
+        return self._answer(output)
 
     def explained(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The answer to `forward`'s inputs, and whether each query's rank [B, N] was decided by more than noise."""
-        output = self.model(*inputs)
+        output = self.model.detect(inputs[len(TAKES) :], *inputs[: len(TAKES)])
         return *self._answer(output), rank_is_decided(output)
 
     def _answer(self, output: GroundingDinoOutput) -> tuple[Tensor, Tensor]:
@@ -67,11 +70,13 @@ def rank_is_decided(output: GroundingDinoOutput) -> Tensor:
 
 
 def parts(checkpoint: LoadedCheckpoint) -> tuple[Part, ...]:
-    """The text encoder and the detector."""
+    """The image encoder, the text encoder and the detector."""
     config: GroundingDinoConfig = checkpoint.config
     model: Any = checkpoint.model
-    traced, canary = (_prompt(config, batch=batch, length=length) for batch, length in ((2, 9), (1, 6)))
-    return (shared.text_encoder(model, traced, canary), _detector(model, config))
+    # A size that no canvas of 32 px steps has, so that serving never runs at it.
+    traced = _inputs(config, batch=2, height=104, width=136, length=9)
+    canary = _inputs(config, batch=1, height=64, width=80, length=6)
+    return shared.parts(model, Detector(model), traced, canary, strides=config.strides, takes=TAKES)
 
 
 def rules(checkpoint: LoadedCheckpoint) -> ServingRules:
@@ -93,29 +98,6 @@ def rules(checkpoint: LoadedCheckpoint) -> ServingRules:
     )
 
 
-def _detector(model: GroundingDino, config: GroundingDinoConfig) -> Part:
-    return Part(
-        name="detector",
-        module=Detector(model).eval(),
-        # A size that no canvas of 32 px steps has, so that serving never runs at it.
-        inputs=_inputs(config, batch=2, height=104, width=136, length=9),
-        canary=_inputs(config, batch=1, height=64, width=80, length=6),
-        axes={
-            **shared.PIXELS,
-            "text_features": shared.TOKENS,
-            "text_mask": shared.TOKENS,
-            "position_ids": shared.TOKENS,
-            "self_attention_mask": shared.PAIRS,
-            **shared.ANSWERS,
-        },
-    )
-
-
 def _inputs(config: GroundingDinoConfig, *, batch: int, height: int, width: int, length: int) -> dict[str, Tensor]:
-    prompt = _prompt(config, batch=batch, length=length)
     inputs = shared.detector_inputs(batch=batch, height=height, width=width, length=length, channels=config.d_model)
-    return {**inputs, **{name: prompt[name] for name in ("position_ids", "self_attention_mask")}}
-
-
-def _prompt(config: GroundingDinoConfig, *, batch: int, length: int) -> dict[str, Tensor]:
-    return shared.prompt(config.text, batch=batch, length=length, group=3)
+    return {**inputs, **shared.prompt(config.text, batch=batch, length=length, group=3)}

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from export.cases import Case
+from export.cases import Case, sampled
 from export.matching import compare_detections
 from server.bundle import Bundle
 from server.contract.image import Float32
@@ -36,6 +36,7 @@ CEILINGS: dict[str, float] = {
     "image_embeds.max_abs_error": 3e-4,
     "text_embeds.max_abs_error": 1e-4,
     "class_scores.drift": 1e-3,
+    "image_features.max_relative_error": 1e-3,
     "text_features.max_relative_error": 1e-3,
     "token_scores.max_abs_error": 1e-2,
     "token_scores.mean_abs_error": 3e-4,
@@ -47,6 +48,7 @@ FLOORS: dict[str, float] = {
     "image_embeds.cosine": 0.99999,
     "text_embeds.cosine": 0.99999,
     "class_scores.label_agreement": 1.0,
+    "image_features.cosine": 0.99999,
     "text_features.cosine": 0.99999,
     "queries.decided": 0.5,
     "detections.matched": 0.95,
@@ -61,6 +63,8 @@ REDUCED_LIMITS: dict[str, float | None] = {
     "image_embeds.cosine": 0.9999,
     "text_embeds.cosine": 0.9999,
     "class_scores.drift": 1e-2,
+    "image_features.max_relative_error": 1e-2,
+    "image_features.cosine": 0.9999,
     "text_features.max_relative_error": 1e-2,
     "text_features.cosine": 0.9999,
     "token_scores.max_abs_error": None,
@@ -165,28 +169,30 @@ def _scores(images: Float32, texts: Float32, rules: ClassificationRules) -> Floa
 
 def _detection_figures(bundle: Bundle, case: Case, reference: Arrays) -> dict[str, Figures]:
     prompts, pixels = case.prompts(bundle), case.pixels(bundle.manifest)
+    levels = _run(case, "image_encoder", lambda: bundle.encode_images(pixels))
     features = _run(case, "text_encoder", lambda: bundle.encode_prompts(prompts))
     answers = _run(case, "detector", lambda: bundle.run_detector(pixels, prompts, features))
-    text: dict[str, list[float]] = defaultdict(list)
-    detector: dict[str, list[float]] = defaultdict(list)
-    for index, (prompt, feature, (scores, boxes)) in enumerate(zip(prompts, features, answers, strict=True)):
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for index, (prompt, feature, answer) in enumerate(zip(prompts, features, answers, strict=True)):
         wanted = {
             name: reference[f"{case.name}/{index}/{name}"]
-            for name in ("text_features", "token_scores", "boxes", "decided")
+            for name in ("image_features", "text_features", "token_scores", "boxes", "decided")
         }
-        for name, value in _text_figures(feature, wanted["text_features"]).items():
-            text[name].append(value)
-        for name, value in _query_figures(bundle, prompt, (scores, boxes), wanted).items():
-            detector[name].append(value)
-    return {
-        part: {name: _worst(name, values) for name, values in table.items()}
-        for part, table in (("text_encoder", text), ("detector", detector))
-    }
+        image = sampled([level[index] for level in levels.values()])
+        figures = {
+            "image_encoder": _feature_figures("image_features", image, wanted["image_features"]),
+            "text_encoder": _feature_figures("text_features", feature, wanted["text_features"]),
+            "detector": _query_figures(bundle, prompt, answer, wanted),
+        }
+        for part, table in figures.items():
+            for name, value in table.items():
+                found[part][name].append(value)
+    return {part: {name: _worst(name, values) for name, values in table.items()} for part, table in found.items()}
 
 
-def _text_figures(features: Float32, wanted: Float32) -> Figures:
-    figures = _errors("text_features", features, wanted)
-    return figures | {"text_features.max_relative_error": figures["text_features.max_abs_error"] / float(wanted.std())}
+def _feature_figures(name: str, features: Float32, wanted: Float32) -> Figures:
+    figures = _errors(name, features, wanted)
+    return figures | {f"{name}.max_relative_error": figures[f"{name}.max_abs_error"] / float(wanted.std())}
 
 
 def _query_figures(bundle: Bundle, prompt: Prompt, got: tuple[Float32, Float32], wanted: Arrays) -> Figures:

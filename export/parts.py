@@ -11,8 +11,9 @@ from torch import Tensor, nn
 class Part:
     """One graph to be: `module` called with tensors named as `inputs`, in that order.
 
-    inputs: what it is traced with; canary: the small case that a server runs before it is ready; axes: for each input,
-    then each output, its dimensions that may change and what they count. An output's order is the module's.
+    inputs: what it is traced with; canary: the small case that a server runs before it is ready, less those inputs that
+    are outputs of a part before; axes: for each input, then each output, its dimensions that may change and what they
+    count. An output's order is the module's.
     """
 
     name: str

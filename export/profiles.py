@@ -1,10 +1,13 @@
 """The shapes an engine is built for: ranges of every axis of a part's inputs, from the manifest's buckets.
 
+The axes of a feature level, such as `height_8`, count the input's pixels by its stride, rounded up.
+
 Two plans. "one": a single profile over all buckets, for TensorRT-RTX, which specialises kernels for a shape where it
 meets it, and whose engine repeats its code for every profile. "buckets": a profile for each token bucket and for
 pictures that are broad or tall, for TensorRT, which chooses kernels at a profile's usual shape.
 """
 
+import re
 from collections.abc import Collection, Iterator
 from itertools import product
 from typing import Literal
@@ -16,6 +19,7 @@ Span = tuple[int, int, int]  # least, usual, largest
 Profile = dict[str, Span]
 Plan = Literal["one", "buckets"]
 
+_LEVEL = re.compile(r"(height|width)_([1-9][0-9]*)")
 TEXT_BATCH = 64  # texts that the server encodes in one run
 # Of a picture's longer to its shorter side, the most that the server takes by default. Rounding may take the longer
 # side of such a strip beyond its bound by half of this.
@@ -24,13 +28,22 @@ MAX_ASPECT_RATIO = 100
 
 def profiles(manifest: Manifest, axes: Collection[str], plan: Plan) -> tuple[Profile, ...]:
     """The profiles of a part whose inputs have these open axes; ValueError names an axis that is not known."""
-    if unknown := set(axes) - {"batch", "height", "width", "tokens"}:
+    known = {"batch", "height", "width", "tokens"}
+    if unknown := {axis for axis in axes if axis not in known and not _LEVEL.fullmatch(axis)}:
         raise ValueError(f"no range is known for the axis {', '.join(sorted(unknown))}")
     found: list[Profile] = []
     for pixels, tokens in product(_pixels(manifest, axes, plan), _tokens(manifest, axes, plan)):
         profile = _batch(manifest, axes) | pixels | tokens
-        found.append({axis: profile[axis] for axis in sorted(axes)})
+        found.append({axis: _span(axis, profile) for axis in sorted(axes)})
     return tuple(found)
+
+
+def _span(axis: str, profile: Profile) -> Span:
+    level = _LEVEL.fullmatch(axis)
+    if level is None:
+        return profile[axis]
+    least, usual, largest = (-(-size // int(level[2])) for size in profile[level[1]])
+    return least, usual, largest
 
 
 def _batch(manifest: Manifest, axes: Collection[str]) -> Profile:

@@ -1,8 +1,9 @@
 """PyTorch's answers to the cases: one picture, one text at a time, so that no neighbour has a part in them.
 
 `CASE/image_embeds` [B, D] and `CASE/text_embeds` [N, D] of a similarity case. Of request I of a detection case:
-`CASE/I/text_features` [T, C], `CASE/I/token_scores` [N, T], `CASE/I/boxes` [N, 4] and `CASE/I/decided` [N] bool, which
-says whether the rank of a query was decided by more than float32 noise.
+`CASE/I/image_features` [P, C], at the few places that `export.cases.sampled` takes; `CASE/I/text_features` [T, C],
+`CASE/I/token_scores` [N, T], `CASE/I/boxes` [N, 4] and `CASE/I/decided` [N] bool, which says whether the rank of a
+query was decided by more than float32 noise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from export.cases import Case
+from export.cases import Case, sampled
 from export.parts import Part
 from server.bundle import Bundle
 from server.contract.image import Float32, pad_batch
@@ -40,16 +41,20 @@ def reference_outputs(bundle: Bundle, parts: Sequence[Part], cases: Sequence[Cas
 
 
 def canary_outputs(parts: Sequence[Part]) -> Outputs:
-    """`PART/in/NAME` and `PART/out/NAME` of each part's canary, as `server.bundle.Bundle.check_canary` reads them."""
+    """`PART/in/NAME` and `PART/out/NAME` of each part's canary, as `server.bundle.Bundle.check_canary` reads them.
+
+    What one part hands to the next is not stored: it shows in the outputs of the next.
+    """
     arrays: Outputs = {}
+    handed: dict[str, Tensor] = {}
+    taken = {name for part in parts for name in part.inputs if name not in part.canary}
     with torch.inference_mode():
         for part in parts:
-            results = part.module(*part.canary.values())
-            results = results if isinstance(results, tuple) else (results,)
+            results = part.module(*part.arguments({**handed, **part.canary}))
+            named = dict(zip(part.outputs, results if isinstance(results, tuple) else (results,), strict=True))
+            handed |= {name: value for name, value in named.items() if name in taken}
             arrays |= {f"{part.name}/in/{name}": value.numpy() for name, value in part.canary.items()}
-            arrays |= {
-                f"{part.name}/out/{name}": value.numpy() for name, value in zip(part.outputs, results, strict=True)
-            }
+            arrays |= {f"{part.name}/out/{name}": value.numpy() for name, value in named.items() if name not in taken}
     return arrays
 
 
@@ -63,11 +68,13 @@ def _similarity(bundle: Bundle, parts: Mapping[str, Part], case: Case) -> Output
 def _detection(bundle: Bundle, parts: Mapping[str, Part], pixels: Float32, prompt: Prompt) -> Outputs:
     values, mask = pad_batch([pixels], bundle.canvas(pixels))
     inputs = _tensors({"pixel_values": values, "pixel_mask": mask, **pad_prompts([prompt], len(prompt))})
-    encoder, detector = parts["text_encoder"], parts["detector"]
-    features = encoder.module(*encoder.arguments(inputs))
+    image, text, detector = parts["image_encoder"], parts["text_encoder"], parts["detector"]
+    levels = dict(zip(image.outputs, image.module(*image.arguments(inputs)), strict=True))
+    features = text.module(*text.arguments(inputs))
     explained: Any = detector.module.explained
-    scores, boxes, decided = explained(*detector.arguments({**inputs, "text_features": features}))
+    scores, boxes, decided = explained(*detector.arguments({**inputs, **levels, "text_features": features}))
     return {
+        "image_features": sampled([level[0].numpy() for level in levels.values()]),
         "text_features": features[0].numpy(),
         "token_scores": scores[0].numpy(),
         "boxes": boxes[0].numpy(),

@@ -78,7 +78,7 @@ def _normed(part: Part) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     hooks = [module.register_forward_hook(made) for module in modules if isinstance(module, nn.Conv2d)]
     hooks += [module.register_forward_pre_hook(read) for module in modules if isinstance(module, nn.BatchNorm2d)]
     with torch.inference_mode():
-        part.module(*part.canary.values())
+        part.module(*part.inputs.values())
     for hook in hooks:
         hook.remove()
     return pairs

@@ -1,6 +1,7 @@
 """A loaded bundle: text and pixels in, embeddings or token scores and boxes out; serving and certifying share it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from server.allocators import HostAllocator
 from server.contract import image as images
-from server.contract.manifest import Artefact, BundleError, FileHash, Manifest, Task, read_manifest, sha256_of
+from server.contract.manifest import PARTS, Artefact, BundleError, FileHash, Manifest, Task, read_manifest, sha256_of
 from server.contract.text import Prompt, PromptTokenizer, SentenceTokenizer, pad_prompts, token_bucket
 from server.memory import BufferPool
 from server.runtimes.base import Session, Tensors
@@ -122,34 +123,53 @@ class Bundle:
 
         The images must share a canvas; prompts may differ in text and length.
         """
-        canvas, length, owner = self.canvas(pixels[0]), self.token_bucket(prompts), self.manifest.name
-        assert all(self.canvas(image) == canvas for image in pixels), "a batch holds one canvas"
-        batch, width = len(pixels), text_features[0].shape[1]
+        length, width = self.token_bucket(prompts), text_features[0].shape[1]
         with (
-            self.pool.lease((batch, 3, *canvas), np.float32, owner=owner) as values,
-            self.pool.lease((batch, *canvas), np.bool_, owner=owner) as mask,
-            self.pool.lease((batch, length, width), np.float32, owner=owner) as features,
+            self._encoded(pixels) as (levels, mask),
+            self.pool.lease((len(pixels), length, width), np.float32, owner=self.manifest.name) as features,
         ):
-            images.pad_batch(pixels, canvas, out=(values, mask))
             pad_features(text_features, out=features)
-            leased = {"pixel_values": values, "pixel_mask": mask, "text_features": features}
-            result = self._run("detector", pad_prompts(prompts, length) | leased, leased=list(leased.values()))
+            tensors = {**levels, **pad_prompts(prompts, length), "pixel_mask": mask, "text_features": features}
+            result = self._run("detector", tensors, leased=[mask, features])
         return [
             (scores[:, : len(prompt)], boxes)
             for scores, boxes, prompt in zip(result["token_scores"], result["boxes"], prompts, strict=True)
         ]
 
+    def encode_images(self, pixels: Sequence[Float32]) -> dict[str, Float32]:
+        """The levels of images of one canvas as the detector takes them, by name: [B, C, h, w] each."""
+        with self._encoded(pixels) as (levels, _):
+            return levels
+
+    @contextmanager
+    def _encoded(self, pixels: Sequence[Float32]) -> Iterator[tuple[dict[str, Float32], npt.NDArray[np.bool_]]]:
+        """The levels of images of one canvas, and the mask [B, H, W] of their pixels for as long as the context is."""
+        canvas, batch, owner = self.canvas(pixels[0]), len(pixels), self.manifest.name
+        assert all(self.canvas(image) == canvas for image in pixels), "a batch holds one canvas"
+        with self.pool.lease((batch, *canvas), np.bool_, owner=owner) as mask:
+            with self.pool.lease((batch, 3, *canvas), np.float32, owner=owner) as values:
+                images.pad_batch(pixels, canvas, out=(values, mask))
+                tensors = {"pixel_values": values, "pixel_mask": mask}
+                levels = self._run("image_encoder", tensors, leased=[values, mask])
+            yield levels, mask
+
     def check_canary(self) -> None:
         """Run the small stored case of every part; BundleError where this machine does not reproduce its outputs.
 
-        The file holds arrays `PART/in/NAME` and `PART/out/NAME`, inputs and outputs of the graph as they are.
+        The file holds arrays `PART/in/NAME` and `PART/out/NAME`, inputs and outputs of the graph as they are. What one
+        part hands to the next is not in it: it shows in the outputs of the next.
         """
+        handed: dict[str, npt.NDArray[np.generic]] = {}
         with np.load(self.folder / self.manifest.canary.file, allow_pickle=False) as canary:
-            for part, session in self._sessions.items():
-                feeds = {name: canary[f"{part}/in/{name}"] for name in session.inputs}
-                for name, result in session.run(feeds).items():
-                    expected = canary[f"{part}/out/{name}"]
-                    if not _agrees(result, expected):
+            for part in (part for part in PARTS if part in self._sessions):
+                session = self._sessions[part]
+                stored = {name: f"{part}/in/{name}" for name in session.inputs}
+                feeds = {name: canary[key] if key in canary else handed[name] for name, key in stored.items()}
+                results = session.run(feeds)
+                handed |= results
+                for name, result in results.items():
+                    expected = canary.get(f"{part}/out/{name}")
+                    if expected is not None and not _agrees(result, expected):
                         raise BundleError(
                             f"{self.folder}: the canary of {part} differs in {name}: this machine does not run the"
                             " artefact as it was certified; run `openset verify` on it"

@@ -5,6 +5,7 @@ padding takes part in attention, norms and pooling, as in the published code, so
 follows from its own alone.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,7 +37,8 @@ class GlipOutput(NamedTuple):
 class Glip(nn.Module):
     """Detects what a text names.
 
-    The text before fusion depends on the prompt alone, so `encode_text` is apart: encode once, use for many images.
+    Before fusion the text depends on the prompt alone and the levels on the image alone, so `encode_text` and
+    `encode_image` are apart: encode a prompt once for many images, and an image once for many prompts.
     """
 
     cell_anchors: Tensor
@@ -57,10 +59,20 @@ class Glip(nn.Module):
         return self.text_backbone(input_ids, position_ids, self_attention_mask)
 
     def forward(self, pixel_values: Tensor, text_features: Tensor, text_mask: Tensor) -> GlipOutput:
-        """pixel_values [B, 3, H, W], normalised (the published weights read BGR), zeros on padding; text_features
-        [B, T, W] of `encode_text`; text_mask [B, T] bool, True = token.
+        """pixel_values [B, 3, H, W] of `encode_image`, and `detect`'s text."""
+        return self.detect(self.encode_image(pixel_values), text_features, text_mask)
+
+    def encode_image(self, pixel_values: Tensor) -> list[Tensor]:
+        """pixel_values [B, 3, H, W], normalised (the published weights read BGR), zeros on padding -> the levels of the
+        feature pyramid, [B, C, h, w] each.
         """
-        levels, text = self.pyramid(self.backbone(pixel_values)), text_features
+        return self.pyramid(self.backbone(pixel_values))
+
+    def detect(self, image_features: Sequence[Tensor], text_features: Tensor, text_mask: Tensor) -> GlipOutput:
+        """image_features of `encode_image`; text_features [B, T, W] of `encode_text`; text_mask [B, T] bool, True =
+        token.
+        """
+        levels, text = list(image_features), text_features
         for layer in self.tower:
             levels, text = layer(levels, text, text_mask)
         deltas, centerness = self.box_head(levels)

@@ -52,6 +52,12 @@ class GroundingDinoConfig:
             if width % heads:
                 raise ValueError(f"{name} {heads} does not divide {width}")
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the levels, in pixels."""
+        first = tuple(4 << stage for stage in self.stages)
+        return (*first, *(first[-1] << level + 1 for level in range(self.levels - len(first))))
+
 
 SWIN_T = GroundingDinoConfig()
 SWIN_B = replace(SWIN_T, backbone=SwinConfig(embed_dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=12))

@@ -3,6 +3,7 @@
 Every size comes from the tensors, and every mask is an input: the model can be traced for any batch, image and prompt.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,7 +45,8 @@ class GroundingDinoOutput(NamedTuple):
 class GroundingDino(nn.Module):
     """Detects what a text names.
 
-    Text features depend on the prompt alone, so `encode_text` is apart: encode a prompt once, use it for many images.
+    Text features depend on the prompt alone and image features on the image alone, so `encode_text` and `encode_image`
+    are apart: encode a prompt once for many images, and an image once for many prompts.
     """
 
     def __init__(self, config: GroundingDinoConfig) -> None:
@@ -77,11 +79,28 @@ class GroundingDino(nn.Module):
         position_ids: Tensor,
         self_attention_mask: Tensor,
     ) -> GroundingDinoOutput:
-        """pixel_values [B, 3, H, W], zeros on padding; pixel_mask [B, H, W] bool, True = image; text_features
-        [B, T, d_model] of `encode_text`; text_mask [B, T] bool, True = token; position_ids [B, T] int64;
-        self_attention_mask [B, T, T] bool.
+        """pixel_values [B, 3, H, W], zeros on padding, and `detect`'s inputs."""
+        image_features = self.encode_image(pixel_values)
+        return self.detect(image_features, pixel_mask, text_features, text_mask, position_ids, self_attention_mask)
+
+    def encode_image(self, pixel_values: Tensor) -> list[Tensor]:
+        """pixel_values [B, 3, H, W] -> the levels before the feature enhancer, [B, d_model, h, w] each."""
+        return self.neck(self.backbone(pixel_values))
+
+    def detect(
+        self,
+        image_features: Sequence[Tensor],
+        pixel_mask: Tensor,
+        text_features: Tensor,
+        text_mask: Tensor,
+        position_ids: Tensor,
+        self_attention_mask: Tensor,
+    ) -> GroundingDinoOutput:
+        """image_features of `encode_image`; pixel_mask [B, H, W] bool, True = image; text_features [B, T, d_model] of
+        `encode_text`; text_mask [B, T] bool, True = token; position_ids [B, T] int64; self_attention_mask [B, T, T]
+        bool.
         """
-        image, positions, pyramid = self._embed_image(pixel_values, pixel_mask)
+        image, positions, pyramid = self._flatten(image_features, pixel_mask)
         memory, text = self.encoder(
             image, positions, pyramid, text_features, text_mask, position_ids, self_attention_mask
         )
@@ -101,9 +120,8 @@ class GroundingDino(nn.Module):
             topk_indices=proposals.indices,
         )
 
-    def _embed_image(self, pixel_values: Tensor, pixel_mask: Tensor) -> tuple[Tensor, Tensor, Pyramid]:
-        """The flattened levels and their positions, both [B, S, C]."""
-        maps = self.neck(self.backbone(pixel_values))
+    def _flatten(self, maps: Sequence[Tensor], pixel_mask: Tensor) -> tuple[Tensor, Tensor, Pyramid]:
+        """The levels in a row and their positions, both [B, S, C]."""
         masks = [level_mask(pixel_mask, x.shape[2], x.shape[3]) for x in maps]
         positions = [
             self.image_position(mask).flatten(2).transpose(1, 2) + self.level_embed[level]

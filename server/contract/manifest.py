@@ -12,13 +12,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 MANIFEST_FILE = "manifest.json"
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # A file of the bundle, by its plain name: a manifest from elsewhere cannot point outside its folder.
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 BundleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 Task = Literal["similarity", "classify", "detect"]
+# In the order in which they run: what one puts out, the next may take by the same name.
+PartName = Literal["image_encoder", "text_encoder", "detector"]
+PARTS: tuple[PartName, ...] = ("image_encoder", "text_encoder", "detector")
 # How bilinear sampling is written down in a graph.
 Lowering = Literal["grid_sample", "gather"]
 LOWERINGS: tuple[Lowering, ...] = ("grid_sample", "gather")
@@ -182,7 +185,7 @@ class Artefact(_Data):
     bilinearly) are those of the graph, or of the graph it was built from.
     """
 
-    part: Literal["image_encoder", "text_encoder", "detector"]
+    part: PartName
     runtime: Runtime = "onnxruntime"
     precision: Precision = "fp32"
     weights: Literal["fp32", "fp16"] = "fp32"
@@ -215,7 +218,7 @@ class Artefact(_Data):
 class Manifest(_Data):
     """The whole of `manifest.json`."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     name: BundleName
     version: str = "1"
     family: Literal["clip", "grounding_dino", "glip"]
@@ -241,7 +244,7 @@ class Manifest(_Data):
     @model_validator(mode="after")
     def _parts_fit_the_task(self) -> "Manifest":
         parts = {artefact.part for artefact in self.artefacts}
-        wanted = {"detector", "text_encoder"} if self.detection else {"image_encoder", "text_encoder"}
+        wanted = {*PARTS} if self.detection else {"image_encoder", "text_encoder"}
         if (self.detection is None) == (self.classification is None):
             raise ValueError("exactly one of 'classification' and 'detection' must be given")
         if parts != wanted:
@@ -263,8 +266,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{path} cannot be read: {error}") from error
     if isinstance(data, dict) and data.get("schema_version") != SCHEMA_VERSION:
         raise BundleError(
-            f"{path} has schema_version {data.get('schema_version')!r}, this server reads {SCHEMA_VERSION}:"
-            " export the bundle again"
+            f"{path} has schema_version {data.get('schema_version')!r}, this server reads {SCHEMA_VERSION}: export the"
+            " bundle again with: openset export --checkpoint CHECKPOINT --out BUNDLE"
         )
     try:
         return Manifest.model_validate_json(json.dumps(data))

@@ -8,14 +8,14 @@ import onnx
 from server.contract.manifest import read_manifest, sha256_of, write_manifest
 
 
-def replace_graph(folder: Path, file: Path) -> None:
-    """Put another graph in place of the detector, with a manifest and a certificate that vouch for it."""
-    (folder / "detector.onnx").write_bytes(file.read_bytes())
+def replace_graph(folder: Path, file: Path, *, part: str = "detector") -> None:
+    """Put another graph in place of a part's, with a manifest and a certificate that vouch for it."""
+    (folder / f"{part}.onnx").write_bytes(file.read_bytes())
     manifest = read_manifest(folder)
-    digest = sha256_of(folder / "detector.onnx")
+    digest = sha256_of(folder / f"{part}.onnx")
     artefacts = []
     for artefact in manifest.artefacts:
-        if artefact.part == "detector":
+        if artefact.part == part:
             assert artefact.certificate is not None
             given = artefact.certificate.model_copy(update={"artefact_sha256": digest})
             artefact = artefact.model_copy(update={"sha256": digest, "certificate": given})

@@ -48,7 +48,7 @@ def test_rules_are_those_of_the_official_code(save_checkpoint):
 def test_bundle_is_certified_and_verifies(glip_bundle):
     bundle = Bundle(glip_bundle)
     assert bundle.uncertified == {}
-    assert {artefact.part for artefact in bundle.manifest.artefacts} == {"text_encoder", "detector"}
+    assert {artefact.part for artefact in bundle.manifest.artefacts} == {"image_encoder", "text_encoder", "detector"}
     assert verify(glip_bundle, Progress(quiet=True)).faults == ()
 
 

@@ -31,7 +31,7 @@ def test_a_label_may_not_be_longer_than_the_model_knows_positions(save_checkpoin
 
 
 def test_padded_tokens_score_zero(save_checkpoint):
-    detector = grounding_dino.parts(registry.load(save_checkpoint("detector")))[1]
+    detector = grounding_dino.parts(registry.load(save_checkpoint("detector")))[2]
     scores, boxes = detector.module(*detector.inputs.values())
     padding = ~detector.inputs["text_mask"][:, None].expand_as(scores)
     assert (scores[padding] == 0).all()

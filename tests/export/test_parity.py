@@ -20,8 +20,11 @@ def remeasured(folder):
 
 
 class CanvasOfTheTrace(Detector):
-    def forward(self, pixel_values, pixel_mask, *rest):
-        return super().forward(pixel_values[:, :, :104, :136], pixel_mask[:, :104, :136], *rest)
+    def forward(self, pixel_mask, *rest):
+        strides = self.model.config.strides
+        text, levels = rest[: -len(strides)], rest[-len(strides) :]
+        cut = [x[:, :, : -(-104 // stride), : -(-136 // stride)] for x, stride in zip(levels, strides, strict=True)]
+        return super().forward(pixel_mask[:, :104, :136], *text, *cut)
 
 
 class BatchOfTheTrace(Detector):
@@ -52,15 +55,16 @@ def test_certificate_names_versions_and_cases(detector_bundle):
     assert len(certificate.cases) == 3
 
 
-def test_graph_with_a_changed_weight_falls_short(copied, tmp_path):
-    replace_graph(copied, with_changed_weight(copied / "detector.onnx", tmp_path / "changed.onnx"))
-    assert shortfalls(remeasured(copied)["detector"])
+@pytest.mark.parametrize("part", ["detector", "image_encoder"])
+def test_graph_with_a_changed_weight_falls_short(part, copied, tmp_path):
+    replace_graph(copied, with_changed_weight(copied / f"{part}.onnx", tmp_path / "changed.onnx"), part=part)
+    assert shortfalls(remeasured(copied)[part])
 
 
 @pytest.mark.parametrize("wrong", [CanvasOfTheTrace, BatchOfTheTrace])
 def test_graph_with_a_size_baked_in_does_not_pass(wrong, copied, tmp_path, save_checkpoint):
     checkpoint = registry.load(save_checkpoint("detector"))
-    part = dataclasses.replace(parts(checkpoint)[1], module=wrong(checkpoint.model).eval())
+    part = dataclasses.replace(parts(checkpoint)[2], module=wrong(checkpoint.model).eval())
     to_onnx(part, tmp_path / "baked.onnx")
     replace_graph(copied, tmp_path / "baked.onnx")
     try:

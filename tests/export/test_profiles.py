@@ -23,6 +23,12 @@ def test_one_profile_spans_all_buckets(detector):
     assert profile["height"][1:] == (128, 288)
 
 
+def test_feature_levels_span_what_their_pictures_become(detector):
+    (profile,) = profiles(detector, (*DETECTOR, "height_8", "width_64"), "one")
+    assert profile["height_8"][1:] == (16, 36)
+    assert profile["width_64"][1:] == (-(-profile["width"][1] // 64), 5)
+
+
 def test_each_token_bucket_has_profiles_for_broad_and_tall_pictures(detector):
     found = profiles(detector, DETECTOR, "buckets")
     assert len(found) == 10

@@ -43,7 +43,7 @@ def test_graph_serves_where_the_engine_cannot(copied, allow_uncertified):
 def test_engine_alone_is_refused_with_the_reason(copied):
     add_engine(copied)
     with pytest.raises(BundleError, match=r"no usable detector \(detector\.engine: "):
-        Bundle(copied, files={"detector.engine", "text_encoder.onnx"})
+        Bundle(copied, files={"detector.engine", "image_encoder.onnx", "text_encoder.onnx"})
 
 
 def test_graph_that_changed_since_the_engine_was_built_is_told(copied):

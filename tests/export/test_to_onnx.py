@@ -29,10 +29,11 @@ def run(session, named):
 def detector(request, save_checkpoint, tmp_path_factory):
     checkpoint = registry.load(save_checkpoint(request.param))
     family = FAMILIES[checkpoint.family]
-    part = family.parts(checkpoint)[1]
-    file = tmp_path_factory.mktemp("graph") / "detector.onnx"
-    to_onnx(part, file)
-    return part, partial(family._inputs, checkpoint.config), file
+    folder = tmp_path_factory.mktemp("graph")
+    image, _, part = family.parts(checkpoint)
+    for traced in (image, part):
+        to_onnx(traced, folder / f"{traced.name}.onnx")
+    return image, part, partial(family._inputs, checkpoint.config), folder
 
 
 @pytest.mark.parametrize(
@@ -40,11 +41,16 @@ def detector(request, save_checkpoint, tmp_path_factory):
     [(1, 96, 128, 9), (3, 131, 77, 14), (1, 57, 200, 5), (2, 160, 161, 33), (1, 40, 70, 4)],
 )
 def test_detector_runs_at_sizes_batches_and_token_counts_it_was_not_traced_with(detector, batch, height, width, tokens):
-    part, inputs_of, file = detector
+    image, part, inputs_of, folder = detector
     inputs = inputs_of(batch=batch, height=height, width=width, length=tokens)
-    scores, boxes = run(onnxruntime.InferenceSession(str(file)), inputs)
     with torch.inference_mode():
-        wanted_scores, wanted_boxes, decided = (value.numpy() for value in part.module.explained(*inputs.values()))
+        levels = dict(zip(image.outputs, image.module(inputs["pixel_values"]), strict=True))
+        explained = part.module.explained(*part.arguments(inputs | levels))
+        wanted_scores, wanted_boxes, decided = (value.numpy() for value in explained)
+    got = run(onnxruntime.InferenceSession(str(folder / "image_encoder.onnx")), inputs)
+    for level, wanted in zip(got, levels.values(), strict=True):
+        np.testing.assert_allclose(level, wanted.numpy(), atol=1e-5 * float(wanted.abs().max()))
+    scores, boxes = run(onnxruntime.InferenceSession(str(folder / "detector.onnx")), inputs | levels)
     assert scores.shape == wanted_scores.shape
     assert decided.mean() > 0.6  # others may change places with a neighbour
     np.testing.assert_allclose(scores[decided], wanted_scores[decided], atol=2e-4)
@@ -72,7 +78,7 @@ def test_clip_image_with_average_pool_runs_at_any_size(save_checkpoint, tmp_path
 
 
 def test_graph_uses_an_opset_whose_grid_sample_tensorrt_gets_right(detector):
-    model = onnx.load(str(detector[2]))
+    model = onnx.load(str(detector[-1] / "detector.onnx"))
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
     assert any(node.op_type == "GridSample" for node in model.graph.node)
 
@@ -84,9 +90,10 @@ def test_another_opset_is_refused(save_checkpoint, tmp_path):
 
 
 def test_graph_holds_no_path_of_the_machine_that_made_it(detector):
-    data = detector[2].read_bytes()
-    assert not re.search(rb"\.py\b", data)
-    assert b"/home" not in data
+    for file in detector[-1].iterdir():
+        data = file.read_bytes()
+        assert not re.search(rb"\.py\b", data)
+        assert b"/home" not in data
 
 
 def test_part_larger_than_one_file_may_be_is_refused(save_checkpoint, tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def test_both_lowerings_of_a_detector_become_engines(tiny_bundle):
     folder, lowering = tiny_bundle
     manifest = add_engines(folder, RTX, progress=QUIET)
     engines = {artefact.part: artefact for artefact in manifest.artefacts if artefact.engine}
-    assert set(engines) == {"text_encoder", "detector"}
+    assert set(engines) == {"image_encoder", "text_encoder", "detector"}
     assert engines["detector"].lowering == lowering
     assert engines["detector"].engine.profiles[0]["tokens"] == (1, 32, 256)
     graphs = {artefact.part: artefact for artefact in manifest.artefacts if not artefact.engine}

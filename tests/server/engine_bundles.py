@@ -11,6 +11,12 @@ PROFILES = [
     {"batch": [1, 1, 4], "height": [32, 128, 256], "width": [32, 160, 256], "tokens": [1, 16, 16]},
     {"batch": [1, 1, 4], "height": [32, 128, 256], "width": [32, 160, 256], "tokens": [17, 32, 256]},
 ]
+# Their axes on the levels of the small detectors.
+LEVELS = {
+    f"{axis}_{stride}": [-(-size // stride) for size in PROFILES[0][axis]]
+    for axis in ("height", "width")
+    for stride in (8, 16, 32, 64, 128)
+}
 TEXTS = [{"batch": [1, 1, 64], "tokens": [1, 16, 256]}]
 
 
@@ -23,7 +29,7 @@ def with_engines(source, folder, *, runtime="tensorrt", version="10.14.1", certi
         if parts is not None and graph.part not in parts:
             continue
         file = f"{graph.part}.{runtime}.engine"
-        profiles = TEXTS if graph.part == "text_encoder" else PROFILES
+        profiles = TEXTS if graph.part == "text_encoder" else [profile | LEVELS for profile in PROFILES]
         write_engine(folder / file, folder / graph.file, profiles, **options)
         engines.append(_record(folder / file, graph, profiles, runtime, version, certified))
     write_manifest(folder, manifest.model_copy(update={"artefacts": (*manifest.artefacts, *engines)}))

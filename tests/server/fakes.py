@@ -95,7 +95,7 @@ class FakeDetector(FakeBundle):
                 },
                 detection={"box_threshold": 0.3, "text_threshold": 0.25},
                 buckets={"pixel_multiple": 16, "tokens": [16, 32, 64]},
-                artefacts=artefacts("detector", "text_encoder"),
+                artefacts=artefacts("detector", "image_encoder", "text_encoder"),
             )
         )  # fmt: skip
         self.prompts = PromptTokenizer(tokenizer_file(folder), self.manifest.text)

@@ -38,16 +38,18 @@ def test_planned_buffers_hold_the_largest_batch(name, batch, request):
 
 def test_warm_up_reaches_the_largest_shapes(detector, encoder, fed):
     bundles = (
-        (detector, "detector"),
+        (detector, "image_encoder"),
         (detector, "text_encoder"),
+        (detector, "detector"),
         (encoder, "image_encoder"),
         (encoder, "text_encoder"),
     )
     runs = {(bundle.manifest.name, part): fed(bundle, part) for bundle, part in bundles}
     warm_up(detector)
     warm_up(encoder)
-    (detected,), (prompted,) = runs["grounding-dino-mini", "detector"], runs["grounding-dino-mini", "text_encoder"]
-    assert detected["pixel_values"].shape == (1, 3, 128, 224)
+    (seen,), (prompted,), (detected,) = (runs["grounding-dino-mini", part] for _, part in bundles[:3])
+    assert seen["pixel_values"].shape == (1, 3, 128, 224)
+    assert detected["pixel_mask"].shape == (1, 128, 224)
     assert detected["text_features"].shape[:2] == (1, 256)
     assert prompted["input_ids"].shape == (1, 256)
     (embedded,), (written,) = runs["clip-mini", "image_encoder"], runs["clip-mini", "text_encoder"]

@@ -73,13 +73,13 @@ def test_folder_without_manifest_is_no_bundle(tmp_path):
         ({"text": PHRASES | {"attention": "prompt", "max_label_tokens": 8}}, "max_label_tokens=8"),
         ({"detection": DETECTION | {"box_edges": "round"}}, "detection.box_edges"),
         ({"detection": DETECTION | {"labels_per_box": "some"}}, "detection.labels_per_box"),
-        ({"schema_version": 2}, "export the bundle again"),
+        ({"schema_version": 1}, "openset export --checkpoint"),
         ({"artefacts": [artefact | {"file": "same.onnx"} for artefact in manifest()["artefacts"]]}, r"same\.onnx"),
         ({"artefacts": [artefact | {"runtime": "tensorrt"} for artefact in manifest()["artefacts"]]}, "engine"),
     ],
 )
 def test_manifest_that_does_not_fit_is_refused_by_field(tmp_path, change, named):
-    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": 1} | manifest(**change)))
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": 2} | manifest(**change)))
     with pytest.raises(BundleError, match=named):
         read_manifest(tmp_path)
 
@@ -91,7 +91,7 @@ def test_broken_json_names_the_file(tmp_path):
 
 
 def test_manifest_written_before_engines_were_known_is_read(tmp_path):
-    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": 1} | manifest()))
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": 2} | manifest()))
     artefact = read_manifest(tmp_path).artefacts[0]
     assert (artefact.runtime, artefact.precision, artefact.lowering, artefact.engine) == (
         "onnxruntime",

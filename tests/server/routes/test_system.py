@@ -64,7 +64,7 @@ def test_artefact_that_was_refused_shows_the_reason_in_models(detector, start):
     better = graph.model_copy(update={"file": "better.onnx"})
     detector.manifest = detector.manifest.model_copy(update={"artefacts": (better, *detector.manifest.artefacts)})
     detector.refused = {"better.onnx": "it has no certificate"}
-    first, second, _ = start().get("/models").json()["models"][0]["artefacts"]
+    first, second, *_ = start().get("/models").json()["models"][0]["artefacts"]
     assert first["provider"] is None
     assert (first["in_use"], first["refused"], first["certified"]) == (False, "it has no certificate", False)
     assert (second["in_use"], second["refused"], second["certified"]) == (True, None, True)
