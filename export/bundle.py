@@ -4,6 +4,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -35,6 +36,7 @@ def export_bundle(
     out: str | Path,
     *,
     name: str | None = None,
+    source: str | None = None,
     version: str = "1",
     opset: int = DEFAULT_OPSET,
     weights: WeightStorage = "fp32",
@@ -43,7 +45,8 @@ def export_bundle(
 ) -> Manifest:
     """Write the bundle of a checkpoint to the folder `out`, and return its manifest.
 
-    A bundle that is there already is replaced, anything else is refused. The manifest tells whether the certificates
+    A bundle that is there already is replaced, anything else is refused. `source` is where the checkpoint came from, if
+    that says more than its file's name. The manifest tells whether the certificates
     passed; ParityError where an artefact cannot even be run.
     """
     target = Path(out)
@@ -52,6 +55,7 @@ def export_bundle(
     target.parent.mkdir(parents=True, exist_ok=True)
     with progress.stage("read the checkpoint"):
         loaded = registry.load(checkpoint)
+    loaded = replace(loaded, source=source or loaded.source)
     progress.say(f"{loaded.family} {loaded.variant} ({loaded.container})")
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:

@@ -17,6 +17,7 @@ _COMMANDS = {
     "classify": ("choose among labels for a picture", "server.shell", None),
     "similarity": ("compare pictures with texts", "server.shell", None),
     "export": ("make a bundle from a checkpoint", "export.command", "export"),
+    "pull": ("make the bundle of an official model, by its name", "export.pull", "export"),
     "verify": ("check a bundle's files and certificates again", "export.command", "cpu"),
     "train": ("train a model from a configuration file", "models.training.command", "train"),
 }

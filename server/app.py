@@ -26,6 +26,7 @@ from server.fetching import Fetcher, FetchLimits
 from server.gate import Gate
 from server.metrics import Metrics
 from server.pipeline import Pipeline
+from server.pulled import PullFailed, with_models
 from server.routes import classify, detect, documentation, similarity, system
 from server.routes.openapi import with_keys, with_problem_type
 from server.settings import Settings, SettingsError, read_settings, shown_default
@@ -33,7 +34,7 @@ from server.settings import Settings, SettingsError, read_settings, shown_defaul
 log = logging.getLogger(__name__)
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_METAVARS: dict[object, str] = {int: "INTEGER", float: "NUMBER", Path | None: "PATH"}
+_METAVARS: dict[object, str] = {int: "INTEGER", float: "NUMBER", Path | None: "PATH", "bundle": "PATH", "model": "NAME"}
 
 
 def create_app(
@@ -158,7 +159,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         if isinstance(default, bool):
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(default, tuple):
-            options |= {"action": "append", "metavar": "PATH" if name == "bundle" else "WORDS"}
+            options |= {"action": "append", "metavar": _METAVARS.get(name, "WORDS")}
         else:
             options["metavar"] = _METAVARS.get(field.annotation, "TEXT")
         parser.add_argument(flag, **options)
@@ -169,7 +170,10 @@ def run(args: argparse.Namespace) -> int:
     """The `serve` command."""
     given = {name: value for name, value in vars(args).items() if name in Settings.model_fields}
     try:
-        return serve(read_settings(args.config, **given))
+        return serve(with_models(read_settings(args.config, **given)))
+    except PullFailed as error:
+        print(f"openset serve: {error}", file=sys.stderr)
+        return error.status
     except SettingsError as error:
         print(f"openset serve: {error}", file=sys.stderr)
         return 2

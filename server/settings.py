@@ -23,7 +23,7 @@ ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 OpenEndpoint = Literal["/livez", "/readyz", "/metrics", "/models", "/docs", "/openapi.json"]
 OPEN_ENDPOINTS = get_args(OpenEndpoint)
 # Settings that hold several words, in the environment and in one flag separated by commas.
-_WORDS = ("image_formats", "open_endpoints", "cors_origins", "trusted_proxies")
+_WORDS = ("image_formats", "open_endpoints", "cors_origins", "trusted_proxies", "model")
 _ORIGIN = re.compile(r"\*|https?://[\w.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", re.IGNORECASE)
 
 
@@ -57,7 +57,17 @@ class Settings(BaseSettings):
     bundle: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
         description="Bundle folder to serve, repeatable (in the environment: separated like PATH);"
-        " without any, the bundles that ship with the server.",
+        " without any and without `model`, the bundles that ship with the server.",
+    )
+    model: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Official model to serve, by its name for `openset pull`, repeatable (in the environment: separated"
+        " by commas); pulled at first use.",
+    )
+    cache_dir: Path | None = Field(
+        None,
+        description="Folder where pulled models are kept; none: `openset` in the user's cache folder. A container needs"
+        " a volume for it.",
     )
     allow_uncertified: bool = Field(
         False, description="Serve artefacts without a valid certificate; only to try out an export."

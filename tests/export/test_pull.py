@@ -1,0 +1,268 @@
+"""`openset pull` and `openset serve --model`: from a server that speaks the hub's protocol to a model that answers.
+
+What can go wrong on the way is in `tests/models/test_hub.py`.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from filelock import FileLock
+from safetensors.torch import save
+
+from export import pull
+from models.clip.config import ClipConfig, TextConfig, VisionTransformerConfig
+from models.clip.model import Clip
+from models.official import OFFICIAL
+from server.__main__ import main
+from server.contract.manifest import read_manifest, write_manifest
+from server.pulled import pulled_bundle
+from tests.e2e.conftest import free_port, until
+from tests.models.hub_server import COMMIT, HubServer
+from tests.models.shaking import shaken
+from tests.models.small_clip import hf_config, hf_tensors
+from tests.parity import containers, golden
+
+ROOT = Path(__file__).parents[2]
+CLIP = "clip-vit-base-patch32"
+REPOSITORY = OFFICIAL[CLIP].repository
+
+
+@pytest.fixture(scope="module")
+def published():
+    """The files of a small CLIP as the hub has them; its vocabulary is the official one."""
+    config = ClipConfig(24, VisionTransformerConfig(32, 8, 32, 2, 2), TextConfig(width=32, layers=2, heads=2))
+    return {
+        "config.json": json.dumps(hf_config(config)).encode(),
+        "model.safetensors": save(hf_tensors(shaken(Clip(config)))),
+    }
+
+
+@pytest.fixture(scope="module")
+def hub(published):
+    with pytest.MonkeyPatch.context() as patch, HubServer({REPOSITORY: published}) as started:
+        patch.setenv("HF_ENDPOINT", started.url)
+        patch.setenv("NO_PROXY", "localhost,127.0.0.1")
+        patch.delenv("HF_TOKEN", raising=False)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def cache(hub, tmp_path_factory):
+    """A cache into which two pulls of one model went at once."""
+    folder = tmp_path_factory.mktemp("cache")
+    with ThreadPoolExecutor(2) as threads:
+        statuses = list(threads.map(lambda _: main(["pull", CLIP, "--cache-dir", str(folder)]), range(2)))
+    assert statuses == [0, 0]
+    return folder
+
+
+@contextmanager
+def serving(*arguments, **environment):
+    """A client of `openset serve` with these arguments, once it is ready."""
+    port = free_port()
+    command = [sys.executable, "-m", "server", "serve", "--port", str(port), "--log-level", "warning", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | environment) as process:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+
+                def ready():
+                    assert process.poll() is None, "the server ended"
+                    return client.get("/readyz").status_code == 200
+
+                until(ready, "the server is ready", within_s=600)
+                yield client
+        finally:
+            process.terminate()
+
+
+def asked(client, model=CLIP):
+    with (ROOT / "server/examples/object.jpg").open("rb") as image:
+        return client.post("/classify", files={"image": image}, data={"labels": ["dog", "cat"], "model": model})
+
+
+def test_pulls_at_once_fetch_and_export_once(cache, hub):
+    assert hub.times() == {"model.safetensors": 1}
+    manifest = read_manifest(pulled_bundle(cache, CLIP))
+    assert all(artefact.certificate.passed for artefact in manifest.artefacts)
+    assert (manifest.name, manifest.family) == (CLIP, "clip")
+    assert (manifest.source, manifest.licence) == (f"hf://{REPOSITORY}@{COMMIT}", "MIT")
+
+
+def test_pull_waits_for_another_of_the_same_name_and_says_so(cache, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        pull, "_fetch_and_export", lambda name, _, bundle, __: shutil.copytree(pulled_bundle(cache, name), bundle)
+    )
+    with ThreadPoolExecutor(1) as thread:
+        with FileLock(tmp_path / f"{CLIP}.lock"):
+            waiting = thread.submit(main, ["pull", CLIP, "--cache-dir", str(tmp_path)])
+            until(lambda: "is being pulled by another process: waiting for it" in capsys.readouterr().out, "it waits")
+            assert not waiting.done()
+        assert waiting.result(60) == 0
+
+
+def test_pulled_model_serves_without_a_hub(cache, tmp_path):
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with serving("--model", CLIP, "--cache-dir", str(cache), HF_ENDPOINT=nobody) as client:
+        answer = asked(client)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["model"]["name"] == CLIP
+        assert [model["source"] for model in client.get("/models").json()["models"]] == [f"hf://{REPOSITORY}@{COMMIT}"]
+
+
+def test_first_use_of_a_model_pulls_it(hub, tmp_path):
+    hub.asked.clear()
+    with serving(OPENSET_MODEL=CLIP, XDG_CACHE_HOME=str(tmp_path)) as client:
+        assert asked(client).status_code == 200
+    assert hub.times() == {"model.safetensors": 1}
+    assert (tmp_path / "openset/bundles" / CLIP / "manifest.json").is_file()
+
+
+def test_model_that_is_there_is_not_pulled_again(cache, hub, capsys):
+    hub.asked.clear()
+    assert main(["pull", CLIP, "--cache-dir", str(cache)]) == 0
+    assert f"{CLIP} is here already" in capsys.readouterr().out
+    assert hub.asked == []
+
+
+def test_bundle_without_its_certificate_is_made_again_of_the_checkpoint_here(cache, hub, capsys):
+    hub.asked.clear()
+    bundle = pulled_bundle(cache, CLIP)
+    manifest = read_manifest(bundle)
+    bare = tuple(artefact.model_copy(update={"certificate": None}) for artefact in manifest.artefacts)
+    write_manifest(bundle, manifest.model_copy(update={"artefacts": bare}))
+    assert main(["pull", CLIP, "--cache-dir", str(cache)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"{CLIP}: CLIP ViT-B/32, {REPOSITORY} on the Hugging Face hub, licence MIT\n")
+    assert told.endswith(f"{bundle}: {CLIP}, certified; openset serve --model {CLIP}\n")
+    assert hub.asked == []
+
+
+def test_bundle_that_fails_its_certificate_is_a_failure_and_counts_as_none(cache, tmp_path, capsys, monkeypatch):
+    def failing(checkpoint, bundle, **_):
+        shutil.copytree(pulled_bundle(cache, CLIP), bundle)
+        manifest = read_manifest(bundle)
+        failed = manifest.artefacts[0].certificate.model_copy(update={"passed": False})
+        first = manifest.artefacts[0].model_copy(update={"certificate": failed})
+        write_manifest(bundle, manifest.model_copy(update={"artefacts": (first, *manifest.artefacts[1:])}))
+
+    monkeypatch.setattr("export.bundle.export_bundle", failing)
+    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 1
+    assert (
+        capsys.readouterr().err == f"openset pull: {tmp_path}/bundles/{CLIP} is written, but FAILED its certificate\n"
+    )
+
+
+def test_names_are_listed_with_their_licences_and_nothing_is_loaded_for_it():
+    code = (
+        "import sys; from server.__main__ import main; main(['pull'])\n"
+        "sys.exit(sorted({'torch', 'onnx', 'huggingface_hub'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(OFFICIAL)
+    assert re.search(r"^grounding-dino-tiny +Grounding DINO Swin-T +Apache-2.0 +IDEA-Research/", "\n".join(lines), re.M)
+
+
+@pytest.mark.parametrize("name", ["clip-vit-base", "../elsewhere"])
+def test_unknown_name_is_refused_with_those_there_are(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENSET_CACHE_DIR", str(tmp_path / "none"))
+    assert main(["pull", name]) == 2
+    assert f"{name!r} is no official model; there are clip-vit-base-patch32, " in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_server_with_an_unknown_model_ends_before_it_listens(capfd, tmp_path):
+    assert main(["serve", "--model", "clip-vit", "--cache-dir", str(tmp_path)]) == 2
+    told = capfd.readouterr().err
+    assert "openset pull: 'clip-vit' is no official model" in told
+    assert told.endswith("openset serve: the model 'clip-vit' could not be had (above is why)\n")
+
+
+def test_what_is_not_installed_is_told_before_anything_is_fetched(hub, tmp_path, capsys, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(pull.importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
+    hub.asked.clear()
+    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 2
+    assert "torch not found. Install it with pip install 'openset[cpu,export]'" in capsys.readouterr().err
+    assert hub.asked == []
+
+
+def test_refusal_of_the_hub_is_one_line_and_status_one(hub, tmp_path, capsys):
+    hub.faults.refusals, hub.faults.status = 1, 429
+    assert main(["pull", CLIP, "--cache-dir", str(tmp_path), "--quiet"]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_wrong_checkpoint_is_refused_and_leaves_no_bundle(hub, published, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(hub.repositories, REPOSITORY, published | {"model.safetensors": b"no tensors"})
+    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 1
+    assert "is damaged or no safetensors file" in capsys.readouterr().err
+    assert not (tmp_path / "bundles" / CLIP).exists()
+
+
+def test_interrupted_pull_says_that_it_goes_on(tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pull, "_fetch_and_export", interrupted)
+    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 130
+    assert "interrupted; what has arrived is kept" in capsys.readouterr().err
+
+
+def test_server_told_to_stop_while_it_pulls_takes_the_pull_along(hub, tmp_path):
+    hub.faults.stall = True
+    environment = os.environ | {"OPENSET_MODEL": CLIP, "OPENSET_CACHE_DIR": str(tmp_path)}
+    try:
+        with subprocess.Popen([sys.executable, "-m", "server", "serve"], cwd=ROOT, env=environment) as process:
+            hub.asked.clear()
+            until(lambda: hub.of("cdn"), "the weights are asked for")
+            (child,) = children(process.pid)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 128 + signal.SIGTERM
+            until(lambda: not Path(f"/proc/{child}").exists(), "the pull has ended")
+    finally:
+        hub.faults.stall = False
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "inventory"),
+    [(CLIP, "hf_clip_ViT-B-32"), ("grounding-dino-tiny", "hf_groundingdino_tiny"), ("glip-tiny", "glip_T")],
+)
+def test_published_size_is_pulled_certified_and_served(name, inventory, hub, tmp_path, monkeypatch):
+    tensors = golden.synthesise(inventory)
+    official = OFFICIAL[name]
+    if official.config is None:
+        containers.write_data_parallel(tmp_path / official.weights[0], tensors)
+    elif name == CLIP:
+        containers.write_huggingface(tmp_path, tensors, containers.clip_hf_config(tensors))
+    else:
+        containers.write_huggingface(tmp_path, tensors, containers.grounding_dino_hf_config("tiny"))
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setitem(hub.repositories, official.repository, files)
+    hub.described(official.repository, files)  # hashes them
+    assert main(["pull", name, "--cache-dir", str(tmp_path / "cache")]) == 0
+    with serving("--model", name, "--cache-dir", str(tmp_path / "cache"), "--no-warm-up") as client:
+        if name == CLIP:
+            assert asked(client).status_code == 200
+        else:
+            with (ROOT / "server/examples/scene.jpg").open("rb") as image:
+                answer = client.post("/detect", files={"image": image}, data={"labels": "dog"}, timeout=600)
+            assert answer.status_code == 200
+            assert answer.json()["model"]["name"] == name
