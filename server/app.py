@@ -28,6 +28,7 @@ from server.metrics import Metrics
 from server.pipeline import Pipeline
 from server.pulled import PullFailed, with_models
 from server.routes import classify, detect, documentation, similarity, system
+from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
 from server.settings import Settings, SettingsError, read_settings, shown_default
 
@@ -90,7 +91,7 @@ def create_app(
     app.add_middleware(Gate, settings=settings, metrics=metrics, keys=keys, retry_after=catalog.retry_after)
     for error in (Fault, PromptError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _refuse)
-    for room in (detect, classify, similarity, system, documentation):
+    for room in (detect, classify, similarity, system, open_inference, documentation):
         app.include_router(room.router)
     return app
 
@@ -106,7 +107,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         error = InvalidRequest([FieldFault(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()])
     pipeline: Pipeline = request.app.state.pipeline
     pipeline.metrics.reject(kind_of(error))
-    return problem_response(error, request_id=caller_of(request.scope).request_id)
+    return problem_response(error, request_id=caller_of(request.scope).request_id, path=request.scope["path"])
 
 
 def serve(settings: Settings) -> int:

@@ -43,6 +43,8 @@ from server.contract.text import PromptError, PromptTooLong, shown
 
 PROBLEM = "application/problem+json"
 TYPE_PREFIX = "urn:openset:problem:"
+# Below it, errors are also in the form of the Open Inference Protocol.
+OPEN_INFERENCE = "/v2"
 
 
 class Fault(Exception):
@@ -241,14 +243,16 @@ def problem(error: Exception) -> dict[str, Any]:
     return document
 
 
-def problem_response(error: Exception, *, request_id: str = "") -> JSONResponse:
-    """`error` as an `application/problem+json` response."""
+def problem_response(error: Exception, *, request_id: str = "", path: str = "") -> JSONResponse:
+    """`error` as an `application/problem+json` response; below /v2 with the member that its protocol wants."""
     headers: Mapping[str, str] = (error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, Overload):
         headers = {"Retry-After": str(error.retry_after)}
     if isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": error.challenge}
     document = problem(error) | ({"request_id": request_id} if request_id else {})
+    if path.startswith(OPEN_INFERENCE):
+        document["error"] = document["detail"]
     return JSONResponse(document, document["status"], headers=dict(headers), media_type=PROBLEM)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -22,13 +23,15 @@ from server.settings import OPEN_ENDPOINTS, Settings
 
 log = logging.getLogger(__name__)
 
-WORK = ("/detect", "/classify", "/similarity")
+INFER, MODEL = "/v2/models/:name/infer", "/v2/models/:name"
+WORK = ("/detect", "/classify", "/similarity", INFER)
 # A metric's label comes from this list, never from the client's path.
 ENDPOINTS = frozenset((*WORK, *OPEN_ENDPOINTS))
+_OF_MODEL = re.compile(r"/v2/models/[^/]+(?:/versions/[^/]+)?(/infer|/ready)?")
 _ASKED = ("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT)
 _TOLD = ("Retry-After", "Server-Timing", REQUEST_ID)
 # Asked every few seconds by machines: their good answers are told in detail only.
-_POLLED = ("/livez", "/readyz", "/metrics")
+_POLLED = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 
 class Gate:
@@ -96,7 +99,8 @@ class Gate:
             if answer.status:
                 raise  # the answer has begun: only closing the connection says that it is not whole
             self._metrics.reject(kind_of(error))
-            await problem_response(error, request_id=caller_of(scope).request_id)(scope, receive, answer)
+            response = problem_response(error, request_id=caller_of(scope).request_id, path=scope["path"])
+            await response(scope, receive, answer)
         finally:
             self._working -= working
 
@@ -177,7 +181,10 @@ class _Answer:
 
 
 def _endpoint(scope: Scope) -> str:
-    return scope["path"] if scope["path"] in ENDPOINTS else "other"
+    path: str = scope["path"]
+    if path not in ENDPOINTS and (of_model := _OF_MODEL.fullmatch(path)):
+        return INFER if of_model[1] == "/infer" else MODEL
+    return path if path in ENDPOINTS else "other"
 
 
 def _too_large(limit: int) -> BodyTooLarge:

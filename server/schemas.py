@@ -347,3 +347,4 @@ class Problem(BaseModel):
     detail: str
     errors: list[FieldProblem] | None = None
     request_id: str | None = Field(None, description="As in the header X-Request-ID and in the server's log.")
+    error: str | None = Field(None, description="Below /v2: `detail`, where the Open Inference Protocol looks for it.")

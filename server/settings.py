@@ -20,7 +20,9 @@ CONFIG = PREFIX + "CONFIG"
 MEBIBYTE = 2**20
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 # What may be asked for without an API key where the operator says so: all that does no work.
-OpenEndpoint = Literal["/livez", "/readyz", "/metrics", "/models", "/docs", "/openapi.json"]
+OpenEndpoint = Literal[
+    "/livez", "/readyz", "/metrics", "/models", "/docs", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready"
+]
 OPEN_ENDPOINTS = get_args(OpenEndpoint)
 # Settings that hold several words, in the environment and in one flag separated by commas.
 _WORDS = ("image_formats", "open_endpoints", "cors_origins", "trusted_proxies", "model")
@@ -43,7 +45,7 @@ class Settings(BaseSettings):
         description="File of API keys (`openset key new` prints its lines), read again when it changes; none: no key.",
     )
     open_endpoints: Annotated[tuple[OpenEndpoint, ...], NoDecode] = Field(
-        ("/livez", "/readyz"),
+        ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready"),
         description="What needs no API key, separated by commas: add /metrics where the scraper has none.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(

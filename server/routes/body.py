@@ -87,10 +87,17 @@ def pipeline_of(request: Request) -> Pipeline:
 
 async def read_body(request: Request, model: type[RequestModel]) -> RequestModel:
     """The request's body as `model`, its images there; a RequestFault says what does not fit."""
+    body = await in_time(request, _read(request, model, pipeline_of(request)))
+    note_inputs(request, body)
+    return await unless_gone(request, _fetched(request, body)) if body.urls else body
+
+
+async def in_time(request: Request, reading: Awaitable[T]) -> T:
+    """What reads the body of `request`, within the time that a client has for sending it."""
     pipeline = pipeline_of(request)
     try:
         async with asyncio.timeout(pipeline.settings.body_timeout_s):
-            body = await _read(request, model, pipeline)
+            return await reading
     except TimeoutError:
         limit = pipeline.settings.body_timeout_s
         raise BodyTimeout(f"the body did not arrive within {limit:g} seconds") from None
@@ -100,9 +107,12 @@ async def read_body(request: Request, model: type[RequestModel]) -> RequestModel
     except asyncio.CancelledError:
         pipeline.metrics.cancelled.labels("read").inc()
         raise
-    if pipeline.settings.log_inputs:
+
+
+def note_inputs(request: Request, body: BaseModel) -> None:
+    """Note what is asked for the log, without images, where the operator wants it there."""
+    if pipeline_of(request).settings.log_inputs:
         caller_of(request.scope).inputs = body.model_dump(exclude=set(IMAGE_FIELDS), exclude_defaults=True)
-    return await unless_gone(request, _fetched(request, body)) if body.urls else body
 
 
 async def _fetched(request: Request, body: RequestModel) -> RequestModel:

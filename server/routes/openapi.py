@@ -68,6 +68,28 @@ def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, A
     }
 
 
+def object_body(model: type[BaseModel], *, header: str, binary: str) -> dict[str, Any]:
+    """An operation's `requestBody` and `parameters`: the model as JSON, which tensors as bytes may follow."""
+    length = {
+        "name": header,
+        "in": "header",
+        "description": "Bytes of the JSON, where tensors follow it.",
+        "schema": {"type": "integer", "minimum": 0},
+    }
+    schema = model.model_json_schema(schema_generator=GenerateJsonSchema)
+    _resolve(schema, schema.pop("$defs", {}))
+    content = {JSON: {"schema": schema}, binary: {"schema": {"type": "string", "format": "binary"}}}
+    return {"parameters": [length, *_WISHES], "requestBody": {"required": True, "content": content}}
+
+
+def _resolve(node: Any, definitions: dict[str, Any]) -> None:
+    """Put definitions in the places that refer to them."""
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        if isinstance(child, dict) and "$ref" in child:
+            child |= copy.deepcopy(definitions[child.pop("$ref").rpartition("/")[2]])
+        _resolve(child, definitions)
+
+
 def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
     fields = {name: field for name, field in schema["properties"].items() if name not in IMAGE_FIELDS + URL_FIELDS}
     return [

@@ -19,6 +19,8 @@ from tests.server.fakes import picture
 load_all_checks()
 ROOT = Path(__file__).parents[3]
 WORK, SYSTEM = ["/detect", "/classify", "/similarity"], ["/models", "/livez", "/readyz", "/metrics"]
+OF_MODEL = ["/v2/models/{name}", "/v2/models/{name}/versions/{version}"]
+INFER = OF_MODEL[0] + "/infer"
 FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 SEVERAL_WAYS = ("image", "images", "image_url", "image_urls")
 
@@ -39,16 +41,16 @@ def with_a_picture(case):
         case.body = picture()
 
 
-def asked(start, method, path, **strategy):
+def asked(start, method, path, *, change=with_a_picture, **strategy):
     """The statuses of requests made from the document, each answer being as the document says."""
     operation = schemathesis.openapi.from_asgi("/openapi.json", start().app)[path][method]
     statuses = set()
 
     @FUZZ
     @given(operation.as_strategy(**strategy), st.booleans())
-    def ask(case, picturing):
-        if picturing:
-            with_a_picture(case)
+    def ask(case, changed):
+        if changed:
+            change(case)
         response = case.call()
         statuses.add(response.status_code)
         conforming = [checks.content_type_conformance, checks.response_schema_conformance]
@@ -71,6 +73,27 @@ def test_requests_against_the_document_are_refused_as_it_says(start, path):
 @pytest.mark.parametrize("path", SYSTEM)
 def test_questions_of_operators_are_answered_as_the_document_says(start, path):
     assert asked(start, "GET", path) == {200}
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/health/live", "/v2/health/ready"])
+def test_questions_of_the_open_inference_protocol_are_answered_as_the_document_says(start, path):
+    assert asked(start, "GET", path) == {200}
+
+
+@pytest.mark.parametrize("path", [*OF_MODEL, *(path + "/ready" for path in OF_MODEL)])
+def test_questions_about_a_model_are_answered_as_the_document_says(start, path):
+    assert asked(start, "GET", path) <= {200, 404}
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_tensors_as_the_document_has_them_are_answered_or_refused_as_it_says(start, mode):
+    def of_our_model(case):
+        case.path_parameters = {"name": "fake-detector"}
+        if isinstance(case.body, dict):
+            image = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [EXAMPLE_IMAGE]}
+            case.body["inputs"] = [image, image | {"name": "labels", "data": ["a dog"]}]
+
+    assert {200, 422} & asked(start, "POST", INFER, change=of_our_model, generation_mode=mode)
 
 
 def curl(client, line, files):

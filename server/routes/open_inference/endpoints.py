@@ -1,0 +1,130 @@
+"""The protocol's addresses: health, metadata, infer."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from server.caller import caller_of
+from server.catalog import Served
+from server.contract.text import shown
+from server.errors import NotReady, UnknownModel, UnsupportedBody, WorkerStopped
+from server.pipeline import Pipeline
+from server.routes import system
+from server.routes.body import JSON, in_time, note_inputs, pipeline_of, unless_gone
+from server.routes.open_inference.schemas import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    ModelReady,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+)
+from server.routes.open_inference.tasks import answered, as_request, inputs_of, outputs_of, task_of
+from server.routes.open_inference.tensors import HEADER_LENGTH, read_request, write_outputs
+from server.routes.openapi import object_body, problems
+from server.schemas import Problem
+
+router = APIRouter(tags=["open inference protocol"])
+BINARY = "application/octet-stream"
+PLATFORM = "openset"
+EXTENSIONS = ["binary_tensor_data", "parameters"]
+_UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
+_OF_MODEL: dict[int | str, dict[str, Any]] = {404: {"model": Problem}, 503: {"model": Problem}}
+
+
+@router.get("/v2", summary="What this server is")
+async def server_metadata(request: Request) -> ServerMetadata:
+    """The server's name, its version, and the extensions of the protocol that it has."""
+    return ServerMetadata(name="openset", version=request.app.version, extensions=EXTENSIONS)
+
+
+@router.get("/v2/health/live", summary="Is the process healthy?", responses=_UNWELL)
+async def live(request: Request) -> ServerLive:
+    """As `/livez`."""
+    await system.livez(request)
+    return ServerLive()
+
+
+@router.get("/v2/health/ready", summary="May requests be sent?", responses=_UNWELL)
+async def ready(request: Request) -> ServerReady:
+    """As `/readyz`."""
+    await system.readyz(request)
+    return ServerReady()
+
+
+@router.get("/v2/models/{name}", summary="What a model takes and gives", responses=_OF_MODEL)
+@router.get("/v2/models/{name}/versions/{version}", summary="What a model takes and gives", responses=_OF_MODEL)
+async def model_metadata(request: Request, name: str, version: str | None = None) -> ModelMetadata:
+    """The tensors of a model. `image` is needed; of the others those of one task, as the README says."""
+    manifest = _served(pipeline_of(request), name, version).bundle.manifest
+    return ModelMetadata(
+        name=manifest.name,
+        versions=[manifest.version],
+        platform=PLATFORM,
+        inputs=inputs_of(manifest.tasks),
+        outputs=outputs_of(manifest.tasks),
+    )
+
+
+@router.get("/v2/models/{name}/ready", summary="Can a model answer?", responses=_OF_MODEL)
+@router.get("/v2/models/{name}/versions/{version}/ready", summary="Can a model answer?", responses=_OF_MODEL)
+async def model_ready(request: Request, name: str, version: str | None = None) -> ModelReady:
+    """503 while models are being loaded, and where this one's worker has died."""
+    pipeline = pipeline_of(request)
+    served = _served(pipeline, name, version)
+    if served.name in pipeline.catalog.dead():
+        raise WorkerStopped(f"the worker of {served.name} has died: start the server again")
+    return ModelReady(name=served.name)
+
+
+_INFER: dict[str, Any] = {
+    "summary": "Infer from tensors",
+    "response_model": InferResponse,
+    "response_model_exclude_none": True,
+    "responses": problems() | {200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}}},
+    "openapi_extra": object_body(InferRequest, header=HEADER_LENGTH, binary=BINARY),
+}
+
+
+@router.post("/v2/models/{name}/infer", **_INFER)
+@router.post("/v2/models/{name}/versions/{version}/infer", **_INFER)
+async def infer(request: Request, name: str, version: str | None = None) -> Response:
+    """Detection, classification or similarity, by the model and the inputs that are given.
+
+    Pictures are `image`: BYTES (encoded; in JSON as base64) or UINT8 (pixels). Tensors may follow the JSON as bytes.
+    """
+    pipeline, caller = pipeline_of(request), caller_of(request.scope)
+    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise UnsupportedBody(f"content encoding {shown(coding)} is not read: send the body as it is")
+    content = await in_time(request, request.body())
+    served = _served(pipeline, name, version)
+    asked, contents = await pipeline.in_short(lambda: read_request(content, request.headers.get(HEADER_LENGTH)))
+    task, formats = task_of(served.bundle.tasks, contents), pipeline.settings.image_formats
+    body = await pipeline.in_short(lambda: as_request(task, served.name, asked, contents, formats))
+    note_inputs(request, body)
+    tensors = await unless_gone(request, answered(pipeline, body, caller))
+    return await pipeline.in_short(lambda: _response(served, asked, *write_outputs(asked, tensors)))
+
+
+def _response(served: Served, request: InferRequest, outputs: list[Any], binary: bytes) -> Response:
+    manifest = served.bundle.manifest
+    answer = InferResponse(
+        model_name=manifest.name, model_version=manifest.version, id=request.id, outputs=outputs
+    ).model_dump_json(exclude_none=True)
+    head = answer.encode()
+    if not any(output.parameters for output in outputs):
+        return Response(head, media_type=JSON)
+    return Response(head + binary, media_type=BINARY, headers={HEADER_LENGTH: str(len(head))})
+
+
+def _served(pipeline: Pipeline, name: str, version: str | None) -> Served:
+    """The model of this very name and version."""
+    if not pipeline.catalog.ready:
+        raise NotReady("bundles are being loaded, or the server is stopping")
+    for served in pipeline.catalog.served:
+        if served.name == name and version in (None, served.bundle.manifest.version):
+            return served
+    there = ", ".join(f"{served.name} (version {served.bundle.manifest.version})" for served in pipeline.catalog.served)
+    wanted = shown(name) + (f" of version {shown(version)}" if version is not None else "")
+    raise UnknownModel(f"there is no model {wanted}; there are {there or 'none'}")

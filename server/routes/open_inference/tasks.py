@@ -1,0 +1,221 @@
+"""What each task takes and gives as tensors, and its request and answer in those terms."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import ValidationError
+
+from server.caller import Caller
+from server.contract.manifest import Task
+from server.contract.text import shown
+from server.errors import FieldFault, InvalidRequest, invalid_request
+from server.pipeline import Pipeline
+from server.routes.open_inference.schemas import InferRequest, TensorMetadata
+from server.routes.open_inference.tensors import ALL_BINARY, Content, Tensor
+from server.schemas import (
+    ClassifyAnswer,
+    ClassifyRequest,
+    DetectAnswer,
+    DetectRequest,
+    SimilarityAnswer,
+    SimilarityRequest,
+)
+
+AnyRequest = DetectRequest | ClassifyRequest | SimilarityRequest
+# Formats that keep pixels as they are; the quickest first.
+_LOSSLESS = ("BMP", "TIFF", "PNG")
+_EMBEDDINGS = ("image_embeds", "text_embeds")
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """A task's tensors besides `image`, and the parameters that its own endpoint has too."""
+
+    model: type[AnyRequest]
+    texts: tuple[str, ...]
+    parameters: tuple[str, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+
+def _floats(name: str, *shape: int) -> TensorMetadata:
+    return TensorMetadata(name=name, datatype="FP32", shape=list(shape))
+
+
+def _integers(name: str, *shape: int) -> TensorMetadata:
+    return TensorMetadata(name=name, datatype="INT64", shape=list(shape))
+
+
+def _texts(name: str, size: int = -1) -> TensorMetadata:
+    return TensorMetadata(name=name, datatype="BYTES", shape=[size])
+
+
+_TERMS: Mapping[Task, _Terms] = {
+    "detect": _Terms(
+        DetectRequest,
+        ("labels", "prompt"),
+        ("box_threshold", "text_threshold", "nms_iou", "max_detections", "box_format"),
+        (
+            _floats("boxes", -1, 4),
+            _floats("scores", -1),
+            _texts("labels"),
+            _integers("label_ids", -1),
+            _integers("image_index", -1),
+            _integers("image_sizes", -1, 2),
+        ),
+    ),
+    "classify": _Terms(ClassifyRequest, ("labels", "templates"), ("multi_label",), (_floats("scores", -1, -1),)),
+    "similarity": _Terms(
+        SimilarityRequest,
+        ("texts",),
+        (),
+        (
+            _floats("similarity", -1, -1),
+            _floats("logit_scale", 1),
+            *(_floats(name, -1, -1) for name in _EMBEDDINGS),
+        ),
+    ),
+}
+# One value each; of all other texts there may be several.
+_SINGLE = ("prompt",)
+
+
+def inputs_of(tasks: frozenset[Task]) -> list[TensorMetadata]:
+    """The tensors that a model of these tasks takes: `image`, and the texts of one task."""
+    names = dict.fromkeys(chain.from_iterable(_TERMS[task].texts for task in sorted(tasks)))
+    return [_texts("image"), *(_texts(name, 1 if name in _SINGLE else -1) for name in names)]
+
+
+def outputs_of(tasks: frozenset[Task]) -> list[TensorMetadata]:
+    """The tensors that a model of these tasks gives."""
+    return [output for task in sorted(tasks) for output in _TERMS[task].outputs]
+
+
+def task_of(tasks: frozenset[Task], contents: Mapping[str, Content]) -> Task:
+    """Which of a model's tasks is asked for: with `texts` similarity, else the other."""
+    if len(tasks) == 1:
+        return next(iter(tasks))
+    return "similarity" if "texts" in contents else "classify"
+
+
+def as_request(
+    task: Task, model: str, request: InferRequest, contents: Mapping[str, Content], formats: Sequence[str]
+) -> AnyRequest:
+    """The task's own request, as its endpoint would take it; `formats` are the pictures that are read.
+
+    A RequestFault says what does not fit.
+    """
+    terms = _TERMS[task]
+    names = [output.name for output in terms.outputs]
+    faults = [
+        *_unknown("input", contents, ("image", *terms.texts), task),
+        *_unknown("parameter", request.parameters, (*terms.parameters, ALL_BINARY), task),
+        *_unknown("output", [output.name for output in request.outputs or ()], names, task),
+    ]
+    if "image" not in contents:
+        faults.append(FieldFault("image", "this input is needed"))
+    if not isinstance(request.parameters.get(ALL_BINARY, False), bool):
+        faults.append(FieldFault(ALL_BINARY, "this parameter is true or false"))
+    if faults:
+        raise InvalidRequest(faults)
+    fields: dict[str, Any] = {name: value for name, value in request.parameters.items() if name != ALL_BINARY}
+    fields |= {name: _decoded(name, contents[name]) for name in terms.texts if name in contents}
+    if task == "similarity":
+        named = {output.name for output in request.outputs or ()}
+        fields["embeddings"] = not named or not named.isdisjoint(_EMBEDDINGS)
+    try:
+        return terms.model.model_validate(fields | {"model": model, "images": _pictures(contents["image"], formats)})
+    except ValidationError as error:
+        raise invalid_request(error) from None
+
+
+async def answered(pipeline: Pipeline, request: AnyRequest, caller: Caller) -> dict[str, Tensor]:
+    """The task's outputs by name."""
+    if isinstance(request, DetectRequest):
+        return _detections(await pipeline.detect(request, caller))
+    if isinstance(request, ClassifyRequest):
+        return _scores(await pipeline.classify(request, caller))
+    return _similarities(await pipeline.similarity(request, caller))
+
+
+def _detections(answer: DetectAnswer) -> dict[str, Tensor]:
+    found = [(index, each) for index, result in enumerate(answer.results) for each in result.detections]
+    sizes = [side for result in answer.results for side in (result.height, result.width)]
+    count = (len(found),)
+    return {
+        "boxes": Tensor("FP32", (*count, 4), [side for _, each in found for side in each.box]),
+        "scores": Tensor("FP32", count, [each.score for _, each in found]),
+        "labels": Tensor("BYTES", count, [each.label for _, each in found]),
+        "label_ids": Tensor("INT64", count, [each.label_id for _, each in found]),
+        "image_index": Tensor("INT64", count, [index for index, _ in found]),
+        "image_sizes": Tensor("INT64", (len(answer.results), 2), sizes),
+    }
+
+
+def _scores(answer: ClassifyAnswer) -> dict[str, Tensor]:
+    rows = [sorted(result.scores, key=lambda score: score.label_id) for result in answer.results]
+    return {"scores": _matrix([[score.score for score in row] for row in rows])}
+
+
+def _similarities(answer: SimilarityAnswer) -> dict[str, Tensor]:
+    tensors = {
+        "similarity": _matrix(answer.similarity),
+        "logit_scale": Tensor("FP32", (1,), [answer.logit_scale]),
+    }
+    if answer.embeddings:
+        embeddings = (answer.embeddings.images, answer.embeddings.texts)
+        tensors |= {name: _matrix(rows) for name, rows in zip(_EMBEDDINGS, embeddings, strict=True)}
+    return tensors
+
+
+def _matrix(rows: list[list[float]]) -> Tensor:
+    return Tensor("FP32", (len(rows), len(rows[0])), list(chain.from_iterable(rows)))
+
+
+def _unknown(kind: str, given: Sequence[str] | Mapping[str, Any], known: Sequence[str], task: Task) -> list[FieldFault]:
+    return [
+        FieldFault(shown(name).strip("'"), f"there is no such {kind} in {task}; there are {', '.join(known)}")
+        for name in given
+        if name not in known
+    ][:20]
+
+
+def _decoded(name: str, content: Content) -> str | list[str]:
+    if not isinstance(content, list):
+        raise InvalidRequest([FieldFault(name, "its datatype is UINT8: texts are BYTES")])
+    try:
+        texts = [value if isinstance(value, str) else value.decode() for value in content]
+    except UnicodeDecodeError:
+        raise InvalidRequest([FieldFault(name, "a text is not UTF-8")]) from None
+    if name not in _SINGLE:
+        return texts
+    if len(texts) != 1:
+        raise InvalidRequest([FieldFault(name, f"{len(texts)} values, it takes one")])
+    return texts[0]
+
+
+def _pictures(content: Content, formats: Sequence[str]) -> Sequence[str | bytes]:
+    """The encoded pictures: as they came, or pixels [H, W, 3] or [N, H, W, 3] (RGB) encoded."""
+    if isinstance(content, list):
+        return content
+    pixels = content[None] if content.ndim == 3 else content
+    if pixels.ndim != 4 or pixels.shape[-1] != 3 or 0 in pixels.shape:
+        shape = shown(str(list(content.shape)))
+        raise InvalidRequest([FieldFault("image", f"its shape is {shape}: pixels are [H, W, 3] or [N, H, W, 3], RGB")])
+    form = next((name for name in _LOSSLESS if name in formats), None)
+    if form is None:
+        raise InvalidRequest(
+            [FieldFault("image", f"pixels are not read here, only pictures encoded as {', '.join(formats)}")]
+        )
+    return [_encoded(image, form) for image in pixels]
+
+
+def _encoded(pixels: npt.NDArray[np.uint8], form: str) -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, form)
+    return encoded.getvalue()
