@@ -96,6 +96,21 @@ def test_matched_words_are_those_above_the_text_threshold():
     assert detect(text_threshold=0.05)[1].matched == ((0, 3), (4, 7))
 
 
+@given(
+    scores=hnp.arrays(np.float32, (9, 7), elements=st.floats(0, 1, width=32)),
+    boxes=hnp.arrays(np.float32, (9, 4), elements=st.floats(0, 1, width=32)),
+    thresholds=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
+    asked=st.fixed_dictionaries({"nms_iou": st.none() | st.floats(0.1, 1), "max_detections": st.integers(1, 9)}),
+    rules=st.sampled_from([RULES, ALL_LABELS, INCLUSIVE]),
+)
+def test_higher_threshold_gives_the_beginning_of_a_lower_ones_answer(scores, boxes, thresholds, asked, rules):
+    """What lets a client move the threshold without asking again; the page does."""
+    low, high = thresholds
+    least = detect(scores, rules, boxes=boxes, box_threshold=low, **asked)
+    kept = [found for found in least if found.score > np.float32(high)]
+    assert kept == detect(scores, rules, boxes=boxes, box_threshold=high, **asked)
+
+
 def test_max_detections_keeps_the_best():
     assert [found.label for found in detect(max_detections=1)] == ["Dog"]
 
