@@ -27,7 +27,7 @@ from server.gate import Gate
 from server.metrics import Metrics
 from server.pipeline import Pipeline
 from server.pulled import PullFailed, with_models
-from server.routes import classify, detect, documentation, similarity, system
+from server.routes import classify, detect, documentation, page, similarity, system
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
 from server.settings import Settings, SettingsError, read_settings, shown_default
@@ -93,6 +93,8 @@ def create_app(
         app.add_exception_handler(error, _refuse)
     for room in (detect, classify, similarity, system, open_inference, documentation):
         app.include_router(room.router)
+    if settings.page:
+        app.router.routes.extend(page.routes())
     return app
 
 

@@ -19,6 +19,7 @@ from server.caller import PRIORITY, REQUEST_ID, TIMEOUT, Caller, caller_of, curr
 from server.errors import BodyTooLarge, DeadlinePassed, Fault, TooManyRequests, kind_of, problem_response
 from server.logs import log_access
 from server.metrics import Metrics
+from server.routes.page import FILES as PAGE_FILES
 from server.settings import OPEN_ENDPOINTS, Settings
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class Gate:
             answer.on_start = None
 
     def _let_in(self, scope: Scope) -> None:
-        if self._keys and scope["path"] not in self._settings.open_endpoints:
+        if self._keys and _endpoint(scope) not in self._settings.open_endpoints:
             caller_of(scope).client = self._keys.client(Headers(scope=scope))
 
     def _refuse(self, scope: Scope, *, working: bool) -> None:
@@ -182,6 +183,8 @@ class _Answer:
 
 def _endpoint(scope: Scope) -> str:
     path: str = scope["path"]
+    if path.startswith(PAGE_FILES):
+        return "/"
     if path not in ENDPOINTS and (of_model := _OF_MODEL.fullmatch(path)):
         return INFER if of_model[1] == "/infer" else MODEL
     return path if path in ENDPOINTS else "other"

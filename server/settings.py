@@ -19,9 +19,18 @@ PREFIX = "OPENSET_"
 CONFIG = PREFIX + "CONFIG"
 MEBIBYTE = 2**20
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
-# What may be asked for without an API key where the operator says so: all that does no work.
+# What may be asked for without an API key where the operator says so: all that does no work; / means its files too.
 OpenEndpoint = Literal[
-    "/livez", "/readyz", "/metrics", "/models", "/docs", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready"
+    "/",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/models",
+    "/docs",
+    "/openapi.json",
+    "/v2",
+    "/v2/health/live",
+    "/v2/health/ready",
 ]
 OPEN_ENDPOINTS = get_args(OpenEndpoint)
 # Settings that hold several words, in the environment and in one flag separated by commas.
@@ -45,9 +54,11 @@ class Settings(BaseSettings):
         description="File of API keys (`openset key new` prints its lines), read again when it changes; none: no key.",
     )
     open_endpoints: Annotated[tuple[OpenEndpoint, ...], NoDecode] = Field(
-        ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready"),
-        description="What needs no API key, separated by commas: add /metrics where the scraper has none.",
+        ("/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"),
+        description="What needs no API key, separated by commas: add /metrics where the scraper has none. The page at /"
+        " asks for a key itself, and without / no browser can open it.",
     )
+    page: bool = Field(True, description="Serve the page at / that tries the models in a browser; off, / is a 404.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose pages may call this server, like https://app.example, separated by commas; or *."
     )

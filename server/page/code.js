@@ -1,0 +1,59 @@
+// The request as commands to copy, and the answer as it came: three tabs over one panel.
+
+const find = (id) => document.getElementById(id);
+const TABS = ['curl', 'python', 'json'];
+
+/** Shows the texts that `texts` makes of a tab's name: {text, hint}. */
+export class Code {
+  #tab = 'curl';
+
+  constructor(texts) {
+    this.texts = texts;
+    for (const name of TABS) {
+      const tab = find(`tab-${name}`);
+      tab.addEventListener('click', () => this.#choose(name));
+      tab.addEventListener('keydown', (event) => this.#arrow(event, name));
+    }
+    find('copy').addEventListener('click', () => this.#copy());
+  }
+
+  /** Show the chosen tab's text anew. */
+  render() {
+    const { text, hint } = this.texts(this.#tab);
+    const code = find('snippet').firstElementChild;
+    if (code.textContent !== text) code.textContent = text;
+    find('snippet-hint').textContent = hint;
+  }
+
+  #choose(name) {
+    this.#tab = name;
+    for (const other of TABS) {
+      find(`tab-${other}`).setAttribute('aria-selected', String(other === name));
+      find(`tab-${other}`).tabIndex = other === name ? 0 : -1;
+    }
+    find('snippet').setAttribute('aria-labelledby', `tab-${name}`);
+    this.render();
+  }
+
+  #arrow(event, name) {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const next = TABS[(TABS.indexOf(name) + step + TABS.length) % TABS.length];
+    this.#choose(next);
+    find(`tab-${next}`).focus();
+  }
+
+  async #copy() {
+    const code = find('snippet').firstElementChild;
+    let done = 'Copied';
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+    } catch { // no clipboard without https, but on this machine itself: the visitor copies what is selected
+      getSelection().selectAllChildren(code);
+      done = document.execCommand('copy') ? 'Copied' : 'Selected';
+    }
+    find('copy').textContent = done;
+    setTimeout(() => { find('copy').textContent = 'Copy'; }, 2000);
+  }
+}

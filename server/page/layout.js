@@ -1,0 +1,65 @@
+// Where boxes and their chips go, in any unit of length: on the screen and in the downloaded picture alike.
+
+import { colourOf, inkOn } from './colours.js';
+
+const ELLIPSIS = '…';
+const LONGEST = 32; // characters of a label on a chip
+const HIDDEN_BEHIND = 0.35; // a chip more covered than this by better ones shows only when its box is highlighted
+
+/**
+ * Boxes and chips of `detections` (best first, boxes x0, y0, x1, y1) on an area of `width` x `height`.
+ *
+ * `scale` turns the boxes' pixels into the area's unit; `size` is that of the text; `measure` is the width of a text.
+ * Every chip lies inside the area, however long its label.
+ */
+export function laidOut(detections, { width, height, scale, size, measure }) {
+  const padding = Math.round(size * 0.4);
+  const taken = [];
+  return detections.map((detection, index) => {
+    const colour = colourOf(detection.label_id);
+    const [x0, y0, x1, y1] = detection.box.map((edge) => edge * scale);
+    const box = { x: x0, y: y0, width: x1 - x0, height: y1 - y0 };
+    const text = fitted(detection, width - 2 * padding, measure);
+    const chip = placed(box, { width: measure(text) + 2 * padding, height: size + padding + 2 }, { width, height }, taken);
+    const covered = coverage(chip, taken) / (chip.width * chip.height);
+    if (covered <= HIDDEN_BEHIND) taken.push(chip);
+    return { index, box, chip, text, padding, colour, ink: inkOn(colour), quiet: covered > HIDDEN_BEHIND };
+  });
+}
+
+function fitted({ label, score }, room, measure) {
+  const letters = Array.from(label.replace(/\s+/g, ' '));
+  for (const tail of [` ${score.toFixed(2)}`, '']) {
+    for (let kept = Math.min(letters.length, LONGEST); kept > 0; kept--) {
+      const text = letters.slice(0, kept).join('').trimEnd() + (kept < letters.length ? ELLIPSIS : '') + tail;
+      if (measure(text) <= room) return text;
+    }
+  }
+  return '';
+}
+
+/** The place that covers least of the chips already placed: above the box, inside it at the top, below, and so on. */
+function placed(box, chip, area, taken) {
+  const right = box.x + box.width - chip.width;
+  const bottom = box.y + box.height;
+  const corners = [
+    [box.x, box.y - chip.height], [box.x, box.y], [right, box.y - chip.height],
+    [box.x, bottom], [box.x, bottom - chip.height], [right, bottom - chip.height],
+  ];
+  const places = corners.map(([x, y]) => ({
+    x: Math.max(0, Math.min(x, area.width - chip.width)),
+    y: Math.max(0, Math.min(y, area.height - chip.height)),
+    width: Math.min(chip.width, area.width),
+    height: Math.min(chip.height, area.height),
+  }));
+  const costs = places.map((place) => coverage(place, taken));
+  return places[costs.indexOf(Math.min(...costs))];
+}
+
+function coverage(chip, others) {
+  return others.reduce((sum, other) => {
+    const width = Math.min(chip.x + chip.width, other.x + other.width) - Math.max(chip.x, other.x);
+    const height = Math.min(chip.y + chip.height, other.y + other.height) - Math.max(chip.y, other.y);
+    return sum + Math.max(0, width) * Math.max(0, height);
+  }, 0);
+}

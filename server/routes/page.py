@@ -1,0 +1,48 @@
+"""The page at `/` that tries the models in a browser: files of the package as they are, made by no build step.
+
+What it shows of the server it asks the server for, with the visitor's key; the files are the same everywhere.
+"""
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+FILES = "/page/"
+_PACKAGE = Path(__file__).parents[1]
+_HEADERS = {
+    # Scripts and styles from files alone, and no text that becomes markup: labels are what users type.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+        " require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # asked again each time, and answered with 304 where nothing has changed
+}
+
+
+class _Files(StaticFiles):
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(_HEADERS)
+        return response
+
+
+async def _page(request: Request) -> Response:
+    return FileResponse(_PACKAGE / "page/index.html", headers=_HEADERS)
+
+
+def routes() -> list[BaseRoute]:
+    """The page, its scripts and styles, and the pictures it offers as examples."""
+    return [
+        Route("/", _page),
+        Mount(FILES + "examples", _Files(directory=_PACKAGE / "examples")),
+        Mount(FILES.rstrip("/"), _Files(directory=_PACKAGE / "page")),
+    ]
