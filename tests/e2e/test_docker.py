@@ -97,6 +97,13 @@ def test_server_in_its_container_finds_the_dog(stack):
     assert [found["label"] for found in answer.json()["results"][0]["detections"]] == ["dog"]
 
 
+def test_image_holds_the_page(stack):
+    for path in ("", "page/app.js", "page/page.css", "page/examples/sea.jpg"):
+        answer = stack.server.get(f"/{path}")
+        assert answer.status_code == 200, path
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+
+
 def test_image_holds_the_server_and_no_torch(stack):
     rooms = ("server", "models", "export", "torch", "onnx", "pip")
     code = f"from importlib.util import find_spec; print(*(room for room in {rooms} if find_spec(room)))"
