@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from server.boxes import BoxFormat, formatted_box
 from server.contract.manifest import Manifest
 from server.contract.postprocess import Detection
 from server.contract.text import Prompt
-from server.schemas import BoxFormat, DetectionBody, Embeddings, ImageDetections, ImageScores, LabelScore, ModelId
+from server.schemas import DetectionBody, Embeddings, ImageDetections, ImageScores, LabelScore, ModelId
 
 Float32 = npt.NDArray[np.float32]
-PIXEL_DIGITS, SCORE_DIGITS, EMBEDDING_DIGITS = 2, 6, 8
+SCORE_DIGITS, EMBEDDING_DIGITS = 6, 8
 
 
 def model_id(manifest: Manifest) -> ModelId:
@@ -31,7 +32,7 @@ def image_detections(
         label_spans=[(start, end) for start, end in spans if start is not None and end is not None] or None,
         detections=[
             DetectionBody(
-                box=formatted_box(detection.box, box_format),
+                box=formatted_box(detection.box, box_format, size=size),
                 label=detection.label,
                 label_id=detection.label_id,
                 score=round(detection.score, SCORE_DIGITS),
@@ -39,25 +40,6 @@ def image_detections(
             )
             for detection in found
         ],
-    )
-
-
-def formatted_box(
-    box_xyxy: tuple[float, float, float, float], box_format: BoxFormat
-) -> tuple[float, float, float, float]:
-    """A box x0, y0, x1, y1 in the asked format, rounded to hundredths of a pixel."""
-    x0, y0, x1, y1 = box_xyxy
-    width, height = x1 - x0, y1 - y0
-    first, second, third, fourth = {
-        "xyxy": (x0, y0, x1, y1),
-        "xywh": (x0, y0, width, height),
-        "cxcywh": (x0 + width / 2, y0 + height / 2, width, height),
-    }[box_format]
-    return (
-        round(first, PIXEL_DIGITS),
-        round(second, PIXEL_DIGITS),
-        round(third, PIXEL_DIGITS),
-        round(fourth, PIXEL_DIGITS),
     )
 
 

@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from server.boxes import BoxFormat
 from server.contract.manifest import Certificate, Task
 
 # What bounds the work on a body that is all list; what a request may really have is a setting, checked later.
@@ -77,7 +78,6 @@ Item = TypeVar("Item")
 Items = Annotated[tuple[Item, ...], FailFast(), Field(max_length=MAX_ITEMS)]
 SomeTexts = Annotated[Items[Text], AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 
 
 class _Request(BaseModel):
@@ -141,7 +141,8 @@ class DetectRequest(_Request):
     box_format: BoxFormat = Field(
         "xyxy",
         description="`xyxy`: x0, y0, x1, y1; `xywh`: x0, y0, width, height; `cxcywh`: centre x, y, width, height."
-        " All in pixels of the upright image.",
+        " In pixels of the upright image; with an `n` at the end as shares of its width and height, 0 to 1.",
+        examples=["xyxyn"],
     )
 
     @model_validator(mode="after")

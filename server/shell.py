@@ -5,10 +5,11 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from server.boxes import BoxFormat
 from server.caller import Caller
 from server.catalog import Catalog, open_bundles
 from server.contract.manifest import BundleError, Task
@@ -81,7 +82,7 @@ def _detect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-threshold", type=float, metavar="0..1", help="least score of a matched word")
     parser.add_argument("--nms-iou", type=float, metavar="0..1", help="overlap above which the weaker box goes")
     parser.add_argument("--max-detections", type=int, metavar="N")
-    parser.add_argument("--box-format", choices=("xyxy", "xywh", "cxcywh"))
+    parser.add_argument("--box-format", choices=get_args(BoxFormat))
 
 
 def _classify_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,8 +112,9 @@ def _detect(args: argparse.Namespace) -> str:
     if args.json:
         return _json(answer)
     (result,) = answer.results
+    digits = 4 if request.box_format.endswith("n") else 1
     lines = [
-        f"{found.score:.2f}  {found.label}  [{', '.join(f'{side:.1f}' for side in found.box)}]"
+        f"{found.score:.2f}  {found.label}  [{', '.join(f'{side:.{digits}f}' for side in found.box)}]"
         for found in result.detections
     ]
     return "\n".join(lines) or f"none of {', '.join(result.labels)} was found"

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "server.contract": ("server.contract",),
     "server.runtimes": ("server.runtimes", "server.contract", "server.memory", "server.allocators", "server.cuda"),
     "server.__main__": PACKAGES,
-    "server.client": ("server.client", "server.schemas"),
+    "server.client": ("server.client", "server.schemas", "server.boxes"),
     "models": ("models", "server.contract"),
     "export": PACKAGES,
 }

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from server.boxes import Box, BoxFormat, formatted_box
 from server.schemas import DetectAnswer, ImageDetections
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ class CocoResult(TypedDict):
 
 class Detections(ImageDetections):
     """The detections of one image, best first; each `box` is x0, y0, x1, y1, as the clients ask for it."""
+
+    def boxes(self, box_format: BoxFormat = "xyxy") -> list[Box]:
+        """The boxes in any format that the server knows, such as "xyxyn": shares of the image's width and height."""
+        return [formatted_box(found.box, box_format, size=(self.height, self.width)) for found in self.detections]
 
     def to_coco(self, *, image_id: int, categories: Mapping[str, int] | None = None) -> list[CocoResult]:
         """Entries of a COCO results file; `categories` maps labels to ids, by default a label's place from 1."""

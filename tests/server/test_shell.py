@@ -34,6 +34,11 @@ def test_detect_prints_score_label_and_box(photo, capsys):
     ]
 
 
+def test_detect_prints_shares_of_the_image_finely(photo, capsys):
+    assert main(["detect", photo, "--labels", "dog", "--box-format", "cxcywhn"]) == 0
+    assert capsys.readouterr().out == "0.90  dog  [0.5000, 0.5000, 0.4167, 0.4167]\n"
+
+
 def test_detect_draws(photo, tmp_path, capsys):
     out = tmp_path / "drawn.png"
     assert main(["detect", photo, "--labels", "dog, cat", "--out", str(out)]) == 0

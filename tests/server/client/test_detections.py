@@ -50,6 +50,12 @@ def test_detections_are_the_servers_own():
     assert ImageDetections.model_fields.keys() == Detections.model_fields.keys()
 
 
+def test_boxes_come_in_every_format():
+    assert found(DOG).boxes() == [tuple(DOG["box"])]
+    assert found(DOG).boxes("cxcywh") == [(25.12, 40.25, 30.25, 39.5)]
+    assert found(DOG).boxes("xywhn") == [(0.15625, 0.25625, 0.472656, 0.49375)]
+
+
 def test_coco_has_corner_and_size_and_counts_categories_from_one():
     assert found(DOG, CAT).to_coco(image_id=9) == [
         {"image_id": 9, "category_id": 2, "bbox": [10.0, 20.5, 30.25, 39.5], "score": 0.75},

@@ -82,6 +82,9 @@ def test_several_images_are_answered_in_their_order(client):
         ("xyxy", [5.0, 3.75, 35.0, 26.25]),
         ("xywh", [5.0, 3.75, 30.0, 22.5]),
         ("cxcywh", [20.0, 15.0, 30.0, 22.5]),
+        ("xyxyn", [0.125, 0.125, 0.875, 0.875]),
+        ("xywhn", [0.125, 0.125, 0.75, 0.75]),
+        ("cxcywhn", [0.5, 0.5, 0.75, 0.75]),
     ],
 )
 def test_box_formats(client, box_format, box):

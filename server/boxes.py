@@ -1,0 +1,26 @@
+"""The forms in which a box may be asked for."""
+
+from typing import Literal
+
+BoxFormat = Literal["xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn"]
+Box = tuple[float, float, float, float]
+_PIXEL_DIGITS, _RELATIVE_DIGITS = 2, 6
+
+
+def formatted_box(box_xyxy: Box, box_format: BoxFormat, *, size: tuple[int, int]) -> Box:
+    """A box x0, y0, x1, y1 in pixels of an image of `size` (height, width) in the asked format.
+
+    Rounded to hundredths of a pixel or, where the format ends with "n", to millionths of the image's sides.
+    """
+    x0, y0, x1, y1 = box_xyxy
+    digits = _PIXEL_DIGITS
+    if box_format.endswith("n"):
+        x0, y0, x1, y1 = x0 / size[1], y0 / size[0], x1 / size[1], y1 / size[0]
+        digits = _RELATIVE_DIGITS
+    width, height = x1 - x0, y1 - y0
+    first, second, third, fourth = {
+        "xyxy": (x0, y0, x1, y1),
+        "xywh": (x0, y0, width, height),
+        "cxcywh": (x0 + width / 2, y0 + height / 2, width, height),
+    }[box_format.removesuffix("n")]
+    return round(first, digits), round(second, digits), round(third, digits), round(fourth, digits)
