@@ -169,7 +169,7 @@ def _scores(images: Float32, texts: Float32, rules: ClassificationRules) -> Floa
 
 def _detection_figures(bundle: Bundle, case: Case, reference: Arrays) -> dict[str, Figures]:
     prompts, pixels = case.prompts(bundle), case.pixels(bundle.manifest)
-    levels = _run(case, "image_encoder", lambda: bundle.encode_images(pixels))
+    levels = _run(case, "image_encoder", lambda: _levels(bundle, pixels))
     features = _run(case, "text_encoder", lambda: bundle.encode_prompts(prompts))
     answers = _run(case, "detector", lambda: bundle.run_detector(pixels, prompts, features))
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -188,6 +188,11 @@ def _detection_figures(bundle: Bundle, case: Case, reference: Arrays) -> dict[st
             for name, value in table.items():
                 found[part][name].append(value)
     return {part: {name: _worst(name, values) for name, values in table.items()} for part, table in found.items()}
+
+
+def _levels(bundle: Bundle, pixels: Sequence[Float32]) -> dict[str, Float32]:
+    with bundle.encoded(pixels) as encoded:
+        return encoded.levels
 
 
 def _feature_figures(name: str, features: Float32, wanted: Float32) -> Figures:

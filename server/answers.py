@@ -8,7 +8,7 @@ import numpy.typing as npt
 from server.boxes import BoxFormat, formatted_box
 from server.contract.manifest import Manifest
 from server.contract.postprocess import Detection
-from server.contract.text import Prompt
+from server.contract.text import Phrase
 from server.schemas import DetectionBody, Embeddings, ImageDetections, ImageScores, LabelScore, ModelId
 
 Float32 = npt.NDArray[np.float32]
@@ -21,14 +21,14 @@ def model_id(manifest: Manifest) -> ModelId:
 
 
 def image_detections(
-    found: Sequence[Detection], prompt: Prompt, *, size: tuple[int, int], box_format: BoxFormat
+    found: Sequence[Detection], labels: Sequence[Phrase], *, size: tuple[int, int], box_format: BoxFormat
 ) -> ImageDetections:
-    """The detections of one image of `size` (height, width)."""
-    spans = [(label.start, label.end) for label in prompt.labels]
+    """The detections of one image of `size` (height, width), of all labels of the request."""
+    spans = [(label.start, label.end) for label in labels]
     return ImageDetections(
         width=size[1],
         height=size[0],
-        labels=[label.text for label in prompt.labels],
+        labels=[label.text for label in labels],
         label_spans=[(start, end) for start, end in spans if start is not None and end is not None] or None,
         detections=[
             DetectionBody(

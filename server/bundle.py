@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,14 @@ Float32 = npt.NDArray[np.float32]
 TEXT_BATCH = 64
 # A canary is right when nearly all rows agree: two queries of near-equal score may swap places on another processor.
 CANARY_TOLERANCE, CANARY_SHARE = 1e-2, 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Images as a detector takes them: its `levels` by name, [B, C, h, w] each, and the `mask` [B, H, W] of pixels."""
+
+    levels: dict[str, Float32]
+    mask: npt.NDArray[np.bool_]
 
 
 class Bundle:
@@ -123,27 +132,26 @@ class Bundle:
 
         The images must share a canvas; prompts may differ in text and length.
         """
-        length, width = self.token_bucket(prompts), text_features[0].shape[1]
-        with (
-            self._encoded(pixels) as (levels, mask),
-            self.pool.lease((len(pixels), length, width), np.float32, owner=self.manifest.name) as features,
-        ):
+        with self.encoded(pixels) as encoded:
+            return self.detect(encoded, prompts, text_features)
+
+    def detect(
+        self, encoded: Encoded, prompts: Sequence[Prompt], text_features: Sequence[Float32]
+    ) -> list[tuple[Float32, Float32]]:
+        """As `run_detector`, of images that were encoded before, maybe for other prompts too."""
+        batch, length, width = len(prompts), self.token_bucket(prompts), text_features[0].shape[1]
+        with self.pool.lease((batch, length, width), np.float32, owner=self.manifest.name) as features:
             pad_features(text_features, out=features)
-            tensors = {**levels, **pad_prompts(prompts, length), "pixel_mask": mask, "text_features": features}
-            result = self._run("detector", tensors, leased=[mask, features])
+            tensors = {**encoded.levels, **pad_prompts(prompts, length), "text_features": features}
+            result = self._run("detector", tensors | {"pixel_mask": encoded.mask}, leased=[encoded.mask, features])
         return [
             (scores[:, : len(prompt)], boxes)
             for scores, boxes, prompt in zip(result["token_scores"], result["boxes"], prompts, strict=True)
         ]
 
-    def encode_images(self, pixels: Sequence[Float32]) -> dict[str, Float32]:
-        """The levels of images of one canvas as the detector takes them, by name: [B, C, h, w] each."""
-        with self._encoded(pixels) as (levels, _):
-            return levels
-
     @contextmanager
-    def _encoded(self, pixels: Sequence[Float32]) -> Iterator[tuple[dict[str, Float32], npt.NDArray[np.bool_]]]:
-        """The levels of images of one canvas, and the mask [B, H, W] of their pixels for as long as the context is."""
+    def encoded(self, pixels: Sequence[Float32]) -> Iterator[Encoded]:
+        """Images of one canvas, encoded for the detector; the mask is lent for as long as the context is."""
         canvas, batch, owner = self.canvas(pixels[0]), len(pixels), self.manifest.name
         assert all(self.canvas(image) == canvas for image in pixels), "a batch holds one canvas"
         with self.pool.lease((batch, *canvas), np.bool_, owner=owner) as mask:
@@ -151,7 +159,7 @@ class Bundle:
                 images.pad_batch(pixels, canvas, out=(values, mask))
                 tensors = {"pixel_values": values, "pixel_mask": mask}
                 levels = self._run("image_encoder", tensors, leased=[values, mask])
-            yield levels, mask
+            yield Encoded(levels, mask)
 
     def check_canary(self) -> None:
         """Run the small stored case of every part; BundleError where this machine does not reproduce its outputs.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from server.batching import Batcher, BatchLimits
 from server.budget import Budget, Footprint, with_peaks
 from server.bundle import Bundle, weights_bytes
 from server.contract.manifest import BundleError, Task, read_manifest
+from server.contract.postprocess import PassOutput
 from server.contract.text import Prompt, shown
 from server.errors import InferenceFailed, NotReady, UnknownModel, UnsuitableModel
 from server.memory import BufferPool
@@ -33,15 +35,19 @@ SHIPPED = ("clip-mini", "grounding-dino-mini", "glip-mini")
 
 @dataclass(frozen=True, eq=False)
 class ModelInput:
-    """One image for a model run: pixels [3, h, w], and for a detector its prompt with text features [T, C]."""
+    """One image for a model run: pixels [3, h, w], and for a detector each pass's prompt with text features [T, C].
+
+    Of several passes only queries that score above `box_threshold` are given back.
+    """
 
     pixels: Float32
-    prompt: Prompt | None = None
-    text_features: Float32 | None = None
+    prompts: tuple[Prompt, ...] = ()
+    text_features: tuple[Float32, ...] = ()
+    box_threshold: float = 0.0
 
 
-# Of a detector: token scores [N, T] and boxes cx, cy, w, h [N, 4]; of an image encoder: one embedding [D].
-ModelOutput = tuple[Float32, ...]
+# Of a detector: what each pass gave; of an image encoder: one embedding [D].
+ModelOutput = tuple[PassOutput, ...] | Float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,39 +221,49 @@ def _refuse_over_budget(folders: Sequence[Path], settings: Settings) -> None:
     budget.check([budget.plan(manifest, size) for manifest, size in zip(manifests, sizes, strict=True)])
 
 
+Arrays = TypeVar("Arrays", bound=tuple[Float32, ...])
 Run = Callable[[Sequence[ModelInput]], list[ModelOutput]]
 Bucket = Callable[[ModelInput], tuple[int, ...]]
 
 
 def _detector(bundle: Bundle) -> tuple[Run, Bucket]:
+    """Images that share a run have as many passes, and in each of them prompts of one bucket: none waits for another's.
+
+    One pass runs after the other, so that memory does not grow with their number.
+    """
+
     def run(batch: Sequence[ModelInput]) -> list[ModelOutput]:
-        prompts, features = _texts(batch)
-        outputs = bundle.run_detector([item.pixels for item in batch], prompts, features)
-        return [_finite(bundle, output) for output in outputs]
+        found: list[list[PassOutput]] = [[] for _ in batch]
+        with bundle.encoded([item.pixels for item in batch]) as encoded:
+            for number in range(len(batch[0].prompts)):
+                prompts = [item.prompts[number] for item in batch]
+                outputs = bundle.detect(encoded, prompts, [item.text_features[number] for item in batch])
+                for item, prompt, output, passes in zip(batch, prompts, outputs, found, strict=True):
+                    passes.append(_pass_output(bundle, item, prompt, _finite(bundle, output)))
+        return [tuple(passes) for passes in found]
 
     def bucket(item: ModelInput) -> tuple[int, ...]:
-        prompts, _ = _texts([item])
-        return (*bundle.canvas(item.pixels), bundle.token_bucket(prompts))
+        return (*bundle.canvas(item.pixels), *(bundle.token_bucket([prompt]) for prompt in item.prompts))
 
     return run, bucket
+
+
+def _pass_output(bundle: Bundle, item: ModelInput, prompt: Prompt, output: tuple[Float32, Float32]) -> PassOutput:
+    rules = bundle.manifest.detection
+    assert rules is not None, "the manifest gives every detector its rules"
+    given = PassOutput(prompt, *output)
+    return given if len(item.prompts) == 1 else given.above(item.box_threshold, rules)
 
 
 def _encoder(bundle: Bundle) -> tuple[Run, Bucket]:
     def run(batch: Sequence[ModelInput]) -> list[ModelOutput]:
         embeds = bundle.embed_images([item.pixels for item in batch])
-        return [_finite(bundle, (row.copy(),)) for row in embeds]
+        return [_finite(bundle, (row.copy(),))[0] for row in embeds]
 
     return run, lambda item: item.pixels.shape
 
 
-def _texts(batch: Sequence[ModelInput]) -> tuple[list[Prompt], list[Float32]]:
-    return (
-        [item.prompt for item in batch if item.prompt is not None],
-        [item.text_features for item in batch if item.text_features is not None],
-    )
-
-
-def _finite(bundle: Bundle, output: ModelOutput) -> ModelOutput:
+def _finite(bundle: Bundle, output: Arrays) -> Arrays:
     if not all(np.isfinite(array).all() for array in output):
         raise InferenceFailed(f"{bundle.manifest.name} gave numbers that are not finite")
     return output

@@ -5,20 +5,21 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from server import answers
+from server import answers, question
 from server.batching import Places
 from server.bundle import TEXT_BATCH
 from server.caller import Caller
 from server.catalog import Catalog, ModelInput, ModelOutput, Served
 from server.contract.manifest import ClassificationRules, DetectionRules, Task
-from server.contract.postprocess import Detection, Thresholds, class_scores, detections
+from server.contract.postprocess import Detection, PassOutput, Thresholds, class_scores, merged_detections
 from server.contract.text import Prompt
 from server.drawing import draw
 from server.errors import FieldFault, InvalidRequest
@@ -157,33 +158,33 @@ class Pipeline:
         served = self._choose(request.model, "detect", caller)
         self._check_counts(request.pictures, "labels", len(request.labels))
         rules = _detection(served)
-        thresholds = _thresholds(request, rules)
+        thresholds = question.thresholds_of(request, rules)
         with self._progress(caller) as progress:
-            prompt, outputs = await self._run_detector(served, request, caller, progress, keep_images=drawn)
+            prompts, outputs = await self._run_detector(served, request, caller, progress, thresholds, drawn=drawn)
 
             def words() -> list[Found]:
                 return [
                     Found(
                         prepared,
-                        detections(
-                            scores,
-                            boxes,
-                            prompt,
+                        merged_detections(
+                            passes,
                             size=prepared.size,
                             rules=rules,
                             thresholds=thresholds,
                             input_size=prepared.input_size,
                         ),
                     )
-                    for prepared, (scores, boxes) in outputs
+                    for prepared, passes in outputs
                 ]
 
-            found = await self._postprocess(served, words, progress)
+            found = await self._postprocess(served, words, progress, long=len(prompts) > 1)
+            labels = [label for prompt in prompts for label in prompt.labels]
             answer = DetectAnswer(
                 model=answers.model_id(served.bundle.manifest),
+                passes=len(prompts),
                 results=[
                     answers.image_detections(
-                        image.detections, prompt, size=image.prepared.size, box_format=request.box_format
+                        image.detections, labels, size=image.prepared.size, box_format=request.box_format
                     )
                     for image in found
                 ],
@@ -192,25 +193,37 @@ class Pipeline:
             return answer, found
 
     async def _run_detector(
-        self, served: Served, request: DetectRequest, caller: Caller, progress: Progress, *, keep_images: bool
-    ) -> tuple[Prompt, list[tuple[Prepared, ModelOutput]]]:
+        self,
+        served: Served,
+        request: DetectRequest,
+        caller: Caller,
+        progress: Progress,
+        thresholds: Thresholds,
+        *,
+        drawn: bool,
+    ) -> tuple[tuple[Prompt, ...], list[tuple[Prepared, tuple[PassOutput, ...]]]]:
         names = image_names(len(request.pictures))
         with served.batcher.places(len(names), client=caller.client, priority=caller.priority) as places:
-            prompt = await asyncio.wrap_future(served.texts.submit(_prompt, served, request))
-            served.metrics.prompt_tokens.observe(len(prompt))
-            text = asyncio.ensure_future(self._prompt_features(served, prompt, caller, progress))
+            prompts = await asyncio.wrap_future(
+                served.texts.submit(question.prompts_of, request, served.bundle.prompts, self.settings.max_passes)
+            )
+            for prompt in prompts:
+                served.metrics.prompt_tokens.observe(len(prompt))
+            text = asyncio.ensure_future(self._prompt_features(served, prompts, caller, progress))
             text.add_done_callback(lambda task: task.cancelled() or task.exception())  # an image may fail first
 
-            async def one(data: bytes, name: str) -> tuple[Prepared, ModelOutput]:
-                prepared = await self._prepare(served, data, name, caller, progress, keep_image=keep_images)
-                item = ModelInput(prepared.pixels, prompt, await text)
-                return prepared, await self._run(places, item, progress)
+            async def one(data: bytes, name: str) -> tuple[Prepared, tuple[PassOutput, ...]]:
+                prepared = await self._prepare(served, data, name, caller, progress, keep_image=drawn)
+                item = ModelInput(prepared.pixels, prompts, tuple(await text), thresholds.box_threshold)
+                output = await self._run(places, item, progress)
+                assert isinstance(output, tuple), "a detector gives what its passes found"
+                return prepared, output
 
             try:
                 outputs = await _together([one(data, name) for data, name in zip(request.pictures, names, strict=True)])
             finally:
                 text.cancel()
-        return prompt, outputs
+        return prompts, outputs
 
     async def _embed(
         self, served: Served, pictures: Sequence[bytes], texts: Sequence[str], caller: Caller, progress: Progress
@@ -220,7 +233,8 @@ class Pipeline:
 
             async def image(data: bytes, name: str) -> Float32:
                 prepared = await self._prepare(served, data, name, caller, progress, keep_image=False)
-                (embed,) = await self._run(places, ModelInput(prepared.pixels), progress)
+                embed = await self._run(places, ModelInput(prepared.pixels), progress)
+                assert not isinstance(embed, tuple), "an image encoder gives an embedding"
                 return embed
 
             async def text() -> Float32:
@@ -268,17 +282,23 @@ class Pipeline:
         progress.took("infer", done.infer_s)
         return done.value
 
-    async def _postprocess(self, served: Served, words: Callable[[], T], progress: Progress) -> T:
+    async def _postprocess(
+        self, served: Served, words: Callable[[], T], progress: Progress, *, long: bool = False
+    ) -> T:
         with progress.timed("postprocess"), served.metrics.postprocess_duration.time():
-            return await self.in_short(words)
+            return await (self.in_pool(words) if long else self.in_short(words))
 
-    async def _prompt_features(self, served: Served, prompt: Prompt, caller: Caller, progress: Progress) -> Float32:
-        def compute(_: Sequence[int]) -> Awaitable[list[Float32]]:
-            return _in_thread_of(served, caller, lambda: served.bundle.encode_prompts([prompt]))
+    async def _prompt_features(
+        self, served: Served, prompts: Sequence[Prompt], caller: Caller, progress: Progress
+    ) -> list[Float32]:
+        async def compute(missing: Sequence[int]) -> list[Float32]:
+            found = []
+            for place in missing:  # one at a time: others get their turn between two, and memory stays flat
+                found += await _in_thread_of(served, caller, partial(served.bundle.encode_prompts, [prompts[place]]))
+            return found
 
         with progress.timed("text_encode"):
-            (features,) = await self._cache.get(served.name, [prompt.key], compute)
-        return features
+            return await self._cache.get(served.name, [prompt.key for prompt in prompts], compute)
 
     async def _text_embeds(self, served: Served, texts: Sequence[str], caller: Caller) -> list[Float32]:
         def compute(missing: Sequence[int]) -> Awaitable[list[Float32]]:
@@ -341,18 +361,6 @@ def _ensembles(embeds: Float32, count: int) -> Float32:
     """[labels, D] unit means of each label's `count` template embeddings [labels * count, D]."""
     means = embeds.reshape(-1, count, embeds.shape[1]).mean(1)  # [labels, D]
     return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)
-
-
-def _prompt(served: Served, request: DetectRequest) -> Prompt:
-    tokenizer = served.bundle.prompts
-    return tokenizer.from_labels(request.labels) if request.prompt is None else tokenizer.from_caption(request.prompt)
-
-
-def _thresholds(request: DetectRequest, rules: DetectionRules) -> Thresholds:
-    defaults = Thresholds.of(rules)
-    names = [field.name for field in fields(Thresholds)]
-    asked = {name: getattr(request, name) for name in names}
-    return Thresholds(**{name: getattr(defaults, name) if asked[name] is None else asked[name] for name in names})
 
 
 def refuse_too_many_images(count: int, settings: Settings) -> None:

@@ -220,6 +220,7 @@ class DetectAnswer(BaseModel):
     """Detections per image, in the order of the images."""
 
     model: ModelId
+    passes: int = Field(1, description="How often the model was asked, as it reads only so many labels at once.")
     results: list[ImageDetections]
     timings_ms: Timings
 

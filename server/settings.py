@@ -115,6 +115,13 @@ class Settings(BaseSettings):
         le=MAX_ITEMS,
         description="Texts per request: labels (times templates in /classify), or texts in /similarity.",
     )
+    max_passes: int = Field(
+        16,
+        ge=1,
+        le=1000,
+        description="Passes of a detection whose labels take more tokens than the model reads at once; each costs a run"
+        " of all but the image encoder. 1 refuses such requests.",
+    )
     max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024, description="Bytes of a request's body.")
     image_formats: Annotated[tuple[ImageFormat, ...], NoDecode] = Field(
         get_args(ImageFormat),

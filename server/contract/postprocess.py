@@ -1,5 +1,6 @@
 """Post-processing: a detector's token scores and boxes become detections, embeddings become class scores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ from server.contract.manifest import DetectionRules
 from server.contract.text import Prompt
 
 Float32 = npt.NDArray[np.float32]
+Places = npt.NDArray[np.intp]
+# Two passes that box one thing agree on it to a few pixels; a person and the shirt they wear overlap by less.
+SAME_BOX = 0.8
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,20 @@ class Detection:
     matched: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True, eq=False)
+class PassOutput:
+    """What the detector gave for one prompt: token_scores [N, T] in 0..1, boxes_cxcywh [N, 4] in 0..1 of the image."""
+
+    prompt: Prompt
+    token_scores: Float32
+    boxes_cxcywh: Float32
+
+    def above(self, threshold: float, rules: DetectionRules) -> "PassOutput":
+        """A copy of those queries alone that some label scores above `threshold` for."""
+        rows = label_scores(self.token_scores, self.prompt, rules).max(1) > threshold
+        return PassOutput(self.prompt, self.token_scores[rows], self.boxes_cxcywh[rows])
+
+
 def detections(
     token_scores: Float32,
     boxes_cxcywh: Float32,
@@ -49,31 +67,44 @@ def detections(
     thresholds: Thresholds,
     input_size: tuple[int, int] | None = None,
 ) -> list[Detection]:
-    """The detections of one image, best first, `max_detections` over all labels at most.
+    """The detections of one image that was asked about in one prompt: see `merged_detections`."""
+    output = PassOutput(prompt, token_scores, boxes_cxcywh)
+    return merged_detections([output], size=size, rules=rules, thresholds=thresholds, input_size=input_size)
 
-    token_scores [N, T] in 0..1, boxes_cxcywh [N, 4] in 0..1 of the image; (height, width) in pixels: `size` of the
-    image, `input_size` of the model's input without padding, where inclusive edges are counted (None: as `size`). A
-    label is kept where its score is above `box_threshold` (strictly, as in GroundingDINO util/inference.py and GLIP
-    engine/predictor_glip.py). Boxes are clipped to the image.
+
+def merged_detections(
+    outputs: Sequence[PassOutput],
+    *,
+    size: tuple[int, int],
+    rules: DetectionRules,
+    thresholds: Thresholds,
+    input_size: tuple[int, int] | None = None,
+) -> list[Detection]:
+    """The detections of one image, best first, `max_detections` over all labels and passes at most.
+
+    (height, width) in pixels: `size` of the image, `input_size` of the model's input without padding, where inclusive
+    edges are counted (None: as `size`). A label is kept where its score is above `box_threshold` (strictly, as in
+    GroundingDINO util/inference.py and GLIP engine/predictor_glip.py). Boxes are clipped to the image. Where a box has
+    its best label alone, so has what several passes box alike (IoU above `SAME_BOX`).
     """
-    scores = label_scores(token_scores, prompt, rules)  # [N, labels]
-    queries, label_ids = _candidates(scores, rules, thresholds.box_threshold)  # [K], K label candidates, best first
-    inclusive = rules.box_edges == "inclusive"
-    frame = (input_size or size) if inclusive else size
-    boxes = to_pixels(boxes_cxcywh[queries], frame, edge=int(inclusive))  # [K, 4]
-    keep = np.arange(len(boxes))[: thresholds.max_detections]
-    if thresholds.nms_iou is not None:
-        keep = nms(boxes, label_ids, thresholds.nms_iou, limit=thresholds.max_detections, edge=int(inclusive))
-    boxes = _scaled(boxes[keep], frame, size) if inclusive else boxes[keep]
+    edge = int(rules.box_edges == "inclusive")
+    frame = (input_size or size) if edge else size
+    scores = [label_scores(output.token_scores, output.prompt, rules) for output in outputs]  # [N, labels] each
+    boxes = [to_pixels(output.boxes_cxcywh, frame, edge=edge) for output in outputs]  # [N, 4] each
+    chosen = _Chosen.of(outputs, scores, boxes, rules, thresholds.box_threshold)
+    chosen = chosen[_kept(chosen, rules, thresholds, several=len(outputs) > 1, edge=edge)]
+    final = _scaled(chosen.boxes, frame, size) if edge else chosen.boxes
     found = []
-    for query, label_id, box in zip(queries[keep].tolist(), label_ids[keep].tolist(), boxes.tolist(), strict=True):
+    for index, box in enumerate(final.tolist()):
+        output, query = outputs[chosen.passes[index]], chosen.queries[index]
+        label = int(chosen.label_ids[index]) - output.prompt.first_label
         found.append(
             Detection(
                 box=(box[0], box[1], box[2], box[3]),
-                label=prompt.labels[label_id].text,
-                label_id=label_id,
-                score=float(scores[query, label_id]),
-                matched=_matched(token_scores[query], prompt, label_id, thresholds.text_threshold),
+                label=output.prompt.labels[label].text,
+                label_id=int(chosen.label_ids[index]),
+                score=float(chosen.scores[index]),
+                matched=_matched(output.token_scores[query], output.prompt, label, thresholds.text_threshold),
             )
         )
     return found
@@ -103,9 +134,7 @@ def iou_matrix(a: Float32, b: Float32) -> Float32:
     return _iou(a.T[:, :, None], b.T[:, None], edge=0)
 
 
-def nms(
-    boxes: Float32, label_ids: npt.NDArray[np.intp], iou: float, *, limit: int, edge: int = 0
-) -> npt.NDArray[np.intp]:
+def nms(boxes: Float32, label_ids: Places, iou: float, *, limit: int, edge: int = 0) -> Places:
     """Which of the boxes, sorted best first, stay when a worse one of the same label overlaps by more than `iou`.
 
     boxes [N, 4] x0, y0, x1, y1, label_ids [N]; `edge` 1 counts both edges, in pixels. The first `limit` are returned.
@@ -140,9 +169,69 @@ def class_scores(similarity: Float32, *, logit_scale: float, logit_bias: float, 
     return np.asarray(exponent / exponent.sum(axis=1, keepdims=True), np.float32)
 
 
-def _candidates(
-    scores: Float32, rules: DetectionRules, threshold: float
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """Of K candidates: the pass, the query in it, the label's place in the request and its score [K]; boxes [K, 4]."""
+
+    passes: Places
+    queries: Places
+    label_ids: Places
+    scores: Float32
+    boxes: Float32
+
+    def __getitem__(self, rows: Places) -> "_Chosen":
+        return _Chosen(self.passes[rows], self.queries[rows], self.label_ids[rows], self.scores[rows], self.boxes[rows])
+
+    @classmethod
+    def of(
+        cls,
+        outputs: Sequence[PassOutput],
+        scores: Sequence[Float32],
+        boxes: Sequence[Float32],
+        rules: DetectionRules,
+        threshold: float,
+    ) -> "_Chosen":
+        """What scores above the threshold in any pass, best first."""
+        parts = []
+        for number, (output, table, places) in enumerate(zip(outputs, scores, boxes, strict=True)):
+            queries, labels = _candidates(table, rules, threshold)
+            label_ids = labels + output.prompt.first_label
+            parts.append((np.full_like(queries, number), queries, label_ids, table[queries, labels], places[queries]))
+        passes, queries, label_ids, values, boxes_ = map(np.concatenate, zip(*parts, strict=True))
+        return cls(passes, queries, label_ids, values, boxes_)[np.argsort(-values, kind="stable")]
+
+
+def _kept(chosen: _Chosen, rules: DetectionRules, thresholds: Thresholds, *, several: bool, edge: int) -> Places:
+    """Which candidates, best first, become detections."""
+    keep = np.arange(len(chosen.boxes))
+    merging = several and rules.labels_per_box == "best"
+    if thresholds.nms_iou is not None:
+        limit = len(keep) if merging else thresholds.max_detections
+        keep = nms(chosen.boxes, chosen.label_ids, thresholds.nms_iou, limit=limit, edge=edge)
+    if merging:
+        keep = keep[_once(chosen.boxes[keep], chosen.passes[keep], limit=thresholds.max_detections, edge=edge)]
+    return keep[: thresholds.max_detections]
+
+
+def _once(boxes: Float32, passes: Places, *, limit: int, edge: int) -> Places:
+    """Which of the boxes [N, 4], sorted best first, stay when a pass boxes what another has boxed with a better score.
+
+    The first `limit` are returned.
+    """
+    stays = np.ones(len(boxes), np.bool_)
+    columns = np.ascontiguousarray(boxes.T)
+    chosen: list[int] = []
+    for row in range(len(boxes)):
+        if len(chosen) == limit:
+            break
+        if stays[row]:
+            chosen.append(row)
+            overlap = _iou(columns[:, row : row + 1], columns[:, row + 1 :], edge=edge)
+            stays[row + 1 :] &= (overlap <= SAME_BOX) | (passes[row + 1 :] == passes[row])
+    return np.asarray(chosen, np.intp)
+
+
+def _candidates(scores: Float32, rules: DetectionRules, threshold: float) -> tuple[Places, Places]:
     """Queries and labels [K] that score above `threshold` in scores [N, labels], best first."""
     if rules.labels_per_box == "all":
         queries, label_ids = np.nonzero(scores > threshold)

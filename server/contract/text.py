@@ -48,7 +48,8 @@ class Prompt:
 
     input_ids, position_ids [T] int64; self_attention_mask [T, T] bool, True where a token may look; token_label [T]
     int64, the label a token belongs to or -1; token_span [T, 2] int64, the token's characters in its own label.
-    Two prompts with the same `key` have the same text features.
+    Two prompts with the same `key` have the same text features. Of a request in several passes each has its own prompt,
+    whose labels begin at the request's `first_label`.
     """
 
     labels: tuple[Phrase, ...]
@@ -58,9 +59,22 @@ class Prompt:
     token_label: Int64
     token_span: Int64
     key: str
+    first_label: int = 0
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A phrase with its tokens and the separator behind them."""
+
+    phrase: Phrase
+    separator: int
+    tokens: Encoding
+
+    def __len__(self) -> int:
+        return len(self.tokens.ids) + 1
 
 
 class SentenceTokenizer:
@@ -92,7 +106,7 @@ class SentenceTokenizer:
 
 
 class PromptTokenizer:
-    """Labels or a caption to a `Prompt` for a detector.
+    """Labels or a caption to a `Prompt` for a detector, or to several where one does not hold them.
 
     The start, then each label's tokens and a separator, then the end; with attention "label" as GroundingDINO
     models/GroundingDINO/bertwarper.py groups them, with "prompt" as microsoft/GLIP engine/predictor_glip.py does.
@@ -103,49 +117,76 @@ class PromptTokenizer:
         self._rules = rules
 
     def from_labels(self, labels: Sequence[str]) -> Prompt:
-        """The prompt that asks for `labels`, in their order."""
-        if not labels:
-            raise PromptError("no label was given: name at least one thing to look for")
-        return self._prompt([Phrase(label) for label in labels], self._rules.separator_ids[:1] * len(labels))
+        """The one prompt that asks for `labels`, in their order; PromptTooLong where there is none."""
+        return self.label_passes(labels, max_passes=1)[0]
 
     def from_caption(self, caption: str) -> Prompt:
-        """The prompt of a caption; a phrase ends at "." or "?", as in the official code."""
-        phrases, separators = [], []
+        """The one prompt of a caption; a phrase ends at "." or "?", as in the official code."""
+        return self.caption_passes(caption, max_passes=1)[0]
+
+    def label_passes(self, labels: Sequence[str], *, max_passes: int) -> tuple[Prompt, ...]:
+        """The fewest prompts that hold `labels` in their order, each whole.
+
+        PromptTooLong for a label that no prompt holds, and where more than `max_passes` are needed.
+        """
+        if not labels:
+            raise PromptError("no label was given: name at least one thing to look for")
+        separator = self._rules.separator_ids[0]
+        return self._passes([self._asked(Phrase(label), separator) for label in labels], max_passes)
+
+    def caption_passes(self, caption: str, *, max_passes: int) -> tuple[Prompt, ...]:
+        """As `label_passes`, of a caption's phrases."""
+        asked = []
         for match in _PHRASE.finditer(caption):
             text = match[1].strip()
             if text:
                 start = match.start() + match[1].index(text)
-                phrases.append(Phrase(text, start, start + len(text)))
-                separators.append(self._rules.separator_ids[-1 if match[2] == "?" else 0])
-        if not phrases:
+                separator = self._rules.separator_ids[-1 if match[2] == "?" else 0]
+                asked.append(self._asked(Phrase(text, start, start + len(text)), separator))
+        if not asked:
             raise PromptError(f"{shown(caption)} names nothing to look for: write it like 'a dog. a bicycle.'")
-        return self._prompt(phrases, separators)
+        return self._passes(asked, max_passes)
 
-    def _prompt(self, phrases: Sequence[Phrase], separators: Sequence[int]) -> Prompt:
+    def _passes(self, asked: Sequence[_Asked], max_passes: int) -> tuple[Prompt, ...]:
+        room = self._rules.max_tokens - 2  # besides start and end
+        starts, taken = [0], 0
+        for place, each in enumerate(asked):
+            if taken + len(each) > room and taken:
+                starts.append(place)
+                taken = 0
+            taken += len(each)
+        if len(starts) > max_passes:
+            told = f"the prompt's {len(asked)} label(s) take {sum(map(len, asked)) + 2} tokens, the model reads"
+            if max_passes == 1:
+                raise PromptTooLong(f"{told} {self._rules.max_tokens}")
+            raise PromptTooLong(
+                f"{told} {self._rules.max_tokens} in one pass: of the {len(starts)} passes that they need at most"
+                f" {max_passes} are run (max_passes); ask for fewer in a request"
+            )
+        ends = [*starts[1:], len(asked)]
+        return tuple(self._prompt(asked[start:end], start) for start, end in zip(starts, ends, strict=True))
+
+    def _prompt(self, asked: Sequence[_Asked], first_label: int) -> Prompt:
         rules = self._rules
         ids, owner, spans, counts = [rules.start_id], [NO_LABEL], [(0, 0)], [1]
-        for label_id, (phrase, separator) in enumerate(zip(phrases, separators, strict=True)):
-            tokens = self._tokens(phrase.text)
-            ids += [*tokens.ids, separator]
-            named = self._named(tokens)
-            owner += [label_id] * named + [NO_LABEL] * (len(tokens.ids) - named + 1)
-            spans += [*tokens.offsets, (0, 0)]
-            counts.append(len(tokens.ids) + 1)
+        for label_id, each in enumerate(asked):
+            ids += [*each.tokens.ids, each.separator]
+            named = self._named(each.tokens)
+            owner += [label_id] * named + [NO_LABEL] * (len(each) - named)
+            spans += [*each.tokens.offsets, (0, 0)]
+            counts.append(len(each))
         ids, owner, spans, counts = [*ids, rules.end_id], [*owner, NO_LABEL], [*spans, (0, 0)], [*counts, 1]
-        if len(ids) > rules.max_tokens:
-            raise PromptTooLong(
-                f"the prompt's {len(phrases)} label(s) take {len(ids)} tokens, the model reads {rules.max_tokens}"
-            )
         group, positions = _groups(counts if rules.attention == "label" else [len(ids)])
         input_ids = np.asarray(ids, np.int64)
         return Prompt(
-            labels=tuple(phrases),
+            labels=tuple(each.phrase for each in asked),
             input_ids=input_ids,
             position_ids=positions,
             self_attention_mask=group[:, None] == group[None],
             token_label=np.asarray(owner, np.int64),
             token_span=np.asarray(spans, np.int64),
             key=hashlib.sha256(input_ids.tobytes() + group.tobytes()).hexdigest(),
+            first_label=first_label,
         )
 
     def _named(self, tokens: Encoding) -> int:
@@ -159,14 +200,17 @@ class PromptTokenizer:
         last_character = tokens.offsets[-1][1] - 1
         return 1 + next(index for index, (_, end) in enumerate(tokens.offsets) if end > last_character)
 
-    def _tokens(self, label: str) -> Encoding:
+    def _asked(self, phrase: Phrase, separator: int) -> _Asked:
+        label = phrase.text
         tokens = self._tokenizer.encode(label, add_special_tokens=False)
         if not tokens.ids:
             raise PromptError(f"label {shown(label)} has no word the model can read")
-        count, limit = len(tokens.ids) + 1, self._rules.max_label_tokens  # with its separator
-        if limit is not None and count > limit:
-            raise PromptTooLong(f"label {shown(label)} takes {count} tokens, the model reads {limit}")
-        return tokens
+        asked = _Asked(phrase, separator, tokens)
+        room = self._rules.max_tokens - 2  # besides start and end
+        limit = min(room, self._rules.max_label_tokens or room)
+        if len(asked) > limit:
+            raise PromptTooLong(f"label {shown(label)} takes {len(asked)} tokens, the model reads {limit}")
+        return asked
 
 
 def pad_prompts(prompts: Sequence[Prompt], length: int) -> dict[str, npt.NDArray[np.generic]]:

@@ -20,7 +20,7 @@ _UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
 async def models(request: Request) -> ModelsAnswer:
     """The models being served; the first that can do a task answers requests that name none."""
     pipeline = pipeline_of(request)
-    names = ("max_images", "max_labels", "max_body_bytes", "max_image_pixels", "max_aspect_ratio")
+    names = ("max_images", "max_labels", "max_passes", "max_body_bytes", "max_image_pixels", "max_aspect_ratio")
     return ModelsAnswer(
         models=[_model(served) for served in pipeline.catalog.served],
         limits={name: getattr(pipeline.settings, name) for name in names},

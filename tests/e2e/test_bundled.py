@@ -57,6 +57,20 @@ def test_what_a_detector_is_sure_of_is_right(server, model):
     assert len(result["detections"]) >= 4
 
 
+@DETECTORS
+def test_two_hundred_labels_are_one_request(server, model):
+    lines = (ROOT / "models/training/names.txt").read_text().splitlines()
+    names = [line.partition(":")[0] for line in lines if line and not line.startswith("#")]
+    labels = [*names, *(f"a big {name}" for name in names[:60])]
+    answer = post(server, "/detect", SCENE, model=model, labels=labels)
+    (result,) = answer["results"]
+    assert len(labels) > 200
+    assert answer["passes"] > 2
+    assert result["labels"] == labels
+    assert {found["label"] for found in result["detections"]} & set(SHOWN)
+    assert all(labels[found["label_id"]] == found["label"] for found in result["detections"])
+
+
 @pytest.mark.parametrize(("model", "strict"), [("grounding-dino-mini", 0.4), ("glip-mini", 0.6)])
 def test_prompt_of_absent_things_finds_nothing_at_a_strict_threshold(server, model, strict):
     asked = {"model": model, "prompt": "a banana. a guitar.", "box_threshold": strict}

@@ -1,6 +1,7 @@
 """Stand-ins for real bundles: the real contract around a model that answers by simple arithmetic."""
 
 import io
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,10 @@ class FakeBundle:
 
 
 class FakeDetector(FakeBundle):
-    """Scores a label by its place in the prompt; boxes depend on the brightness of the image alone."""
+    """Scores a label by its place in the prompt; boxes depend on the brightness of the image alone.
+
+    `passes` records how many images each pass had.
+    """
 
     def __init__(self, folder: Path, *, name="fake-detector", family="grounding_dino") -> None:
         super().__init__(
@@ -98,6 +102,7 @@ class FakeDetector(FakeBundle):
                 artefacts=artefacts("detector", "image_encoder", "text_encoder"),
             )
         )  # fmt: skip
+        self.passes = []
         self.prompts = PromptTokenizer(tokenizer_file(folder), self.manifest.text)
 
     def encode_prompts(self, prompts):
@@ -108,9 +113,13 @@ class FakeDetector(FakeBundle):
         return token_bucket(max(map(len, prompts)), self.manifest.buckets.tokens)
 
     def run_detector(self, pixels, prompts, text_features):
+        with self.encoded(pixels) as inside:
+            return self.detect(inside, prompts, text_features)
+
+    @contextmanager
+    def encoded(self, pixels):
         self.before_run()
         assert len({self.canvas(image) for image in pixels}) == 1, "a batch holds one canvas"
-        assert all(len(p) == len(f) for p, f in zip(prompts, text_features, strict=True)), "each has its own features"
         canvas = self.canvas(pixels[0])
         with (
             self.pool.lease((len(pixels), 3, *canvas), np.float32, owner=self.manifest.name) as values,
@@ -118,8 +127,12 @@ class FakeDetector(FakeBundle):
         ):
             images.pad_batch(pixels, canvas, out=(values, mask))
             self.runs.append(len(pixels))
-            inside = [values[row][:, mask[row]] for row in range(len(pixels))]
-            return [self._one(image, prompt) for image, prompt in zip(inside, prompts, strict=True)]
+            yield [values[row][:, mask[row]] for row in range(len(pixels))]
+
+    def detect(self, inside, prompts, text_features):
+        assert all(len(p) == len(f) for p, f in zip(prompts, text_features, strict=True)), "each has its own features"
+        self.passes.append(len(prompts))
+        return [self._one(image, prompt) for image, prompt in zip(inside, prompts, strict=True)]
 
     @staticmethod
     def _one(image, prompt):

@@ -59,6 +59,18 @@ def test_detector_is_fed_the_same_from_new_and_from_used_buffers(detector, pool,
         assert not runs[1]["text_features"][row, len(features) :].any()
 
 
+def test_passes_take_no_more_of_the_pool_than_one(detector, pool):
+    detector.pool = pool
+    pixels, prompts, features = scene(detector)
+    detector.run_detector(pixels, prompts, features)
+    once = pool.stats().high_water
+    with detector.encoded(pixels) as encoded:
+        for _ in range(5):
+            detector.detect(encoded, prompts, features)
+    assert pool.stats().high_water == once
+    assert pool.stats().in_use == 0
+
+
 def test_encoder_is_fed_the_same_from_new_and_from_used_buffers(encoder, pool):
     encoder.pool = pool
     pixels = [np.full((3, 64, 64), value, np.float32) for value in (-1, 0, 1)]

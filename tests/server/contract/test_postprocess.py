@@ -16,6 +16,7 @@ RULES = DetectionRules(box_threshold=0.3, text_threshold=0.2)
 # [CLS] red car . dog . [SEP]
 PROMPT = SimpleNamespace(
     labels=(Phrase("red car"), Phrase("Dog")),
+    first_label=0,
     token_label=np.array([-1, 0, 0, -1, 1, -1, -1]),
     token_span=np.array([[0, 0], [0, 3], [4, 7], [0, 0], [0, 3], [0, 0], [0, 0]]),
 )
