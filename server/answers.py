@@ -37,10 +37,17 @@ def image_detections(
                 label_id=detection.label_id,
                 score=round(detection.score, SCORE_DIGITS),
                 matched=list(detection.matched),
+                label_scores=_label_scores(detection),
             )
             for detection in found
         ],
     )
+
+
+def _label_scores(detection: Detection) -> list[float | None] | None:
+    if detection.label_scores is None:
+        return None
+    return [None if score is None else round(score, SCORE_DIGITS) for score in detection.label_scores]
 
 
 def image_scores(scores: Float32, labels: Sequence[str], *, top_k: int | None) -> ImageScores:

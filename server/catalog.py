@@ -37,13 +37,13 @@ SHIPPED = ("clip-mini", "grounding-dino-mini", "glip-mini")
 class ModelInput:
     """One image for a model run: pixels [3, h, w], and for a detector each pass's prompt with text features [T, C].
 
-    Of several passes only queries that score above `box_threshold` are given back.
+    Of several passes only queries that score above `box_threshold` are given back, all of them where it is None.
     """
 
     pixels: Float32
     prompts: tuple[Prompt, ...] = ()
     text_features: tuple[Float32, ...] = ()
-    box_threshold: float = 0.0
+    box_threshold: float | None = None
 
 
 # Of a detector: what each pass gave; of an image encoder: one embedding [D].
@@ -252,7 +252,9 @@ def _pass_output(bundle: Bundle, item: ModelInput, prompt: Prompt, output: tuple
     rules = bundle.manifest.detection
     assert rules is not None, "the manifest gives every detector its rules"
     given = PassOutput(prompt, *output)
-    return given if len(item.prompts) == 1 else given.above(item.box_threshold, rules)
+    if len(item.prompts) == 1 or item.box_threshold is None:
+        return given
+    return given.above(item.box_threshold, rules)
 
 
 def _encoder(bundle: Bundle) -> tuple[Run, Bucket]:

@@ -172,6 +172,7 @@ class Pipeline:
                             rules=rules,
                             thresholds=thresholds,
                             input_size=prepared.input_size,
+                            with_label_scores=request.label_scores,
                         ),
                     )
                     for prepared, passes in outputs
@@ -207,14 +208,17 @@ class Pipeline:
             prompts = await asyncio.wrap_future(
                 served.texts.submit(question.prompts_of, request, served.bundle.prompts, self.settings.max_passes)
             )
+            question.refuse_too_many_label_scores(request, prompts, thresholds)
             for prompt in prompts:
                 served.metrics.prompt_tokens.observe(len(prompt))
             text = asyncio.ensure_future(self._prompt_features(served, prompts, caller, progress))
             text.add_done_callback(lambda task: task.cancelled() or task.exception())  # an image may fail first
+            # Label scores of one pass may be those of a weak query of another.
+            least = None if request.label_scores else thresholds.box_threshold
 
             async def one(data: bytes, name: str) -> tuple[Prepared, tuple[PassOutput, ...]]:
                 prepared = await self._prepare(served, data, name, caller, progress, keep_image=drawn)
-                item = ModelInput(prepared.pixels, prompts, tuple(await text), thresholds.box_threshold)
+                item = ModelInput(prepared.pixels, prompts, tuple(await text), least)
                 output = await self._run(places, item, progress)
                 assert isinstance(output, tuple), "a detector gives what its passes found"
                 return prepared, output

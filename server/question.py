@@ -1,11 +1,16 @@
-"""What a request to detect asks of a model: a prompt for each pass, and thresholds."""
+"""What a request to detect asks of a model: a prompt for each pass, thresholds, and how much it may be told."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 from server.contract.manifest import DetectionRules
 from server.contract.postprocess import Thresholds
 from server.contract.text import Prompt, PromptTokenizer
+from server.errors import FieldFault, InvalidRequest
 from server.schemas import DetectRequest
+
+# As JSON about ten megabytes.
+MAX_LABEL_SCORES = 1_000_000
 
 
 def prompts_of(request: DetectRequest, tokenizer: PromptTokenizer, max_passes: int) -> tuple[Prompt, ...]:
@@ -21,3 +26,15 @@ def thresholds_of(request: DetectRequest, rules: DetectionRules) -> Thresholds:
     names = [field.name for field in fields(Thresholds)]
     asked = {name: getattr(request, name) for name in names}
     return Thresholds(**{name: getattr(defaults, name) if asked[name] is None else asked[name] for name in names})
+
+
+def refuse_too_many_label_scores(request: DetectRequest, prompts: Sequence[Prompt], thresholds: Thresholds) -> None:
+    """InvalidRequest where the scores of all labels for all detections could be more than an answer may have."""
+    images, detections = len(request.pictures), thresholds.max_detections
+    labels = sum(len(prompt.labels) for prompt in prompts)
+    if request.label_scores and images * detections * labels > MAX_LABEL_SCORES:
+        reason = (
+            f"{images} image(s) with {detections} detections (max_detections) and {labels} labels could have"
+            f" {images * detections * labels} scores, at most {MAX_LABEL_SCORES} are answered"
+        )
+        raise InvalidRequest([FieldFault("label_scores", reason)])

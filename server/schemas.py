@@ -144,6 +144,9 @@ class DetectRequest(_Request):
         " In pixels of the upright image; with an `n` at the end as shares of its width and height, 0 to 1.",
         examples=["xyxyn"],
     )
+    label_scores: bool = Field(
+        False, description="Return with each detection the scores of all labels, not of its own alone."
+    )
 
     @model_validator(mode="after")
     def _asks_in_one_way(self) -> "DetectRequest":
@@ -201,6 +204,11 @@ class DetectionBody(BaseModel):
     score: float = Field(description="0 to 1.")
     matched: list[tuple[int, int]] = Field(
         description="[start, end) characters of the label's words that score above `text_threshold`."
+    )
+    label_scores: list[float | None] | None = Field(
+        None,
+        description="On request the score of each label, by `label_id`. Labels of another pass have that of its box of"
+        " the same thing (intersection over union above 0.8), null where it has none.",
     )
 
 

@@ -31,6 +31,7 @@ class DetectOptions(TypedDict, total=False):
     text_threshold: float | None  # least score of a word to be reported as `matched`
     nms_iou: float | None  # overlap above which the weaker of two boxes of one label goes; 1 keeps all
     max_detections: int | None
+    label_scores: bool | None  # with each detection the scores of all labels
 
 
 class ClassifyOptions(TypedDict, total=False):

@@ -43,7 +43,7 @@ class Client:
     def detect(self, images: Pictures, **options: Unpack[DetectOptions]) -> Detected:
         """Find what `labels` or a `prompt` name, in one image or several; see `DetectOptions`.
 
-        Further options: `model`, `box_threshold`, `text_threshold`, `nms_iou`, `max_detections`.
+        Further options: `model`, `box_threshold`, `text_threshold`, `nms_iou`, `max_detections`, `label_scores`.
         """
         return self._run(self._calls.detect(images, options))
 

@@ -34,6 +34,7 @@ class Detection:
     """A box (x0, y0, x1, y1 in pixels of the image) with the label as it was written and its place in the request.
 
     `matched` holds the [start, end) characters, within the label, of the words that scored above the text threshold.
+    `label_scores`, where asked for, has the score of every label of the request, None where it has none for this box.
     """
 
     box: tuple[float, float, float, float]
@@ -41,6 +42,7 @@ class Detection:
     label_id: int
     score: float
     matched: tuple[tuple[int, int], ...]
+    label_scores: tuple[float | None, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +81,15 @@ def merged_detections(
     rules: DetectionRules,
     thresholds: Thresholds,
     input_size: tuple[int, int] | None = None,
+    with_label_scores: bool = False,
 ) -> list[Detection]:
     """The detections of one image, best first, `max_detections` over all labels and passes at most.
 
     (height, width) in pixels: `size` of the image, `input_size` of the model's input without padding, where inclusive
     edges are counted (None: as `size`). A label is kept where its score is above `box_threshold` (strictly, as in
     GroundingDINO util/inference.py and GLIP engine/predictor_glip.py). Boxes are clipped to the image. Where a box has
-    its best label alone, so has what several passes box alike (IoU above `SAME_BOX`).
+    its best label alone, so has what several passes box alike (IoU above `SAME_BOX`). `with_label_scores`: a label of
+    another pass has the score of that pass's box of the same thing, if it has one.
     """
     edge = int(rules.box_edges == "inclusive")
     frame = (input_size or size) if edge else size
@@ -93,6 +97,7 @@ def merged_detections(
     boxes = [to_pixels(output.boxes_cxcywh, frame, edge=edge) for output in outputs]  # [N, 4] each
     chosen = _Chosen.of(outputs, scores, boxes, rules, thresholds.box_threshold)
     chosen = chosen[_kept(chosen, rules, thresholds, several=len(outputs) > 1, edge=edge)]
+    rows = _label_score_rows(chosen, scores, boxes, edge=edge) if with_label_scores else [None] * len(chosen.boxes)
     final = _scaled(chosen.boxes, frame, size) if edge else chosen.boxes
     found = []
     for index, box in enumerate(final.tolist()):
@@ -105,6 +110,7 @@ def merged_detections(
                 label_id=int(chosen.label_ids[index]),
                 score=float(chosen.scores[index]),
                 matched=_matched(output.token_scores[query], output.prompt, label, thresholds.text_threshold),
+                label_scores=rows[index],
             )
         )
     return found
@@ -229,6 +235,24 @@ def _once(boxes: Float32, passes: Places, *, limit: int, edge: int) -> Places:
             overlap = _iou(columns[:, row : row + 1], columns[:, row + 1 :], edge=edge)
             stays[row + 1 :] &= (overlap <= SAME_BOX) | (passes[row + 1 :] == passes[row])
     return np.asarray(chosen, np.intp)
+
+
+def _label_score_rows(
+    chosen: _Chosen, scores: Sequence[Float32], boxes: Sequence[Float32], *, edge: int
+) -> list[tuple[float | None, ...]]:
+    """For each detection the scores of all labels, None where the label's pass has no box of the same thing."""
+    columns = []
+    for number, (table, places) in enumerate(zip(scores, boxes, strict=True)):
+        own = chosen.passes == number
+        rows = np.full((len(chosen.boxes), table.shape[1]), np.nan, np.float32)
+        rows[own] = table[chosen.queries[own]]
+        if len(places) and not own.all():
+            overlap = _iou(chosen.boxes[~own].T[:, :, None], places.T[:, None], edge=edge)  # [others, N]
+            same = np.where((overlap.max(1) > SAME_BOX)[:, None], table[overlap.argmax(1)], np.nan)
+            rows[~own] = same
+        columns.append(rows)
+    matrix = np.concatenate(columns, axis=1).tolist()
+    return [tuple(None if np.isnan(value) else value for value in row) for row in matrix]
 
 
 def _candidates(scores: Float32, rules: DetectionRules, threshold: float) -> tuple[Places, Places]:

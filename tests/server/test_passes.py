@@ -84,3 +84,12 @@ def test_answer_in_passes_does_not_depend_on_neighbours(client):
     for one, other in zip(alone * 2, together, strict=True):
         assert [label for label, *_ in one] == [label for label, *_ in other]
         np.testing.assert_allclose([score for _, score, _ in one], [score for _, score, _ in other], atol=1e-4)
+
+
+def test_label_scores_agree_with_the_detections(client, bundle):
+    prompts = bundle.prompts.label_passes(LABELS, max_passes=32)
+    for each in ask(client, LABELS, label_scores=True, max_detections=20)["results"][0]["detections"]:
+        scores, label = each["label_scores"], each["label_id"]
+        own = next(prompt for prompt in reversed(prompts) if prompt.first_label <= label)
+        assert len(scores) == len(LABELS)
+        assert scores[label] == each["score"] == max(scores[own.first_label :][: len(own.labels)])

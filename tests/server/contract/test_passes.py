@@ -72,10 +72,11 @@ def passed(*tables, boxes):
 
 
 def merged(outputs, rules=DETECTION, **options):
+    wanted = {name: options.pop(name) for name in list(options) if name != "with_label_scores"}
     thresholds = Thresholds(
-        **{"box_threshold": 0.3, "text_threshold": 0.2, "nms_iou": None, "max_detections": 99} | options
+        **{"box_threshold": 0.3, "text_threshold": 0.2, "nms_iou": None, "max_detections": 99} | wanted
     )
-    return merged_detections(outputs, size=(100, 100), rules=rules, thresholds=thresholds)
+    return merged_detections(outputs, size=(100, 100), rules=rules, thresholds=thresholds, **options)
 
 
 def found(*outputs, **options):
@@ -108,6 +109,14 @@ def test_most_detections_are_counted_over_all_passes():
     for rules in (DETECTION, ALL_LABELS):
         assert found(outputs, rules, max_detections=2) == [(1, 0.9), (2, 0.7)]
         assert found(outputs, rules, max_detections=2, nms_iou=0.5) == [(1, 0.9), (2, 0.7)]
+
+
+def test_label_scores_of_another_pass_are_those_of_its_box_of_the_same_thing():
+    outputs = passed([[0.5, 0.2]], [[0.1], [0.9]], boxes=[[HERE], [NEARLY, THERE]])
+    there, here = merged(outputs, with_label_scores=True)
+    assert here.label_scores == pytest.approx((0.5, 0.2, 0.1))
+    assert there.label_scores == (None, None, pytest.approx(0.9))
+    assert all(each.label_scores is None for each in merged(outputs))
 
 
 scores = st.lists(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3), min_size=1, max_size=6)

@@ -1,6 +1,8 @@
-"""POST /detect with more labels than the model reads at once."""
+"""POST /detect with more labels than the model reads at once, and with the scores of all labels."""
 
 import base64
+
+import pytest
 
 from tests.server.fakes import picture
 
@@ -74,3 +76,22 @@ def test_text_features_of_each_pass_are_cached(client, detector):
 
 def test_bound_of_passes_is_told(client):
     assert client.get("/models").json()["limits"]["max_passes"] == 16
+
+
+def test_scores_of_all_labels_come_on_request(client):
+    body = {"labels": ["dog", "cat"], "box_threshold": 0.5}
+    dog, cat = detect(client, **body, label_scores=True)["results"][0]["detections"]
+    assert (dog["label_scores"], cat["label_scores"]) == ([0.9, 0.0], [0.0, 0.8])
+    assert all("label_scores" not in each for each in detect(client, **body)["results"][0]["detections"])
+
+
+def test_scores_of_all_labels_reach_over_passes(client):
+    (best, *_) = detect(client, label_scores=True)["results"][0]["detections"]
+    assert len(best["label_scores"]) == len(ANIMALS)
+    assert best["label_scores"][15] == pytest.approx(0.9), "the first label of the second pass, at the same place"
+
+
+def test_more_scores_than_an_answer_may_have_are_refused(client):
+    problem = refusal(client, labels=["dog"] * 101, label_scores=True, max_detections=10_000)
+    assert problem["errors"][0]["field"] == "label_scores"
+    assert "1010000 scores, at most 1000000" in problem["errors"][0]["reason"]
