@@ -8,6 +8,7 @@ import logging
 import math
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
@@ -159,12 +160,15 @@ class Batcher(Generic[Item, Result]):
             self._reserved -= 1
             self._queue.add(job)
             self._changed.notify_all()
-        job.future.add_done_callback(lambda future: self._drop(job) if future.cancelled() else None)
+        # A future keeps its callbacks: one that held the job, which holds the future, would keep its pixels until the
+        # collector comes by. While there is something to drop, the queue holds the job.
+        queued = weakref.ref(job)
+        job.future.add_done_callback(lambda future: self._drop(queued()) if future.cancelled() else None)
         return job.future
 
-    def _drop(self, job: _Job[Item, Result]) -> None:
+    def _drop(self, job: _Job[Item, Result] | None) -> None:
         with self._changed:
-            if self._queue.remove(job):  # a cancelled item gives its place back at once, not when its turn comes
+            if job and self._queue.remove(job):  # it gives its place back at once, not when its turn comes
                 self._release(job.client, 1)
             self._show_depth()
 
@@ -178,6 +182,7 @@ class Batcher(Generic[Item, Result]):
         try:
             while batch := self._next_batch():
                 self._run(batch)
+                batch = []  # a worker that waits keeps no pixels
         except BaseException as error:
             log.critical("the worker of %s has died", self._name, exc_info=error)
             self._stop(self._died, running=batch)

@@ -1,7 +1,9 @@
 """The queue: bounded, batched by bucket, rid of what nobody waits for, and alive after a failed run."""
 
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
 
@@ -235,6 +237,30 @@ def test_closing_does_not_wait_for_ever(make):
     machine.batcher.close(0.01)
     with pytest.raises(NotReady):
         waiting.result(SOON)
+
+
+def test_item_goes_with_its_result_and_needs_no_garbage_collector():
+    class Pixels:
+        pass
+
+    limits = BatchLimits(capacity=1, max_batch=1)
+    batcher = Batcher("m", lambda items: [0], bucket=lambda _: 0, limits=limits, metrics=Metrics().of("m"))
+    gc.disable()
+    try:
+        item = Pixels()
+        alive = weakref.ref(item)
+        with batcher.places(1) as places:
+            future = places.submit(item)
+        del item
+        assert future.result(SOON).value == 0
+        del future
+        give_up = time.monotonic() + SOON
+        while alive() and time.monotonic() < give_up:
+            time.sleep(0.001)
+        assert alive() is None
+    finally:
+        gc.enable()
+        batcher.close(SOON)
 
 
 def test_counts_tell_the_mean_batch(make):
