@@ -1,7 +1,7 @@
 """API keys: a file of names and SHA-256 hashes, read again when it changes, and the `key` command that makes keys.
 
-A line is `NAME HASH`; empty lines and those that begin with # are skipped. Two lines of one name are one client, which
-lets a key be replaced without a gap.
+A line is `NAME HASH`, or `NAME HASH admin` for a key that may also change what is served; empty lines and those that
+begin with # are skipped. Two lines of one name are one client, which lets a key be replaced without a gap.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import logging
 import re
 import secrets
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -21,8 +22,16 @@ from server.settings import SettingsError
 log = logging.getLogger(__name__)
 
 PREFIX = "osk_"  # lets scanners of repositories and logs know a key when they see one
-_LINE = re.compile(r"([\w.@-]{1,64})\s+([0-9a-f]{64})")
+_LINE = re.compile(r"([\w.@-]{1,64})\s+([0-9a-f]{64})(\s+admin)?")
 _Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Key:
+    """Whose key it is, and whether it may change what is served."""
+
+    name: str
+    admin: bool
 
 
 class Keys:
@@ -33,17 +42,17 @@ class Keys:
         self._stamp: _Stamp | None = None
         self._stamp, self._hashes = self._read()
 
-    def client(self, headers: Headers) -> str:
-        """The name of the key that a request carries; Unauthorized without one of the file."""
+    def key(self, headers: Headers) -> Key:
+        """The key that a request carries; Unauthorized without one of the file."""
         self._renew()
         key = _carried(headers)
         if not key:
             raise Unauthorized("send an API key, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'", wrong=False)
         found = None
         digest = digest_of(key)
-        for name, known in self._hashes:  # all of them, so that the time tells nothing
+        for known, listed in self._hashes:  # all of them, so that the time tells nothing
             if hmac.compare_digest(digest, known):
-                found = name
+                found = listed
         if found is None:
             raise Unauthorized("this API key is not, or no longer, one of this server's", wrong=True)
         return found
@@ -58,7 +67,7 @@ class Keys:
             self._stamp = _stamp_of(self._path)  # told once for each state of the file
             log.error("the API keys stay as they were: %s", error)
 
-    def _read(self) -> tuple[_Stamp | None, list[tuple[str, str]]]:
+    def _read(self) -> tuple[_Stamp | None, list[tuple[str, Key]]]:
         stamp = _stamp_of(self._path)  # before the text: a change in between is seen the next time
         try:
             lines = self._path.read_text(encoding="utf-8").splitlines()
@@ -75,7 +84,7 @@ class Keys:
                     f"api_keys_file {self._path}, line {number}, is no NAME and SHA-256 hash;"
                     " `openset key new NAME` prints such a line"
                 )
-            hashes.append((match[1], match[2]))
+            hashes.append((match[2], Key(match[1], admin=match[3] is not None)))
         if not hashes:
             raise SettingsError(f"api_keys_file {self._path} has no key; `openset key new NAME` prints a line for it")
         return stamp, hashes
@@ -91,6 +100,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     new = actions.add_parser("new", help="print a new key and the line for the file of the keys")
     new.add_argument("name", nargs="?", metavar="NAME", help="whom the key is for; seen in logs, never secret")
+    new.add_argument("--admin", action="store_true", help="the key may also change what is served (`openset bundles`)")
     new.set_defaults(func=run)
 
 
@@ -98,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     """`openset key new`."""
     name = args.name or f"client-{secrets.token_hex(2)}"
     key = PREFIX + secrets.token_urlsafe(32)
-    line = f"{name} {digest_of(key)}"
+    line = f"{name} {digest_of(key)}" + (" admin" if args.admin else "")
     if not _LINE.fullmatch(line):
         print(f"openset key: {name!r} is no name for a key: up to 64 letters, digits and ._@-", file=sys.stderr)
         return 2

@@ -27,6 +27,7 @@ class Caller:
 
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     client: str = ""  # the name of its key, else its address
+    admin: bool = False  # whether its key may change what is served
     priority: Priority = "interactive"
     timeout_s: float | None = None  # what the client gives the request, from its arrival on
     model: str = ""

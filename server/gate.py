@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 
 INFER, MODEL = "/v2/models/:name/infer", "/v2/models/:name"
 WORK = ("/detect", "/classify", "/similarity", INFER)
+ADMIN = "/admin/bundles"
 # A metric's label comes from this list, never from the client's path.
-ENDPOINTS = frozenset((*WORK, *OPEN_ENDPOINTS))
+ENDPOINTS = frozenset((*WORK, *OPEN_ENDPOINTS, ADMIN))
 _OF_MODEL = re.compile(r"/v2/models/[^/]+(?:/versions/[^/]+)?(/infer|/ready)?")
 _ASKED = ("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT)
 _TOLD = ("Retry-After", "Server-Timing", REQUEST_ID)
@@ -121,7 +122,8 @@ class Gate:
 
     def _let_in(self, scope: Scope) -> None:
         if self._keys and _endpoint(scope) not in self._settings.open_endpoints:
-            caller_of(scope).client = self._keys.client(Headers(scope=scope))
+            key, caller = self._keys.key(Headers(scope=scope)), caller_of(scope)
+            caller.client, caller.admin = key.name, key.admin
 
     def _refuse(self, scope: Scope, *, working: bool) -> None:
         if working:
@@ -187,6 +189,8 @@ def _endpoint(scope: Scope) -> str:
         return "/"
     if path not in ENDPOINTS and (of_model := _OF_MODEL.fullmatch(path)):
         return INFER if of_model[1] == "/infer" else MODEL
+    if path.startswith(ADMIN + "/"):  # what follows is a bundle's name
+        return ADMIN
     return path if path in ENDPOINTS else "other"
 
 

@@ -7,7 +7,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from server.__main__ import main
-from server.auth import Keys, digest_of
+from server.auth import Key, Keys, digest_of
 from server.errors import Unauthorized
 from server.settings import SettingsError
 
@@ -50,7 +50,7 @@ def test_file_holds_the_sha256_of_a_key():
     ],
 )  # fmt: skip
 def test_key_is_read_from_either_header(file, headers):
-    assert Keys(file).client(Headers(headers)) == "alice"
+    assert Keys(file).key(Headers(headers)) == Key("alice", admin=False)
 
 
 @pytest.mark.parametrize(
@@ -63,21 +63,21 @@ def test_key_is_read_from_either_header(file, headers):
 )  # fmt: skip
 def test_missing_and_wrong_keys_are_told_apart(file, headers, wrong):
     with pytest.raises(Unauthorized) as refusal:
-        Keys(file).client(Headers(headers))
+        Keys(file).key(Headers(headers))
     assert ("invalid_token" in refusal.value.challenge) == wrong
 
 
 def test_change_of_the_file_counts_at_the_next_request(file):
     keys = Keys(file)
     rewrite(file, f"carol {digest_of('osk_carol')}\n")
-    assert keys.client(Headers(bearer("osk_carol"))) == "carol"
+    assert keys.key(Headers(bearer("osk_carol"))).name == "carol"
     with pytest.raises(Unauthorized, match="or no longer"):
-        keys.client(Headers(bearer(ALICE)))
+        keys.key(Headers(bearer(ALICE)))
 
 
 def test_two_lines_of_a_name_are_one_client(file):
     rewrite(file, f"alice {digest_of(ALICE)}\nalice {digest_of('osk_next')}\n")
-    assert {Keys(file).client(Headers(bearer(key))) for key in (ALICE, "osk_next")} == {"alice"}
+    assert {Keys(file).key(Headers(bearer(key))).name for key in (ALICE, "osk_next")} == {"alice"}
 
 
 @pytest.mark.parametrize("change", ["broken", "empty", "gone"])
@@ -85,7 +85,7 @@ def test_file_that_turns_unusable_leaves_the_keys_as_they_were_and_is_told_once(
     keys = Keys(file)
     file.unlink() if change == "gone" else rewrite(file, "alice osk_in_the_clear\n" if change == "broken" else "")
     for _ in range(3):
-        assert keys.client(Headers(bearer(ALICE))) == "alice"
+        assert keys.key(Headers(bearer(ALICE))).name == "alice"
     assert len(caplog.records) == 1
     assert "osk_in_the_clear" not in caplog.text
 
@@ -98,6 +98,7 @@ def test_file_that_turns_unusable_leaves_the_keys_as_they_were_and_is_told_once(
         (f"alice {'0' * 63}\n", "line 1, is no NAME and SHA-256 hash"),
         (f"\n{ALICE}\n", "line 2"),
         (f"alice {'0' * 64} more\n", "line 1"),
+        (f"alice {'0' * 64} administrator\n", "line 1"),
     ],
 )
 def test_file_that_cannot_be_used_stops_the_start(tmp_path, text, reason):
@@ -118,9 +119,17 @@ def test_new_key_works_with_the_line_it_prints(tmp_path, capsys):
     key, line = (row.partition(":")[2].strip() for row in capsys.readouterr().out.splitlines())
     path = tmp_path / "keys.txt"
     path.write_text(line, encoding="utf-8")
-    assert Keys(path).client(Headers(bearer(key))) == "alice"
+    assert Keys(path).key(Headers(bearer(key))).name == "alice"
     assert key not in line
     assert len(key) > 40
+
+
+def test_line_may_make_its_key_an_administrators(file, capsys):
+    assert main(["key", "new", "ann", "--admin"]) == 0
+    key, line = (row.partition(":")[2].strip() for row in capsys.readouterr().out.splitlines())
+    rewrite(file, f"{line}\nalice {digest_of(ALICE)}\n")
+    assert Keys(file).key(Headers(bearer(key))) == Key("ann", admin=True)
+    assert Keys(file).key(Headers(bearer(ALICE))) == Key("alice", admin=False)
 
 
 def test_new_keys_differ_and_need_no_name(capsys):
