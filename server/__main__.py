@@ -13,6 +13,7 @@ from typing import Protocol
 _COMMANDS = {
     "serve": ("answer requests over HTTP", "server.app", None),
     "key": ("make API keys", "server.auth", None),
+    "bundles": ("change what a running server serves", "server.administration", None),
     "detect": ("find what a prompt names in a picture", "server.shell", None),
     "classify": ("choose among labels for a picture", "server.shell", None),
     "similarity": ("compare pictures with texts", "server.shell", None),

@@ -17,9 +17,11 @@ from starlette.exceptions import HTTPException
 
 from server import logs
 from server.auth import Keys
+from server.background import in_background
 from server.bundle import Bundle
 from server.caller import caller_of
 from server.catalog import Catalog, open_bundles
+from server.changes import Changes
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
 from server.fetching import Fetcher, FetchLimits
@@ -27,7 +29,7 @@ from server.gate import Gate
 from server.metrics import Metrics
 from server.pipeline import Pipeline
 from server.pulled import PullFailed, with_models
-from server.routes import classify, detect, documentation, page, similarity, system
+from server.routes import admin, classify, detect, documentation, page, similarity, system
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
 from server.settings import Settings, SettingsError, read_settings, shown_default
@@ -35,7 +37,14 @@ from server.settings import Settings, SettingsError, read_settings, shown_defaul
 log = logging.getLogger(__name__)
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_METAVARS: dict[object, str] = {int: "INTEGER", float: "NUMBER", Path | None: "PATH", "bundle": "PATH", "model": "NAME"}
+_METAVARS: dict[object, str] = {
+    int: "INTEGER",
+    float: "NUMBER",
+    Path | None: "PATH",
+    "bundle": "PATH",
+    "bundle_roots": "PATH",
+    "model": "NAME",
+}
 
 
 def create_app(
@@ -54,10 +63,11 @@ def create_app(
     metrics = Metrics()
     catalog = Catalog(settings, metrics)
     pipeline = Pipeline(settings, metrics, catalog)
+    changes = Changes(settings, pipeline)
 
     async def load() -> None:
         try:
-            await asyncio.to_thread(lambda: catalog.load(open_bundles(settings)))
+            await in_background(lambda: catalog.load(open_bundles(settings)), name="load")
         except Exception as error:
             catalog.failure = error
             if on_failure:
@@ -75,6 +85,7 @@ def create_app(
         yield
         if loading:
             await loading
+        await changes.close()
         await asyncio.to_thread(pipeline.close)
 
     app = _App(
@@ -87,12 +98,15 @@ def create_app(
         redirect_slashes=False,  # a redirect is no answer, and this one repeats the Host header a client made up
     )
     app.state.pipeline, app.state.keys, app.state.open_endpoints = pipeline, keys, settings.open_endpoints
+    app.state.changes = changes
     app.state.fetcher = fetcher or (Fetcher(FetchLimits.of(settings)) if settings.url_images else None)
     app.add_middleware(Gate, settings=settings, metrics=metrics, keys=keys, retry_after=catalog.retry_after)
     for error in (Fault, PromptError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _refuse)
     for room in (detect, classify, similarity, system, open_inference, documentation):
         app.include_router(room.router)
+    if settings.bundle_roots:
+        app.include_router(admin.router)
     if settings.page:
         app.router.routes.extend(page.routes())
     return app

@@ -14,11 +14,12 @@ from server.allocators import HostAllocator
 from server.batching import Batcher, BatchLimits
 from server.budget import Budget, Footprint, with_peaks
 from server.bundle import Bundle, weights_bytes
-from server.contract.manifest import BundleError, Task, read_manifest
+from server.contract.manifest import BundleError, Manifest, Task, read_manifest
 from server.contract.postprocess import PassOutput
 from server.contract.text import Prompt, shown
 from server.errors import InferenceFailed, NotReady, UnknownModel, UnsuitableModel
-from server.memory import BufferPool
+from server.holds import Holds
+from server.memory import PAGE_BYTES, BufferPool
 from server.metrics import Metrics, ModelMetrics
 from server.runtimes.device import Device
 from server.settings import Settings
@@ -60,6 +61,7 @@ class Served:
     metrics: ModelMetrics
     footprint: Footprint
     text_slots: Slots = field(default_factory=lambda: Slots(2))  # the next is there when the thread gets free
+    holds: Holds = field(default_factory=Holds)
 
     @property
     def name(self) -> str:
@@ -68,6 +70,16 @@ class Served:
     @property
     def family(self) -> str:
         return self.bundle.manifest.family
+
+    @property
+    def retired(self) -> bool:
+        """Whether no request can choose it any more."""
+        return self.holds.retired
+
+    def close(self, timeout: float) -> None:
+        """Finish what was accepted, and end the threads."""
+        self.batcher.close(timeout)
+        self.texts.shutdown(wait=False, cancel_futures=True)
 
 
 class Catalog:
@@ -93,16 +105,62 @@ class Catalog:
             _refuse_twins([bundle.manifest.name for bundle in checked])
             planned = [self.budget.plan(bundle.manifest, bundle.weights_bytes) for bundle in checked]
             self.budget.check(planned)
-            self.pool = self._shared_pool(checked, self.budget.pool_cap(planned))
+            if checked:
+                self._share_pool(checked, planned)
             footprints = [self._check(bundle, plan) for bundle, plan in zip(checked, planned, strict=True)]
             self.budget.check(footprints)
-            self._served = tuple(map(self._start, checked, footprints))
+            self._serve(*map(self._start, checked, footprints))
         except Exception as error:
             self.failure = error
             raise
         self.ready = True
         self._metrics.ready.set(1)
         log.info("ready: %s", ", ".join(entry.name for entry in self._served) or "no bundle")
+
+    def check_fits(self, manifest: Manifest, weights: int) -> Footprint:
+        """What one more bundle would take at least; OverBudget where that does not fit beside what is served."""
+        plan = self.budget.plan(manifest, weights)
+        self.budget.check([*self._footprints(), plan])
+        return plan
+
+    def prepare(self, bundle: Bundle) -> Served:
+        """Check, warm and start one more bundle, which no request can choose yet; OverBudget, BundleError.
+
+        Called from any thread, but once at a time.
+        """
+        plan = self.check_fits(bundle.manifest, bundle.weights_bytes)
+        try:
+            self._share_pool([bundle], [*self._footprints(), plan])
+            footprint = self._check(bundle, plan)
+            self.budget.check([*self._footprints(), footprint])
+        except Exception:
+            self._fit_pool(self._footprints())
+            raise
+        return self._start(bundle, footprint)
+
+    def swap(self, old: Served | None, new: Served | None) -> None:
+        """Let requests choose `new` in the place of `old`; at the end of the order where there is none.
+
+        Called from the event loop's thread, where requests choose, so that none falls between.
+        """
+        order = [new if entry is old else entry for entry in self._served]
+        if old is None:
+            order.append(new)
+        else:
+            old.holds.retired = True
+        self._serve(*(entry for entry in order if entry))
+
+    def release(self, old: Served) -> None:
+        """Give back what a retired bundle held, once nobody holds it."""
+        old.close(self._settings.shutdown_timeout_s)
+        parts = {artefact.part for artefact in old.bundle.manifest.artefacts}
+        heirs = [entry for entry in self._served if entry.name == old.name]
+        if heirs:
+            kept = {artefact.part for artefact in heirs[0].bundle.manifest.artefacts}
+            self._metrics.forget_parts(old.name, parts - kept)
+        else:
+            self._metrics.forget(old.name, parts)
+        self._fit_pool(self._footprints())
 
     def choose(self, model: str | None, task: Task) -> Served:
         """The bundle named `model`, or the only one of that family; without a name the first that can do `task`."""
@@ -139,31 +197,40 @@ class Catalog:
         self.ready = False
         self._metrics.ready.set(0)
         for entry in self._served:
-            entry.batcher.close(self._settings.shutdown_timeout_s)
-            entry.texts.shutdown(wait=False, cancel_futures=True)
+            entry.close(self._settings.shutdown_timeout_s)
         if self.pool:
             self.pool.trim()
 
-    def _shared_pool(self, bundles: Sequence[Bundle], cap: int) -> BufferPool | None:
-        if not bundles:
-            return None
+    def _footprints(self) -> list[Footprint]:
+        return [entry.footprint for entry in self._served]
+
+    def _serve(self, *entries: Served) -> None:
+        self._served = entries
+        for entry in entries:
+            for artefact in entry.bundle.manifest.artefacts:
+                valid = artefact.part not in entry.bundle.uncertified
+                self._metrics.certificate_valid.labels(entry.name, artefact.part).set(valid)
+
+    def _share_pool(self, bundles: Sequence[Bundle], footprints: Sequence[Footprint]) -> None:
+        """Let `bundles` borrow from the one pool, of the size that the footprints ask for."""
         gpus = {bundle.gpu.name: bundle.gpu for bundle in bundles if bundle.gpu}
-        allocator = next((gpu.pinned for gpu in gpus.values()), HostAllocator())
-        pool = BufferPool(allocator, cap=cap, soft_limit=cap // 2)
-        for watched in (pool, *(own for gpu in gpus.values() for own in (gpu.staging, gpu.buffers))):
+        if self.pool is None:
+            allocator = next((gpu.pinned for gpu in gpus.values()), HostAllocator())
+            self.pool = BufferPool(allocator)
+        self._fit_pool(footprints)
+        for watched in (self.pool, *(own for gpu in gpus.values() for own in (gpu.staging, gpu.buffers))):
             self._metrics.watch(watched)
         for bundle in bundles:
-            bundle.pool = pool
-        return pool
+            bundle.pool = self.pool
+
+    def _fit_pool(self, footprints: Sequence[Footprint]) -> None:
+        if self.pool is not None:
+            self.pool.resize(max(PAGE_BYTES, self.budget.pool_cap(footprints)))
 
     def _check(self, bundle: Bundle, planned: Footprint) -> Footprint:
         """The bundle's footprint, measured if it is warmed."""
-        manifest = bundle.manifest
         bundle.check_canary()
-        for artefact in manifest.artefacts:
-            valid = artefact.part not in bundle.uncertified
-            self._metrics.certificate_valid.labels(manifest.name, artefact.part).set(valid)
-        return with_peaks(planned, manifest, warm_up(bundle)) if self._settings.warm_up else planned
+        return with_peaks(planned, bundle.manifest, warm_up(bundle)) if self._settings.warm_up else planned
 
     def _start(self, bundle: Bundle, footprint: Footprint) -> Served:
         manifest = bundle.manifest
@@ -189,23 +256,25 @@ def open_bundles(settings: Settings, *, task: Task | None = None) -> list[Bundle
     if not folders:
         raise BundleError(f"there is no bundle to serve: {BUNDLED} is empty and no --bundle was given")
     _refuse_over_budget(folders, settings)
-    opened = []
-    for folder in folders:
-        bundle = Bundle(
-            folder,
-            allow_uncertified=settings.allow_uncertified,
-            threads=settings.run_threads,
-            device=Device(settings.device, settings.gpu_memory_bytes),
-        )
-        for part, fault in bundle.uncertified.items():
-            log.warning("%s: %s is served uncertified: %s", bundle.manifest.name, part, fault)
-        if bundle.gpu:
-            log.info("%s runs on %s: %s", bundle.manifest.name, bundle.gpu.name, bundle.providers)
-        for file, fault in bundle.refused.items():
-            log.warning("%s: %s is not used: %s", bundle.manifest.name, file, fault)
-        if task is None or task in bundle.tasks:
-            opened.append(bundle)
-    return opened
+    opened = [open_bundle(folder, settings) for folder in folders]
+    return [bundle for bundle in opened if task is None or task in bundle.tasks]
+
+
+def open_bundle(folder: Path, settings: Settings) -> Bundle:
+    """The bundle in `folder`, its files and certificates checked; the log says what is not as it should be."""
+    bundle = Bundle(
+        folder,
+        allow_uncertified=settings.allow_uncertified,
+        threads=settings.run_threads,
+        device=Device(settings.device, settings.gpu_memory_bytes),
+    )
+    for part, fault in bundle.uncertified.items():
+        log.warning("%s: %s is served uncertified: %s", bundle.manifest.name, part, fault)
+    if bundle.gpu:
+        log.info("%s runs on %s: %s", bundle.manifest.name, bundle.gpu.name, bundle.providers)
+    for file, fault in bundle.refused.items():
+        log.warning("%s: %s is not used: %s", bundle.manifest.name, file, fault)
+    return bundle
 
 
 def _refuse_twins(names: Sequence[str]) -> None:

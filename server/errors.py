@@ -4,15 +4,19 @@
     ├── RequestFault            the client can mend it
     │   ├── MalformedBody       400  not JSON, not multipart
     │   ├── Unauthorized        401  no API key, or a wrong one
+    │   ├── Forbidden           403  the API key may not do this
     │   ├── UnknownModel        404
     │   ├── NotAcceptable       406
     │   ├── BodyTimeout         408
+    │   ├── ChangeInProgress    409  bundles are changed one at a time
+    │   ├── BundleNameTaken     409
     │   ├── BodyTooLarge        413
     │   ├── ImageTooLarge       413  too many pixels
     │   ├── UnsupportedBody     415
     │   ├── UnsupportedImage    415  not a picture format we read
     │   ├── BrokenImage         422  truncated, damaged, animated
     │   ├── InvalidRequest      422  fields that do not fit, listed
+    │   ├── BundleRefused       422  a bundle that fails its checks, or does not fit in memory
     │   ├── UrlRefused          422  not https, not public, or URLs are off
     │   ├── UnsuitableModel     422  cannot do this task, or the name is ambiguous
     │   ├── UrlFailed           424  the URL's server gave no image
@@ -27,7 +31,8 @@
         ├── WorkerStopped       503
         └── DeadlinePassed      504  not done within the time its client gave it
 
-`PromptError` and `PromptTooLong` come from the contract and answer 422. `BundleError` stops the start instead.
+`PromptError` and `PromptTooLong` come from the contract and answer 422. `BundleError` stops the start instead, and is
+told as BundleRefused later.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,6 +72,10 @@ class Unauthorized(RequestFault):
         self.challenge = 'Bearer realm="openset"' + (', error="invalid_token"' if wrong else "")
 
 
+class Forbidden(RequestFault):
+    """The API key may not do this."""
+
+
 class UnknownModel(RequestFault):
     """No bundle of this name is loaded."""
 
@@ -77,6 +86,18 @@ class NotAcceptable(RequestFault):
 
 class BodyTimeout(RequestFault):
     """The body did not arrive in time."""
+
+
+class ChangeInProgress(RequestFault):
+    """Another bundle is being added, replaced or removed."""
+
+
+class BundleNameTaken(RequestFault):
+    """A bundle of this name is being served."""
+
+
+class BundleRefused(RequestFault):
+    """A bundle that cannot be served; what was served before still is."""
 
 
 class BodyTooLarge(RequestFault):
@@ -183,15 +204,19 @@ class Kind:
 KINDS: dict[type[Exception], Kind] = {
     MalformedBody: Kind(400, "malformed-body", "The body cannot be read"),
     Unauthorized: Kind(401, "unauthorized", "An API key is needed"),
+    Forbidden: Kind(403, "forbidden", "The API key may not do this"),
     UnknownModel: Kind(404, "unknown-model", "No such model"),
     NotAcceptable: Kind(406, "not-acceptable", "No acceptable media type"),
     BodyTimeout: Kind(408, "body-timeout", "The body did not arrive in time"),
+    ChangeInProgress: Kind(409, "change-in-progress", "Bundles are being changed"),
+    BundleNameTaken: Kind(409, "bundle-name-taken", "A bundle of this name is served"),
     BodyTooLarge: Kind(413, "body-too-large", "The body is too large"),
     ImageTooLarge: Kind(413, "image-too-large", "An image is too large"),
     UnsupportedBody: Kind(415, "unsupported-body", "Unsupported content type"),
     UnsupportedImage: Kind(415, "unsupported-image", "Not a picture that can be read"),
     BrokenImage: Kind(422, "broken-image", "An image cannot be decoded"),
     InvalidRequest: Kind(422, "invalid-request", "The request does not fit the schema"),
+    BundleRefused: Kind(422, "bundle-refused", "The bundle cannot be served"),
     UrlRefused: Kind(422, "url-refused", "An image's URL is not fetched"),
     UnsuitableModel: Kind(422, "unsuitable-model", "The model cannot do this"),
     PromptError: Kind(422, "unusable-prompt", "The prompt cannot be used"),

@@ -169,6 +169,12 @@ class BufferPool:
             self._blocks[owner] += 1
         return Lease(self, block, shape, dtype, owner)
 
+    def resize(self, cap: int) -> None:
+        """Hold at most `cap` bytes from now on, half of it free; what is lent beyond it stays so until its release."""
+        with self._lock:
+            self.cap, self._soft_limit = cap, cap // 2
+            self._trim(self._soft_limit)
+
     def trim(self, to_bytes: int = 0) -> int:
         """Give free blocks back to the allocator until at most `to_bytes` are held, blocks in use included; the bytes
         given back."""

@@ -1,6 +1,7 @@
 """Every Prometheus metric, in one registry per app; prompts, labels and other user input are never metric labels."""
 
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -90,6 +91,8 @@ class Metrics:
         self._hits = self._counter("prompt_cache_hits", "Texts whose features were cached or on their way.", "model")
         self._misses = self._counter("prompt_cache_misses", "Texts that had to be encoded.", "model")
         self._evictions = self._counter("prompt_cache_evictions", "Features dropped to make room.", "model")
+        made = (value for value in vars(self).values() if isinstance(value, Counter | Gauge | Histogram))
+        self._of_models = [metric for metric in made if metric._labelnames == ("model",)]
 
     def of(self, model: str) -> ModelMetrics:
         """The metrics of the model of that name."""
@@ -108,6 +111,17 @@ class Metrics:
             prompt_cache_misses=self._misses.labels(model),
             prompt_cache_evictions=self._evictions.labels(model),
         )
+
+    def forget(self, model: str, parts: Iterable[str]) -> None:
+        """Drop all series of a model that is no longer served."""
+        for metric in self._of_models:
+            metric.remove(model)
+        self.forget_parts(model, parts)
+
+    def forget_parts(self, model: str, parts: Iterable[str]) -> None:
+        """Drop the series of parts that a model has no longer."""
+        for part in parts:
+            self.certificate_valid.remove(model, part)
 
     def watch(self, pool: BufferPool) -> None:
         """Show what `pool` holds, read whenever the metrics are."""

@@ -88,6 +88,10 @@ class Pipeline:
         for threads in (self._pool, self._short):
             threads.shutdown(wait=False, cancel_futures=True)
 
+    def forget(self, served: Served) -> None:
+        """Drop what is kept for a bundle that is no longer served."""
+        self._cache.drop(served)
+
     async def in_pool(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a slow function off the event loop."""
         return await asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
@@ -116,7 +120,7 @@ class Pipeline:
         templates = request.templates or rules.templates
         count = len(request.labels) * len(templates)
         self._check_counts(request.pictures, "labels", count, counted="labels (times templates)")
-        with self._progress(caller) as progress:
+        with self._progress(caller, served) as progress:
             texts = [template.replace("{}", label) for label in request.labels for template in templates]
             images, embeds = await self._embed(served, request.pictures, texts, caller, progress)
 
@@ -138,7 +142,7 @@ class Pipeline:
         """The cosine of each image with each text."""
         served = self._choose(request.model, "similarity", caller)
         self._check_counts(request.pictures, "texts", len(request.texts))
-        with self._progress(caller) as progress:
+        with self._progress(caller, served) as progress:
             images, texts = await self._embed(served, request.pictures, request.texts, caller, progress)
 
             def words() -> tuple[list[list[float]], Embeddings | None]:
@@ -159,7 +163,7 @@ class Pipeline:
         self._check_counts(request.pictures, "labels", len(request.labels))
         rules = _detection(served)
         thresholds = question.thresholds_of(request, rules)
-        with self._progress(caller) as progress:
+        with self._progress(caller, served) as progress:
             prompts, outputs = await self._run_detector(served, request, caller, progress, thresholds, drawn=drawn)
 
             def words() -> list[Found]:
@@ -302,7 +306,7 @@ class Pipeline:
             return found
 
         with progress.timed("text_encode"):
-            return await self._cache.get(served.name, [prompt.key for prompt in prompts], compute)
+            return await self._cache.get(served, [prompt.key for prompt in prompts], compute)
 
     async def _text_embeds(self, served: Served, texts: Sequence[str], caller: Caller) -> list[Float32]:
         def compute(missing: Sequence[int]) -> Awaitable[list[Float32]]:
@@ -310,7 +314,7 @@ class Pipeline:
 
         # A text too long is its own request's fault: found here, before others could wait for a run it fails.
         await asyncio.wrap_future(served.texts.submit(served.bundle.sentences.encode, texts))
-        return await self._cache.get(served.name, texts, compute)
+        return await self._cache.get(served, texts, compute)
 
     def _check_counts(self, pictures: Sequence[bytes], field: str, texts: int, *, counted: str = "") -> None:
         settings = self.settings
@@ -325,10 +329,12 @@ class Pipeline:
         return served
 
     @contextmanager
-    def _progress(self, caller: Caller) -> Iterator[Progress]:
+    def _progress(self, caller: Caller, served: Served) -> Iterator[Progress]:
+        """How far a request has come, which holds its bundle meanwhile. Nothing may be awaited since it was chosen."""
         progress = Progress()
         try:
-            yield progress
+            with served.holds.one():
+                yield progress
         except asyncio.CancelledError:
             self.metrics.cancelled.labels(progress.stage).inc()
             raise

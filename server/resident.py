@@ -18,7 +18,7 @@ def resident_bytes(*, proc: Path = Path("/proc")) -> int | None:
 
 def with_peak(run: Callable[[], T], *, proc: Path = Path("/proc")) -> tuple[T, int | None]:
     """What `run` returns, and by how many bytes at most the process's memory had grown meanwhile, for any thread."""
-    _return_free_memory()
+    return_free_memory()  # it would hide as much of the growth
     before = _field("VmRSS", proc)
     try:
         (proc / "self" / "clear_refs").write_text("5", encoding="utf-8")  # the peak starts from here
@@ -34,8 +34,8 @@ def _field(name: str, proc: Path) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _return_free_memory() -> None:
-    # What the C heap keeps for later would hide as much of the growth. Only glibc has it.
+def return_free_memory() -> None:
+    """Give back what the C heap keeps for later, where that can be asked for: glibc alone has it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

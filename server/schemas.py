@@ -335,6 +335,43 @@ class ModelsAnswer(BaseModel):
     memory: BudgetBody
 
 
+class BundlePath(BaseModel):
+    """Which bundle to serve."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")] = Field(
+        description="Its folder on the server, within `bundle_roots`; one that is not absolute lies in one of them.",
+        examples=["grounding-dino-swin-t"],
+    )
+
+
+class BundleBody(BaseModel):
+    """A bundle being served, and where it lies on the server."""
+
+    name: str
+    family: str
+    version: str
+    path: str
+
+
+class BundlesAnswer(BaseModel):
+    """The bundles being served; the first that can do a task is its default."""
+
+    bundles: list[BundleBody]
+    roots: list[str] = Field(description="Folders from within which bundles may be added.")
+
+
+class BundleChange(BaseModel):
+    """What changed, and how long it took: requests were answered all along."""
+
+    added: BundleBody | None = None
+    removed: BundleBody | None = None
+    load_s: float = Field(description="Until requests were given to the new bundle: its checks and its warm-up.")
+    drain_s: float = Field(description="From then until the last request of the one before was answered.")
+    bundles: list[BundleBody] = Field(description="What is served now.")
+
+
 class Health(BaseModel):
     """All is well."""
 

@@ -82,6 +82,11 @@ class Settings(BaseSettings):
         description="Folder where pulled models are kept; none: `openset` in the user's cache folder. A container needs"
         " a volume for it.",
     )
+    bundle_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="Folders from within which admin keys may add bundles while serving (`openset bundles`), separated"
+        " like PATH; none: what is served stays as it is. Needs `api_keys_file`.",
+    )
     allow_uncertified: bool = Field(
         False, description="Serve artefacts without a valid certificate; only to try out an export."
     )
@@ -185,7 +190,7 @@ class Settings(BaseSettings):
         False, description="Log paths, prompts, labels and image URLs with each request; off, nothing clients send."
     )
 
-    @field_validator("bundle", mode="before")
+    @field_validator("bundle", "bundle_roots", mode="before")
     @classmethod
     def _paths_are_listed_like_path(cls, value: object) -> object:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
@@ -213,6 +218,23 @@ class Settings(BaseSettings):
         for proxy in value:
             ipaddress.ip_network(proxy)  # its ValueError says what is wrong
         return value
+
+    @field_validator("bundle_roots")
+    @classmethod
+    def _roots_are_folders(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        for root in value:
+            if not root.is_dir():
+                raise ValueError(f"{root} is no folder")
+        return tuple(root.resolve() for root in value)
+
+    @model_validator(mode="after")
+    def _roots_need_keys(self) -> "Settings":
+        if self.bundle_roots and self.api_keys_file is None:
+            raise ValueError(
+                "bundle_roots without api_keys_file: whoever reaches the server could change what it serves; make a key"
+                " with `openset key new --admin`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _largest_request_fits_the_queue(self) -> "Settings":

@@ -104,10 +104,10 @@ def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def problems() -> dict[int | str, dict[str, Any]]:
-    """The responses of an operation that is refused or fails."""
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The responses of an operation that is refused or fails; without `statuses` those of all work."""
     described: dict[int | str, dict[str, Any]] = {}
-    for status in _STATUSES:
+    for status in statuses or _STATUSES:
         kinds = sorted({kind.slug for kind in KINDS.values() if kind.status == status})
         described[status] = {"model": Problem, "description": f"Problem: {', '.join(kinds)}"}
     return described

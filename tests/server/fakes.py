@@ -55,6 +55,7 @@ class FakeBundle:
     weights_bytes = 1000
 
     def __init__(self, described: Manifest) -> None:
+        self.folder = Path(described.name)
         self.manifest = described
         self.artefacts = {artefact.part: artefact for artefact in described.artefacts}
         self.uncertified, self.refused = {}, {}

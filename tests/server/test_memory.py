@@ -170,6 +170,19 @@ def test_soft_limit_of_nothing_keeps_nothing(allocator):
     assert pool.stats().reserved == 0
 
 
+def test_smaller_pool_gives_free_memory_back_and_lets_what_is_lent_be(pool):
+    lent, free = take(pool, MIB // 2), take(pool, MIB // 4)
+    free.release()
+    pool.resize(MIB // 4)
+    assert pool.stats().reserved == pool.stats().in_use == MIB // 2
+    with pytest.raises(PoolExhausted):
+        take(pool, 1)
+    lent.release()
+    assert pool.stats().reserved == 0, "half of the cap may be kept, and this block is larger"
+    pool.resize(2 * MIB)
+    assert take(pool, MIB + MIB // 2).held
+
+
 def test_high_water_stays_where_it_was_highest(pool):
     leases = [take(pool, 10_000) for _ in range(3)]
     for lease in leases:

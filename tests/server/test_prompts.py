@@ -29,8 +29,17 @@ class Computer:
         return [features(int(self.keys[place])) for place in places]
 
 
+class Owner:
+    def __init__(self, metrics):
+        self.metrics, self.retired = metrics, False
+
+
+M = Owner(Metrics().of("m"))
+
+
 def make(entries):
     metrics = Metrics()
+    owners = {name: Owner(metrics.of(name)) for name in "mab"}
     cache = PromptCache(entries * ENTRY, metrics)
 
     def sample(name, **labels):
@@ -38,7 +47,7 @@ def make(entries):
 
     async def get(*keys, model="m", computer=None):
         computer = computer or Computer(keys)
-        rows = await cache.get(model, keys, computer)
+        rows = await cache.get(owners[model], keys, computer)
         return [int(row[0]) for row in rows], computer.asked
 
     return cache, get, sample
@@ -146,7 +155,7 @@ def test_failed_computation_is_told_to_all_who_wait_and_not_kept():
 
     async def scene():
         cache, get, _ = make(8)
-        results = await asyncio.gather(cache.get("m", ["1"], fail), cache.get("m", ["1"], fail), return_exceptions=True)
+        results = await asyncio.gather(cache.get(M, ["1"], fail), cache.get(M, ["1"], fail), return_exceptions=True)
         assert [str(result) for result in results] == ["no features"] * 2
         assert await get("1") == ([1], [["1"]])
 
@@ -156,8 +165,31 @@ def test_failed_computation_is_told_to_all_who_wait_and_not_kept():
 def test_shared_features_cannot_be_changed():
     async def scene():
         cache, _, _ = make(8)
-        (row,) = await cache.get("m", ["1"], Computer(["1"]))
+        (row,) = await cache.get(M, ["1"], Computer(["1"]))
         with pytest.raises(ValueError, match="read-only"):
             row[0] = 5
+
+    asyncio.run(scene())
+
+
+def test_retired_owner_leaves_nothing_and_its_successor_computes_anew():
+    async def scene():
+        metrics = Metrics()
+        cache = PromptCache(8 * ENTRY, metrics)
+        old, new = Owner(metrics.of("m")), Owner(metrics.of("m"))
+
+        async def got(owner, value):
+            computer = Computer(["1"])
+            computer.keys = [str(value)]
+            return int((await cache.get(owner, ["1"], computer))[0][0])
+
+        assert await got(old, 5) == 5
+        assert await got(new, 6) == 6, "two bundles of one name share nothing"
+        old.retired = True
+        cache.drop(old)
+        assert cache.bytes == ENTRY
+        assert await got(new, 7) == 6
+        assert await got(old, 8) == 8
+        assert cache.bytes == ENTRY, "what comes late for a retired one is not kept"
 
     asyncio.run(scene())

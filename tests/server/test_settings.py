@@ -104,6 +104,7 @@ def test_words_are_separated_by_commas_or_repeated(monkeypatch):
         ("OPENSET_CORS_ORIGINS", "app.example", "'app.example' is no origin: a scheme and a host"),
         ("OPENSET_CORS_ORIGINS", "https://app.example/", "is no origin"),
         ("OPENSET_MAX_WAIT_MS", "-1", "greater than or equal to 0"),
+        ("OPENSET_BUNDLE_ROOTS", "/no/such/folder", "/no/such/folder is no folder"),
         ("OPENSET_POOL_BYTES", "-1", "greater than or equal to 0"),
         ("OPENSET_MEMORY_LIMIT_BYTES", "half", "valid integer"),
     ],
@@ -129,6 +130,14 @@ def test_unknown_setting_is_refused():
 def test_queue_smaller_than_a_request_is_refused():
     with pytest.raises(SettingsError, match="max_queue must be at least max_images"):
         read_settings(max_images=8, max_queue=4)
+
+
+def test_bundles_that_may_be_changed_need_keys(tmp_path):
+    with pytest.raises(SettingsError, match="bundle_roots without api_keys_file: whoever reaches the server"):
+        read_settings(bundle_roots=[tmp_path])
+    (tmp_path / "link").symlink_to(tmp_path)
+    read = read_settings(bundle_roots=f"{tmp_path}/link{os.pathsep}{tmp_path}", api_keys_file="keys.txt")
+    assert read.bundle_roots == (tmp_path.resolve(),) * 2
 
 
 def test_every_setting_says_when_to_turn_it():

@@ -1,0 +1,116 @@
+"""`openset bundles`: what it asks a server, and one sentence for whatever keeps it from its end."""
+
+import http.server
+import json
+import threading
+
+import pytest
+
+from server.__main__ import main
+
+BUNDLE = {"name": "b", "family": "clip", "version": "1", "path": "/bundles/b"}
+CHANGE = {"load_s": 1.25, "drain_s": 0.5, "bundles": [BUNDLE]}
+
+
+@pytest.fixture
+def server():
+    """A server that gives prepared answers and keeps what it was asked."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            listener.asked.append((self.command, self.path, self.headers["Authorization"], body and json.loads(body)))
+            status, content = listener.next
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(content if isinstance(content, bytes) else json.dumps(content).encode())
+
+        do_GET = do_POST = do_PUT = do_DELETE = answer
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listener:
+        listener.asked, listener.url = [], f"http://127.0.0.1:{listener.server_port}"
+        threading.Thread(target=listener.serve_forever).start()
+        yield listener
+        listener.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENSET_API_KEY", "osk_env")
+
+
+def bundles(server, *words):
+    return main(["bundles", *words, "--url", server.url])
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "told"),
+    [
+        (["add", "b"], ("POST", "/admin/bundles", {"path": "b"}), "b 1 answers now, loaded in 1.2 s"),
+        (["replace", "a b/c", "b"], ("PUT", "/admin/bundles/a%20b%2Fc", {"path": "b"}), "b 1 answers now"),
+        (["remove", "b"], ("DELETE", "/admin/bundles/b", b""), "b 1 has gone, drained in 0.5 s"),
+    ],
+)
+def test_change_is_asked_for_and_told(server, capsys, words, asked, told):
+    side = "removed" if words[0] == "remove" else "added"
+    server.next = 200, CHANGE | {side: BUNDLE}
+    assert bundles(server, *words) == 0
+    method, path, body = asked
+    assert server.asked == [(method, path, "Bearer osk_env", body)]
+    printed = capsys.readouterr().out
+    assert told in printed
+    assert printed.endswith("b  clip  1  /bundles/b\n")
+
+
+def test_list_shows_what_is_served(server, capsys):
+    server.next = 200, {"bundles": [BUNDLE, BUNDLE | {"name": "longer"}], "roots": []}
+    assert bundles(server, "list") == 0
+    assert capsys.readouterr().out == "b       clip  1  /bundles/b\nlonger  clip  1  /bundles/b\n"
+
+
+def test_nothing_served_is_said(server, capsys):
+    server.next = 200, {"bundles": [], "roots": []}
+    assert bundles(server, "list") == 0
+    assert capsys.readouterr().out == "nothing is served\n"
+
+
+def test_key_comes_from_a_file_where_one_is_named(server, tmp_path):
+    (tmp_path / "key").write_text("osk_file\n")
+    server.next = 200, {"bundles": [], "roots": []}
+    assert bundles(server, "list", "--key-file", str(tmp_path / "key")) == 0
+    assert server.asked[0][2] == "Bearer osk_file"
+
+
+PROBLEM = {"type": "urn:openset:problem:bundle-refused", "title": "x", "status": 422, "detail": "its canary differs"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ((422, PROBLEM), "its canary differs"),
+        ((404, PROBLEM | {"type": "urn:openset:problem:not-found"}), "start it with bundle_roots and api_keys_file"),
+        ((502, b"<html>"), "the server answered 502 Bad Gateway"),
+        ((200, b"{}"), "gives no answer of Openset's"),
+    ],
+)
+def test_refusal_is_one_sentence(server, capsys, answer, told):
+    server.next = answer
+    assert bundles(server, "add", "b") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("openset bundles: ")
+    assert told in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "localhost:8000", "nothing"])
+def test_server_that_cannot_be_asked_is_named(capsys, url):
+    assert main(["bundles", "list", "--url", url]) == 2
+    assert f"openset bundles: {url} cannot be asked: " in capsys.readouterr().err
+
+
+def test_key_file_that_is_missing_is_named(capsys, tmp_path):
+    assert main(["bundles", "list", "--key-file", str(tmp_path / "none")]) == 2
+    assert "none cannot be read" in capsys.readouterr().err
