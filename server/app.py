@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ from server.routes import admin, classify, detect, documentation, page, similari
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
 from server.settings import Settings, SettingsError, read_settings, shown_default
+from server.tracing import open_tracing
 
 log = logging.getLogger(__name__)
 
+FLUSH_WITHIN_S = 5
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _METAVARS: dict[object, str] = {
     int: "INTEGER",
@@ -61,7 +64,8 @@ def create_app(
     settings = settings or read_settings()
     keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
     metrics = Metrics()
-    catalog = Catalog(settings, metrics)
+    tracing = open_tracing(settings)
+    catalog = Catalog(settings, metrics, tracing)
     pipeline = Pipeline(settings, metrics, catalog)
     changes = Changes(settings, pipeline)
 
@@ -87,6 +91,8 @@ def create_app(
             await loading
         await changes.close()
         await asyncio.to_thread(pipeline.close)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(in_background(tracing.close, name="traces"), FLUSH_WITHIN_S)
 
     app = _App(
         title="Openset",
@@ -95,12 +101,16 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # the usual pages load scripts from elsewhere: ours works offline
         redoc_url=None,
+        # FastAPI's own, where it has any, would put the query, which may hold labels, into its spans.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         redirect_slashes=False,  # a redirect is no answer, and this one repeats the Host header a client made up
     )
     app.state.pipeline, app.state.keys, app.state.open_endpoints = pipeline, keys, settings.open_endpoints
     app.state.changes = changes
     app.state.fetcher = fetcher or (Fetcher(FetchLimits.of(settings)) if settings.url_images else None)
-    app.add_middleware(Gate, settings=settings, metrics=metrics, keys=keys, retry_after=catalog.retry_after)
+    app.add_middleware(
+        Gate, settings=settings, metrics=metrics, keys=keys, retry_after=catalog.retry_after, tracing=tracing
+    )
     for error in (Fault, PromptError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _refuse)
     for room in (detect, classify, similarity, system, open_inference, documentation):

@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, QueueFull, ServiceFault, WorkerStopped
 from server.memory import PoolExhausted
 from server.metrics import ModelMetrics
+from server.tracing import Link
 from server.turns import Priority, Turns
 
 log = logging.getLogger(__name__)
@@ -41,11 +42,22 @@ class BatchLimits:
 
 @dataclass(frozen=True)
 class Done(Generic[Result]):
-    """An item's result, and how long it waited and ran."""
+    """An item's result, how long it waited and ran, and the run (`tracing.py`), which began at `started`."""
 
     value: Result
     queue_s: float
     infer_s: float
+    started: float
+    run: "Run"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How many items ran together, of which bucket; `link` is the run's span, where it is traced."""
+
+    size: int
+    bucket: Hashable
+    link: Link = None
 
 
 @dataclass(eq=False)
@@ -76,7 +88,8 @@ class Batcher(Generic[Item, Result]):
 
     `run` takes a batch and returns a result per item, in order. A batch whose run fails is tried again item by item,
     so that no item suffers for its neighbour; one that its buffers' pool has no room for is run in halves. Whatever is
-    not an Exception ends the worker: `alive` turns False and everything waiting fails.
+    not an Exception ends the worker: `alive` turns False and everything waiting fails. `trace` is told of each run that
+    succeeds, with the times at which it began and ended, before anyone is given its results.
     """
 
     def __init__(
@@ -87,7 +100,9 @@ class Batcher(Generic[Item, Result]):
         bucket: Callable[[Item], Hashable],
         limits: BatchLimits,
         metrics: ModelMetrics,
+        trace: Callable[[Sequence[Item], Run, float, float], Link] = lambda *_: None,
     ) -> None:
+        self._trace = trace
         self._name, self._execute, self._bucket = name, run, bucket
         self._limits, self._metrics = limits, metrics
         self._changed = threading.Condition()
@@ -247,16 +262,19 @@ class Batcher(Generic[Item, Result]):
         batch[0].future.set_exception(fault)
 
     def _finish(self, batch: Sequence[_Job[Item, Result]], results: Sequence[Result], started: float) -> None:
-        infer_s = time.monotonic() - started
+        ended = time.monotonic()
+        infer_s = ended - started
         self._seconds_per_run = 0.8 * (self._seconds_per_run or infer_s) + 0.2 * infer_s
         self._metrics.inferences.inc(len(batch))
         self._metrics.executions.inc()
         self._metrics.batch_size.observe(len(batch))
         self._metrics.infer_duration.observe(infer_s)
+        run = Run(len(batch), batch[0].bucket)
+        run = replace(run, link=self._trace([job.item for job in batch], run, started, ended))
         for job, result in zip(batch, results, strict=True):
             queue_s = started - job.submitted
             self._metrics.queue_duration.observe(queue_s)
-            job.future.set_result(Done(result, queue_s, infer_s))
+            job.future.set_result(Done(result, queue_s, infer_s, started, run))
 
     def _refuse_when_stopped(self) -> None:
         if self._stopped:

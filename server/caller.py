@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from server.errors import FieldFault, InvalidRequest
+from server.tracing import Trace
 from server.turns import PRIORITIES, Priority
 
 REQUEST_ID = "X-Request-ID"
@@ -32,6 +33,7 @@ class Caller:
     timeout_s: float | None = None  # what the client gives the request, from its arrival on
     model: str = ""
     timings_ms: dict[str, float] = field(default_factory=dict)  # as in the answer, and "fetch" before it
+    trace: Trace = field(default_factory=Trace)
     inputs: Mapping[str, Any] | None = None  # what was asked, where the operator wants it logged
 
     @classmethod

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.allocators import HostAllocator
-from server.batching import Batcher, BatchLimits
+from server.batching import Batcher, BatchLimits, Run
 from server.budget import Budget, Footprint, with_peaks
 from server.bundle import Bundle, weights_bytes
 from server.contract.manifest import BundleError, Manifest, Task, read_manifest
@@ -23,6 +23,7 @@ from server.memory import PAGE_BYTES, BufferPool
 from server.metrics import Metrics, ModelMetrics
 from server.runtimes.device import Device
 from server.settings import Settings
+from server.tracing import Attribute, Link, Trace, Tracing
 from server.turns import Slots
 from server.warmup import warm_up
 
@@ -45,6 +46,7 @@ class ModelInput:
     prompts: tuple[Prompt, ...] = ()
     text_features: tuple[Float32, ...] = ()
     box_threshold: float | None = None
+    trace: Trace = field(default_factory=Trace)  # of its request
 
 
 # Of a detector: what each pass gave; of an image encoder: one embedding [D].
@@ -85,8 +87,8 @@ class Served:
 class Catalog:
     """The bundles being served, in the order they were given."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._metrics = settings, metrics
+    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing | None = None) -> None:
+        self._settings, self._metrics, self._tracing = settings, metrics, tracing or Tracing()
         self._served: tuple[Served, ...] = ()
         self.budget = Budget.of(settings)
         self.pool: BufferPool | None = None  # the bundles', once they are known: its size follows from theirs
@@ -234,16 +236,21 @@ class Catalog:
 
     def _start(self, bundle: Bundle, footprint: Footprint) -> Served:
         manifest = bundle.manifest
-        run, bucket = _detector(bundle) if "detect" in bundle.tasks else _encoder(bundle)
+        execute, bucket = _detector(bundle) if "detect" in bundle.tasks else _encoder(bundle)
         limits = BatchLimits(
             capacity=self._settings.max_queue,
             max_batch=footprint.batch,
             max_wait_s=self._settings.max_wait_ms / 1000,
         )
         metrics = self._metrics.of(manifest.name)
+
+        def trace(items: Sequence[ModelInput], run: Run, started: float, ended: float) -> Link:
+            attributes = run_attributes(manifest.name, run)
+            return self._tracing.execution([item.trace for item in items], started, ended, attributes)
+
         return Served(
             bundle=bundle,
-            batcher=Batcher(manifest.name, run, bucket=bucket, limits=limits, metrics=metrics),
+            batcher=Batcher(manifest.name, execute, bucket=bucket, limits=limits, metrics=metrics, trace=trace),
             texts=ThreadPoolExecutor(1, thread_name_prefix=f"texts-{manifest.name}"),
             metrics=metrics,
             footprint=footprint,
@@ -290,12 +297,18 @@ def _refuse_over_budget(folders: Sequence[Path], settings: Settings) -> None:
     budget.check([budget.plan(manifest, size) for manifest, size in zip(manifests, sizes, strict=True)])
 
 
+def run_attributes(model: str, run: Run) -> dict[str, Attribute]:
+    """What a span says of a model run."""
+    sizes = run.bucket if isinstance(run.bucket, tuple) else (run.bucket,)
+    return {"openset.model": model, "openset.batch_size": run.size, "openset.bucket": "x".join(map(str, sizes))}
+
+
 Arrays = TypeVar("Arrays", bound=tuple[Float32, ...])
-Run = Callable[[Sequence[ModelInput]], list[ModelOutput]]
+Execute = Callable[[Sequence[ModelInput]], list[ModelOutput]]
 Bucket = Callable[[ModelInput], tuple[int, ...]]
 
 
-def _detector(bundle: Bundle) -> tuple[Run, Bucket]:
+def _detector(bundle: Bundle) -> tuple[Execute, Bucket]:
     """Images that share a run have as many passes, and in each of them prompts of one bucket: none waits for another's.
 
     One pass runs after the other, so that memory does not grow with their number.
@@ -326,7 +339,7 @@ def _pass_output(bundle: Bundle, item: ModelInput, prompt: Prompt, output: tuple
     return given.above(item.box_threshold, rules)
 
 
-def _encoder(bundle: Bundle) -> tuple[Run, Bucket]:
+def _encoder(bundle: Bundle) -> tuple[Execute, Bucket]:
     def run(batch: Sequence[ModelInput]) -> list[ModelOutput]:
         embeds = bundle.embed_images([item.pixels for item in batch])
         return [_finite(bundle, (row.copy(),))[0] for row in embeds]

@@ -21,6 +21,7 @@ from server.logs import log_access
 from server.metrics import Metrics
 from server.routes.page import FILES as PAGE_FILES
 from server.settings import OPEN_ENDPOINTS, Settings
+from server.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,9 @@ ADMIN = "/admin/bundles"
 # A metric's label comes from this list, never from the client's path.
 ENDPOINTS = frozenset((*WORK, *OPEN_ENDPOINTS, ADMIN))
 _OF_MODEL = re.compile(r"/v2/models/[^/]+(?:/versions/[^/]+)?(/infer|/ready)?")
-_ASKED = ("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT)
-_TOLD = ("Retry-After", "Server-Timing", REQUEST_ID)
+TRACEPARENT = "traceparent"  # W3C Trace Context
+_ASKED = ("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT, TRACEPARENT, "tracestate")
+_TOLD = ("Retry-After", "Server-Timing", REQUEST_ID, TRACEPARENT)
 # Asked every few seconds by machines: their good answers are told in detail only.
 _POLLED = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
@@ -47,9 +49,10 @@ class Gate:
         metrics: Metrics,
         keys: Keys | None,
         retry_after: Callable[[], int],
+        tracing: Tracing,
     ) -> None:
         self._app, self._settings, self._metrics, self._keys = app, settings, metrics, keys
-        self._retry_after = retry_after
+        self._retry_after, self._tracing = retry_after, tracing
         self._working = 0
         self._inner: ASGIApp = self._guarded
         if settings.cors_origins:  # outside the guard, so that a page can read why it was refused
@@ -68,6 +71,8 @@ class Gate:
         caller = Caller.of(scope)
         scope.setdefault("state", {})["caller"] = caller
         current.set(caller)
+        if (endpoint := _endpoint(scope)) not in _POLLED:
+            caller.trace = self._tracing.request(scope["method"], endpoint, Headers(scope=scope))
         answer = _Answer(send, caller)
         started = time.monotonic()
         with self._metrics.inflight_requests.track_inprogress():
@@ -83,6 +88,7 @@ class Gate:
         fields: dict[str, Any] = {"method": scope["method"], "endpoint": endpoint}
         fields |= {"status": int(status) if status.isdecimal() else status, "model": caller.model or "none"}
         fields |= {"ms": round(seconds * 1000, 1), "client": caller.client or "none"}
+        caller.trace.end(status=int(status) if status.isdecimal() else None, model=caller.model)
         if self._settings.log_inputs:
             fields |= {"path": scope["path"], "inputs": caller.inputs or {}}
         log_access(logging.DEBUG if endpoint in _POLLED and status == "200" else logging.INFO, **fields)
@@ -178,6 +184,8 @@ class _Answer:
             if self._caller:
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = self._caller.request_id
+                if self._caller.trace.traceparent:
+                    headers[TRACEPARENT] = self._caller.trace.traceparent
                 if timings := self._caller.timings_ms:
                     headers["Server-Timing"] = ", ".join(f"{stage};dur={ms:g}" for stage, ms in timings.items())
         await self._send(message)

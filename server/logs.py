@@ -37,7 +37,7 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = f"{_time(record)} {record.levelname} {record.name}: {record.getMessage()}"
         if caller := current.get():
-            line += f" id={caller.request_id}"
+            line += f" id={caller.request_id}" + (f" trace={caller.trace.trace_id}" if caller.trace.trace_id else "")
         return "\n".join([line, *_traceback(self, record)])
 
 
@@ -50,6 +50,8 @@ class JsonLines(logging.Formatter):
         line |= {"message": record.getMessage()} if fields is None else {"message": "request"} | fields
         if caller := current.get():
             line["request_id"] = caller.request_id
+            if caller.trace.trace_id:
+                line["trace_id"] = caller.trace.trace_id
         if traceback := _traceback(self, record):
             line["exception"] = "\n".join(traceback)
         return json.dumps(line, default=str)

@@ -75,7 +75,8 @@ class Metrics:
         self.build_info = self._gauge(
             "build_info", "Versions, as labels of a constant 1.", "version", "python", "runtime"
         )
-        self.build_info.labels(_version("openset"), platform.python_version(), f"onnxruntime {_runtime()}").set(1)
+        versions = package_version("openset"), platform.python_version(), f"onnxruntime {_runtime()}"
+        self.build_info.labels(*versions).set(1)
         self._inferences = self._counter("inferences", "Images run through a model.", "model")
         self._executions = self._counter("executions", "Model runs; a run holds a batch of images.", "model")
         self._batch_size = self._histogram("batch_size", "Images in a model run.", BATCH_SIZES, "model")
@@ -152,7 +153,8 @@ class Metrics:
         return self._histogram(f"{name}_duration_seconds", text, SECONDS, *labels)
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The version of an installed package, "unknown" where it is not."""
     try:
         return version(package)
     except PackageNotFoundError:  # run from a checkout
@@ -160,5 +162,5 @@ def _version(package: str) -> str:
 
 
 def _runtime() -> str:
-    versions = (_version(package) for package in ("onnxruntime", "onnxruntime-gpu"))
+    versions = (package_version(package) for package in ("onnxruntime", "onnxruntime-gpu"))
     return next((found for found in versions if found != "unknown"), "unknown")

@@ -17,7 +17,7 @@ from server import answers, question
 from server.batching import Places
 from server.bundle import TEXT_BATCH
 from server.caller import Caller
-from server.catalog import Catalog, ModelInput, ModelOutput, Served
+from server.catalog import Catalog, ModelInput, ModelOutput, Served, run_attributes
 from server.contract.manifest import ClassificationRules, DetectionRules, Task
 from server.contract.postprocess import Detection, PassOutput, Thresholds, class_scores, merged_detections
 from server.contract.text import Prompt
@@ -54,6 +54,7 @@ class Prepared:
     image: Image.Image | None
     decode_s: float
     preprocess_s: float
+    ended: float  # when it was ready, by `time.monotonic`
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -222,8 +223,8 @@ class Pipeline:
 
             async def one(data: bytes, name: str) -> tuple[Prepared, tuple[PassOutput, ...]]:
                 prepared = await self._prepare(served, data, name, caller, progress, keep_image=drawn)
-                item = ModelInput(prepared.pixels, prompts, tuple(await text), least)
-                output = await self._run(places, item, progress)
+                item = ModelInput(prepared.pixels, prompts, tuple(await text), least, caller.trace)
+                output = await self._run(served, places, item, progress)
                 assert isinstance(output, tuple), "a detector gives what its passes found"
                 return prepared, output
 
@@ -241,7 +242,7 @@ class Pipeline:
 
             async def image(data: bytes, name: str) -> Float32:
                 prepared = await self._prepare(served, data, name, caller, progress, keep_image=False)
-                embed = await self._run(places, ModelInput(prepared.pixels), progress)
+                embed = await self._run(served, places, ModelInput(prepared.pixels, trace=caller.trace), progress)
                 assert not isinstance(embed, tuple), "an image encoder gives an embedding"
                 return embed
 
@@ -263,31 +264,34 @@ class Pipeline:
             image = decode(data, name=name, limits=self._limits)
             decoded = time.monotonic()
             pixels = served.bundle.preprocess(image)
+            ended = time.monotonic()
             return Prepared(
                 pixels=pixels,
                 size=(image.height, image.width),
                 image=image if keep_image else None,
                 decode_s=decoded - started,
-                preprocess_s=time.monotonic() - decoded,
+                preprocess_s=ended - decoded,
+                ended=ended,
             )
 
         async with self._decoding.one(client=caller.client, priority=caller.priority):
             prepared = await self.in_pool(prepare)
-        progress.took("decode", prepared.decode_s)
-        progress.took("preprocess", prepared.preprocess_s)
+        progress.took("decode", prepared.decode_s, ended=prepared.ended - prepared.preprocess_s)
+        progress.took("preprocess", prepared.preprocess_s, ended=prepared.ended)
         self.metrics.decode_duration.observe(prepared.decode_s)
         self.metrics.image_pixels.observe(prepared.size[0] * prepared.size[1])
         served.metrics.preprocess_duration.observe(prepared.preprocess_s)
         return prepared
 
     async def _run(
-        self, places: "Places[ModelInput, ModelOutput]", item: ModelInput, progress: Progress
+        self, served: Served, places: "Places[ModelInput, ModelOutput]", item: ModelInput, progress: Progress
     ) -> ModelOutput:
         future = places.submit(item)
         progress.queued(future)
         done = await asyncio.wrap_future(future)
-        progress.took("queue", done.queue_s)
-        progress.took("infer", done.infer_s)
+        progress.took("queue", done.queue_s, ended=done.started)
+        attributes, ended = run_attributes(served.name, done.run), done.started + done.infer_s
+        progress.took("infer", done.infer_s, ended=ended, attributes=attributes, to=done.run.link)
         return done.value
 
     async def _postprocess(
@@ -331,7 +335,7 @@ class Pipeline:
     @contextmanager
     def _progress(self, caller: Caller, served: Served) -> Iterator[Progress]:
         """How far a request has come, which holds its bundle meanwhile. Nothing may be awaited since it was chosen."""
-        progress = Progress()
+        progress = Progress(caller.trace)
         try:
             with served.holds.one():
                 yield progress

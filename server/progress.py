@@ -1,32 +1,44 @@
 """How far one request has come, and how long each stage took."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 
 from server.batching import Done
 from server.catalog import ModelOutput
+from server.tracing import Attribute, Link, Trace
 
 
 class Progress:
     """Where a request stands: seconds by stage, and what it would be cancelled in."""
 
-    def __init__(self) -> None:
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
         self._started = time.monotonic()
         self._seconds: dict[str, float] = {}
         self._queued: list[Future[Done[ModelOutput]]] = []
 
-    def took(self, stage: str, seconds: float) -> None:
-        """Note a stage's time; of several images the slowest counts."""
+    def took(
+        self,
+        stage: str,
+        seconds: float,
+        *,
+        ended: float,
+        attributes: Mapping[str, Attribute] | None = None,
+        to: Link = None,
+    ) -> None:
+        """Note a stage's time, for the trace also when it ended; of several images the slowest counts."""
         self._seconds[stage] = max(self._seconds.get(stage, 0.0), seconds)
+        self._trace.stage(stage, ended - seconds, ended, attributes, to)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Note how long the block takes."""
         started = time.monotonic()
         yield
-        self.took(stage, time.monotonic() - started)
+        ended = time.monotonic()
+        self.took(stage, ended - started, ended=ended)
 
     def queued(self, future: "Future[Done[ModelOutput]]") -> None:
         """Note an image that waits for its run."""

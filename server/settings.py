@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -179,6 +180,14 @@ class Settings(BaseSettings):
         description="The most GPU memory of each ONNX Runtime session, and of the buffers of engines; 0 sets no limit."
         " Lower where others use the GPU too.",
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Collector that OpenTelemetry traces are sent to over OTLP/HTTP, like http://localhost:4318; none:"
+        " nothing is sent. Needs the extra `otel`.",
+    )
+    trace_share: float = Field(
+        1, ge=0, le=1, description="Share of the requests to trace, unless they say themselves; lower under high load."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line: debug, info, warning or error."
     )
@@ -226,6 +235,16 @@ class Settings(BaseSettings):
             if not root.is_dir():
                 raise ValueError(f"{root} is no folder")
         return tuple(root.resolve() for root in value)
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector_has_an_address(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "http://none")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("this is no address like http://localhost:4318")
+        if "@" in parts.netloc:
+            raise ValueError("credentials go into OTEL_EXPORTER_OTLP_HEADERS, not into the address")
+        return value
 
     @model_validator(mode="after")
     def _roots_need_keys(self) -> "Settings":

@@ -129,7 +129,9 @@ async def _fetched(request: Request, body: RequestModel) -> RequestModel:
         pipeline.metrics.cancelled.labels("fetch").inc()
         raise
     pipeline.metrics.fetched_bytes.inc(sum(map(len, images)))
-    caller.timings_ms["fetch"] = round((time.monotonic() - started) * 1000, 3)
+    ended = time.monotonic()
+    caller.timings_ms["fetch"] = round((ended - started) * 1000, 3)
+    caller.trace.stage("fetch", started, ended)
     return body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
 
 

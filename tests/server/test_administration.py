@@ -32,7 +32,7 @@ def server():
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listener:
         listener.asked, listener.url = [], f"http://127.0.0.1:{listener.server_port}"
-        threading.Thread(target=listener.serve_forever).start()
+        threading.Thread(target=listener.serve_forever, args=(0.01,)).start()
         yield listener
         listener.shutdown()
 
