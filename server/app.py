@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
@@ -87,8 +89,8 @@ def create_app(
         else:
             await asyncio.to_thread(catalog.load, bundles)
         yield
-        if loading:
-            await loading
+        if loading and loading.cancel():
+            log.warning("the server stops while its bundles are being loaded")
         await changes.close()
         await asyncio.to_thread(pipeline.close)
         with suppress(TimeoutError):
@@ -105,11 +107,17 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         redirect_slashes=False,  # a redirect is no answer, and this one repeats the Host header a client made up
     )
+    app.state.stopping = False
     app.state.pipeline, app.state.keys, app.state.open_endpoints = pipeline, keys, settings.open_endpoints
     app.state.changes = changes
     app.state.fetcher = fetcher or (Fetcher(FetchLimits.of(settings)) if settings.url_images else None)
     app.add_middleware(
-        Gate, settings=settings, metrics=metrics, keys=keys, retry_after=catalog.retry_after, tracing=tracing
+        Gate,
+        settings=settings,
+        metrics=metrics,
+        keys=keys,
+        retry_after=catalog.retry_after,
+        tracing=tracing,
     )
     for error in (Fault, PromptError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _refuse)
@@ -136,6 +144,18 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return problem_response(error, request_id=caller_of(request.scope).request_id, path=request.scope["path"])
 
 
+class _Server(uvicorn.Server):
+    """Calls `on_stop` when it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)
+
+
 def serve(settings: Settings) -> int:
     """Run the server until it is told to stop; 2 where its bundles cannot be served."""
     logs.configure(settings)
@@ -154,7 +174,13 @@ def serve(settings: Settings) -> int:
         forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )
-    server = uvicorn.Server(config)
+    pipeline: Pipeline = app.state.pipeline
+
+    def stop() -> None:
+        app.state.stopping = True
+        pipeline.stop()
+
+    server = _Server(config, on_stop=stop)
     # Once it has stopped, uvicorn raises the signal that stopped it again: what was asked for is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -167,7 +193,11 @@ def serve(settings: Settings) -> int:
             file=sys.stderr,
         )
         return 2
-    failure: Exception | None = app.state.pipeline.catalog.failure
+    if not pipeline.ended:
+        log.error("not all was finished within shutdown_timeout_s=%d: ending regardless", settings.shutdown_timeout_s)
+        logging.shutdown()
+        os._exit(1)  # the ordinary end would wait for threads, or pull the runtime away under them
+    failure: Exception | None = pipeline.catalog.failure
     if failure:
         print(f"openset serve: {failure}", file=sys.stderr)
         return 2

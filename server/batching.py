@@ -123,6 +123,11 @@ class Batcher(Generic[Item, Result]):
         return self._thread.is_alive() and self._stopped is None
 
     @property
+    def ended(self) -> bool:
+        """Whether the worker has come to its end."""
+        return not self._thread.is_alive()
+
+    @property
     def depth(self) -> int:
         """Items admitted that do not run yet."""
         return self._reserved + len(self._queue)

@@ -1,10 +1,12 @@
 """The bundles being served: opened, checked, each with its worker, and found by name, family and task."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import TypeVar
 
 import numpy as np
@@ -78,10 +80,13 @@ class Served:
         """Whether no request can choose it any more."""
         return self.holds.retired
 
-    def close(self, timeout: float) -> None:
-        """Finish what was accepted, and end the threads."""
-        self.batcher.close(timeout)
-        self.texts.shutdown(wait=False, cancel_futures=True)
+    def close(self, *, until: float) -> bool:
+        """Finish what was accepted, and end the threads; whether that was done by then (`time.monotonic`)."""
+        self.batcher.close(max(0.0, until - time.monotonic()))
+        ending = Thread(target=lambda: self.texts.shutdown(cancel_futures=True), daemon=True)
+        ending.start()
+        ending.join(max(0.0, until - time.monotonic()))
+        return self.batcher.ended and not ending.is_alive()
 
 
 class Catalog:
@@ -92,7 +97,7 @@ class Catalog:
         self._served: tuple[Served, ...] = ()
         self.budget = Budget.of(settings)
         self.pool: BufferPool | None = None  # the bundles', once they are known: its size follows from theirs
-        self.ready = False
+        self.ready = self._closed = False
         self.failure: Exception | None = None
         metrics.ready.set(0)
 
@@ -111,6 +116,8 @@ class Catalog:
                 self._share_pool(checked, planned)
             footprints = [self._check(bundle, plan) for bundle, plan in zip(checked, planned, strict=True)]
             self.budget.check(footprints)
+            if self._closed:
+                return
             self._serve(*map(self._start, checked, footprints))
         except Exception as error:
             self.failure = error
@@ -154,7 +161,7 @@ class Catalog:
 
     def release(self, old: Served) -> None:
         """Give back what a retired bundle held, once nobody holds it."""
-        old.close(self._settings.shutdown_timeout_s)
+        old.close(until=time.monotonic() + self._settings.shutdown_timeout_s)
         parts = {artefact.part for artefact in old.bundle.manifest.artefacts}
         heirs = [entry for entry in self._served if entry.name == old.name]
         if heirs:
@@ -194,14 +201,20 @@ class Catalog:
         """The names of models whose worker has died."""
         return [entry.name for entry in self._served if not entry.batcher.alive]
 
-    def close(self) -> None:
-        """Finish what was accepted and end the workers."""
+    def close(self, *, until: float | None = None) -> bool:
+        """Finish what was accepted and end the workers; whether that was done by then (`time.monotonic`).
+
+        Without `until` the setting's time begins now.
+        """
+        if until is None:
+            until = time.monotonic() + self._settings.shutdown_timeout_s
         self.ready = False
+        self._closed = True
         self._metrics.ready.set(0)
-        for entry in self._served:
-            entry.close(self._settings.shutdown_timeout_s)
+        ended = [entry.close(until=until) for entry in self._served]
         if self.pool:
             self.pool.trim()
+        return all(ended)
 
     def _footprints(self) -> list[Footprint]:
         return [entry.footprint for entry in self._served]

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.auth import Keys
 from server.caller import PRIORITY, REQUEST_ID, TIMEOUT, Caller, caller_of, current
-from server.errors import BodyTooLarge, DeadlinePassed, Fault, TooManyRequests, kind_of, problem_response
+from server.errors import BodyTooLarge, DeadlinePassed, Fault, NotReady, TooManyRequests, kind_of, problem_response
 from server.logs import log_access
 from server.metrics import Metrics
 from server.routes.page import FILES as PAGE_FILES
@@ -101,16 +101,25 @@ class Gate:
             self._let_in(scope)
             self._refuse(scope, working=working)
             await self._in_time(scope, _Bounded(receive, self._settings.max_body_bytes), answer)
+        except asyncio.CancelledError:
+            if answer.status or not _stopping(scope):
+                raise
+            limit = self._settings.shutdown_timeout_s
+            error = NotReady(f"the server is stopping, and the request was not done within {limit} s")
+            await self._fail(error, scope, receive, answer)
         except Exception as error:
             if not isinstance(error, Fault):
                 log.exception("unforeseen error in %s %s", scope["method"], answer.status or "before the answer")
             if answer.status:
                 raise  # the answer has begun: only closing the connection says that it is not whole
-            self._metrics.reject(kind_of(error))
-            response = problem_response(error, request_id=caller_of(scope).request_id, path=scope["path"])
-            await response(scope, receive, answer)
+            await self._fail(error, scope, receive, answer)
         finally:
             self._working -= working
+
+    async def _fail(self, error: Exception, scope: Scope, receive: Receive, answer: Send) -> None:
+        self._metrics.reject(kind_of(error))
+        response = problem_response(error, request_id=caller_of(scope).request_id, path=scope["path"])
+        await response(scope, receive, answer)
 
     async def _in_time(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         """Pass on a request; DeadlinePassed, its work dropped, where its time ends before its answer begins."""
@@ -189,6 +198,10 @@ class _Answer:
                 if timings := self._caller.timings_ms:
                     headers["Server-Timing"] = ", ".join(f"{stage};dur={ms:g}" for stage, ms in timings.items())
         await self._send(message)
+
+
+def _stopping(scope: Scope) -> bool:
+    return bool(scope["app"].state.stopping)
 
 
 def _endpoint(scope: Scope) -> str:

@@ -41,6 +41,7 @@ from server.settings import Settings
 from server.turns import Slots
 
 Float32 = npt.NDArray[np.float32]
+ENDING_S = 1.0  # for threads that have nothing more to do
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -76,6 +77,8 @@ class Pipeline:
 
     def __init__(self, settings: Settings, metrics: Metrics, catalog: Catalog) -> None:
         self.settings, self.metrics, self.catalog = settings, metrics, catalog
+        self.stop_by: float | None = None
+        self.ended = True
         self._limits = ImageLimits.of(settings)
         self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="images")
         self._decoding = Slots(2 * settings.pool_threads)  # the next is there when a thread gets free
@@ -83,9 +86,14 @@ class Pipeline:
         self._short = ThreadPoolExecutor(1, thread_name_prefix="short")
         self._cache = PromptCache(settings.prompt_cache_bytes, metrics)
 
+    def stop(self) -> None:
+        """The server stops: the setting's time for what was accepted begins."""
+        self.stop_by = time.monotonic() + self.settings.shutdown_timeout_s
+
     def close(self) -> None:
-        """Finish what was accepted; then end the threads."""
-        self.catalog.close()
+        """Finish what was accepted; then end the threads. `ended` tells whether all of them have."""
+        until = None if self.stop_by is None else max(self.stop_by, time.monotonic() + ENDING_S)
+        self.ended = self.catalog.close(until=until)
         for threads in (self._pool, self._short):
             threads.shutdown(wait=False, cancel_futures=True)
 

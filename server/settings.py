@@ -152,7 +152,9 @@ class Settings(BaseSettings):
         32, ge=1, le=1024, description="Images fetched from URLs at once, for all clients, who take turns."
     )
     body_timeout_s: float = Field(30, gt=0, description="Seconds a client may take to send its body.")
-    shutdown_timeout_s: int = Field(30, ge=0, description="Seconds for accepted requests to finish at shutdown.")
+    shutdown_timeout_s: int = Field(
+        30, ge=0, description="Seconds for accepted requests to finish at shutdown; what is left gets a 503."
+    )
     prompt_cache_bytes: int = Field(
         64 * MEBIBYTE, ge=0, description="Memory for text features of recent prompts and labels; 0 keeps none."
     )

@@ -1,6 +1,7 @@
 """Bundles that do not fit in memory are refused before they are served, with the bucket and the way out."""
 
 import re
+import time
 
 import pytest
 
@@ -39,7 +40,7 @@ def load(*bundles, **settings):
     try:
         catalog.load(bundles)
     finally:
-        catalog.close()
+        catalog.close(until=time.monotonic() + 10)
     return catalog
 
 

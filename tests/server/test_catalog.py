@@ -1,5 +1,7 @@
 """Which bundle answers, and what keeps bundles from being served."""
 
+import time
+
 import pytest
 
 from server.catalog import Catalog, open_bundles
@@ -22,7 +24,7 @@ def load():
 
     yield start
     for catalog in catalogs:
-        catalog.close()
+        catalog.close(until=time.monotonic() + 10)
 
 
 @pytest.fixture

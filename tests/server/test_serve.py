@@ -26,7 +26,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def started(folder, port, **environment):
+def started(folder, port, *, asked="/readyz", **environment):
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.server.serve_fakes", str(folder), str(port)],
         cwd=ROOT,
@@ -38,7 +38,7 @@ def started(folder, port, **environment):
     give_up = time.monotonic() + SOON
     while time.monotonic() < give_up and process.poll() is None:
         try:
-            if httpx.get(process.url + "/readyz").status_code == 200:
+            if httpx.get(process.url + asked).status_code == 200:
                 break
         except httpx.TransportError:
             time.sleep(0.05)
