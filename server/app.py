@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from PIL import Image
 from starlette.exceptions import HTTPException
 
 from server import logs
@@ -71,9 +72,13 @@ def create_app(
     pipeline = Pipeline(settings, metrics, catalog)
     changes = Changes(settings, pipeline)
 
+    def open_and_load() -> None:
+        Image.init()  # which the first picture would wait for
+        catalog.load(open_bundles(settings))
+
     async def load() -> None:
         try:
-            await in_background(lambda: catalog.load(open_bundles(settings)), name="load")
+            await in_background(open_and_load, name="load")
         except Exception as error:
             catalog.failure = error
             if on_failure:
@@ -220,6 +225,14 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         else:
             options["metavar"] = _METAVARS.get(field.annotation, "TEXT")
         parser.add_argument(flag, **options)
+    parser.add_argument(
+        "--no-warm-up",
+        dest="warm_up",
+        action="store_const",
+        const="none",
+        default=argparse.SUPPRESS,
+        help="the same as --warm-up none",
+    )
     parser.set_defaults(func=run)
 
 

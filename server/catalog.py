@@ -27,7 +27,7 @@ from server.runtimes.device import Device
 from server.settings import Settings
 from server.tracing import Attribute, Link, Trace, Tracing
 from server.turns import Slots
-from server.warmup import warm_up
+from server.warmup import warm_up, warm_up_shapes
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +245,17 @@ class Catalog:
     def _check(self, bundle: Bundle, planned: Footprint) -> Footprint:
         """The bundle's footprint, measured if it is warmed."""
         bundle.check_canary()
-        return with_peaks(planned, bundle.manifest, warm_up(bundle)) if self._settings.warm_up else planned
+        wanted = self._settings.warm_up
+        if wanted == "none":
+            return planned
+        footprint = with_peaks(planned, bundle.manifest, warm_up(bundle))
+        if wanted == "all" or (wanted == "auto" and bundle.gpu):
+            left = warm_up_shapes(bundle, batch=footprint.batch, within_s=self._settings.warm_up_s)
+            if left:
+                log.warning(
+                    "%s: %d shape buckets are not warm, there was no time or room for them", footprint.name, left
+                )
+        return footprint
 
     def _start(self, bundle: Bundle, footprint: Footprint) -> Served:
         manifest = bundle.manifest

@@ -34,6 +34,7 @@ OpenEndpoint = Literal[
     "/v2/health/ready",
 ]
 OPEN_ENDPOINTS = get_args(OpenEndpoint)
+WarmUp = Literal["auto", "all", "largest", "none"]
 # Settings that hold several words, in the environment and in one flag separated by commas.
 _WORDS = ("image_formats", "open_endpoints", "cors_origins", "trusted_proxies", "model")
 _ORIGIN = re.compile(r"\*|https?://[\w.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", re.IGNORECASE)
@@ -91,10 +92,14 @@ class Settings(BaseSettings):
     allow_uncertified: bool = Field(
         False, description="Serve artefacts without a valid certificate; only to try out an export."
     )
-    warm_up: bool = Field(
-        True,
-        description="Run each bundle once at its largest before ready, which also measures its memory; off to start"
-        " sooner.",
+    warm_up: WarmUp = Field(
+        "auto",
+        description="What each bundle runs before ready. largest: one image and prompt at their largest, which also"
+        " measures its memory; all: every shape bucket, alone and in the largest batch; auto: all on a GPU, where the"
+        " first run of a shape is slow, else largest; none: nothing, to start sooner.",
+    )
+    warm_up_s: float = Field(
+        120, gt=0, description="Seconds for all shape buckets of a bundle; those left are logged, and met unprepared."
     )
     threads: int = Field(
         0, ge=0, le=1024, description="Threads of each model run; 0 takes what affinity and the cgroup quota allow."
@@ -168,7 +173,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         description="Refuse to start where bundles would need more memory; 0 takes the cgroup's limit, or none."
-        " Activations are known only with `warm_up`.",
+        " Activations are unknown with `warm_up` none.",
     )
     device: str = Field(
         "auto",
@@ -237,6 +242,11 @@ class Settings(BaseSettings):
             if not root.is_dir():
                 raise ValueError(f"{root} is no folder")
         return tuple(root.resolve() for root in value)
+
+    @field_validator("warm_up", mode="before")
+    @classmethod
+    def _warm_up_may_be_on_or_off(cls, value: object) -> object:
+        return {"true": "auto", "false": "none"}.get(str(value).lower(), value)
 
     @field_validator("otlp_endpoint")
     @classmethod

@@ -35,7 +35,7 @@ def file(tmp_path):
 def test_file_sets_values_of_every_kind(file):
     read = read_settings(file)
     assert (read.max_queue, read.bundle, read.log_level) == (19, (Path("/a"), Path("/b")), "error")
-    assert (read.warm_up, read.max_wait_ms, read.max_images) == (False, 0.5, 16)
+    assert (read.warm_up, read.max_wait_ms, read.max_images) == ("none", 0.5, 16)
 
 
 @pytest.mark.parametrize("variable", ["OPENSET_MAX_QUEUE", "openset_max_queue"])
@@ -107,6 +107,8 @@ def test_words_are_separated_by_commas_or_repeated(monkeypatch):
         ("OPENSET_BUNDLE_ROOTS", "/no/such/folder", "/no/such/folder is no folder"),
         ("OPENSET_OTLP_ENDPOINT", "localhost:4318", "this is no address like http://localhost:4318"),
         ("OPENSET_OTLP_ENDPOINT", "http://user@collector", "credentials go into OTEL_EXPORTER_OTLP_HEADERS"),
+        ("OPENSET_WARM_UP", "smallest", "'auto', 'all', 'largest' or 'none'"),
+        ("OPENSET_WARM_UP_S", "0", "greater than 0"),
         ("OPENSET_TRACE_SHARE", "2", "less than or equal to 1"),
         ("OPENSET_POOL_BYTES", "-1", "greater than or equal to 0"),
         ("OPENSET_MEMORY_LIMIT_BYTES", "half", "valid integer"),
@@ -128,6 +130,12 @@ def test_wrong_flag_is_named_as_a_flag():
 def test_unknown_setting_is_refused():
     with pytest.raises(SettingsError, match="there is no setting 'colour'"):
         read_settings(colour="blue")
+
+
+@pytest.mark.parametrize(("word", "meant"), [("false", "none"), ("True", "auto"), ("all", "all")])
+def test_warm_up_may_be_on_or_off(monkeypatch, word, meant):
+    monkeypatch.setenv("OPENSET_WARM_UP", word)
+    assert read_settings().warm_up == meant
 
 
 def test_queue_smaller_than_a_request_is_refused():
@@ -154,7 +162,7 @@ def test_every_setting_is_a_flag_of_serve():
     assert flags <= set(parser._option_string_actions)
     args = parser.parse_args(["--bundle", "/a", "--bundle", "/b", "--no-warm-up", "--port", "1"])
     assert args.bundle == ["/a", "/b"]
-    assert args.warm_up is False
+    assert args.warm_up == "none"
     assert "host" not in args, "a flag that was not given leaves the environment in force"
 
 
