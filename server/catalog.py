@@ -27,7 +27,7 @@ from server.runtimes.device import Device
 from server.settings import Settings
 from server.tracing import Attribute, Link, Trace, Tracing
 from server.turns import Slots
-from server.warmup import warm_up, warm_up_shapes
+from server.warmup import Peaks, warm_up, warm_up_shapes
 
 log = logging.getLogger(__name__)
 
@@ -132,15 +132,15 @@ class Catalog:
         self.budget.check([*self._footprints(), plan])
         return plan
 
-    def prepare(self, bundle: Bundle) -> Served:
+    def prepare(self, bundle: Bundle, peaks: Peaks | None = None) -> Served:
         """Check, warm and start one more bundle, which no request can choose yet; OverBudget, BundleError.
 
-        Called from any thread, but once at a time.
+        `peaks` tell its memory, where that was measured before. Called from any thread, but once at a time.
         """
         plan = self.check_fits(bundle.manifest, bundle.weights_bytes)
         try:
             self._share_pool([bundle], [*self._footprints(), plan])
-            footprint = self._check(bundle, plan)
+            footprint = self._check(bundle, plan, peaks)
             self.budget.check([*self._footprints(), footprint])
         except Exception:
             self._fit_pool(self._footprints())
@@ -242,13 +242,14 @@ class Catalog:
         if self.pool is not None:
             self.pool.resize(max(PAGE_BYTES, self.budget.pool_cap(footprints)))
 
-    def _check(self, bundle: Bundle, planned: Footprint) -> Footprint:
-        """The bundle's footprint, measured if it is warmed."""
+    def _check(self, bundle: Bundle, planned: Footprint, peaks: Peaks | None = None) -> Footprint:
+        """The bundle's footprint, measured if it is warmed, unless `peaks` are known."""
         bundle.check_canary()
         wanted = self._settings.warm_up
         if wanted == "none":
             return planned
-        footprint = with_peaks(planned, bundle.manifest, warm_up(bundle))
+        measured = warm_up(bundle)
+        footprint = with_peaks(planned, bundle.manifest, peaks or measured)
         if wanted == "all" or (wanted == "auto" and bundle.gpu):
             left = warm_up_shapes(bundle, batch=footprint.batch, within_s=self._settings.warm_up_s)
             if left:

@@ -33,6 +33,7 @@ from server.errors import (
 from server.pipeline import Pipeline
 from server.resident import return_free_memory
 from server.settings import Settings
+from server.trial import tried
 
 log = logging.getLogger(__name__)
 
@@ -159,8 +160,12 @@ class Changes:
         if manifest.name in taken:
             raise BundleNameTaken(f"a bundle named {manifest.name} is being served: replace it, or remove it first")
         self._catalog.check_fits(manifest, weights_bytes(folder, manifest))
+        on_gpu = self._settings.device.startswith("cuda") or any(served.bundle.gpu for served in self._catalog.served)
+        # A second process would take as much of the GPU again.
+        trying = self._settings.warm_up != "none" and not on_gpu
+        peaks = tried(folder, self._settings) if trying else None
         bundle: Bundle = open_bundle(folder, self._settings)
-        return self._catalog.prepare(bundle)
+        return self._catalog.prepare(bundle, peaks)
 
 
 def _collect() -> None:

@@ -18,6 +18,7 @@ from server.catalog import BUNDLED
 from .conftest import ROOT, free_port, until
 
 REPLACEMENTS = 5
+PAUSE_S = 0.05  # between an answer and the next request: some of two cores is left for loading
 SCENE = (ROOT / "server/examples/scene.jpg").read_bytes()
 
 
@@ -67,7 +68,7 @@ def live(roots, tmp_path, capsys, monkeypatch):
 
 
 class Load:
-    """Threads that ask without a pause, and what they were answered."""
+    """Threads that ask all the time, and what they were answered."""
 
     def __init__(self, client):
         self.answers, self.failures, self._client = [], [], client
@@ -76,7 +77,7 @@ class Load:
         self._threads = [threading.Thread(target=self._ask, args=ask) for ask in asks * 2]
 
     def _ask(self, path, data):
-        while not self._stop.is_set():
+        while not self._stop.wait(PAUSE_S):
             started = time.monotonic()
             try:
                 answer = self._client.post(path, files=[("image", SCENE)], data=data)

@@ -391,7 +391,7 @@ def test_stopping_finishes_accepted_requests(detector):
             await until(held.started.is_set)
             accepted += [ask(client, "dog"), ask(client, "dog")]
             await until(lambda: waiting(client) == 2)
-            closing = asyncio.ensure_future(asyncio.to_thread(client.app.state.pipeline.close))
+            closing = asyncio.ensure_future(asyncio.to_thread(client.app.state.pipeline.catalog.close))
             await until(lambda: not client.app.state.pipeline.catalog.ready)
             assert (await client.get("/readyz")).status_code == 503
             assert (await ask(client, "dog")).status_code == 503
