@@ -216,7 +216,7 @@ class Pipeline:
         *,
         drawn: bool,
     ) -> tuple[tuple[Prompt, ...], list[tuple[Prepared, tuple[PassOutput, ...]]]]:
-        names = image_names(len(request.pictures))
+        names = question.image_names(len(request.pictures))
         with served.batcher.places(len(names), client=caller.client, priority=caller.priority) as places:
             prompts = await asyncio.wrap_future(
                 served.texts.submit(question.prompts_of, request, served.bundle.prompts, self.settings.max_passes)
@@ -258,7 +258,7 @@ class Pipeline:
                 with progress.timed("text_encode"):
                     return np.stack(await self._text_embeds(served, texts, caller))
 
-            names = image_names(len(pictures))
+            names = question.image_names(len(pictures))
             *images, text_embeds = await _together(
                 [*(image(data, name) for data, name in zip(pictures, names, strict=True)), text()]
             )
@@ -330,7 +330,7 @@ class Pipeline:
 
     def _check_counts(self, pictures: Sequence[bytes], field: str, texts: int, *, counted: str = "") -> None:
         settings = self.settings
-        refuse_too_many_images(len(pictures), settings)
+        question.refuse_too_many_images(len(pictures), settings)
         if texts > settings.max_labels:
             reason = f"{texts} {counted or field}, at most {settings.max_labels} are accepted"
             raise InvalidRequest([FieldFault(field, reason)])
@@ -383,17 +383,6 @@ def _ensembles(embeds: Float32, count: int) -> Float32:
     """[labels, D] unit means of each label's `count` template embeddings [labels * count, D]."""
     means = embeds.reshape(-1, count, embeds.shape[1]).mean(1)  # [labels, D]
     return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)
-
-
-def refuse_too_many_images(count: int, settings: Settings) -> None:
-    """InvalidRequest for more images than a request may have."""
-    if count > settings.max_images:
-        raise InvalidRequest([FieldFault("images", f"{count} images, at most {settings.max_images} are accepted")])
-
-
-def image_names(count: int) -> list[str]:
-    """What a request's images are called in errors."""
-    return ["the image"] if count == 1 else [f"image {number} of {count}" for number in range(1, count + 1)]
 
 
 def _detection(served: Served) -> DetectionRules:

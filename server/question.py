@@ -1,4 +1,4 @@
-"""What a request to detect asks of a model: a prompt for each pass, thresholds, and how much it may be told."""
+"""What a request asks of a model: its images, and to detect a prompt for each pass, thresholds, how much is told."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -8,6 +8,7 @@ from server.contract.postprocess import Thresholds
 from server.contract.text import Prompt, PromptTokenizer
 from server.errors import FieldFault, InvalidRequest
 from server.schemas import DetectRequest
+from server.settings import Settings
 
 # As JSON about ten megabytes.
 MAX_LABEL_SCORES = 1_000_000
@@ -38,3 +39,14 @@ def refuse_too_many_label_scores(request: DetectRequest, prompts: Sequence[Promp
             f" {images * detections * labels} scores, at most {MAX_LABEL_SCORES} are answered"
         )
         raise InvalidRequest([FieldFault("label_scores", reason)])
+
+
+def refuse_too_many_images(count: int, settings: Settings) -> None:
+    """InvalidRequest for more images than a request may have."""
+    if count > settings.max_images:
+        raise InvalidRequest([FieldFault("images", f"{count} images, at most {settings.max_images} are accepted")])
+
+
+def image_names(count: int) -> list[str]:
+    """What a request's images are called in errors."""
+    return ["the image"] if count == 1 else [f"image {number} of {count}" for number in range(1, count + 1)]

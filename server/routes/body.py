@@ -24,7 +24,8 @@ from server.errors import (
     invalid_request,
 )
 from server.fetching import Fetcher
-from server.pipeline import Pipeline, image_names, refuse_too_many_images
+from server.pipeline import Pipeline
+from server.question import image_names, refuse_too_many_images
 from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
 
