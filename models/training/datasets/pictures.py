@@ -1,0 +1,83 @@
+"""Pictures of a data set, and the errors that name what is wrong with it."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image, ImageOps
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the file and the record (line, image id or tar member)."""
+
+
+class BrokenPicture(DataError):
+    """A picture that cannot be read, or is not the one that was annotated."""
+
+
+class Picture(Protocol):
+    """A picture that has not been read yet."""
+
+    @property
+    def where(self) -> str:
+        """The file, or the archive and its member."""
+
+    def open(self, size: tuple[int, int] | None = None) -> Image.Image:
+        """The picture in RGB, of (height, width) `size` if that is given; else BrokenPicture."""
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture in a file of its own."""
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    def open(self, size: tuple[int, int] | None = None) -> Image.Image:
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise BrokenPicture(f"{self.path}: the picture cannot be read: {error.strerror or error}") from error
+        return decoded(data, self.where, size)
+
+
+@dataclass(frozen=True)
+class PictureBytes:
+    """A picture already read from an archive."""
+
+    data: bytes
+    where: str
+
+    def open(self, size: tuple[int, int] | None = None) -> Image.Image:
+        return decoded(self.data, self.where, size)
+
+
+def decoded(data: bytes, where: str, size: tuple[int, int] | None) -> Image.Image:
+    """The picture in RGB, turned upright by its EXIF orientation.
+
+    Where `size` tells what was annotated, that decides: some tools annotate pictures as stored, others as shown.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            stored = file.convert("RGB")
+            orientation = file.getexif().get(0x0112, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BrokenPicture(f"{where}: the picture cannot be read: {error}") from error
+    if size is not None and (stored.height, stored.width) == size:
+        return stored
+    upright = stored
+    if orientation != 1:
+        stored.getexif()[0x0112] = orientation
+        upright = ImageOps.exif_transpose(stored)
+    if size is not None and (upright.height, upright.width) != size:
+        raise BrokenPicture(
+            f"{where}: the picture is {stored.height} x {stored.width} (height x width), annotated was one of"
+            f" {size[0]} x {size[1]}"
+        )
+    return upright
