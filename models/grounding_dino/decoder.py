@@ -14,7 +14,8 @@ from models.layers.blocks import Attention, FeedForward, Mlp
 
 
 class DecoderLayer(nn.Module):
-    """queries [B, N, C] -> [B, N, C]; boxes_cxcywh [B, N, L, 4], text_mask [B, 1, 1, T] bool.
+    """queries [B, N, C] -> [B, N, C]; boxes_cxcywh [B, N, L, 4], text_mask [B, 1, 1, T] bool; visible, None or
+    [B, 1, N, N] bool, which queries a query may look at.
 
     Points are sought around the box's centre, an offset of P being half its width or height.
     """
@@ -40,11 +41,12 @@ class DecoderLayer(nn.Module):
         pyramid: Pyramid,
         text: Tensor,
         text_mask: Tensor,
+        visible: Tensor | None,
     ) -> Tensor:
         centre, step = boxes[..., :2], boxes[..., 2:] * (0.5 / self.points)
         x = queries
         placed = x + positions
-        x = self.self_norm(x + self.self_attn(placed, placed, x))
+        x = self.self_norm(x + self.self_attn(placed, placed, x, visible))
         x = self.text_norm(x + self.text_attn(x + positions, text, text, text_mask))
         x = self.image_norm(x + self.image_attn(x + positions, memory, pyramid.mask, pyramid.shapes, centre, step))
         return self.ffn_norm(x + self.ffn(x))
@@ -60,7 +62,7 @@ class DecoderOutput(NamedTuple):
 class Decoder(nn.Module):
     """queries [B, N, C] and their boxes_cxcywh [B, N, 4] -> `DecoderOutput`.
 
-    Layers refine the box with the un-normed state; the next layer gets it without gradient.
+    Layers refine the box with the un-normed state; the next layer gets it without gradient. `visible`: as for a layer.
     """
 
     def __init__(self, config: GroundingDinoConfig) -> None:
@@ -78,6 +80,7 @@ class Decoder(nn.Module):
         text: Tensor,
         text_mask: Tensor,
         box_head: nn.Module,
+        visible: Tensor | None = None,
     ) -> DecoderOutput:
         ratios = torch.cat((pyramid.valid_ratios, pyramid.valid_ratios), 2)[:, None]  # [B, 1, L, 4]
         keys = text_mask[:, None, None, :]
@@ -85,7 +88,7 @@ class Decoder(nn.Module):
         for layer in self.layers:
             reference = boxes[:, :, None] * ratios  # [B, N, L, 4], in 0..1 of the padded levels
             positions = self.position_head(box_positions(reference[:, :, 0], queries.shape[2] // 2))
-            queries = layer(queries, positions, reference, memory, pyramid, text, keys)
+            queries = layer(queries, positions, reference, memory, pyramid, text, keys, visible)
             refined = torch.sigmoid(box_head(queries) + inverse_sigmoid(boxes))
             boxes = refined.detach()
             states.append(self.norm(queries))

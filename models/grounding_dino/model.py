@@ -23,6 +23,25 @@ from models.layers.bert import Bert
 from models.layers.blocks import Mlp
 
 
+class DenoisingQueries(NamedTuple):
+    """Queries that training puts before the learned ones (DINO, arXiv 2203.03605, section 3.3).
+
+    content [B, Q, d_model]; boxes_cxcywh [B, Q, 4] in 0..1; visible [B, Q, Q] bool, which of them each may look at.
+    They see the learned queries too, but these see none of them.
+    """
+
+    content: Tensor
+    boxes_cxcywh: Tensor
+    visible: Tensor
+
+
+class DenoisedOutput(NamedTuple):
+    """What each decoder layer makes of denoising queries: logits [layers, B, Q, T], boxes_cxcywh [layers, B, Q, 4]."""
+
+    logits: Tensor
+    boxes_cxcywh: Tensor
+
+
 class GroundingDinoOutput(NamedTuple):
     """The answer, and what training supervises beside it. Boxes are cx, cy, w, h in 0..1 of the unpadded image.
 
@@ -100,16 +119,54 @@ class GroundingDino(nn.Module):
         `encode_text`; text_mask [B, T] bool, True = token; position_ids [B, T] int64; self_attention_mask [B, T, T]
         bool.
         """
+        prompt = (text_features, text_mask, position_ids, self_attention_mask)
+        return self._detect(image_features, pixel_mask, *prompt, None)[0]
+
+    def denoise(
+        self,
+        pixel_values: Tensor,
+        pixel_mask: Tensor,
+        text_features: Tensor,
+        text_mask: Tensor,
+        position_ids: Tensor,
+        self_attention_mask: Tensor,
+        denoising: DenoisingQueries,
+    ) -> tuple[GroundingDinoOutput, DenoisedOutput]:
+        """For training: the output of `forward`, which denoising queries do not change, and theirs."""
+        prompt = (text_features, text_mask, position_ids, self_attention_mask)
+        output, denoised = self._detect(self.encode_image(pixel_values), pixel_mask, *prompt, denoising)
+        assert denoised is not None
+        return output, denoised
+
+    def _detect(
+        self,
+        image_features: Sequence[Tensor],
+        pixel_mask: Tensor,
+        text_features: Tensor,
+        text_mask: Tensor,
+        position_ids: Tensor,
+        self_attention_mask: Tensor,
+        denoising: DenoisingQueries | None,
+    ) -> tuple[GroundingDinoOutput, DenoisedOutput | None]:
         image, positions, pyramid = self._flatten(image_features, pixel_mask)
         memory, text = self.encoder(
             image, positions, pyramid, text_features, text_mask, position_ids, self_attention_mask
         )
         queries = self.query_embed.weight[: memory.shape[1]]  # [N, C], N = min(num_queries, S)
         proposals = self.selection(memory, pyramid, text, text_mask, queries.shape[0])
-        queries = queries.expand(memory.shape[0], -1, -1)
-        decoded = self.decoder(queries, proposals.references, memory, pyramid, text, text_mask, self.box_head)
+        queries, references, visible = queries.expand(memory.shape[0], -1, -1), proposals.references, None
+        if denoising is not None:
+            visible = _visible(denoising, queries.shape[1])
+            queries = torch.cat([denoising.content, queries], 1)
+            references = torch.cat([denoising.boxes_cxcywh, references], 1)
+        decoded = self.decoder(queries, references, memory, pyramid, text, text_mask, self.box_head, visible)
         logits, boxes = self._answers(decoded, text, text_mask)
-        return GroundingDinoOutput(
+        denoised = None
+        if denoising is not None:
+            count = denoising.content.shape[1]
+            denoised = DenoisedOutput(*(torch.stack([x[:, :count] for x in layers]) for layers in (logits, boxes)))
+            logits, boxes = [x[:, count:] for x in logits], [x[:, count:] for x in boxes]
+        output = GroundingDinoOutput(
             logits=logits[-1],
             boxes_cxcywh=boxes[-1],
             decoder_logits=torch.stack(logits),
@@ -119,6 +176,7 @@ class GroundingDino(nn.Module):
             proposal_valid=proposals.valid,
             topk_indices=proposals.indices,
         )
+        return output, denoised
 
     def _flatten(self, maps: Sequence[Tensor], pixel_mask: Tensor) -> tuple[Tensor, Tensor, Pyramid]:
         """The levels in a row and their positions, both [B, S, C]."""
@@ -153,3 +211,12 @@ class GroundingDino(nn.Module):
         nn.init.zeros_(self.text_proj.bias)
         nn.init.normal_(self.level_embed)
         nn.init.normal_(self.query_embed.weight)
+
+
+def _visible(denoising: DenoisingQueries, learned: int) -> Tensor:
+    """[B, 1, Q + N, Q + N] bool: which query may look at which."""
+    batch, count = denoising.visible.shape[:2]
+    visible = denoising.visible.new_ones(batch, count + learned, count + learned)
+    visible[:, :count, :count] = denoising.visible
+    visible[:, count:, :count] = False
+    return visible[:, None]

@@ -1,6 +1,6 @@
 """The whole loss of a dense text-prompted detector (GLIP, Li et al. 2022, section 3.1): words, boxes and centerness.
 
-Sums are divided as in GLIP's `ATSSLossComputation` (maskrcnn_benchmark/modeling/rpn/loss.py), for one process.
+Sums are divided as in GLIP's `ATSSLossComputation` (maskrcnn_benchmark/modeling/rpn/loss.py).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,9 @@ from torch.nn import functional
 
 from models.losses.atss import CANDIDATES_PER_LEVEL, assign, centerness
 from models.losses.boxes import matched_giou
-from models.losses.grounding import token_focal_loss
+from models.losses.grounding import token_focal_loss, wide
+
+TINY = torch.finfo(torch.float32).tiny
 
 
 class DenseOutput(Protocol):
@@ -55,6 +57,13 @@ class AlignmentLossConfig:
     candidates_per_level: int = CANDIDATES_PER_LEVEL
 
 
+class Counts(NamedTuple):
+    """What a batch's sums are divided by: its positive anchors, and their centerness, added up."""
+
+    positives: float
+    centerness: float
+
+
 class Matches(NamedTuple):
     """What the anchors of a batch learn.
 
@@ -69,26 +78,46 @@ class Matches(NamedTuple):
 
 
 def alignment_loss(
-    output: DenseOutput, targets: list[DenseTargets], config: AlignmentLossConfig = AlignmentLossConfig()
+    output: DenseOutput,
+    targets: list[DenseTargets],
+    config: AlignmentLossConfig = AlignmentLossConfig(),
+    *,
+    counts: Counts | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """The weighted sum, and its unweighted parts with the number of positive anchors in the batch.
 
     The focal loss of all anchors and tokens and the cross-entropy of centerness are per positive anchor (at least 1);
-    1 - GIoU is averaged over positive anchors with their centerness as weight.
+    1 - GIoU is averaged over positive anchors with their centerness as weight. `counts` are those of a larger batch of
+    which this is a part.
     """
     matches = match(output, targets, config)
-    count = max(1, len(matches.boxes_xyxy))
+    own = Counts(float(len(matches.boxes_xyxy)), float(matches.centerness.sum()))
+    positives, weight = own if counts is None else counts
+    centres = functional.binary_cross_entropy_with_logits(
+        wide(output.centerness[matches.positive]), matches.centerness, reduction="sum"
+    )
     parts = {
-        "alignment": token_focal_loss(_wide(output.token_logits), matches.wanted) / count,
-        "box": _box_loss(_wide(output.boxes_xyxy[matches.positive]), matches),
-        "centerness": functional.binary_cross_entropy_with_logits(
-            _wide(output.centerness[matches.positive]), matches.centerness, reduction="sum"
-        )
-        / count,
+        "alignment": token_focal_loss(wide(output.token_logits), matches.wanted) / max(1.0, positives),
+        "box": _box_loss(wide(output.boxes_xyxy[matches.positive]), matches) / max(TINY, weight),
+        "centerness": centres / max(1.0, positives),
     }
     total = config.alignment * parts["alignment"] + config.box * parts["box"] + config.centerness * parts["centerness"]
     figures = {name: float(part.detach()) for name, part in parts.items()}
-    return total, figures | {"positives": float(len(matches.boxes_xyxy))}
+    return total, figures | {"positives": own.positives}
+
+
+@torch.no_grad()
+def counts_of(
+    anchors_xyxy: Tensor, level_sizes: Sequence[int], targets: list[DenseTargets], config: AlignmentLossConfig
+) -> Counts:
+    """What a batch's sums are divided by, which its anchors and objects alone decide."""
+    positives = weight = 0.0
+    for target in targets:
+        objects = assign(anchors_xyxy, level_sizes, target.boxes_xyxy, candidates_per_level=config.candidates_per_level)
+        hit = objects >= 0
+        positives += float(hit.sum())
+        weight += float(centerness(anchors_xyxy[hit], target.boxes_xyxy[objects[hit]]).sum())
+    return Counts(positives, weight)
 
 
 @torch.no_grad()
@@ -110,13 +139,6 @@ def match(output: DenseOutput, targets: list[DenseTargets], config: AlignmentLos
 
 
 def _box_loss(predicted_xyxy: Tensor, matches: Matches) -> Tensor:
-    """Mean of 1 - GIoU of [P, 4] with centerness as weight; 0, with a gradient path, for P = 0."""
+    """Sum of 1 - GIoU of [P, 4], each weighted with its centerness; 0, with a gradient path, for P = 0."""
     # Without + 1 here, unlike the assignment's IoU: `GIoULoss` in GLIP's modeling/rpn/loss.py.
-    loss = 1 - matched_giou(predicted_xyxy, matches.boxes_xyxy)
-    weight = matches.centerness
-    return (loss * weight).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
-
-
-def _wide(values: Tensor) -> Tensor:
-    """At least float32: sums over all anchors and tokens overflow or stall in half precision."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    return ((1 - matched_giou(predicted_xyxy, matches.boxes_xyxy)) * matches.centerness).sum()

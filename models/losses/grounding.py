@@ -1,5 +1,6 @@
 """Sigmoid focal loss on token logits: which tokens of the prompt name what a query has found."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,3 +28,8 @@ def token_focal_loss(logits: Tensor, positive: Tensor, counted: Tensor | None = 
     if counted is not None:
         loss = loss * counted[..., None].to(loss.dtype)
     return loss.sum()
+
+
+def wide(values: Tensor) -> Tensor:
+    """At least float32: sums over all queries and tokens overflow or stall in half precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -130,7 +130,7 @@ def test_gradient_reaches_all_proposals_and_the_selected_ones():
     detector_loss(selected_only, targets, DetectorLossConfig(dense=0.0))[0].backward()
     assert selected_only.proposal_boxes.grad.abs().sum() > 0
     assert selected_only.proposal_logits.grad[:, 5:].abs().sum() == 0
-    detector_loss(dense_only, targets, DetectorLossConfig(selected=0.0))[0].backward()
+    detector_loss(dense_only, targets, DetectorLossConfig(selected=0.0, dense=1.0))[0].backward()
     assert dense_only.proposal_logits.grad[:, 5:].abs().sum() > 0
 
 
@@ -162,7 +162,7 @@ def test_a_picture_of_a_batch_has_the_loss_it_has_alone():
 
 
 @pytest.mark.parametrize(
-    "config", [DetectorLossConfig(dense=0.0), DetectorLossConfig(selected=0.0)], ids=["selected", "dense"]
+    "config", [DetectorLossConfig(), DetectorLossConfig(selected=0.0, dense=1.0)], ids=["selected", "dense"]
 )
 def test_gradient_reaches_the_encoders_output_head(config: DetectorLossConfig):
     torch.manual_seed(0)
@@ -182,7 +182,7 @@ def test_a_detector_fits_two_pictures():
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
     losses = []
     for _ in range(25):
-        loss, _ = detector_loss(tiny_answer(model), targets)
+        loss, _ = detector_loss(tiny_answer(model), targets, DetectorLossConfig(dense=1.0))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
