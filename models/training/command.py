@@ -10,13 +10,13 @@ import torch
 from pydantic import BaseModel
 
 from models import registry
+from models.training.annotated import prepare_annotated
 from models.training.families import FAMILIES, Prepared
-from models.training.loop import Trainer
+from models.training.loop import CHECKPOINT, Trainer
+from models.training.processes import Processes, join, leave
 from models.training.recipe import CONFIGS, Recipe, read_recipe
 from models.training.sprites import NAMES_FILE, SMALL_PACK, load_pack, read_names
 from server.contract.manifest import Buckets, DetectionRules, Preprocessing
-
-DRAWINGS = "generated scenes of emoji drawings: Noto (Apache-2.0), Twemoji (CC-BY 4.0), Fluent (MIT)"
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,10 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of objects (default: the bundled one)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run: curve, last state, checkpoint")
     parser.add_argument(
-        "--start", type=Path, help="trained checkpoint to start from: a CLIP for a Grounding DINO, that one for a GLIP"
+        "--start",
+        type=Path,
+        help="checkpoint to start from: with data sets, one of the same family in any published form; with generated"
+        " scenes, a trained CLIP for a Grounding DINO, and that one for a GLIP",
     )
     parser.add_argument("--steps", type=int, help="train this many steps instead of the recipe's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
@@ -38,7 +41,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command's exit status: 2, with a sentence, for a recipe, pack or checkpoint that cannot be used."""
+    """The command's exit status: 2, with a sentence, for a recipe, pack, data set or checkpoint that cannot be used."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         train(args)
@@ -55,23 +58,42 @@ def train(args: argparse.Namespace) -> None:
     recipe = read_recipe(args.recipe)
     if recipe.family not in FAMILIES:
         raise ValueError(f"the recipe's family is {recipe.family!r}; trained are {sorted(FAMILIES)}")
+    if (args.out / CHECKPOINT).exists() and not args.resume:
+        raise ValueError(f"{args.out} holds a run: go on with it by --resume, or name another folder")
+    # Pictures are generated on the processor, in one process.
+    processes = join(recipe.loop.device if recipe.annotated else "cpu")
+    try:
+        _train(args, recipe, processes)
+    finally:
+        leave(processes)
+
+
+def _train(args: argparse.Namespace, recipe: Recipe, processes: Processes) -> None:
+    if not processes.first:
+        logging.getLogger().setLevel(logging.WARNING)
     torch.manual_seed(recipe.seed)
-    pack = load_pack(args.sprites)
-    objects = read_names(args.names, pack=pack)
-    prepared = FAMILIES[recipe.family](recipe, pack, objects, folder=args.out, start=args.start)
-    trainer = Trainer(prepared.task, prepared.loop(args.steps), args.out)
+    if recipe.annotated:
+        prepared = prepare_annotated(recipe, start=args.start, processes=processes)
+    else:
+        pack = load_pack(args.sprites)
+        objects = read_names(args.names, pack=pack)
+        prepared = FAMILIES[recipe.family](recipe, pack, objects, folder=args.out, start=args.start)
+    trainer = Trainer(prepared.task, prepared.loop(args.steps), args.out, processes)
     if args.resume:
         trainer.resume()
-    logging.info("%s: %d objects, %s", recipe.name, len(objects), _sizes(prepared))
+    logging.info("%s: %s", recipe.name, _sizes(prepared))
     model = trainer.run()
+    if not processes.first:
+        return
     registry.save(
         args.out / "checkpoint",
         model,
         prepared.config,
         tokenizer_file=prepared.tokenizer,
         name=recipe.name,
-        source=DRAWINGS,
-        serving=_serving(recipe),
+        source=prepared.source,
+        licence=prepared.licence,
+        serving={**prepared.serving, **_serving(recipe)},
     )
     logging.info("wrote %s", args.out / "checkpoint")
 
@@ -91,5 +113,6 @@ def _serving(recipe: Recipe) -> dict[str, Any]:
 
 
 def _sizes(prepared: Prepared) -> str:
-    count = sum(parameter.numel() for parameter in prepared.task.model.parameters())
-    return f"{count / 1e6:.2f} M parameters"
+    learning = sum(one.numel() for one in prepared.task.module.parameters() if one.requires_grad)
+    count = sum(one.numel() for one in prepared.task.model.parameters())
+    return f"{count / 1e6:.2f} M parameters, {learning / 1e6:.2f} M learn"

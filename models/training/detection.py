@@ -11,7 +11,7 @@ from torch.nn import functional
 from models.training.average_precision import Found, Truth, mean_average_precision
 from models.training.calibration import best_threshold
 from models.training.curriculum import Curriculum
-from models.training.detectors import Detector, Lesson
+from models.training.detectors import Detector, Lesson, padded
 from models.training.image_text import VALIDATION_SEED, normalised, to_image
 from models.training.phrases import PHRASES, PhraseSampler
 from models.training.scenes import SceneGenerator
@@ -100,12 +100,13 @@ class DetectionTask:
         lesson = Lesson(
             pixels=pixels,
             mask=mask,
-            size=size,
-            prompts=[question.prompt for question in questions],
+            sizes=[size] * config.batch,
+            text=padded([question.prompt for question in questions]),
             boxes_xyxy=[boxes[rows] / zoom for boxes, (rows, _) in zip(scene.boxes_xyxy, named, strict=True)],
             positive=[positive for _, positive in named],
         )
-        return self.detector.loss(self.model, lesson)
+        counts = self.detector.counts(self.model, lesson)
+        return self.detector.loss(self.detector.run(self.model, None, lesson), lesson, counts)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """AP50 and class-agnostic AP50 after NMS on full-size held-out pictures, read as the server reads them."""

@@ -1,7 +1,8 @@
 """From a recipe to a task, for each family that can be trained."""
 
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ from models.tokenizers import text_rules
 from models.training.detection import DetectionConfig, DetectionTask
 from models.training.detectors import Detector, GlipDetector, GroundingDinoDetector
 from models.training.image_text import ImageTextConfig, ImageTextTask
-from models.training.loop import LoopConfig, Task
+from models.training.loop import LoopConfig, SelfFedTask, Task
 from models.training.phrases import vocabulary_texts
 from models.training.recipe import Recipe, curriculum, filled
 from models.training.sprites import NamedObject, SpritePack
@@ -34,16 +35,20 @@ from server.contract.text import PromptTokenizer
 
 TOKENIZER = "tokenizer.json"
 MAX_TOKENS = 256
+DRAWINGS = "generated scenes of emoji drawings: Noto (Apache-2.0), Twemoji (CC-BY 4.0), Fluent (MIT)"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task ready to run, the model's config and its tokenizer file."""
+    """A task ready to run, the model's config and its tokenizer file, and what the checkpoint will say of itself."""
 
     task: Task
     config: Any
     tokenizer: Path
     recipe: Recipe
+    source: str = DRAWINGS
+    licence: str = "Apache-2.0"
+    serving: Mapping[str, Any] = field(default_factory=dict)
 
     def loop(self, steps: int | None) -> LoopConfig:
         """The recipe's loop, of another length if one is given."""
@@ -62,7 +67,7 @@ def prepare_clip(
     _channels_last(model)
     data = filled(ImageTextConfig, _data(recipe))
     task = ImageTextTask(model, pack, objects, tokenizer, data, seed=recipe.seed)
-    return Prepared(task, config, tokenizer, recipe)
+    return Prepared(SelfFedTask(task), config, tokenizer, recipe)
 
 
 def prepare_grounding_dino(
@@ -113,7 +118,7 @@ def _detection(
     _channels_last(model)
     prompts = PromptTokenizer(tokenizer, rules)
     task = DetectionTask(model, detector, pack, objects, prompts, filled(DetectionConfig, table), seed=recipe.seed)
-    return Prepared(task, model.config, tokenizer, recipe)
+    return Prepared(SelfFedTask(task), model.config, tokenizer, recipe)
 
 
 def take_over_tower(detector: GroundingDino, clip: Clip) -> None:

@@ -19,15 +19,21 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """`model`, `data` and `loss` (its weights) are what the family makes of them."""
+    """`model`, `data` and `loss` (its weights) are what the family makes of them; paths in it start at `folder`."""
 
     family: str
     name: str
     seed: int
     loop: LoopConfig
     data: dict[str, Any]
-    model: dict[str, Any]
+    model: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
+    folder: Path = CONFIGS
+
+    @property
+    def annotated(self) -> bool:
+        """Whether it trains on data sets, not on generated pictures."""
+        return "sets" in self.data
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -42,7 +48,7 @@ def read_recipe(path: str | Path) -> Recipe:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{file} is no TOML: {error}") from error
-    return filled(Recipe, {**table, "loop": filled(LoopConfig, table.get("loop", {}))})
+    return filled(Recipe, {**table, "loop": filled(LoopConfig, table.get("loop", {})), "folder": file.parent})
 
 
 def filled(kind: type[T], table: dict[str, Any]) -> T:
@@ -54,6 +60,8 @@ def filled(kind: type[T], table: dict[str, Any]) -> T:
         return kind(**table)
     except TypeError as error:
         raise RecipeError(f"{kind.__name__} is incomplete: {error}") from error
+    except ValueError as error:
+        raise RecipeError(f"{kind.__name__}: {error}") from error
 
 
 def curriculum(table: dict[str, Any]) -> Curriculum:

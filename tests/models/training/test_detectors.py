@@ -36,8 +36,8 @@ def lesson(prompts) -> Lesson:
     return Lesson(
         pixels=torch.randn(2, 3, 64, 96) * mask[:, None],
         mask=mask,
-        size=SIZE,
-        prompts=prompts,
+        sizes=[SIZE, SIZE],
+        text=padded(prompts),
         boxes_xyxy=[torch.tensor([[10.0, 12.0, 50.0, 44.0]]), torch.zeros(0, 4)],
         positive=[positive, torch.zeros(0, tokens, dtype=torch.bool)],
     )
@@ -45,7 +45,8 @@ def lesson(prompts) -> Lesson:
 
 def test_a_lesson_teaches_every_trained_part(taught, prompts) -> None:
     detector, model = taught
-    loss, figures = detector.loss(model.train(), lesson(prompts))
+    batch = lesson(prompts)
+    loss, figures = detector.loss(detector.run(model.train(), None, batch), batch, detector.counts(model, batch))
     loss.backward()
     assert loss.isfinite()
     assert figures

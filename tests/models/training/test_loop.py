@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.training.loop import CURVE, LoopConfig, Trainer, moving_average, rate_at
+from models.training.loop import CURVE, LoopConfig, SelfFedTask, Trainer, moving_average, rate_at
 
 
 class Line:
@@ -50,24 +50,24 @@ def weights(trainer: Trainer) -> list[Tensor]:
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path):
-    unbroken = Trainer(Line(), CONFIG, tmp_path / "a")
+    unbroken = Trainer(SelfFedTask(Line()), CONFIG, tmp_path / "a")
     unbroken.run()
-    cut = Trainer(Line(), CONFIG, tmp_path / "b")
+    cut = Trainer(SelfFedTask(Line()), CONFIG, tmp_path / "b")
     for _ in range(7):
         cut._one_step()
     cut.save()
-    resumed = Trainer(Line(), CONFIG, tmp_path / "b")
+    resumed = Trainer(SelfFedTask(Line()), CONFIG, tmp_path / "b")
     assert resumed.resume()
     resumed.run()
     assert all(torch.equal(a, b) for a, b in zip(weights(unbroken), weights(resumed), strict=True))
 
 
 def test_a_fresh_folder_has_nothing_to_resume(tmp_path: Path):
-    assert not Trainer(Line(), CONFIG, tmp_path).resume()
+    assert not Trainer(SelfFedTask(Line()), CONFIG, tmp_path).resume()
 
 
 def test_the_curve_holds_losses_and_validation(tmp_path: Path):
-    Trainer(Line(), CONFIG, tmp_path).run()
+    Trainer(SelfFedTask(Line()), CONFIG, tmp_path).run()
     rows = [json.loads(line) for line in (tmp_path / CURVE).read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [5, 10, 15, 20]
     assert [row["step"] for row in rows if "error" in row] == [10, 20]
@@ -78,11 +78,11 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path):
     task = Line()
     task.broken = True
     with pytest.raises(ValueError, match="nan at step 0"):
-        Trainer(task, CONFIG, tmp_path).run()
+        Trainer(SelfFedTask(task), CONFIG, tmp_path).run()
 
 
 def test_slow_parameters_learn_at_the_reduced_rate_and_vectors_do_not_decay(tmp_path: Path):
-    groups = Trainer(Line(), CONFIG, tmp_path).optimiser.param_groups
+    groups = Trainer(SelfFedTask(Line()), CONFIG, tmp_path).optimiser.param_groups
     rates = {round(group["initial_lr"], 6) for group in groups}
     assert rates == {1e-2, 1e-3}
     for group in groups:
