@@ -5,7 +5,7 @@ from torch import Tensor
 from models.checkpoints import UnknownCheckpoint, WeightsDoNotFit
 from models.grounding_dino import config as configs
 from models.grounding_dino import weights
-from models.grounding_dino.config import GROUNDING_DINO_CONFIGS
+from models.grounding_dino.config import GROUNDING_DINO_CONFIGS, GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
 from tests.models.small_grounding_dino import SWIN, random_model
 
@@ -23,11 +23,11 @@ def original() -> GroundingDino:
     return random_model(SWIN)
 
 
-def stored(model: GroundingDino, container: str) -> dict[str, Tensor]:
+def stored(model: GroundingDino, container: str, config: GroundingDinoConfig = SWIN) -> dict[str, Tensor]:
     """The model's tensors as `container` names and lays them out; shared tensors under all their names."""
     state = model.state_dict()
     tensors: dict[str, Tensor] = {}
-    table = weights.idea_table(SWIN) if container == "idea" else weights.hf_table(SWIN)
+    table = weights.idea_table(config) if container == "idea" else weights.hf_table(config)
     for key, source in table.items():
         if "in_proj_" in source.parts[0][0]:
             tensors[source.parts[0][0]] = torch.cat(

@@ -76,6 +76,8 @@ def recipe(family: str, folder: Path, *, loop: LoopConfig = LOOP, **data: Any) -
         odvg = {"format": "odvg", "annotations": "odvg/odvg.jsonl", "pictures": "odvg/pictures"}
         odvg["label_map"] = "odvg/labels.json"
         table = {"sets": [coco, odvg], "validation": [coco]}
+        # Cut pictures differ in size, and what a batch pads them to is seen by the backbones, as in the official code.
+        table["augmentation"] = {"crop": 0.0}
     if family == "grounding_dino":
         table["denoising"] = {"queries": 10}
     table |= {"batch": 2, "workers": 0, "validation_batches": 1}
