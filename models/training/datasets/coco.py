@@ -6,9 +6,8 @@ is named by (MDETR's and GLIP's mixed sets); and LVIS's `neg_category_ids` and `
 
 import json
 import logging
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +17,15 @@ from models.training.datasets.records import DetectionRecord, GroundingRecord, R
 from models.training.datasets.spans import checked_spans
 
 LOG = logging.getLogger(__name__)
+
+
+class _Annotation(NamedTuple):
+    """An annotation that passed: the image's place, its box x0, y0, x1, y1, its category's place or its spans."""
+
+    image: int
+    box: tuple[float, float, float, float]
+    label: int
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 class CocoSet:
@@ -34,9 +42,15 @@ class CocoSet:
         self._place, self.names = self._categories(data)
         self._images: list[dict[str, Any]] = list(self._kept(data["images"], self._image))
         rows: dict[Any, int] = {image["id"]: row for row, image in enumerate(self._images)}
-        self._annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for entry in self._kept(data["annotations"], lambda entry: self._annotation(entry, rows)):
-            self._annotations[rows[entry["image_id"]]].append(entry)
+        found = list(self._kept(data["annotations"], lambda entry: self._annotation(entry, rows)))
+        found.sort(key=lambda one: one.image)  # keeps the file's order within an image
+        # As arrays, which the readers' processes share; objects would be copied into each as soon as they are counted.
+        self._boxes = as_array([one.box for one in found])
+        self._labels = np.asarray([one.label for one in found], np.int64)
+        self._spans = [one.spans for one in found if one.spans]
+        images = np.asarray([one.image for one in found], np.int64)
+        self._starts = np.searchsorted(images, np.arange(len(self._images) + 1))
+        self._first_spans = np.cumsum([0, *(bool(one.spans) for one in found)])
         if self.skipped:
             LOG.warning("%s: %d faulty entries are left out", self.name, self.skipped)
 
@@ -44,19 +58,17 @@ class CocoSet:
         return len(self._images)
 
     def __getitem__(self, index: int) -> DetectionRecord | GroundingRecord:
-        image, entries = self._images[index], self._annotations.get(index, [])
+        image, start, end = self._images[index], int(self._starts[index]), int(self._starts[index + 1])
         where = f"{self.name}: image id {image['id']}"
         picture = PictureFile(self._pictures / image["file_name"])
         size = size_of(image, where)
-        boxes = [_xyxy(entry["bbox"]) for entry in entries]
+        boxes, labels = self._boxes[start:end], self._labels[start:end]
         if "caption" in image:
-            regions = tuple(
-                Region(checked_spans(entry["tokens_positive"], image["caption"], where), as_array([box]))
-                for entry, box in zip(entries, boxes, strict=True)
-            )
+            first = int(self._first_spans[start])
+            spans = self._spans[first : first + len(boxes)]
+            regions = tuple(Region(one, box[None]) for one, box in zip(spans, boxes, strict=True))
             return GroundingRecord(picture, image["caption"], regions, where, size)
-        labels = np.asarray([self._place[entry["category_id"]] for entry in entries], np.int64)
-        return DetectionRecord(picture, as_array(boxes), labels, self.names, where, size, self._absent(image, labels))
+        return DetectionRecord(picture, boxes, labels, self.names, where, size, self._absent(image, labels))
 
     def _absent(self, image: dict[str, Any], labels: np.ndarray) -> tuple[int, ...] | None:
         """LVIS looks for some categories only: what is not listed may be there without a box."""
@@ -98,7 +110,7 @@ class CocoSet:
         wanted = ("id", "file_name", "height", "width", "caption", "neg_category_ids")
         return {key: entry[key] for key in wanted if key in entry}
 
-    def _annotation(self, entry: Any, rows: dict[Any, int]) -> dict[str, Any] | None:
+    def _annotation(self, entry: Any, rows: dict[Any, int]) -> "_Annotation | None":
         where = f"{self.name}: annotation id {entry.get('id') if isinstance(entry, dict) else entry!r}"
         if not isinstance(entry, dict) or "image_id" not in entry:
             raise DataError(f"{where} has no image_id")
@@ -107,13 +119,13 @@ class CocoSet:
         box = box_of(entry.get("bbox"), where)
         if entry.get("iscrowd"):
             return None
-        if "caption" in self._images[rows[entry["image_id"]]]:
-            caption = self._images[rows[entry["image_id"]]]["caption"]
-            spans = checked_spans(entry.get("tokens_positive"), caption, where)
-            return {"image_id": entry["image_id"], "bbox": box, "tokens_positive": spans}
+        image = rows[entry["image_id"]]
+        if "caption" in self._images[image]:
+            spans = checked_spans(entry.get("tokens_positive"), self._images[image]["caption"], where)
+            return _Annotation(image, _xyxy(box), -1, spans)
         if entry.get("category_id") not in self._place:
             raise DataError(f"{where}: its category id {entry.get('category_id')!r} is not among the categories")
-        return {"image_id": entry["image_id"], "bbox": box, "category_id": entry["category_id"]}
+        return _Annotation(image, _xyxy(box), self._place[entry["category_id"]])
 
 
 def _read(file: Path) -> dict[str, Any]:

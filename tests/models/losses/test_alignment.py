@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.losses.alignment import AlignmentLossConfig, DenseTargets, alignment_loss, match
+from models.losses.alignment import AlignmentLossConfig, Counts, DenseTargets, alignment_loss, counts_of, match
 from models.losses.boxes import pairwise_giou
 
 FAR = [[100.0, 100.0, 109.0, 109.0], [200.0, 200.0, 209.0, 209.0], [300.0, 300.0, 309.0, 309.0]]
@@ -187,3 +187,29 @@ def test_free_predictions_reach_the_objects():
     torch.testing.assert_close(
         output.centerness.detach().sigmoid()[matches.positive], matches.centerness, atol=0.1, rtol=0
     )
+
+
+def test_parts_of_a_batch_add_up_to_it_with_its_counts():
+    anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 10.0, 10.0], *FAR])
+    targets = [target([0, 0, 10, 10]), target([100, 100, 109, 109])]
+    output = free(anchors, [5], pictures=2)
+    whole, figures = alignment_loss(output, targets)
+    each = [counts_of(anchors, [5], [one], AlignmentLossConfig()) for one in targets]
+    counts = Counts(*(sum(part) for part in zip(*each, strict=True)))
+    assert counts.positives == figures["positives"] == 3
+    assert counts.centerness == pytest.approx(2 + math.sqrt(4.5 / 5.5))
+    assert counts == pytest.approx(counts_of(anchors, [5], targets, AlignmentLossConfig()))
+    parts = [
+        alignment_loss(
+            output._replace(
+                token_logits=output.token_logits[row : row + 1],
+                boxes_xyxy=output.boxes_xyxy[row : row + 1],
+                centerness=output.centerness[row : row + 1],
+            ),
+            [one],
+            counts=counts,
+        )[0].item()
+        for row, one in enumerate(targets)
+    ]
+    assert sum(parts) == pytest.approx(whole.item(), rel=1e-5)
+    assert min(parts) > 0

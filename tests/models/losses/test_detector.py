@@ -188,3 +188,49 @@ def test_a_detector_fits_two_pictures():
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 3
+
+
+def test_parts_of_a_batch_add_up_to_it_with_its_number_of_objects():
+    answer = output()
+    targets = [target((0.5, 0.5, 0.2, 0.2)), target((0.3, 0.3, 0.2, 0.2), (0.8, 0.8, 0.1, 0.1))]
+    whole, _ = detector_loss(answer, targets, DetectorLossConfig(dense=1.0))
+    parts = [
+        detector_loss(
+            Output(
+                answer.decoder_logits[:, row : row + 1],
+                answer.decoder_boxes[:, row : row + 1],
+                *(value[row : row + 1] for value in answer[2:]),
+            ),
+            [targets[row]],
+            DetectorLossConfig(dense=1.0),
+            objects=3,
+        )[0].item()
+        for row in range(2)
+    ]
+    assert sum(parts) == pytest.approx(whole.item(), rel=1e-5)
+
+
+def test_the_whole_loss_by_hand():
+    # One query, one object of the first of two tokens, half a side off: every layer and the selected proposal alike.
+    boxes = torch.tensor([0.6, 0.5, 0.2, 0.2])
+    answer = Output(
+        torch.zeros(2, 1, 1, 2),
+        boxes.expand(2, 1, 1, 4),
+        torch.zeros(1, 1, 2),
+        boxes.expand(1, 1, 4),
+        torch.ones(1, 1, dtype=torch.bool),
+        torch.zeros(1, 1, dtype=torch.long),
+    )
+    total, figures = detector_loss(
+        answer, [Targets(torch.tensor([[0.5, 0.5, 0.2, 0.2]]), torch.tensor([[True, False]]))]
+    )
+    label, l1, giou = (0.0625 + 0.1875) * 0.6931472, 0.1, 1 - 0.02 / 0.06
+    assert figures == pytest.approx(
+        {
+            f"{kind}_{name}": value
+            for kind in ("decoder", "selected")
+            for name, value in (("label", label), ("l1", l1), ("giou", giou))
+        },
+        rel=1e-4,
+    )
+    assert total.item() == pytest.approx(3 * (label + 5 * l1 + 2 * giou), rel=1e-4)
