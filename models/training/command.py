@@ -31,7 +31,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start",
         type=Path,
-        help="checkpoint to start from: with data sets, one of the same family in any published form; with generated"
+        help="checkpoint to start from (default: the recipe's, if it names one): with data sets, one of the same family in any published form; with generated"
         " scenes, a trained CLIP for a Grounding DINO, and that one for a GLIP",
     )
     parser.add_argument("--steps", type=int, help="train this many steps instead of the recipe's")
@@ -72,12 +72,13 @@ def _train(args: argparse.Namespace, recipe: Recipe, processes: Processes) -> No
     if not processes.first:
         logging.getLogger().setLevel(logging.WARNING)
     torch.manual_seed(recipe.seed)
+    start = recipe.folder / recipe.start if recipe.start and args.start is None else args.start
     if recipe.annotated:
-        prepared = prepare_annotated(recipe, start=args.start, processes=processes)
+        prepared = prepare_annotated(recipe, start=start, processes=processes)
     else:
         pack = load_pack(args.sprites)
         objects = read_names(args.names, pack=pack)
-        prepared = FAMILIES[recipe.family](recipe, pack, objects, folder=args.out, start=args.start)
+        prepared = FAMILIES[recipe.family](recipe, pack, objects, folder=args.out, start=start)
     trainer = Trainer(prepared.task, prepared.loop(args.steps), args.out, processes)
     if args.resume:
         trainer.resume()

@@ -19,7 +19,10 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """`model`, `data` and `loss` (its weights) are what the family makes of them; paths in it start at `folder`."""
+    """`model`, `data` and `loss` (its weights) are what the family makes of them.
+
+    `start` is the checkpoint to start from, if any; paths start at `folder`.
+    """
 
     family: str
     name: str
@@ -28,6 +31,7 @@ class Recipe:
     data: dict[str, Any]
     model: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
+    start: str = ""
     folder: Path = CONFIGS
 
     @property
