@@ -31,8 +31,8 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start",
         type=Path,
-        help="checkpoint to start from (default: the recipe's, if it names one): with data sets, one of the same family in any published form; with generated"
-        " scenes, a trained CLIP for a Grounding DINO, and that one for a GLIP",
+        help="checkpoint to start from (default: the recipe's, if it names one): with data sets, one of the same family"
+        " in any published form; with generated scenes, a trained CLIP for a Grounding DINO, and that one for a GLIP",
     )
     parser.add_argument("--steps", type=int, help="train this many steps instead of the recipe's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
