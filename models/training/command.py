@@ -60,6 +60,8 @@ def train(args: argparse.Namespace) -> None:
         raise ValueError(f"the recipe's family is {recipe.family!r}; trained are {sorted(FAMILIES)}")
     if (args.out / CHECKPOINT).exists() and not args.resume:
         raise ValueError(f"{args.out} holds a run: go on with it by --resume, or name another folder")
+    if recipe.loop.frozen and not recipe.annotated:
+        raise ValueError("loop.frozen is for data sets: with generated scenes, data.frozen names modules that stay")
     # Pictures are generated on the processor, in one process.
     processes = join(recipe.loop.device if recipe.annotated else "cpu")
     try:

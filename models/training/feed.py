@@ -47,11 +47,12 @@ class Fed(Generic[Batch]):
     skipped: tuple[str, ...]
 
 
-class Batches(IterableDataset[Fed[Any]], Generic[Example, Batch]):
+class Batches(IterableDataset[Fed[Any] | DataError], Generic[Example, Batch]):
     """The batches of one process from number `first` on, without end.
 
     `make` turns a record into an example, with a generator that is the example's own; `collate` examples into a batch.
-    Both raise DataError for what cannot be used: a set that skips faulty records leaves them out of the batch.
+    Both raise DataError for what cannot be used: a set that skips faulty records leaves them out of the batch, else the
+    error comes in the batch's place.
     """
 
     def __init__(
@@ -70,13 +71,16 @@ class Batches(IterableDataset[Fed[Any]], Generic[Example, Batch]):
         self._layout, self._seed, self._first, self._rank = layout, seed, first, rank
         self._mixture = Mixture([one.weight for one in sets], seed=seed)
 
-    def __iter__(self) -> Iterator[Fed[Batch]]:
+    def __iter__(self) -> Iterator[Fed[Batch] | DataError]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         reader = _Reader(self._sets, self._mixture, self._layout, seed=self._seed, rank=self._rank)
         number = self._first + worker
         while True:
-            yield self._batch(number, reader)
+            try:
+                yield self._batch(number, reader)
+            except DataError as error:
+                yield error  # raised in a worker, it would come with that worker's traceback for a message
             number += workers
 
     def _batch(self, number: int, reader: "_Reader") -> Fed[Batch]:
@@ -139,32 +143,26 @@ class _Reader:
         return records.read(seed=self._seed + chosen, part=part, parts=parts, skip=had)
 
 
-def loader(batches: Batches[Example, Batch], layout: Layout, *, pin: bool = False) -> Iterator[Fed[Batch]]:
-    """The batches in order, made by the layout's workers."""
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            num_workers=layout.workers,
-            pin_memory=pin,
-            prefetch_factor=2 if layout.workers else None,
-            worker_init_fn=_alone,
-        )
-    )
+def loader(batches: Batches[Example, Batch], layout: Layout) -> Iterator[Fed[Batch]]:
+    """The batches in order, made by the layout's workers; DataError where one cannot be made."""
+    for made in DataLoader(batches, batch_size=None, num_workers=layout.workers, worker_init_fn=_alone):
+        if isinstance(made, DataError):
+            raise made
+        yield made
 
 
 class Feed(Generic[Batch]):
     """The batches of a process as they are learnt from, and how many there have been."""
 
-    def __init__(self, batches: Callable[[int], Batches[Any, Batch]], layout: Layout, *, pin: bool = False) -> None:
-        self._batches, self._layout, self._pin = batches, layout, pin
+    def __init__(self, batches: Callable[[int], Batches[Any, Batch]], layout: Layout) -> None:
+        self._batches, self._layout = batches, layout
         self._iterator: Iterator[Fed[Batch]] | None = None
         self.count = self.skipped = 0
 
     def next(self) -> Batch:
         """The next batch; pictures left out of it are told in the log."""
         if self._iterator is None:
-            self._iterator = loader(self._batches(self.count), self._layout, pin=self._pin)
+            self._iterator = loader(self._batches(self.count), self._layout)
         fed = next(self._iterator)
         self.count += 1
         self.skipped += len(fed.skipped)

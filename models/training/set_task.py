@@ -46,7 +46,7 @@ class SetTask(Generic[Batch]):
     ) -> None:
         self.model, self.module = model, module
         self._data, self._processes, self._frozen = data, processes, frozen
-        self._feed = Feed(data.training, data.layout, pin=processes.device.type == "cuda")
+        self._feed = Feed(data.training, data.layout)
         # Which parameters a batch reaches differs: one without objects teaches no denoising.
         self._shared = DistributedDataParallel(module, find_unused_parameters=True) if processes.count > 1 else module
 

@@ -86,7 +86,7 @@ def test_faulty_records_are_left_out_and_told_or_stop_the_run(tmp_path: Path):
     folder = sets.captions(tmp_path / "captions", 6)
     for faulty in ("skip", "refuse"):
         opened = open_sets([{"format": "captions", "path": "captions", "faulty": faulty}], tmp_path)
-        made = iter(Batches(opened, odd, together, Layout(6, 0), seed=0))
+        made = loader(Batches(opened, odd, together, Layout(6, 0), seed=0), Layout(6, 0))
         if faulty == "refuse":
             with pytest.raises(DataError, match=r"\.png is damaged"):
                 next(made)
@@ -96,11 +96,18 @@ def test_faulty_records_are_left_out_and_told_or_stop_the_run(tmp_path: Path):
         assert str(folder) in fed.skipped[0]
 
 
+def test_a_workers_error_is_told_without_its_traceback(tmp_path: Path):
+    sets.captions(tmp_path / "captions", 1)
+    opened = open_sets([{"format": "captions", "path": "captions"}], tmp_path)
+    with pytest.raises(DataError, match=r"^\S+0\.png is damaged$"):
+        next(loader(Batches(opened, odd, together, Layout(1, 1), seed=0), Layout(1, 1)))
+
+
 def test_a_batch_of_faulty_records_alone_stops_the_run(tmp_path: Path):
     folder = sets.captions(tmp_path / "captions", 1)
     opened = open_sets([{"format": "captions", "path": "captions", "faulty": "skip"}], tmp_path)
     with pytest.raises(DataError, match=r"all 2 records of a batch are faulty.*0\.png is damaged"):
-        next(iter(Batches(opened, odd, together, Layout(2, 0), seed=0)))
+        next(loader(Batches(opened, odd, together, Layout(2, 0), seed=0), Layout(2, 0)))
     assert folder.is_dir()
 
 
