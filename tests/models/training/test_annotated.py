@@ -48,23 +48,18 @@ def rows(out: Path) -> list[dict[str, float]]:
 @EACH
 def test_a_step_of_several_batches_is_that_of_the_large_batch(family: str, folder: Path, tmp_path: Path):
     figures, gradients = [], []
-    for batch, accumulate in ((4, 1), (1, 4), (2, 2)):
+    for batch, accumulate in ((4, 1), (2, 2)):
         run = begun(family, folder, tmp_path / str(batch), batch=batch, accumulate=accumulate, clip_norm=1e9)
         figures.append(run._one_step())
         gradients.append({name: value.grad for name, value in run.task.module.named_parameters()})
-    for row in (1, 2):
-        assert figures[row] == pytest.approx(figures[0], rel=1e-4, abs=1e-4)
-        for name, gradient in gradients[0].items():
-            if gradient is not None:
-                scale = gradient.abs().max().item()
-                torch.testing.assert_close(
-                    gradients[row][name], gradient, atol=2e-4 * scale + 1e-6, rtol=1e-3, msg=name
-                )
+    assert figures[1] == pytest.approx(figures[0], rel=1e-4, abs=1e-4)
+    for name, gradient in gradients[0].items():
+        if gradient is not None:
+            scale = gradient.abs().max().item()
+            torch.testing.assert_close(gradients[1][name], gradient, atol=2e-4 * scale + 1e-6, rtol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize(
-    ("family", "precision"), [(family, "fp32") for family in FAMILIES] + [("clip", "fp16"), ("glip", "bf16")]
-)
+@pytest.mark.parametrize(("family", "precision"), [(family, "fp32") for family in FAMILIES] + [("clip", "fp16")])
 def test_a_resumed_run_goes_on_exactly(family: str, precision: str, folder: Path, tmp_path: Path):
     unbroken = begun(family, folder, tmp_path / "a", precision=precision)
     unbroken.run()
