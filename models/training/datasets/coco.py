@@ -75,7 +75,7 @@ class CocoSet:
         if "neg_category_ids" not in image:
             return None
         present = set(labels.tolist())
-        return tuple(self._place[name] for name in image["neg_category_ids"] if self._place.get(name) not in present)
+        return tuple(self._place[name] for name in image["neg_category_ids"] if self._place[name] not in present)
 
     def _kept(self, entries: list[Any], check: Any) -> Any:
         """The entries that `check` lets pass, as it returns them; None leaves one out without counting it."""
@@ -107,6 +107,8 @@ class CocoSet:
         if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("file_name"), str):
             raise DataError(f"{where} has no id or no file_name")
         size_of(entry, where)
+        if unknown := [name for name in entry.get("neg_category_ids", ()) if name not in self._place]:
+            raise DataError(f"{where}: its neg_category_ids {unknown} are not among the categories")
         wanted = ("id", "file_name", "height", "width", "caption", "neg_category_ids")
         return {key: entry[key] for key in wanted if key in entry}
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,26 @@ def test_the_average_forgets_the_first_weights_soon():
         update(kept, new, count)
     assert kept[0].item() > 0.99
     assert kept[1].item() == 7
+
+
+def test_generated_pictures_are_learnt_from_one_batch_a_step(tmp_path: Path):
+    with pytest.raises(ValueError, match="in one process, with accumulate = 1"):
+        Trainer(SelfFedTask(Line()), replace(CONFIG, accumulate=2), tmp_path).run()
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("accumulate", 0), ("save_every", -1)])
+def test_a_count_below_one_is_refused(name: str, value: int):
+    with pytest.raises(ValueError, match=f"{name} is {value}; 1 or more"):
+        replace(CONFIG, **{name: value})
+
+
+def test_an_unknown_precision_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"precision is 'fp8'; accepted are \['bf16', 'fp16', 'fp32'\]"):
+        Trainer(SelfFedTask(Line()), replace(CONFIG, precision="fp8"), tmp_path)
+
+
+def test_gradients_that_overflow_at_every_scale_stop_the_run(tmp_path: Path):
+    task = Line()
+    task.broken = True
+    with pytest.raises(ValueError, match="gradients overflow in float16 at every scale"):
+        Trainer(SelfFedTask(task), replace(CONFIG, precision="fp16", steps=200), tmp_path).run()

@@ -104,3 +104,6 @@ def test_only_what_lvis_has_looked_for_counts_as_absent(tmp_path: Path, data: di
     assert isinstance(second, DetectionRecord)
     assert (first.absent, second.absent) == ((2, 3), None)
     assert first.labels.dtype == np.int64
+    data["images"][0]["neg_category_ids"] = [12, 77]
+    with pytest.raises(DataError, match=r"image id 100: its neg_category_ids \[77\] are not among the categories"):
+        opened(tmp_path, data)
