@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.auth import Keys
 from server.caller import PRIORITY, REQUEST_ID, TIMEOUT, Caller, caller_of, current
 from server.errors import BodyTooLarge, DeadlinePassed, Fault, NotReady, TooManyRequests, kind_of, problem_response
+from server.lingering import Lingering
 from server.logs import log_access
 from server.metrics import Metrics
 from server.routes.page import FILES as PAGE_FILES
@@ -73,13 +74,15 @@ class Gate:
         current.set(caller)
         if (endpoint := _endpoint(scope)) not in _POLLED:
             caller.trace = self._tracing.request(scope["method"], endpoint, Headers(scope=scope))
-        answer = _Answer(send, caller)
+        lingering = Lingering(receive, send)
+        answer = _Answer(lingering.send, caller)
         started = time.monotonic()
         with self._metrics.inflight_requests.track_inprogress():
             try:
-                await self._inner(scope, receive, answer)
+                await self._inner(scope, lingering.receive, answer)
             finally:
                 self._note(scope, caller, answer.status or "none", time.monotonic() - started)
+        await lingering.finish()
 
     def _note(self, scope: Scope, caller: Caller, status: str, seconds: float) -> None:
         endpoint = _endpoint(scope)
