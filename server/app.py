@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
@@ -37,6 +36,7 @@ from server.routes import admin, classify, detect, documentation, page, similari
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
 from server.settings import Settings, SettingsError, read_settings, shown_default
+from server.stopping import GracefulServer
 from server.tracing import open_tracing
 
 log = logging.getLogger(__name__)
@@ -149,18 +149,6 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return problem_response(error, request_id=caller_of(request.scope).request_id, path=request.scope["path"])
 
 
-class _Server(uvicorn.Server):
-    """Calls `on_stop` when it is told to stop."""
-
-    def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_stop = on_stop
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._on_stop()
-        await super().shutdown(sockets)
-
-
 def serve(settings: Settings) -> int:
     """Run the server until it is told to stop; 2 where its bundles cannot be served."""
     logs.configure(settings)
@@ -185,7 +173,7 @@ def serve(settings: Settings) -> int:
         app.state.stopping = True
         pipeline.stop()
 
-    server = _Server(config, on_stop=stop)
+    server = GracefulServer(config, on_stop=stop)
     # Once it has stopped, uvicorn raises the signal that stopped it again: what was asked for is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

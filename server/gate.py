@@ -75,7 +75,7 @@ class Gate:
         if (endpoint := _endpoint(scope)) not in _POLLED:
             caller.trace = self._tracing.request(scope["method"], endpoint, Headers(scope=scope))
         lingering = Lingering(receive, send)
-        answer = _Answer(lingering.send, caller)
+        answer = _Answer(lingering.send, caller, last=lambda: scope["app"].state.stopping)
         started = time.monotonic()
         with self._metrics.inflight_requests.track_inprogress():
             try:
@@ -181,10 +181,13 @@ class _Bounded:
 
 
 class _Answer:
-    """A `send` that remembers the status, and tells a caller its request's id and how long the stages took."""
+    """A `send` that remembers the status, and tells a caller its request's id and how long the stages took.
 
-    def __init__(self, send: Send, caller: Caller | None = None) -> None:
-        self._send, self._caller = send, caller
+    It also tells whether its answer is the `last` of its connection, once it begins.
+    """
+
+    def __init__(self, send: Send, caller: Caller | None = None, *, last: Callable[[], bool] = lambda: False) -> None:
+        self._send, self._caller, self._last = send, caller, last
         self.status = ""
         self.on_start: Callable[[], None] | None = None
 
@@ -198,6 +201,8 @@ class _Answer:
                 headers[REQUEST_ID] = self._caller.request_id
                 if self._caller.trace.traceparent:
                     headers[TRACEPARENT] = self._caller.trace.traceparent
+                if self._last():
+                    headers["Connection"] = "close"
                 if timings := self._caller.timings_ms:
                     headers["Server-Timing"] = ", ".join(f"{stage};dur={ms:g}" for stage, ms in timings.items())
         await self._send(message)

@@ -32,7 +32,7 @@ class Lingering:
         """Pass on a message of the answer; the last one stays open where the request's body has not ended."""
         if message["type"] == "http.response.body" and not message.get("more_body", False) and not self._read:
             self._unfinished = True
-            message = message | {"more_body": True}
+            message = {**message, "more_body": True}
         await self._send(message)
 
     async def finish(self) -> None:

@@ -2,15 +2,15 @@
 
 import http.client
 import socket
-import threading
 import time
 
 import pytest
-import uvicorn
 
 from server import lingering
 from server.app import create_app
 from server.settings import Settings
+
+from .listening import listening
 
 MANY_BYTES = 8 * 2**20  # more than the socket buffers of both sides hold
 
@@ -18,13 +18,8 @@ MANY_BYTES = 8 * 2**20  # more than the socket buffers of both sides hold
 @pytest.fixture
 def address(detector, encoder):
     settings = Settings(decode_threads=1, warm_up=False, max_body_bytes=2**20)
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, [detector, encoder]), log_config=None))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        running = threading.Thread(target=server.run, args=([listener],))
-        running.start()
-        yield listener.getsockname()
-        server.should_exit = True
-        running.join()
+    with listening(create_app(settings, [detector, encoder])) as (address, _):
+        yield address
 
 
 @pytest.mark.parametrize("connection", ["close", "keep-alive"])
@@ -60,6 +55,6 @@ def test_body_without_end_is_not_read_for_ever(address, monkeypatch):
     give_up = time.monotonic() + 60
     with socket.create_connection(address, timeout=30) as client:
         client.sendall(b"POST /detect HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\nConnection: close\r\n\r\n")
-        with pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):
+        with pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):  # noqa: PT012
             while time.monotonic() < give_up:
                 client.sendall(b"x" * 1000)
