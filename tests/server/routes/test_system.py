@@ -123,6 +123,7 @@ def test_metrics_count_requests_and_refusals(client):
     assert sample(client, 'openset_rejected_total{reason="invalid-request"}') == 1
     assert sample(client, 'openset_inferences_total{model="fake-detector"}') == 1
     assert sample(client, "openset_inflight_requests") == 1, "this one"
+    assert sample(client, "openset_tasks") >= 1, "this one's"
 
 
 def test_user_input_is_no_metric_label(client):
