@@ -75,7 +75,7 @@ class Gate:
         if (endpoint := _endpoint(scope)) not in _POLLED:
             caller.trace = self._tracing.request(scope["method"], endpoint, Headers(scope=scope))
         lingering = Lingering(receive, send)
-        answer = _Answer(lingering.send, caller, last=lambda: scope["app"].state.stopping)
+        answer = _Answer(lingering.send, caller, last=lambda: _stopping(scope))
         started = time.monotonic()
         with self._metrics.inflight_requests.track_inprogress():
             try:

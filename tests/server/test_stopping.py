@@ -1,6 +1,7 @@
 """A server that is told to stop answers whoever was connected by then."""
 
 import http.client
+import json
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from server.settings import Settings
 
 from .fakes import picture
 from .listening import listening
+from .test_app import Held
 
 HEAD = b"POST /classify?labels=r HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
 SOON = 30
@@ -96,6 +98,23 @@ def test_connections_that_stay_silent_do_not_hold_the_server(app, monkeypatch):
         server.should_exit = True
         assert silent.sock.recv(1) == b""
         silent.close()
+
+
+def test_request_that_is_not_done_within_the_bound_is_told_so(app, encoder, monkeypatch):
+    monkeypatch.setattr(stopping, "GRACE_S", 0.0)
+    held = Held(encoder)
+    with listening(app, shutdown_timeout_s=0) as (address, server):
+        client = http.client.HTTPConnection(*address, timeout=SOON)
+        client.request("POST", "/classify?labels=r", picture(), {"Content-Type": "image/png"})
+        assert held.started.wait(SOON)
+        server.should_exit = True
+        answer = client.getresponse()
+        assert (answer.status, answer.getheader("Content-Type")) == (503, "application/problem+json")
+        problem = json.loads(answer.read())
+        assert problem["type"] == "urn:openset:problem:not-ready"
+        assert "is stopping" in problem["detail"]
+        held.gate.set()
+        client.close()
 
 
 def test_storm_of_connections_is_answered_or_refused_and_never_cut(app, monkeypatch):
