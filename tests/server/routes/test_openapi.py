@@ -13,7 +13,9 @@ from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi import checks
 
+from server.app import create_app
 from server.schemas import EXAMPLE_IMAGE
+from server.settings import Settings
 from tests.server.fakes import picture
 
 load_all_checks()
@@ -21,6 +23,11 @@ ROOT = Path(__file__).parents[3]
 WORK, SYSTEM = ["/detect", "/classify", "/similarity"], ["/models", "/livez", "/readyz", "/metrics"]
 OF_MODEL = ["/v2/models/{name}", "/v2/models/{name}/versions/{version}"]
 INFER = OF_MODEL[0] + "/infer"
+PROTOCOL = ["/v2", "/v2/health/live", "/v2/health/ready"]
+ABOUT_MODEL = [*OF_MODEL, *(path + "/ready" for path in OF_MODEL)]
+PATHS = create_app(Settings(), []).openapi()["paths"]
+NAMED = {*WORK, *SYSTEM, *PROTOCOL, *ABOUT_MODEL, INFER}
+OTHERS = [(method.upper(), path) for path in PATHS if path not in NAMED for method in PATHS[path]]
 FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 SEVERAL_WAYS = ("image", "images", "image_url", "image_urls")
 
@@ -75,12 +82,12 @@ def test_questions_of_operators_are_answered_as_the_document_says(start, path):
     assert asked(start, "GET", path) == {200}
 
 
-@pytest.mark.parametrize("path", ["/v2", "/v2/health/live", "/v2/health/ready"])
+@pytest.mark.parametrize("path", PROTOCOL)
 def test_questions_of_the_open_inference_protocol_are_answered_as_the_document_says(start, path):
     assert asked(start, "GET", path) == {200}
 
 
-@pytest.mark.parametrize("path", [*OF_MODEL, *(path + "/ready" for path in OF_MODEL)])
+@pytest.mark.parametrize("path", ABOUT_MODEL)
 def test_questions_about_a_model_are_answered_as_the_document_says(start, path):
     assert asked(start, "GET", path) <= {200, 404}
 
@@ -94,6 +101,11 @@ def test_tensors_as_the_document_has_them_are_answered_or_refused_as_it_says(sta
             case.body["inputs"] = [image, image | {"name": "labels", "data": ["a dog"]}]
 
     assert {200, 422} & asked(start, "POST", INFER, change=of_our_model, generation_mode=mode)
+
+
+@pytest.mark.parametrize(("method", "path"), OTHERS)
+def test_every_other_endpoint_answers_as_the_document_says(start, method, path):
+    assert asked(start, method, path)
 
 
 def curl(client, line, files):
