@@ -6,5 +6,5 @@ import server.runtimes  # noqa: F401 (before any test imports onnxruntime: it tu
 
 # A machine under other load is no defect of the code: examples have no deadline.
 settings.register_profile("openset", deadline=None)
-settings.register_profile("deep", deadline=None, max_examples=3000)
+settings.register_profile("deep", deadline=None, max_examples=2000)
 settings.load_profile("openset")
