@@ -38,6 +38,7 @@ from server.routes.openapi import with_keys, with_problem_type
 from server.settings import Settings, SettingsError, read_settings, shown_default
 from server.stopping import GracefulServer
 from server.tracing import open_tracing
+from server.wire import ProblemProtocol
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +163,7 @@ def serve(settings: Settings) -> int:
         log_level=settings.log_level,
         log_config=None,
         access_log=False,  # it would hold whatever clients put in a URL; the gate logs its own
+        http=ProblemProtocol,
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),

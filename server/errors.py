@@ -2,6 +2,7 @@
 
     Fault
     ├── RequestFault            the client can mend it
+    │   ├── MalformedRequest    400  not HTTP
     │   ├── MalformedBody       400  not JSON, not multipart
     │   ├── Unauthorized        401  no API key, or a wrong one
     │   ├── Forbidden           403  the API key may not do this
@@ -58,6 +59,10 @@ class Fault(Exception):
 
 class RequestFault(Fault):
     """The client can mend it."""
+
+
+class MalformedRequest(RequestFault):
+    """What came over the connection is no HTTP request."""
 
 
 class MalformedBody(RequestFault):
@@ -202,6 +207,7 @@ class Kind:
 
 
 KINDS: dict[type[Exception], Kind] = {
+    MalformedRequest: Kind(400, "malformed-request", "This is no HTTP request"),
     MalformedBody: Kind(400, "malformed-body", "The body cannot be read"),
     Unauthorized: Kind(401, "unauthorized", "An API key is needed"),
     Forbidden: Kind(403, "forbidden", "The API key may not do this"),

@@ -7,12 +7,13 @@ import threading
 import uvicorn
 
 from server.stopping import GracefulServer
+from server.wire import ProblemProtocol
 
 
 @contextlib.contextmanager
 def listening(app, *, shutdown_timeout_s=30):
     """Serves `app`; yields its (host, port) and the server."""
-    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=shutdown_timeout_s)
+    config = uvicorn.Config(app, http=ProblemProtocol, log_config=None, timeout_graceful_shutdown=shutdown_timeout_s)
     server = GracefulServer(config, on_stop=lambda: setattr(app.state, "stopping", True))
     # Only where the protocol is named, asyncio sends what is written without waiting for more.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:

@@ -12,6 +12,7 @@ GROUPS = {errors.Fault, errors.RequestFault, errors.ServiceFault, errors.Overloa
 
 # Clients depend on these: change none, only add.
 TYPES = {
+    errors.MalformedRequest: (400, "malformed-request"),
     errors.MalformedBody: (400, "malformed-body"),
     errors.Unauthorized: (401, "unauthorized"),
     errors.Forbidden: (403, "forbidden"),
