@@ -10,8 +10,8 @@ import time
 from starlette.types import Message, Receive, Send
 
 # As long as bytes come, and that long in all.
-SILENCE_S = 1.0
-LONGEST_S = 10.0
+SILENCE_S = 5.0
+LONGEST_S = 30.0
 
 
 class Lingering:

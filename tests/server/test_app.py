@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
+from server import lingering
 from server.app import create_app
 from server.auth import digest_of
 from server.contract.manifest import BundleError
@@ -246,7 +247,9 @@ def test_queued_request_is_dropped_at_its_deadline(detector):
     asyncio.run(scene())
 
 
-def test_deadline_holds_while_the_body_comes(detector):
+def test_deadline_holds_while_the_body_comes(detector, monkeypatch):
+    monkeypatch.setattr(lingering, "SILENCE_S", 0.1)
+
     async def scene():
         async def trickle():
             yield b"{"
@@ -370,7 +373,9 @@ def test_prompts_of_one_client_leave_others_a_turn(detector, tmp_path, monkeypat
     asyncio.run(scene())
 
 
-def test_slow_body_times_out(detector):
+def test_slow_body_times_out(detector, monkeypatch):
+    monkeypatch.setattr(lingering, "SILENCE_S", 0.1)
+
     async def scene():
         async def trickle():
             yield b"{"
