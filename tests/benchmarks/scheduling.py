@@ -112,6 +112,7 @@ class Scenes:
         await asyncio.wait(asked)
         while await self._count("openset_queue_depth"):
             await asyncio.sleep(0.05)
+        await self._post(MODEST, self._single)  # what ran meanwhile is counted by then
 
     async def _runs_for_one(self, address: str) -> float:
         """How many runs of the model end until a single image is answered."""
