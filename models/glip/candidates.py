@@ -48,7 +48,9 @@ def rank_is_decided(output: GlipOutput, token_label: Tensor, config: GlipConfig,
         best, order = keys.amax(2).sort(1, descending=True)
         count = min(config.candidates_per_level, best.shape[1])
         rows = order[:, :count, None].expand(-1, -1, keys.shape[2])
-        gaps = (best[:, :-1] - best[:, 1:]) / _score_of(best[:, :-1])
+        # A key that is no candidate's is near -1, where it is rounded more coarsely than the score in it.
+        steps = (best[:, :-1] - best[:, 1:]) - torch.finfo(best.dtype).eps * (best[:, 1:] < 0)
+        gaps = steps / _score_of(best[:, :-1])
         edge = torch.full_like(best[:, :1], torch.inf)
         apart = torch.minimum(torch.cat((edge, gaps), 1), torch.cat((gaps, edge), 1))[:, :count] > near
         at_floor = (labels.gather(1, rows) / config.candidate_score - 1).abs() < near

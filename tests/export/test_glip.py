@@ -93,8 +93,9 @@ def test_prompts_and_sizes_of_a_batch_do_not_touch_each_other(glip_bundle):
         ([0.9, 0.5, 0.50001], [True, False, False]),
         ([0.9, 0.02, 0.020001], [True, False, False]),
         ([0.9, 0.05001, 0.01], [True, False, True]),
+        ([0.9, 3e-5, 2.99e-5], [True, False, False]),
     ],
-    ids=["apart", "near", "near below the candidate score", "at the candidate score"],
+    ids=["apart", "near", "near below the candidate score", "at the candidate score", "one bit of a key apart"],
 )
 def test_ranks_that_hang_on_noise_are_undecided(scores, expected):
     assert decided(scores) == expected
