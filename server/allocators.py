@@ -3,10 +3,11 @@
 import ctypes
 import mmap
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.cuda import Cuda
+from server.cuda import Cuda, CudaError
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,8 @@ class PinnedAllocator:
 
     def _give_back(self, address: int) -> None:
         del self._held[address]
-        self._cuda.free_pinned(address)
+        with suppress(CudaError):  # a device that is lost takes nothing back
+            self._cuda.free_pinned(address)
 
 
 class DeviceAllocator:

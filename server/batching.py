@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from server.cuda import DeviceLost
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, QueueFull, ServiceFault, WorkerStopped
 from server.memory import PoolExhausted
 from server.metrics import ModelMetrics
@@ -87,9 +88,9 @@ class Batcher(Generic[Item, Result]):
     """Runs items in batches of one bucket, clients in turn, as soon as the worker is free.
 
     `run` takes a batch and returns a result per item, in order. A batch whose run fails is tried again item by item,
-    so that no item suffers for its neighbour; one that its buffers' pool has no room for is run in halves. Whatever is
-    not an Exception ends the worker: `alive` turns False and everything waiting fails. `trace` is told of each run that
-    succeeds, with the times at which it began and ended, before anyone is given its results.
+    so that no item suffers for its neighbour; one that its buffers' pool has no room for is run in halves. A lost GPU,
+    and whatever is not an Exception, ends the worker: `alive` turns False and everything waiting fails. `trace` is told
+    of each run that succeeds, with the times at which it began and ended, before anyone is given its results.
     """
 
     def __init__(
@@ -238,6 +239,8 @@ class Batcher(Generic[Item, Result]):
             results = self._execute([job.item for job in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"a run of {len(batch)} items gave {len(results)} results")
+        except DeviceLost:
+            raise
         except PoolExhausted as error:
             self._run_in_halves(batch, error)
         except Exception as error:

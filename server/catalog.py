@@ -88,6 +88,11 @@ class Served:
         ending.join(max(0.0, until - time.monotonic()))
         return self.batcher.ended and not ending.is_alive()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can answer, now or later."""
+        return self.batcher.alive and not (self.bundle.gpu and self.bundle.gpu.lost)
+
 
 class Catalog:
     """The bundles being served, in the order they were given."""
@@ -198,8 +203,8 @@ class Catalog:
         return max((entry.batcher.retry_after for entry in self._served), default=1)
 
     def dead(self) -> list[str]:
-        """The names of models whose worker has died."""
-        return [entry.name for entry in self._served if not entry.batcher.alive]
+        """The names of models whose worker has died, or whose GPU is lost."""
+        return [entry.name for entry in self._served if not entry.alive]
 
     def close(self, *, until: float | None = None) -> bool:
         """Finish what was accepted and end the workers; whether that was done by then (`time.monotonic`).

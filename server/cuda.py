@@ -20,6 +20,10 @@ class CudaError(RuntimeError):
     """A CUDA call that failed; the message has its name."""
 
 
+class DeviceLost(CudaError):
+    """A device that fails whatever it is asked, since some work on it went wrong; only a new process can use it."""
+
+
 class Cuda:
     """One device of CUDA's runtime API; every call raises CudaError, or MemoryError where memory is short.
 

@@ -22,6 +22,7 @@ from server.contract.manifest import ClassificationRules, DetectionRules, Task
 from server.contract.postprocess import Detection, PassOutput, Thresholds, class_scores, merged_detections
 from server.contract.text import Prompt
 from server.drawing import draw
+from server.encoding import in_halves, told_as_faults
 from server.errors import FieldFault, InvalidRequest
 from server.images import ImageLimits, decode
 from server.metrics import Metrics
@@ -366,7 +367,8 @@ async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 
 async def _in_thread_of(served: Served, caller: Caller, encode: Callable[[], list[Float32]]) -> list[Float32]:
     def timed() -> list[Float32]:
-        with served.metrics.text_encode_duration.time():
+        batcher = served.batcher
+        with served.metrics.text_encode_duration.time(), told_as_faults(served.name, lambda: batcher.retry_after):
             return encode()
 
     async with served.text_slots.one(client=caller.client, priority=caller.priority):
@@ -375,7 +377,7 @@ async def _in_thread_of(served: Served, caller: Caller, encode: Callable[[], lis
 
 def _encoded(served: Served, texts: Sequence[str]) -> list[Float32]:
     starts = range(0, len(texts), TEXT_BATCH)
-    batches = [served.bundle.embed_texts(texts[start : start + TEXT_BATCH]) for start in starts]
+    batches = (in_halves(served.bundle.embed_texts, texts[start : start + TEXT_BATCH]) for start in starts)
     return [row.copy() for batch in batches for row in batch]
 
 

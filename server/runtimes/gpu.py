@@ -1,5 +1,6 @@
 """A GPU as all runtimes of the process share it: its pools, and the buffers of one run. Tested on stand-ins so far."""
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from server.allocators import Allocator, Block, DeviceAllocator, PinnedAllocator
-from server.cuda import Cuda, CudaError
+from server.cuda import Cuda, CudaError, DeviceLost
 from server.memory import BufferPool, Lease
 from server.runtimes.device import Device
+
+log = logging.getLogger(__name__)
 
 # What the pools keep for later runs: sizes differ from request to request, and each would be kept for good.
 KEPT_DEVICE_BYTES, KEPT_PINNED_BYTES = 2**30, 2**28
@@ -20,12 +23,18 @@ KEPT_DEVICE_BYTES, KEPT_PINNED_BYTES = 2**30, 2**28
 class Gpu:
     """One GPU: `buffers` on it, of at most `memory_bytes` (0: no limit), and page-locked `staging` for copies.
 
-    `activations`: what engines compute in.
+    `activations`: what engines compute in. `graphs`: held while ONNX Runtime computes. `arena`: whether its sessions
+    share one, None until the first asks. `free_bytes`: what the device had free at first. `lost`: why it answers
+    nothing any more, else empty.
     """
 
     def __init__(self, ordinal: int, memory_bytes: int = 0) -> None:
         self.cuda = Cuda(ordinal)
         self.ordinal, self.name = ordinal, f"cuda:{ordinal}"
+        self.lost = ""
+        self.memory_bytes, (self.free_bytes, _) = memory_bytes, self.cuda.memory()
+        self.graphs = threading.Lock()
+        self.arena: bool | None = None
         self.pinned = PinnedAllocator(self.cuda)
         self.staging = BufferPool(self.pinned, name=f"pinned:{ordinal}", soft_limit=KEPT_PINNED_BYTES)
         memory = DeviceAllocator(self.cuda)
@@ -36,6 +45,30 @@ class Gpu:
             cap=memory_bytes or None,
             soft_limit=memory_bytes // 2 or KEPT_DEVICE_BYTES,
         )
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """For work of the calling thread; DeviceLost where it fails and the GPU fails everything since.
+
+        An illegal address, say, spoils the process's whole context, and is told by whatever is called next, of any
+        runtime. Other failures pass: an error that was told once is gone, unless it is of this kind.
+        """
+        if self.lost:
+            raise DeviceLost(self.lost)
+        try:
+            self.cuda.use()
+            yield
+        except Exception as error:
+            self._ask_whether_lost(error)
+            raise
+
+    def _ask_whether_lost(self, error: Exception) -> None:
+        try:
+            self.cuda.synchronize(0)
+        except CudaError as fault:
+            self.lost = f"{self.name} is lost ({fault}); only a new process can use it again"
+            log.critical("%s; it began with: %s", self.lost, error)
+            raise DeviceLost(self.lost) from error
 
     @contextmanager
     def loan(self, owner: str, stream: int) -> Iterator["Loan"]:

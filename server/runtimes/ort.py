@@ -78,8 +78,7 @@ class OrtCudaSession:
         return self._inputs
 
     def run(self, tensors: Tensors) -> dict[str, npt.NDArray[np.float32]]:
-        with self._lock:
-            self.gpu.cuda.use()
+        with self._lock, self.gpu.watched():
             try:
                 return self._run(tensors)
             except Exception as error:  # the runtime raises its own classes, derived from Exception alone

@@ -46,7 +46,10 @@ class Port:
 
 
 class TrtSession:
-    """An engine on a GPU; a shape that no profile has is a ValueError, memory that is not there PoolExhausted."""
+    """An engine on a GPU.
+
+    A shape that no profile has is a ValueError, memory that is not there PoolExhausted, a lost GPU DeviceLost.
+    """
 
     def __init__(self, gpu: Gpu, loaded: LoadedEngine, ports: Sequence[Port], *, provider: str) -> None:
         self.gpu, self.provider = gpu, provider
@@ -64,8 +67,7 @@ class TrtSession:
         arrays = {name: tensors[name] for name in self.inputs}
         shapes = {name: array.shape for name, array in arrays.items()}
         profile = self._profile(shapes)
-        self.gpu.cuda.use()
-        with self._lane() as lane, self.gpu.loan(self._loaded.name, lane.stream) as loan:
+        with self.gpu.watched(), self._lane() as lane, self.gpu.loan(self._loaded.name, lane.stream) as loan:
             addresses = {port.name: loan.upload(arrays[port.name], port.dtype) for port in self._taken}
             context = lane.fitted(profile, shapes)
             for port in self._given:

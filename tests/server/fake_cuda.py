@@ -16,7 +16,11 @@ GARBAGE = 0xA5
 
 
 class FakeCuda:
-    """The module `cuda.bindings.runtime`; `failing` names calls that fail, with their status, once each."""
+    """The module `cuda.bindings.runtime`; `failing` names calls that fail, with their status, once each.
+
+    `lost` is the status that everything fails with, 0 while all is well; `faulty` the one that the next work on a
+    stream loses the device with, which is told to whoever waits for it.
+    """
 
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
@@ -24,6 +28,7 @@ class FakeCuda:
     def __init__(self, *, device_bytes=1 << 30):
         self.device_bytes = device_bytes
         self.calls, self.failing = [], {}
+        self.lost = self.faulty = 0
         self.remembered = 0  # the status that CUDA remembers until it is asked
         self.memory = {}  # address -> (buffer, bytes, on the device)
         self.graveyard = []
@@ -43,6 +48,9 @@ class FakeCuda:
         def call(*arguments):
             with self._lock:
                 self.calls.append((name, *arguments))
+                words = name in ("cudaGetErrorName", "cudaGetErrorString")
+                if self.lost and not words:
+                    return (self.lost, None)
                 status = self.failing.pop(name, 0)
                 if status:
                     if name == "cudaStreamEndCapture":  # it ends the capture even where there is no graph of it
@@ -50,6 +58,8 @@ class FakeCuda:
                     self.remembered = status
                     return (status, None)
                 result = implementation(self, *arguments)
+                if self.lost and not words:
+                    return (self.lost, None)
                 return result if isinstance(result, tuple) else (0, result)
 
         return call
@@ -71,6 +81,9 @@ class FakeCuda:
     def fence(self, stream):
         """Do the stream's work."""
         queue = self.streams[stream]
+        if queue and self.faulty:
+            self.lost = self.faulty
+            queue.clear()
         while queue:
             ticket, work = queue.popleft()
             work()
@@ -82,7 +95,8 @@ class FakeCuda:
         assert held, f"{nbytes} bytes at {address:#x} are nobody's"
 
     def _cudaGetErrorName(self, status):
-        return 0, {2: b"cudaErrorMemoryAllocation"}.get(int(status), b"cudaErrorSomething")
+        known = {2: b"cudaErrorMemoryAllocation", 700: b"cudaErrorIllegalAddress"}
+        return 0, known.get(int(status), b"cudaErrorSomething")
 
     def _cudaGetErrorString(self, status):
         return 0, {2: b"out of memory"}.get(int(status), b"something happened")
