@@ -4,7 +4,6 @@ The CUDA provider was exercised by a stand-in alone so far, not on a GPU.
 """
 
 import logging
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import onnxruntime
 from server.contract.manifest import BundleError
 from server.cuda import CudaError
 from server.memory import PoolExhausted
+from server.runtimes.arena import share_arena
 from server.runtimes.base import Session, Tensors
 from server.runtimes.device import Device
 from server.runtimes.gpu import Gpu, open_gpu
@@ -55,7 +55,8 @@ class OrtSession:
 class OrtCudaSession:
     """An ONNX graph in ONNX Runtime's CUDA provider; inputs are bound to pooled buffers of the GPU.
 
-    One run at a time, on a stream of its own. BundleError where the runtime does not take the provider.
+    All graphs on a GPU compute in one arena, so they take turns, each on a stream of its own. BundleError where the
+    runtime does not take the provider.
     """
 
     provider = CUDA
@@ -63,9 +64,13 @@ class OrtCudaSession:
     def __init__(self, file: Path, gpu: Gpu, *, threads: int = 0, memory_bytes: int = 0) -> None:
         self.gpu = gpu
         self._owner = file.stem
-        self._stream, self._lock = gpu.cuda.stream(), threading.Lock()
+        options = _options(threads)
+        if share_arena(gpu, memory_bytes):
+            options.add_session_config_entry("session.use_env_allocators", "1")
+            options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        self._stream = gpu.cuda.stream()
         try:
-            self._session = _opened(file, _options(threads), [(CUDA, self._provider_options(memory_bytes)), CPU])
+            self._session = _opened(file, options, [(CUDA, self._provider_options(memory_bytes)), CPU])
             if CUDA not in self._session.get_providers():
                 raise BundleError(f"{file}: ONNX Runtime {onnxruntime.__version__} could not load its CUDA provider")
         except BundleError:
@@ -78,7 +83,7 @@ class OrtCudaSession:
         return self._inputs
 
     def run(self, tensors: Tensors) -> dict[str, npt.NDArray[np.float32]]:
-        with self._lock, self.gpu.watched():
+        with self.gpu.graphs, self.gpu.watched():
             try:
                 return self._run(tensors)
             except Exception as error:  # the runtime raises its own classes, derived from Exception alone
@@ -121,7 +126,7 @@ def open_graph(file: Path, *, threads: int, device: Device) -> Session:
     """
     if device.ordinal is None:
         return OrtSession(file, threads=threads)
-    if CUDA not in onnxruntime.get_available_providers():
+    if not has_cuda():
         if device.demanded:
             raise BundleError(f"device {device.name} cannot be had for {file.name}: {_NO_PROVIDER}")
         return OrtSession(file, threads=threads)
@@ -134,6 +139,11 @@ def open_graph(file: Path, *, threads: int, device: Device) -> Session:
             raise BundleError(f"device {device.name} cannot be had for {file.name}: {error}") from error
         log.warning("%s runs on the processor: %s", file.name, error)
         return OrtSession(file, threads=threads)
+
+
+def has_cuda() -> bool:
+    """Whether the ONNX Runtime that is installed has a provider for GPUs."""
+    return CUDA in onnxruntime.get_available_providers()
 
 
 _NO_PROVIDER = (

@@ -11,13 +11,21 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 class Provider:
     """What the runtime offers; `sessions` are those on the GPU. `loads`: whether the provider's libraries are there."""
 
-    def __init__(self, monkeypatch, binding, *, loads=True):
-        self.binding, self.loads = binding, loads
+    def __init__(self, monkeypatch, binding, *, loads=True, no_arena=False):
+        self.binding, self.loads, self.no_arena = binding, loads, no_arena
         self.sessions = []
-        self.before_run = lambda: None
+        self.before_run = self.after_run = lambda: None
         self.real = onnxruntime.InferenceSession
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
         monkeypatch.setattr(onnxruntime, "InferenceSession", self.open)
+        self.arenas = []
+        monkeypatch.setattr(onnxruntime, "create_and_register_allocator_v2", self.register)
+
+    def register(self, provider, memory, options, arena):
+        if self.no_arena:
+            raise RuntimeError("there is no arena to share")
+        assert (provider, memory.name, options) == (CUDA, "Cuda", {})
+        self.arenas.append((memory.device_id, arena.max_mem, arena.arena_extend_strategy))
 
     def open(self, file, options, providers):
         if providers == [CPU]:
@@ -25,14 +33,14 @@ class Provider:
         (name, given), last = providers
         assert (name, last) == (CUDA, CPU)
         assert all(isinstance(value, str) for value in given.values()), "the runtime takes strings"
-        session = _Session(self, self.real(file, options, providers=[CPU]), given)
+        session = _Session(self, self.real(file, options, providers=[CPU]), given, options)
         self.sessions.append(session)
         return session
 
 
 class _Session:
-    def __init__(self, provider, real, given):
-        self.provider, self.real, self.given = provider, real, given
+    def __init__(self, provider, real, given, options):
+        self.provider, self.real, self.given, self.options = provider, real, given, options
         self.bound = []
         self.get_inputs, self.get_outputs = real.get_inputs, real.get_outputs
 
@@ -61,4 +69,5 @@ class _Session:
         for name, kind in binding.outputs:
             real.bind_output(name, kind)
         self.real.run_with_iobinding(real)
+        self.provider.after_run()
         binding.copy_outputs_to_cpu = real.copy_outputs_to_cpu

@@ -1,6 +1,8 @@
 """Which provider runs a graph; and its buffers on a GPU, by a stand-in that computes on the processor."""
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -90,6 +92,45 @@ def test_arena_grows_by_what_is_asked_up_to_the_limit(provider):
     given = provider.sessions[0].given
     assert given["arena_extend_strategy"] == "kSameAsRequested"
     assert given["gpu_mem_limit"] == str(2**20)
+
+
+def test_graphs_of_all_bundles_share_one_arena(provider):
+    for folder in (CLIP, DETECTOR):
+        Bundle(folder, device=Device("cuda:0", memory_bytes=2**30), threads=1)
+    same_as_requested = 1
+    assert provider.arenas == [(0, 2**30, same_as_requested)]
+    assert len(provider.sessions) > 3
+    for session in provider.sessions:
+        assert session.options.get_session_config_entry("session.use_env_allocators") == "1"
+
+
+def test_graphs_take_turns_in_their_arena(provider):
+    bundle = Bundle(CLIP, device=Device("cuda:0"), threads=1)
+    images = [np.ones((3, 64, 64), np.float32)]
+    wanted, running, together = bundle.embed_images(images), [], []
+
+    def watch():
+        running.append(1)
+        together.append(len(running))
+        time.sleep(0.01)
+
+    provider.before_run, provider.after_run = watch, running.pop
+    with ThreadPoolExecutor(6) as threads:
+        runs = [lambda: bundle.embed_images(images), lambda: bundle.embed_texts(["a dog"])] * 3
+        answers = [future.result() for future in [threads.submit(run) for run in runs]]
+    assert together == [1] * 6
+    for answer in answers[::2]:
+        np.testing.assert_allclose(answer, wanted, atol=1e-6)
+
+
+def test_runtime_that_shares_no_arena_leaves_each_graph_its_own(monkeypatch, binding, caplog):
+    provider = Provider(monkeypatch, binding, no_arena=True)
+    bundle = Bundle(CLIP, device=Device("cuda:0"), threads=1)
+    assert caplog.text.count("the graphs on cuda:0 have an arena each, not one for all: there is no arena") == 1
+    for session in provider.sessions:
+        with pytest.raises(RuntimeError, match="does not have configuration"):
+            session.options.get_session_config_entry("session.use_env_allocators")
+    assert bundle.embed_images([np.ones((3, 64, 64), np.float32)]).shape[0] == 1
 
 
 def test_demanded_gpu_without_a_provider_is_refused_with_what_to_install():
