@@ -18,12 +18,13 @@ Group = tuple[Artefact, ...]
 
 @dataclass(frozen=True)
 class Measured:
-    """An engine that was run: its figures, and the cases and versions that go into a certificate."""
+    """An engine that was run: its figures, the cases and versions of its certificate, and what it computes in."""
 
     artefact: Artefact
     figures: Figures
     cases: tuple[str, ...]
     versions: dict[str, str]
+    activation_bytes: int
 
     @property
     def shortfalls(self) -> list[str]:
@@ -35,7 +36,8 @@ class Measured:
         """The artefact with its certificate, passed or failed."""
         assert self.artefact.engine is not None, "graphs are certified where they are exported"
         given = certificate(self.artefact, self.figures, self.cases, versions=self.versions)
-        engine = self.artefact.engine.model_copy(update={"status": "run"})
+        told = {"status": "run", "activation_bytes": self.activation_bytes}
+        engine = self.artefact.engine.model_copy(update=told)
         return self.artefact.model_copy(update={"certificate": given, "engine": engine})
 
 
@@ -52,7 +54,8 @@ def engines_of(manifest: Manifest) -> tuple[list[Group], dict[str, str]]:
 def measure_engines(folder: Path, manifest: Manifest, group: Group, arrays: Arrays) -> list[Measured]:
     """Run a group on the stored cases, with graphs for the parts that it lacks; float32 sings the canary too."""
     files = {engine.file for engine in group}
-    graphs = {a.file for a in manifest.artefacts if a.engine is None and a.precision == "fp32"}
+    parts = {engine.part for engine in group}  # whose graph may not take its place
+    graphs = {a.file for a in manifest.artefacts if a.engine is None and a.precision == "fp32" and a.part not in parts}
     bundle = Bundle(folder, allow_uncertified=True, files=files | graphs, device=AUTO)
     if group[0].precision == "fp32":
         bundle.check_canary()
@@ -60,7 +63,9 @@ def measure_engines(folder: Path, manifest: Manifest, group: Group, arrays: Arra
     figures, names = measure(bundle, cases, arrays), tuple(describe(bundle, case) for case in cases)
     gpu = this_machine({group[0].runtime}, AUTO).gpu or "none"
     run_by = versions(**{group[0].runtime: _version(group[0]), "gpu": gpu})
-    return [Measured(engine, figures[engine.part], names, run_by) for engine in group]
+    return [
+        Measured(engine, figures[engine.part], names, run_by, bundle.activation_bytes[engine.part]) for engine in group
+    ]
 
 
 def record(folder: Path, engines: Sequence[Artefact]) -> None:

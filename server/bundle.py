@@ -14,11 +14,9 @@ from server.contract import image as images
 from server.contract.manifest import PARTS, Artefact, BundleError, FileHash, Manifest, Task, read_manifest, sha256_of
 from server.contract.text import Prompt, PromptTokenizer, SentenceTokenizer, pad_prompts, token_bucket
 from server.memory import BufferPool
-from server.runtimes.base import Session, Tensors
-from server.runtimes.choice import choose
+from server.runtimes.base import Tensors
 from server.runtimes.device import PROCESSOR, Device
-from server.runtimes.machine import this_machine
-from server.runtimes.sessions import open_session
+from server.runtimes.sessions import open_parts
 
 Float32 = npt.NDArray[np.float32]
 
@@ -42,10 +40,12 @@ class Bundle:
     Batches are assembled in leases of `pool`, in whose place a server puts the pool that its bundles share; the
     bundle's own keeps nothing. PoolExhausted where a batch does not fit it.
     Of each part's artefacts it runs the first that this machine can (`artefacts`, by part), and says of the others that
-    come before why not (`refused`, by file); `files` leaves it no others. An artefact is opened only once it is chosen.
+    come before why not (`refused`, by file); `files` leaves it no others. An artefact is opened only once it is chosen,
+    and gives way to the next where that fails.
     Raises BundleError where a file is missing or changed, or no artefact of a part is usable; one that is not certified
     is only used where `allow_uncertified`, and then told in `uncertified` (by part). `providers` tells what runs each
-    part on the `device`, and `gpu` the GPU, where one does.
+    part on the `device`, `fallbacks` why some run on the processor all the same, `gpu` the GPU, where one does, and
+    `activation_bytes` what each part computes in of the block that engines share there.
     """
 
     def __init__(
@@ -61,24 +61,26 @@ class Bundle:
         self.manifest: Manifest = read_manifest(folder)
         for entry in (self.manifest.tokenizer, self.manifest.canary):
             check_file(folder, entry)
-        artefacts = self.manifest.artefacts
-        machine = this_machine({artefact.runtime for artefact in artefacts}, device)
-        choice = choose(artefacts, machine, allow_uncertified=allow_uncertified, files=files)
-        self.artefacts, self.refused = choice.chosen, choice.refused
-        if lacking := {artefact.part for artefact in artefacts} - self.artefacts.keys():
+        opened = open_parts(
+            folder,
+            self.manifest.artefacts,
+            device=device,
+            threads=threads,
+            allow_uncertified=allow_uncertified,
+            files=files,
+            check=lambda artefact: check_file(folder, artefact),
+        )
+        self.artefacts, self.refused, self._sessions = opened.artefacts, opened.refused, opened.sessions
+        if lacking := {artefact.part for artefact in self.manifest.artefacts} - self.artefacts.keys():
             faults = "; ".join(f"{file}: {fault}" for file, fault in self.refused.items())
             raise BundleError(
                 f"{folder} has no usable {' and '.join(sorted(lacking))} ({faults}); export it again, or, where an"
                 " artefact is not certified, serve it with --allow-uncertified"
             )
-        for artefact in self.artefacts.values():
-            check_file(folder, artefact)
         self.uncertified = {part: fault for part, artefact in self.artefacts.items() if (fault := artefact.uncertified)}
-        self._sessions: dict[str, Session] = {
-            part: open_session(folder / artefact.file, artefact, threads=threads, device=device)
-            for part, artefact in self.artefacts.items()
-        }
         self.providers = {part: session.provider for part, session in self._sessions.items()}
+        self.fallbacks = {part: why for part, session in self._sessions.items() if (why := session.fallback)}
+        self.activation_bytes = {part: session.activation_bytes for part, session in self._sessions.items()}
         self.gpu = next((session.gpu for session in self._sessions.values() if session.gpu), None)
         self.pool = BufferPool(HostAllocator(), soft_limit=0)
         tokenizer = folder / self.manifest.tokenizer.file

@@ -284,6 +284,7 @@ class ArtefactBody(BaseModel):
     in_use: bool
     provider: str | None = Field(None, description="What runs it, if it is in use, such as CUDAExecutionProvider.")
     refused: str | None = Field(None, description="Why it is not used although it comes before the one in use.")
+    fallback: str | None = Field(None, description="Why it runs on the processor although a GPU was asked for.")
     certificate: Certificate | None
 
 

@@ -169,6 +169,7 @@ class Engine(_Data):
     `compute_capabilities`: the GPUs it was built for, such as "8.9". `source_sha256`: of the graph it was built from.
     `profiles`: the shapes it takes, each as the least, usual and largest size of every axis (batch, height, ...).
     `status` "not run": where it was built there was no GPU that runs it, so nothing is known of its answers.
+    `activation_bytes`: what it computes in at most, told where it ran.
     """
 
     version: str
@@ -176,6 +177,7 @@ class Engine(_Data):
     source_sha256: Sha256
     profiles: tuple[dict[str, tuple[int, int, int]], ...] = Field(min_length=1)
     status: Literal["run", "not run"] = "not run"
+    activation_bytes: int | None = Field(default=None, ge=0)
 
 
 class Artefact(_Data):

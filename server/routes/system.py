@@ -104,5 +104,6 @@ def _artefact(bundle: Bundle, artefact: Artefact) -> ArtefactBody:
         in_use=in_use,
         provider=bundle.providers[artefact.part] if in_use else None,
         refused=bundle.refused.get(artefact.file),
+        fallback=bundle.fallbacks.get(artefact.part) if in_use else None,
         certificate=artefact.certificate,
     )

@@ -26,5 +26,13 @@ class Session(Protocol):
     def gpu(self) -> Gpu | None:
         """The GPU that it runs on, if it does."""
 
+    @property
+    def fallback(self) -> str | None:
+        """Why it runs on the processor although a GPU was asked for."""
+
+    @property
+    def activation_bytes(self) -> int:
+        """What it computes in of the block that the engines of a GPU share; 0 where it is no engine."""
+
     def run(self, tensors: Tensors) -> dict[str, npt.NDArray[np.float32]]:
         """Run on those of `tensors` that it takes; the outputs by name."""

@@ -41,10 +41,12 @@ def choose(
     *,
     allow_uncertified: bool,
     files: Collection[str] | None = None,
+    broken: Mapping[str, str] | None = None,
 ) -> Choice:
     """The first usable artefact of each part: engines first, then graphs, each in the manifest's order.
 
-    artefacts: all of a manifest; files: those that come into question, if not all.
+    artefacts: all of a manifest; files: those that come into question, if not all; broken: those that could not be
+    opened here, with the reason.
     """
     graphs = {artefact.sha256 for artefact in artefacts if artefact.engine is None}
     choice = Choice({}, {})
@@ -52,6 +54,7 @@ def choose(
         if artefact.part in choice.chosen or (files is not None and artefact.file not in files):
             continue
         reason = misfit(artefact, machine, graphs) or (None if allow_uncertified else unproven(artefact))
+        reason = reason or (broken or {}).get(artefact.file)
         if reason is None:
             choice.chosen[artefact.part] = artefact
         else:

@@ -29,14 +29,16 @@ class EngineFailed(RuntimeError):
 class LoadedEngine:
     """A deserialised engine with what its lanes need of it.
 
-    `kept`: what has to live as long as its contexts. `graphs`: whether lanes capture graphs; TensorRT-RTX does so
-    itself. `reasons`: the last errors it logged and that were not told yet.
+    `kept`: what has to live as long as its contexts. `activation_bytes`: what they compute in at most. `graphs`:
+    whether lanes capture graphs; TensorRT-RTX does so itself. `reasons`: the last errors it logged and that were not
+    told yet.
     """
 
     name: str
     kept: object
     new_context: Callable[[], Any]
     outputs: tuple[str, ...]
+    activation_bytes: int
     graphs: bool
     reasons: deque[str]
 

@@ -32,8 +32,10 @@ class OrtSession:
 
     provider = CPU
     gpu = None
+    activation_bytes = 0
 
-    def __init__(self, file: Path, *, threads: int = 0) -> None:
+    def __init__(self, file: Path, *, threads: int = 0, fallback: str | None = None) -> None:
+        self.fallback = fallback
         options = _options(threads)
         # The arena would keep the most it ever held, so it gives memory back after each run; without it runs take a
         # third more time.
@@ -60,6 +62,8 @@ class OrtCudaSession:
     """
 
     provider = CUDA
+    fallback = None
+    activation_bytes = 0
 
     def __init__(self, file: Path, gpu: Gpu, *, threads: int = 0, memory_bytes: int = 0) -> None:
         self.gpu = gpu
@@ -138,7 +142,7 @@ def open_graph(file: Path, *, threads: int, device: Device) -> Session:
         if device.demanded:
             raise BundleError(f"device {device.name} cannot be had for {file.name}: {error}") from error
         log.warning("%s runs on the processor: %s", file.name, error)
-        return OrtSession(file, threads=threads)
+        return OrtSession(file, threads=threads, fallback=str(error))
 
 
 def has_cuda() -> bool:

@@ -17,13 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from server.contract.manifest import Artefact, BundleError
-from server.cuda import CudaError
-from server.memory import PoolExhausted
 from server.runtimes.base import Tensors
 from server.runtimes.choice import MODULES
 from server.runtimes.device import Device
 from server.runtimes.gpu import Gpu, open_gpu
-from server.runtimes.lane import EngineFailed, Lane, LoadedEngine, Shapes
+from server.runtimes.lane import Lane, LoadedEngine, Shapes
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +49,11 @@ class TrtSession:
     A shape that no profile has is a ValueError, memory that is not there PoolExhausted, a lost GPU DeviceLost.
     """
 
+    fallback = None
+
     def __init__(self, gpu: Gpu, loaded: LoadedEngine, ports: Sequence[Port], *, provider: str) -> None:
         self.gpu, self.provider = gpu, provider
+        self.activation_bytes = loaded.activation_bytes
         self._loaded = loaded
         self._taken = [port for port in ports if port.ranges]
         self._given = [port for port in ports if not port.ranges]
@@ -113,17 +114,21 @@ def open_engine(file: Path, artefact: Artefact, device: Device) -> TrtSession:
         runtime = trt.Runtime(_logger(trt, reasons))
         engine = _deserialised(trt, runtime, file, artefact, reasons)
         ports = _ports(trt, engine, file)
-        gpu.activations.reserve(_activation_bytes(engine))
+        activation_bytes = _activation_bytes(engine)
+        gpu.activations.reserve(activation_bytes)
         loaded = LoadedEngine(
             name=artefact.part,
             kept=(runtime, engine),
             new_context=_context_maker(trt, engine),
             outputs=tuple(port.name for port in ports if not port.ranges),
+            activation_bytes=activation_bytes,
             graphs=not hasattr(trt, "CudaGraphStrategy"),
             reasons=reasons,
         )
         return TrtSession(gpu, loaded, ports, provider=artefact.runtime)
-    except (ImportError, CudaError, MemoryError, EngineFailed, PoolExhausted) as error:
+    except BundleError:
+        raise
+    except Exception as error:  # the runtime raises its own classes; whatever it is, this engine does not serve
         raise BundleError(f"{file} cannot be loaded on {device.name}: {error}") from error
 
 

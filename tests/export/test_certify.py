@@ -49,6 +49,7 @@ def test_engine_that_was_not_run_is_certified_and_then_serves(engines):
         assert engine.certificate.figures == pytest.approx(verdict.figures[f"{engine.part} tensorrt"], rel=1e-4)
         assert engine.certificate.versions["tensorrt"] == VERSION
         assert engine.certificate.versions["gpu"] == "NVIDIA RTX 4090"
+        assert engine.engine.activation_bytes == fake_trt.ACTIVATION_BYTES * len(engine.engine.profiles)
         assert len(engine.certificate.cases) > 1
     bundle = Bundle(engines, device=AUTO)
     assert (set(bundle.providers.values()), bundle.uncertified) == ({"tensorrt"}, {})
@@ -87,6 +88,14 @@ def test_engine_that_cannot_run_is_a_fault_and_stays_not_run(engines, trt):
     assert len(verdict.faults) == 3
     assert all("running failed: an illegal access" in fault for fault in verdict.faults)
     assert {engine.engine.status for engine in records(engines)} == {"not run"}
+
+
+def test_graph_is_never_measured_in_the_place_of_an_engine_that_does_not_open(engines, trt):
+    trt.context_limit = 0
+    verdict = verify(engines, QUIET)
+    assert all("creating an execution context failed" in fault for fault in verdict.faults)
+    assert (len(verdict.faults), verdict.certified) == (2, ())
+    assert {engine.certificate for engine in records(engines)} == {None}
 
 
 def test_engines_of_other_machines_are_noted_and_left_alone(engines, monkeypatch):

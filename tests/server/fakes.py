@@ -58,7 +58,7 @@ class FakeBundle:
         self.folder = Path(described.name)
         self.manifest = described
         self.artefacts = {artefact.part: artefact for artefact in described.artefacts}
-        self.uncertified, self.refused = {}, {}
+        self.uncertified, self.refused, self.fallbacks = {}, {}, {}
         self.providers = dict.fromkeys(self.artefacts, "arithmetic")
         self.gpu = None
         self.runs = []
