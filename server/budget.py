@@ -13,6 +13,7 @@ from server.cgroup import memory_limit
 from server.contract.image import canvas_size
 from server.contract.manifest import BundleError, Manifest
 from server.contract.text import token_bucket
+from server.gpu_budget import GpuFootprint, OnGpu, gpu_refusal
 from server.memory import size_class
 from server.resident import resident_bytes
 from server.settings import Settings
@@ -36,7 +37,7 @@ class Footprint:
     activations of one image and of the largest text batch, measured as the growth of the process over one image and a
     prompt or a few texts (the pool's blocks for the image are in it, and counted again with the pool); unless
     `measured` they are the inputs of one image alone, far less than a run takes. `image_buffers`, `buffers`: the
-    pool's blocks for one image and for the largest batch, from their shapes.
+    pool's blocks for one image and for the largest batch, from their shapes. `gpu`: what it takes there, besides.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Footprint:
     measured: bool
     image_buffers: int
     buffers: int
+    gpu: GpuFootprint | None = None
 
     @property
     def activations(self) -> int:
@@ -88,19 +90,21 @@ class Budget:
             max_batch=settings.max_batch,
         )
 
-    def plan(self, manifest: Manifest, weights: int) -> Footprint:
-        """What a bundle takes at least, from its manifest and the bytes of its artefacts."""
+    def plan(self, manifest: Manifest, weights: int, there: OnGpu | None = None) -> Footprint:
+        """What a bundle takes at least, from its manifest, the bytes of its artefacts, and what it has on a GPU."""
         batch = min(self.max_batch, manifest.buckets.max_batch)
+        bucket, image_buffers = _bucket(manifest, batch), sum(map(size_class, _inputs(manifest, 1)))
         return Footprint(
             name=manifest.name,
-            bucket=_bucket(manifest, batch),
+            bucket=bucket,
             batch=batch,
             weights=weights,
             image=sum(_inputs(manifest, 1)),
             texts=0,
             measured=False,
-            image_buffers=sum(map(size_class, _inputs(manifest, 1))),
+            image_buffers=image_buffers,
             buffers=sum(map(size_class, _inputs(manifest, batch))),
+            gpu=None if there is None else GpuFootprint(manifest.name, bucket, batch, there, image_buffers),
         )
 
     def pool_cap(self, footprints: Sequence[Footprint]) -> int:
@@ -113,7 +117,8 @@ class Budget:
         return shared + sum(footprint.total for footprint in footprints[:count])
 
     def check(self, footprints: Sequence[Footprint]) -> None:
-        """OverBudget for the first bundle that passes the limit, or whose images the pool cannot hold."""
+        """OverBudget for the first bundle that passes the limit, here or of its GPU, or whose images the pool cannot
+        hold."""
         cap = self.pool_cap(footprints)
         for place, footprint in enumerate(footprints):
             if footprint.image_buffers > cap:
@@ -123,6 +128,8 @@ class Budget:
                 )
             if self.limit is not None and self.total(footprints, place + 1) > self.limit:
                 raise OverBudget(self._refusal(footprints, place, self.limit))
+        if refusal := gpu_refusal([footprint.gpu for footprint in footprints if footprint.gpu]):
+            raise OverBudget(refusal)
 
     def _refusal(self, footprints: Sequence[Footprint], place: int, limit: int) -> str:
         footprint, total = footprints[place], self.total(footprints, place + 1)

@@ -44,8 +44,8 @@ class Bundle:
     and gives way to the next where that fails.
     Raises BundleError where a file is missing or changed, or no artefact of a part is usable; one that is not certified
     is only used where `allow_uncertified`, and then told in `uncertified` (by part). `providers` tells what runs each
-    part on the `device`, `fallbacks` why some run on the processor all the same, `gpu` the GPU, where one does, and
-    `activation_bytes` what each part computes in of the block that engines share there.
+    part on the `device`, `fallbacks` why some run on the processor all the same, `on_gpu` which are on the
+    `gpu`, if there is one, and `activation_bytes` what each part computes in of the block that engines share there.
     """
 
     def __init__(
@@ -81,7 +81,8 @@ class Bundle:
         self.providers = {part: session.provider for part, session in self._sessions.items()}
         self.fallbacks = {part: why for part, session in self._sessions.items() if (why := session.fallback)}
         self.activation_bytes = {part: session.activation_bytes for part, session in self._sessions.items()}
-        self.gpu = next((session.gpu for session in self._sessions.values() if session.gpu), None)
+        self.on_gpu = {part: session.gpu for part, session in self._sessions.items() if session.gpu}
+        self.gpu = next(iter(self.on_gpu.values()), None)
         self.pool = BufferPool(HostAllocator(), soft_limit=0)
         tokenizer = folder / self.manifest.tokenizer.file
         if self.manifest.text.style == "phrases":

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Thread
 from typing import TypeVar
@@ -20,6 +20,7 @@ from server.contract.manifest import BundleError, Manifest, Task, read_manifest
 from server.contract.postprocess import PassOutput
 from server.contract.text import Prompt, shown
 from server.errors import InferenceFailed, NotReady, UnknownModel, UnsuitableModel
+from server.gpu_budget import OnGpu, measured_on_gpu, on_gpu, on_gpu_by_record
 from server.holds import Holds
 from server.memory import PAGE_BYTES, BufferPool
 from server.metrics import Metrics, ModelMetrics
@@ -27,7 +28,7 @@ from server.runtimes.device import Device
 from server.settings import Settings
 from server.tracing import Attribute, Link, Trace, Tracing
 from server.turns import Slots
-from server.warmup import Peaks, warm_up, warm_up_shapes
+from server.warmup import Peaks, largest_batches, warm_up, warm_up_shapes
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Catalog:
         try:
             checked = list(bundles)
             _refuse_twins([bundle.manifest.name for bundle in checked])
-            planned = [self.budget.plan(bundle.manifest, bundle.weights_bytes) for bundle in checked]
+            planned = [self.budget.plan(bundle.manifest, bundle.weights_bytes, on_gpu(bundle)) for bundle in checked]
             self.budget.check(planned)
             if checked:
                 self._share_pool(checked, planned)
@@ -131,9 +132,9 @@ class Catalog:
         self._metrics.ready.set(1)
         log.info("ready: %s", ", ".join(entry.name for entry in self._served) or "no bundle")
 
-    def check_fits(self, manifest: Manifest, weights: int) -> Footprint:
+    def check_fits(self, manifest: Manifest, weights: int, there: OnGpu | None) -> Footprint:
         """What one more bundle would take at least; OverBudget where that does not fit beside what is served."""
-        plan = self.budget.plan(manifest, weights)
+        plan = self.budget.plan(manifest, weights, there)
         self.budget.check([*self._footprints(), plan])
         return plan
 
@@ -142,7 +143,7 @@ class Catalog:
 
         `peaks` tell its memory, where that was measured before. Called from any thread, but once at a time.
         """
-        plan = self.check_fits(bundle.manifest, bundle.weights_bytes)
+        plan = self.check_fits(bundle.manifest, bundle.weights_bytes, on_gpu(bundle))
         try:
             self._share_pool([bundle], [*self._footprints(), plan])
             footprint = self._check(bundle, plan, peaks)
@@ -255,6 +256,9 @@ class Catalog:
             return planned
         measured = warm_up(bundle)
         footprint = with_peaks(planned, bundle.manifest, peaks or measured)
+        if footprint.gpu and bundle.gpu:
+            there = measured_on_gpu(footprint.gpu, bundle.gpu, largest_batches(bundle))
+            footprint = replace(footprint, gpu=there)
         if wanted == "all" or (wanted == "auto" and bundle.gpu):
             left = warm_up_shapes(bundle, batch=footprint.batch, within_s=self._settings.warm_up_s)
             if left:
@@ -321,9 +325,13 @@ def _refuse_twins(names: Sequence[str]) -> None:
 
 def _refuse_over_budget(folders: Sequence[Path], settings: Settings) -> None:
     """OverBudget before anything is loaded, by what is known then."""
-    budget, manifests = Budget.of(settings), [read_manifest(folder) for folder in folders]
-    sizes = [weights_bytes(folder, manifest) for folder, manifest in zip(folders, manifests, strict=True)]
-    budget.check([budget.plan(manifest, size) for manifest, size in zip(manifests, sizes, strict=True)])
+    budget, manifests = Budget.of(settings), {folder: read_manifest(folder) for folder in folders}
+    device = Device(settings.device, settings.gpu_memory_bytes)
+    plans = []
+    for folder, manifest in manifests.items():
+        there = on_gpu_by_record(folder, manifest, device, allow_uncertified=settings.allow_uncertified)
+        plans.append(budget.plan(manifest, weights_bytes(folder, manifest), there))
+    budget.check(plans)
 
 
 def run_attributes(model: str, run: Run) -> dict[str, Attribute]:

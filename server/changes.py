@@ -30,8 +30,10 @@ from server.errors import (
     NotReady,
     UnknownModel,
 )
+from server.gpu_budget import on_gpu_by_record
 from server.pipeline import Pipeline
 from server.resident import return_free_memory
+from server.runtimes.device import Device
 from server.settings import Settings
 from server.trial import tried
 
@@ -159,7 +161,9 @@ class Changes:
         manifest = read_manifest(folder)
         if manifest.name in taken:
             raise BundleNameTaken(f"a bundle named {manifest.name} is being served: replace it, or remove it first")
-        self._catalog.check_fits(manifest, weights_bytes(folder, manifest))
+        device = Device(self._settings.device, self._settings.gpu_memory_bytes)
+        there = on_gpu_by_record(folder, manifest, device, allow_uncertified=self._settings.allow_uncertified)
+        self._catalog.check_fits(manifest, weights_bytes(folder, manifest), there)
         on_gpu = self._settings.device.startswith("cuda") or any(served.bundle.gpu for served in self._catalog.served)
         # A second process would take as much of the GPU again.
         trying = self._settings.warm_up != "none" and not on_gpu

@@ -184,8 +184,8 @@ class Settings(BaseSettings):
     gpu_memory_bytes: int = Field(
         0,
         ge=0,
-        description="The most GPU memory of each ONNX Runtime session, and of the buffers of engines; 0 sets no limit."
-        " Lower where others use the GPU too.",
+        description="The most GPU memory for weights, activations and buffers: refuse to start where bundles would need"
+        " more; 0 takes what is free at start. Lower where others use the GPU too.",
     )
     otlp_endpoint: str | None = Field(
         None,

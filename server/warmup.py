@@ -94,6 +94,16 @@ def _pictures(manifest: Manifest) -> Iterator[Image.Image]:
             yield Image.new("RGB", size)
 
 
+def largest_batches(bundle: Bundle) -> Callable[[int], object]:
+    """What runs so many images together, each at its largest and with the longest prompt."""
+    pixels = bundle.preprocess(Image.new("RGB", largest_picture(bundle.manifest)))
+    if "detect" not in bundle.tasks:
+        return lambda count: bundle.embed_images([pixels] * count)
+    prompt = _prompt(bundle, bundle.manifest.text.max_tokens)
+    (features,) = bundle.encode_prompts([prompt])
+    return lambda count: bundle.run_detector([pixels] * count, [prompt] * count, [features] * count)
+
+
 def largest_picture(manifest: Manifest) -> tuple[int, int]:
     """The (width, height) of a picture that becomes the largest input, but for a few pixels of rounding."""
     rules = manifest.preprocessing

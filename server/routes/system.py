@@ -1,5 +1,6 @@
 """What operators ask: which models are served, is the server alive, ready, and how is it doing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,8 +10,19 @@ from server.bundle import Bundle
 from server.catalog import Catalog, Served
 from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
+from server.gpu_budget import GpuFootprint, gpu_total
 from server.routes.body import pipeline_of
-from server.schemas import ArtefactBody, BudgetBody, FootprintBody, Health, ModelBody, ModelsAnswer, Problem
+from server.schemas import (
+    ArtefactBody,
+    BudgetBody,
+    FootprintBody,
+    GpuBudgetBody,
+    GpuFootprintBody,
+    Health,
+    ModelBody,
+    ModelsAnswer,
+    Problem,
+)
 
 router = APIRouter(tags=["system"])
 _UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
@@ -62,6 +74,20 @@ def _budget(catalog: Catalog) -> BudgetBody:
         process_bytes=budget.process,
         pool_bytes=budget.pool_cap(footprints),
         prompt_cache_bytes=budget.prompt_cache,
+        gpu=_gpu_budget([footprint.gpu for footprint in footprints if footprint.gpu]),
+    )
+
+
+def _gpu_budget(footprints: Sequence[GpuFootprint]) -> GpuBudgetBody | None:
+    """Of the one GPU that a server runs models on."""
+    if not footprints:
+        return None
+    there = footprints[0].there
+    return GpuBudgetBody(
+        device=there.device,
+        limit_bytes=there.limit,
+        total_bytes=gpu_total(footprints),
+        block_bytes=max(footprint.there.block for footprint in footprints),
     )
 
 
@@ -86,8 +112,21 @@ def _model(served: Served) -> ModelBody:
             activations_bytes=served.footprint.activations,
             measured=served.footprint.measured,
             buffers_bytes=served.footprint.buffers,
+            gpu=_gpu_footprint(served.footprint.gpu),
         ),
         artefacts=[_artefact(served.bundle, artefact) for artefact in manifest.artefacts],
+    )
+
+
+def _gpu_footprint(footprint: GpuFootprint | None) -> GpuFootprintBody | None:
+    if footprint is None:
+        return None
+    return GpuFootprintBody(
+        device=footprint.there.device,
+        weights_bytes=footprint.there.weights,
+        block_bytes=footprint.there.block,
+        batch_bytes=footprint.batches,
+        measured=footprint.measured,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Device:
     """`name`: "cpu"; "cuda:N"; or "auto", the first GPU for what can use it here, else the processor.
 
-    memory_bytes: the most of a GPU that each ONNX Runtime session, and the buffers of engines, may take; 0 sets none.
+    memory_bytes: the most of a GPU that may be taken, by all bundles together; 0 sets no limit.
     """
 
     name: str

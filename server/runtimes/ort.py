@@ -130,7 +130,7 @@ def open_graph(file: Path, *, threads: int, device: Device) -> Session:
     """
     if device.ordinal is None:
         return OrtSession(file, threads=threads)
-    if not has_cuda():
+    if not _has_cuda():
         if device.demanded:
             raise BundleError(f"device {device.name} cannot be had for {file.name}: {_NO_PROVIDER}")
         return OrtSession(file, threads=threads)
@@ -145,8 +145,12 @@ def open_graph(file: Path, *, threads: int, device: Device) -> Session:
         return OrtSession(file, threads=threads, fallback=str(error))
 
 
-def has_cuda() -> bool:
-    """Whether the ONNX Runtime that is installed has a provider for GPUs."""
+def runs_on_gpu(device: Device) -> bool:
+    """Whether graphs go to the device's GPU, as far as can be told without opening one."""
+    return _has_cuda() and device.ordinal is not None and gpu_at(device.ordinal) is not None
+
+
+def _has_cuda() -> bool:
     return CUDA in onnxruntime.get_available_providers()
 
 
