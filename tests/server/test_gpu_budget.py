@@ -71,8 +71,8 @@ def test_bundle_that_passes_the_limit_is_named_with_its_bucket_and_the_way_out()
     assert gpu_refusal([fits, large]) == (
         "second does not fit in the memory of cuda:0: 8 images of 800x1333 (measured) 64.0 MiB, its weights 30.0 MiB,"
         " the block that engines compute in 20.0 MiB, bundles before it 24.0 MiB make 138.0 MiB, the limit is 100.0"
-        " MiB. To mend it set max_batch to 3, build engines of fewer or smaller shapes, serve fewer bundles, free memory"
-        " of the GPU or raise gpu_memory_bytes, or set device to cpu"
+        " MiB. To mend it set max_batch to 3, build engines of fewer or smaller shapes, serve fewer bundles, free"
+        " memory of the GPU or raise gpu_memory_bytes, or set device to cpu"
     )
 
 

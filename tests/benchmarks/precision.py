@@ -1,0 +1,88 @@
+"""What each precision does to the answers: the figures of its certificate, as a table in Markdown.
+
+    python -m tests.benchmarks.precision [BUNDLE ...]
+
+Of the bundled models, or of the bundles named. Copies are rewritten in each precision and run by ONNX Runtime on the
+processor, as the graphs' float32 twins that round where the graph does, beside the stored answers of PyTorch float32.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+from export.precision import REDUCED
+from export.progress import Progress
+from export.reduction import add_precision
+from server.catalog import BUNDLED, SHIPPED
+from server.contract.manifest import Manifest, Precision, read_manifest
+
+QUIET = Progress(quiet=True)
+# Of a certificate's figures; each is of one part, and is shown where the bundle has it.
+SHOWN = {
+    "image_embeds.cosine": "image cosine",
+    "text_embeds.cosine": "text cosine",
+    "class_scores.drift": "score drift",
+    "class_scores.label_agreement": "same label",
+    "text_features.cosine": "text features' cosine",
+    "image_features.cosine": "image features' cosine",
+    "boxes.mean_abs_error": "mean box error",
+    "detections.matched": "boxes matched",
+    "detections.mean_iou": "their IoU",
+    "detections.label_agreement": "same label",
+    "detections.score_drift": "score drift",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", nargs="*", type=Path, default=[BUNDLED / name for name in SHIPPED])
+    for folder in parser.parse_args(argv).bundle:
+        with tempfile.TemporaryDirectory() as scratch:
+            manifest = with_all(Path(shutil.copytree(folder, Path(scratch) / folder.name)))
+        print("\n".join(table(manifest)), end="\n\n", flush=True)
+    return 0
+
+
+def with_all(folder: Path) -> Manifest:
+    """The manifest of a bundle once it has every precision."""
+    manifest = read_manifest(folder)
+    for precision in REDUCED:
+        manifest = add_precision(folder, precision, progress=QUIET)
+    return manifest
+
+
+def table(manifest: Manifest) -> Iterator[str]:
+    """The lines of a bundle's table: a row a precision."""
+    rows = {precision: figures_of(manifest, precision) for precision in get_args(Precision)}
+    names = [name for name in SHOWN if name in rows["fp32"]]
+    yield f"| {manifest.name} | {' | '.join(SHOWN[name] for name in names)} | certificate |"
+    yield f"| --- |{' --- |' * (len(names) + 1)}"
+    for precision, figures in rows.items():
+        cells = [shown(figures[name]) for name in names]
+        yield f"| {precision} | {' | '.join(cells)} | {verdict(manifest, precision)} |"
+
+
+def shown(value: float) -> str:
+    """A share or a cosine to six digits, an error to two."""
+    return f"{value:.6g}" if value > 0.1 else f"{value:.2g}"
+
+
+def figures_of(manifest: Manifest, precision: Precision) -> Mapping[str, float]:
+    """All figures of a precision's graphs."""
+    graphs = [a for a in manifest.artefacts if a.engine is None and a.precision == precision]
+    return {name: value for a in graphs if a.certificate for name, value in a.certificate.figures.items()}
+
+
+def verdict(manifest: Manifest, precision: Precision) -> str:
+    """Whether the certificates of a precision passed, else the parts that fall short."""
+    graphs = [a for a in manifest.artefacts if a.engine is None and a.precision == precision]
+    failed = [a.part for a in graphs if a.uncertified]
+    return f"short: {', '.join(failed)}" if failed else "passes"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
