@@ -165,6 +165,18 @@ def test_tensorrt_needs_the_gpu_that_runs_the_engine(monkeypatch):
     assert capabilities_of(None, Target("tensorrt")) == ("9.0",)
 
 
+def test_tensorrt_is_built_by_the_same_path_with_a_profile_for_each_bucket(trt, detector_bundle, monkeypatch):
+    """TensorRT-RTX, whose API is the same, stands in for the module that only a GPU could build with."""
+    monkeypatch.setitem(to_tensorrt.MODULES, "tensorrt", "tensorrt_rtx")
+    monkeypatch.setattr(to_tensorrt, "gpu_at", lambda ordinal: ("NVIDIA H100", "9.0"))
+    manifest = read_manifest(detector_bundle)
+    graph = detector_bundle / "text_encoder.onnx"
+    built = build_engine(graph, manifest, Target("tensorrt"), full=True, progress=QUIET)
+    assert built.capabilities == ("9.0",)
+    assert [profile["tokens"][2] for profile in built.profiles] == list(manifest.buckets.tokens)
+    assert len(built.data) > 10_000
+
+
 def test_network_is_strongly_typed_whether_or_not_there_is_another_kind():
     ten = SimpleNamespace(NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1))
     later = SimpleNamespace(NetworkDefinitionCreationFlag=SimpleNamespace())
