@@ -94,7 +94,7 @@ def test_graph_is_never_measured_in_the_place_of_an_engine_that_does_not_open(en
     trt.context_limit = 0
     verdict = verify(engines, QUIET)
     assert all("creating an execution context failed" in fault for fault in verdict.faults)
-    assert (len(verdict.faults), verdict.certified) == (2, ())
+    assert (len(verdict.faults), verdict.certified) == (len(records(engines)), ())
     assert {engine.certificate for engine in records(engines)} == {None}
 
 
