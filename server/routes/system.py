@@ -11,13 +11,10 @@ from server.catalog import Catalog, Served
 from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
 from server.gpu_budget import GpuFootprint, gpu_total
+from server.memory_schemas import BudgetBody, FootprintBody, GpuBudgetBody, GpuFootprintBody
 from server.routes.body import pipeline_of
 from server.schemas import (
     ArtefactBody,
-    BudgetBody,
-    FootprintBody,
-    GpuBudgetBody,
-    GpuFootprintBody,
     Health,
     ModelBody,
     ModelsAnswer,

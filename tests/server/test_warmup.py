@@ -99,7 +99,7 @@ def test_all_shapes_are_run_where_the_first_of_each_is_slow_or_where_asked(monke
     monkeypatch.setattr("server.catalog.warm_up", lambda _: done.append("largest"))
     monkeypatch.setattr("server.catalog.warm_up_shapes", lambda *_, **__: done.append("all") or 0)
     bundle = SimpleNamespace(gpu=gpu, check_canary=lambda: None, manifest=None)
-    planned = SimpleNamespace(batch=8, name="b")
+    planned = SimpleNamespace(batch=8, name="b", gpu=None)
     assert Catalog(Settings(warm_up=wanted), Metrics())._check(bundle, planned) is planned
     assert done == ["largest", *(["all"] if shapes else [])]
 
