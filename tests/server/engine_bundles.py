@@ -6,10 +6,10 @@ from server.contract.manifest import Artefact, read_manifest, sha256_of, write_m
 
 from .fake_trt import write_engine
 
-# One for each token bucket of the small detector, as TensorRT is built; batches go up to 4.
+# One for each token bucket of the small detector, as TensorRT is built; batches go up to its `max_batch`.
 PROFILES = [
-    {"batch": [1, 1, 4], "height": [32, 128, 256], "width": [32, 160, 256], "tokens": [1, 16, 16]},
-    {"batch": [1, 1, 4], "height": [32, 128, 256], "width": [32, 160, 256], "tokens": [17, 32, 256]},
+    {"batch": [1, 1, 8], "height": [32, 128, 256], "width": [32, 160, 256], "tokens": [1, 16, 16]},
+    {"batch": [1, 1, 8], "height": [32, 128, 256], "width": [32, 160, 256], "tokens": [17, 32, 256]},
 ]
 # Their axes on the levels of the small detectors.
 LEVELS = {

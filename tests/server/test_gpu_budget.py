@@ -140,7 +140,7 @@ def test_second_image_is_what_a_batch_grows_by(binding, engines):
 
 
 def test_batch_that_only_the_warm_up_shows_to_be_too_large_stops_the_start(engines, monkeypatch):
-    settings = Settings(bundle=engines[:1], threads=1, max_batch=4, gpu_memory_bytes=300 * MIB)
+    settings = Settings(bundle=engines[:1], threads=1, warm_up="largest", max_batch=4, gpu_memory_bytes=300 * MIB)
     bundles = open_bundles(settings)
     monkeypatch.setattr(
         "server.catalog.largest_batches", lambda bundle: lambda count: bundle.gpu.cuda.allocate(100 * MIB, 0)
@@ -150,7 +150,7 @@ def test_batch_that_only_the_warm_up_shows_to_be_too_large_stops_the_start(engin
 
 
 def test_models_shows_the_gpus_budget_beside_the_hosts(engines):
-    settings = Settings(bundle=engines, threads=1, max_batch=4)
+    settings = Settings(bundle=engines, threads=1, warm_up="largest", max_batch=4)
     with TestClient(create_app(settings, open_bundles(settings))) as client:
         answer = client.get("/models").json()
         gpu, models = answer["memory"]["gpu"], [model["memory"]["gpu"] for model in answer["models"]]

@@ -47,7 +47,7 @@ class Machine:
 
     def settings(self, *, only=None, max_wait_ms=0):
         folders = (self.folders[only],) if only else tuple(self.folders.values())
-        settings = Settings(bundle=folders, threads=1, decode_threads=2, max_batch=4)
+        settings = Settings(bundle=folders, threads=1, decode_threads=2, warm_up="largest", max_batch=4)
         return settings.model_copy(update={"max_wait_ms": max_wait_ms})  # longer than is accepted
 
 
@@ -140,7 +140,7 @@ def test_lost_gpu_answers_all_that_waits_and_turns_livez_red_for_every_model_on_
 def test_gpu_lost_while_a_text_is_encoded_is_told_and_turns_livez_red(monkeypatch, binding, tmp_path):
     install_trt(monkeypatch, binding)
     folder = with_engines(CLIP, tmp_path / "clip", parts=["text_encoder"])
-    settings = Settings(bundle=(folder,), threads=1)
+    settings = Settings(bundle=(folder,), threads=1, warm_up="largest")
     with TestClient(create_app(settings, open_bundles(settings))) as client:
         assert classify(client).status_code == 200
         binding.faulty = ILLEGAL_ADDRESS
@@ -176,7 +176,7 @@ def test_want_of_memory_runs_in_halves_then_answers_503_and_the_server_lives(mac
 def test_text_without_room_is_503_and_the_next_is_answered(monkeypatch, binding, tmp_path):
     install_trt(monkeypatch, binding)
     folder = with_engines(CLIP, tmp_path / "clip", parts=["text_encoder"])
-    settings = Settings(bundle=(folder,), threads=1)
+    settings = Settings(bundle=(folder,), threads=1, warm_up="largest")
     with TestClient(create_app(settings, open_bundles(settings))) as client:
         client.app.state.pipeline.catalog.served[0].bundle.gpu.buffers.trim()
         binding.device_bytes = 0

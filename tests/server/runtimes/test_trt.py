@@ -133,8 +133,8 @@ def test_profile_is_chosen_by_the_shape(trt, tmp_path):
 
 
 def test_shape_that_no_profile_has_is_refused_by_name(encoder):
-    with pytest.raises(ValueError, match=r"image_encoder takes no pixel_values \[5, 3, 64, 64\]: none of its 2"):
-        encoder.embed_images(images(5))
+    with pytest.raises(ValueError, match=r"image_encoder takes no pixel_values \[9, 3, 64, 64\]: none of its 2"):
+        encoder.embed_images(images(9))
     assert in_use(encoder) == (0, 0)
 
 
