@@ -20,6 +20,8 @@ _COMMANDS = {
     "export": ("make a bundle from a checkpoint", "export.command", "export"),
     "pull": ("make the bundle of an official model, by its name", "export.pull", "export"),
     "verify": ("check a bundle's files and certificates again", "export.command", "cpu"),
+    "evaluate": ("measure a model on a data set", "models.evaluation.command", "evaluate"),
+    "pseudo-label": ("ground the phrases of captions with a trained detector", "models.pseudo_labels.command", "evaluate"),
     "train": ("train a model from a configuration file", "models.training.command", "train"),
 }
 

@@ -17,6 +17,8 @@ MAY_IMPORT = {
     "server.__main__": PACKAGES,
     "server.client": ("server.client", "server.schemas", "server.boxes"),
     "models": ("models", "server.contract"),
+    "models.evaluation": ("models", "server"),
+    "models.pseudo_labels": ("models", "server"),
     "export": PACKAGES,
 }
 CONTRACT_LIBRARIES = {"numpy", "PIL", "pydantic", "tokenizers", "ftfy"}

@@ -1,18 +1,11 @@
-"""Average precision at one IoU by COCO's rules: greedy matching, 101 recall points, mean over labels.
+"""Average precision at one IoU, and which detections are right, by COCO's evaluator."""
 
-The reference is pycocotools cocoeval.py.
-"""
-
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from server.contract.postprocess import iou_matrix
-
-RECALLS = np.linspace(0, 1, 101)
-ANY_LABEL = ""
+from models.evaluation.coco import Box, Evaluation
 
 
 @dataclass(frozen=True)
@@ -41,43 +34,34 @@ def mean_average_precision(
 
     Without `by_label` all boxes count as one label. NaN where there is no object at all.
     """
-    wanted: dict[str, list[Truth]] = defaultdict(list)
-    answered: dict[str, list[Found]] = defaultdict(list)
-    for truth in truths:
-        wanted[truth.label if by_label else ANY_LABEL].append(truth)
-    for detection in found:
-        answered[detection.label if by_label else ANY_LABEL].append(detection)
-    if not wanted:
-        return float("nan")
-    return float(np.mean([average_precision(wanted[label], answered[label], iou=iou) for label in wanted]))
-
-
-def average_precision(truths: Sequence[Truth], found: Sequence[Found], *, iou: float) -> float:
-    """Average precision of detections of one label, all pictures together."""
-    hits = [hit for _, hit in matched(truths, found, iou=iou)]
-    recall = np.cumsum(hits) / len(truths)
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-    places = np.searchsorted(recall, RECALLS, side="left")
-    return float(np.mean([best_from_here[place] if place < len(hits) else 0.0 for place in places]))
+    return _evaluation(truths, found, iou=iou, by_label=by_label)[0].average_precision()
 
 
 def matched(truths: Sequence[Truth], found: Sequence[Found], *, iou: float) -> list[tuple[Found, bool]]:
     """Detections of one label, best first, each with whether it matches an object that no better one has taken."""
-    found = sorted(found, key=lambda detection: -detection.score)
-    boxes: dict[int, list[tuple[float, float, float, float]]] = defaultdict(list)
-    for truth in truths:
-        boxes[truth.picture].append(truth.box)
-    free = {picture: np.ones(len(group), np.bool_) for picture, group in boxes.items()}
-    hits = [False] * len(found)
-    for row, detection in enumerate(found):
-        if detection.picture not in boxes:
-            continue
-        overlap = iou_matrix(np.asarray([detection.box], np.float32), np.asarray(boxes[detection.picture], np.float32))[
-            0
-        ]
-        overlap[~free[detection.picture]] = -1
-        best = int(overlap.argmax())
-        if overlap[best] >= iou:
-            hits[row], free[detection.picture][best] = True, False
-    return list(zip(found, hits, strict=True))
+    evaluation, by_picture = _evaluation(truths, found, iou=iou, by_label=False)
+    matches = evaluation.matches()
+    rows = [
+        (by_picture[int(picture)][int(row)], bool(hit))
+        for (picture, row, _), hit in zip(matches.found, matches.hit, strict=True)
+    ]
+    return sorted(rows, key=lambda row: -row[0].score)
+
+
+def _evaluation(
+    truths: Sequence[Truth], found: Sequence[Found], *, iou: float, by_label: bool
+) -> tuple[Evaluation, list[list[Found]]]:
+    """The evaluation, and the detections by picture in its order."""
+    items = [*truths, *found]
+    pictures = {name: place for place, name in enumerate(dict.fromkeys(item.picture for item in items))}
+    labels = {name: place for place, name in enumerate(dict.fromkeys(item.label for item in items))}
+    by_picture: list[list[Found]] = [[] for _ in pictures]
+    for one in found:
+        by_picture[pictures[one.picture]].append(one)
+    rows = [
+        np.asarray([[*one.box, labels[one.label], one.score] for one in some], np.float64).reshape(-1, 6)
+        for some in by_picture
+    ]
+    boxes = [Box(pictures[one.picture], labels[one.label], one.box) for one in truths]
+    most = max(map(len, by_picture), default=1)
+    return Evaluation(boxes, rows, labels=len(labels), ious=(iou,), by_label=by_label, limit=most), by_picture

@@ -54,6 +54,11 @@ class CocoSet:
         if self.skipped:
             LOG.warning("%s: %d faulty entries are left out", self.name, self.skipped)
 
+    @property
+    def image_ids(self) -> list[Any]:
+        """The id of each record's image in the file."""
+        return [image["id"] for image in self._images]
+
     def __len__(self) -> int:
         return len(self._images)
 
