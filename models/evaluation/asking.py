@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from server.bundle import Bundle
 from server.caller import Caller
@@ -34,6 +34,7 @@ from server.schemas import (
 from server.settings import read_settings
 
 T = TypeVar("T")
+Request = TypeVar("Request", bound=BaseModel)
 MANY = 100_000  # in-process nobody else is kept waiting by many labels
 TIMEOUT_S = 600.0
 
@@ -225,9 +226,9 @@ def _chosen(models: Sequence[Model], name: str | None, task: str) -> Model:
     return able[0]
 
 
-def _request(kind: type[T], model: str, **fields: Any) -> T:
+def _request(kind: type[Request], model: str, **fields: Any) -> Request:
     try:
-        return kind(model=model, **fields)
+        return kind(**{"model": model, **fields})
     except ValidationError as error:
         raise Unanswered(str(invalid_request(error))) from None
 

@@ -56,7 +56,7 @@ class Classification:
         ranks, scores = np.asarray(self._ranks), np.asarray(self._scores)
         right = ranks == 0
         there, found = self._right.T
-        shares = {self._names[place]: float(found[place] / there[place]) for place in np.flatnonzero(there)}
+        shares = {self._names[place]: float(found[place] / there[place]) for place in np.flatnonzero(there).tolist()}
         worst = sorted(shares.items(), key=lambda one: one[1])[:10]
         return Result(
             {

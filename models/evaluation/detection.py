@@ -113,7 +113,7 @@ class Detection:
         return [self._box(row) for row in self._found[picture] if row[5] > threshold]
 
     def _box(self, row: Float64) -> Drawn:
-        return box_and_label(row[:4], self._names[int(row[4])], int(row[4]), row[5])
+        return box_and_label(row[:4].tolist(), self._names[int(row[4])], int(row[4]), row[5])
 
     def _missed(self, picture: int, place: int) -> Drawn:
         one = self._truth[place]

@@ -1,14 +1,13 @@
 """Phrase grounding: how often one of the best boxes for a phrase is right, as Flickr30k Entities is measured."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
 from models.evaluation.asking import Served
-from models.evaluation.measure import Example, Float64, Question, Result, box_and_label
+from models.evaluation.measure import Example, Question, Result, box_and_label
 from server.contract.manifest import Task
-from server.contract.postprocess import iou_matrix
+from server.contract.postprocess import Float32, iou_matrix
 
 DEPTHS = (1, 5, 10)
 EACH = 4
@@ -83,7 +82,7 @@ class Grounding:
             yield Example("wrong boxes", question, drawn, f"{phrase!r}")
 
 
-def _rank(found: Float64 | Any, boxes: Any) -> float:
+def _rank(found: Float32, boxes: Float32) -> float:
     """From 1, where the first box stands that overlaps with one of `boxes`; infinite where none does."""
-    hits = np.flatnonzero((iou_matrix(found, np.asarray(boxes, np.float32)) >= IOU).any(1))
+    hits = np.flatnonzero((iou_matrix(found, boxes) >= IOU).any(1))
     return float(hits[0]) + 1 if len(hits) else float("inf")

@@ -54,8 +54,8 @@ class Retrieval:
         place = {text: row for row, text in enumerate(self._texts)}
         of_picture = [[place[text] for text in question.texts] for question in self._asked]
         of_text: list[list[int]] = [[] for _ in place]
-        for picture, texts in enumerate(of_picture):
-            for text in texts:
+        for picture, captions in enumerate(of_picture):
+            for text in captions:
                 of_text[text].append(picture)
         pictures, texts = np.stack(self._pictures), np.stack([*self._texts.values()])
         picture_ranks, text_ranks = ranks(pictures, texts, of_picture), ranks(texts, pictures, of_text)

@@ -52,7 +52,7 @@ def _evaluation(
     truths: Sequence[Truth], found: Sequence[Found], *, iou: float, by_label: bool
 ) -> tuple[Evaluation, list[list[Found]]]:
     """The evaluation, and the detections by picture in its order."""
-    items = [*truths, *found]
+    items: list[Truth | Found] = [*truths, *found]
     pictures = {name: place for place, name in enumerate(dict.fromkeys(item.picture for item in items))}
     labels = {name: place for place, name in enumerate(dict.fromkeys(item.label for item in items))}
     by_picture: list[list[Found]] = [[] for _ in pictures]
