@@ -21,7 +21,11 @@ _COMMANDS = {
     "pull": ("make the bundle of an official model, by its name", "export.pull", "export"),
     "verify": ("check a bundle's files and certificates again", "export.command", "cpu"),
     "evaluate": ("measure a model on a data set", "models.evaluation.command", "evaluate"),
-    "pseudo-label": ("ground the phrases of captions with a trained detector", "models.pseudo_labels.command", "evaluate"),
+    "pseudo-label": (
+        "box the phrases of captions with a detector",
+        "models.pseudo_labels.command",
+        "evaluate",
+    ),
     "train": ("train a model from a configuration file", "models.training.command", "train"),
 }
 

@@ -35,7 +35,8 @@ from server.settings import read_settings
 
 T = TypeVar("T")
 Request = TypeVar("Request", bound=BaseModel)
-MANY = 100_000  # in-process nobody else is kept waiting by many labels
+# In-process nobody else is kept waiting.
+MOST_LABELS, MOST_PASSES = 100_000, 1000
 TIMEOUT_S = 600.0
 
 
@@ -87,7 +88,7 @@ class Served(Protocol):
 
 
 class InProcess:
-    """A bundle, or the bundled ones, answered by the server's pipeline in this process; no request is refused as large.
+    """A bundle, or the bundled ones, answered by the server's pipeline in this process, whatever the number of labels.
 
     The pipeline runs on an event loop in a thread of its own.
     """
@@ -96,7 +97,11 @@ class InProcess:
         self, bundles: Sequence[Path], name: str | None, *, task: str, allow_uncertified: bool = False
     ) -> None:
         settings = read_settings(
-            bundle=tuple(bundles), allow_uncertified=allow_uncertified, warm_up=False, max_labels=MANY, max_queue=10_000
+            bundle=tuple(bundles),
+            allow_uncertified=allow_uncertified,
+            warm_up=False,
+            max_labels=MOST_LABELS,
+            max_passes=MOST_PASSES,
         )
         metrics = Metrics()
         catalog = Catalog(settings, metrics)

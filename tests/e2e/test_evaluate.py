@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
 from models.training.datasets.odvg import OdvgSet
@@ -25,10 +26,12 @@ def report(*arguments) -> dict:
     return found
 
 
-def test_a_bundle_and_a_server_have_the_same_figures(pictures: Path, tmp_path: Path, server: str):
+def test_a_bundle_and_a_server_have_the_same_figures(pictures: Path, tmp_path: Path, server: httpx.Client):
     folder = report(pictures, "--out", tmp_path / "folder")
-    http = report(pictures, "--url", server, "--out", tmp_path / "http")
-    assert folder["figures"] == http["figures"]
+    http = report(pictures, "--url", server.base_url, "--out", tmp_path / "http")
+    assert folder["figures"].keys() == http["figures"].keys()
+    for measure, figures in folder["figures"].items():  # batches differ, and so does the rounding of sums
+        assert http["figures"][measure] == pytest.approx(figures, abs=0.02, nan_ok=True), measure
     assert folder["models"] == http["models"] == ["clip-mini 1", "grounding-dino-mini 1"]
     assert folder["figures"]["classification"]["top-1"] >= 0.5
     assert folder["figures"]["detection"]["AP50"] >= 0.5

@@ -31,7 +31,7 @@ def test_sizes_are_those_of_the_areas():
     truth = [Box(0, 0, (0, 0, 20, 20)), Box(0, 0, (100, 100, 200, 200)), Box(0, 0, (300, 0, 350, 50), area=900.0)]
     rows = [[0, 0, 20, 20, 0, 0.9], [300, 0, 350, 50, 0, 0.8]]
     one = Evaluation(truth, [found(*rows)], labels=1)
-    assert one.average_precision(size="small") == pytest.approx(1)  # the last one's outline is small, though not its box
+    assert one.average_precision(size="small") == pytest.approx(1)  # the last by its outline
     assert np.isnan(one.average_precision(size="medium"))
     assert one.average_precision(size="large") == 0
 
@@ -61,7 +61,9 @@ def test_matches_tell_detections_and_objects_by_their_places():
     truth = [Box(0, 0, (0, 0, 10, 10)), Box(1, 0, (0, 0, 10, 10)), Box(1, 1, (50, 50, 60, 60))]
     rows = [found([0, 0, 10, 10, 0, 0.4]), found([80, 80, 90, 90, 1, 0.9], [0, 0, 10, 10, 0, 0.6])]
     matches = Evaluation(truth, rows, labels=2).matches()
-    by_place = {(picture, row): (score, hit) for (picture, row, score), hit in zip(matches.found, matches.hit)}
+    by_place = {
+        (picture, row): (score, hit) for (picture, row, score), hit in zip(matches.found, matches.hit, strict=True)
+    }
     assert by_place == {(0, 0): (0.4, True), (1, 0): (0.9, False), (1, 1): (0.6, True)}
     assert sorted(map(tuple, matches.objects)) == [(0, 0, 0.4), (1, 1, 0.6), (1, 2, -1)]
 

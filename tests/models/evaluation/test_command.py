@@ -1,6 +1,8 @@
 """`openset evaluate` on small sets, with answers that are written down."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,12 @@ def test_a_model_that_is_not_there_is_refused_with_those_that_are(coco: Path, tm
     arguments = [coco, "--pictures", tmp_path / "pictures", "--out", tmp_path / "out"]
     assert evaluate(*arguments, "--model", "clip-mini") == 2
     assert "no model 'clip-mini' can detect; there are ['clip-mini (classify, similarity)'" in capsys.readouterr().err
+
+
+def test_measuring_needs_no_torch():
+    code = (
+        "import sys, models.evaluation.command, models.evaluation.generated, models.pseudo_labels.command\n"
+        "print([m for m in ('torch', 'scipy', 'export', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

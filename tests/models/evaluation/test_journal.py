@@ -44,7 +44,7 @@ def test_a_finished_run_is_read_without_asking(tmp_path: Path):
 def test_answers_are_not_overwritten_unasked(tmp_path: Path):
     file = tmp_path / "answers.jsonl"
     run(file, 3, [], resume=False)
-    with pytest.raises(JournalError, match="answers.jsonl is there already: go on with --resume"):
+    with pytest.raises(JournalError, match=r"answers\.jsonl is there already: go on with --resume"):
         run(file, 3, [], resume=False)
 
 
@@ -59,7 +59,6 @@ def test_a_set_that_has_shrunk_is_refused(tmp_path: Path):
     file = tmp_path / "answers.jsonl"
     run(file, 3, [], resume=False)
     with pytest.raises(JournalError, match="more answers than there are questions"):
-        run(file, 2, [], resume=True)
         list(answered(file, ABOUT, range(2), double([]), parallel=1, resume=True))
 
 
