@@ -151,6 +151,7 @@ class OverHttp:
         try:
             self.model = _chosen([_of_answer(body) for body in self._client.models().models], name, task)
         except ClientError as error:
+            self.close()
             raise Unanswered(str(error)) from error
 
     def detect(self, picture: bytes, labels: Sequence[str], **options: Any) -> ImageDetections:

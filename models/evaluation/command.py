@@ -123,8 +123,8 @@ def _section(measure: Measure, found: EvaluationSet, args: argparse.Namespace) -
                 left_out.append(answer.removeprefix(FAULTY))
             measure.add(question, None if isinstance(answer, str) else answer)
         seconds = time.monotonic() - started
-        if len(left_out) == count:
-            raise DataError(f"{found.name}: no picture could be used, the first: {left_out[0] if left_out else 'none'}")
+        if left_out and len(left_out) == count:
+            raise DataError(f"{found.name}: no picture could be used, the first: {left_out[0]}")
         return Section(measure.name, f"{model.name} {model.version}", measure.result(served), count, seconds, left_out)
 
 

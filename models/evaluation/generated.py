@@ -93,7 +93,7 @@ def _scenes(data: dict[str, Any], folder: Path, file: Path) -> list[_Scene]:
     rows: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in data["images"]}
     for row in data["annotations"]:
         rows[row["image_id"]].append(row)
-    return [
+    scenes = [
         _Scene(
             PictureFile(folder / image["file_name"]),
             f"{file}: image id {image['id']}",
@@ -104,6 +104,25 @@ def _scenes(data: dict[str, Any], folder: Path, file: Path) -> list[_Scene]:
         )
         for image in data["images"]
     ]
+    for scene in scenes:
+        _check(scene, {entry["id"]: entry["name"] for entry in data["categories"]})
+    return scenes
+
+
+def _check(scene: _Scene, names: dict[Any, str]) -> None:
+    """DataError where a scene has what the categories or its annotations do not."""
+    if unknown := sorted(set(scene.prompt) - set(names.values())):
+        raise DataError(f"{scene.where}: its prompt has {unknown}, which are no categories")
+    if unknown := [row["id"] for row in scene.annotations if row["category_id"] not in names]:
+        raise DataError(f"{scene.where}: annotations {unknown} are of no category")
+    if not scene.prompt and len(scene.annotations) != 1:
+        raise DataError(f"{scene.where} has no prompt and {len(scene.annotations)} annotations; one is expected")
+    known = {row["id"] for row in scene.annotations}
+    for phrase in scene.phrases:
+        if unknown := sorted(set(phrase["annotations"]) - known):
+            raise DataError(
+                f"{scene.where}: the phrase {phrase['text']!r} names annotations {unknown} it does not have"
+            )
 
 
 def _corners(row: dict[str, Any]) -> tuple[float, float, float, float]:

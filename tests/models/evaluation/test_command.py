@@ -109,6 +109,16 @@ def test_a_broken_picture_is_named_or_left_out(coco: Path, tmp_path: Path, answe
     assert report(tmp_path / "two")["figures"]["detection"]["AP"] == pytest.approx(1)  # what it shows is not missed
 
 
+def test_where_everything_is_present_nothing_absent_is_asked_for(coco: Path, tmp_path: Path, answer):
+    data = json.loads(coco.read_text())
+    data["categories"] = data["categories"][:1]
+    data["annotations"] = [one | {"category_id": data["categories"][0]["id"]} for one in data["annotations"]]
+    coco.write_text(json.dumps(data))
+    answer(detect=lambda picture, labels: [])
+    assert evaluate(coco, "--pictures", tmp_path / "pictures", "--out", tmp_path / "out") == 0
+    assert report(tmp_path / "out")["figures"]["absent"]["silent"] is None
+
+
 def test_a_generated_set_is_measured_in_every_way(tmp_path: Path, answer):
     answer(
         detect=lambda picture, labels: [((10, 10, 30, 40), labels.index("dog") if "dog" in labels else 0, 0.9)],

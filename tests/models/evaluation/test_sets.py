@@ -145,6 +145,27 @@ def test_a_generated_set_asks_everything(tmp_path: Path):
     assert [one.truth for one in questions(found, "classification")] == [2]
 
 
+@pytest.mark.parametrize(
+    ("image", "change", "message"),
+    [
+        (1, {"prompt": ["bird"]}, r"image id 1: its prompt has \['bird'\]"),
+        (
+            1,
+            {"phrases": [{"text": "a dog", "annotations": [7]}]},
+            r"image id 1: the phrase 'a dog' names annotations \[7\]",
+        ),
+        (0, {"id": 5}, "KeyError: 0"),
+    ],
+)
+def test_faults_of_a_generated_set_are_named(tmp_path: Path, image: int, change: dict, message: str):
+    file = generated(tmp_path / "set") / "annotations.json"
+    data = json.loads(file.read_text())
+    data["images"][image] |= change
+    file.write_text(json.dumps(data))
+    with pytest.raises(DataError, match=message):
+        open_set(tmp_path / "set", "generated")
+
+
 def test_formats_are_told_by_what_lies_there(tmp_path: Path):
     assert format_of(tmp_path / "a.json") == "coco"
     assert format_of(tmp_path / "a.jsonl") == "odvg"
