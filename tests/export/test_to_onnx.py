@@ -49,7 +49,7 @@ def test_detector_runs_at_sizes_batches_and_token_counts_it_was_not_traced_with(
         wanted_scores, wanted_boxes, decided = (value.numpy() for value in explained)
     got = run(onnxruntime.InferenceSession(str(folder / "image_encoder.onnx")), inputs)
     for level, wanted in zip(got, levels.values(), strict=True):
-        np.testing.assert_allclose(level, wanted.numpy(), atol=1e-5 * float(wanted.abs().max()))
+        np.testing.assert_allclose(level, wanted.numpy(), atol=1e-4 * float(wanted.abs().max()))
     scores, boxes = run(onnxruntime.InferenceSession(str(folder / "detector.onnx")), inputs | levels)
     assert scores.shape == wanted_scores.shape
     assert decided.mean() > 0.6  # others may change places with a neighbour
