@@ -48,8 +48,12 @@ def random_pose(batch: int, *, turn: float, generator: torch.Generator) -> tuple
     return angle, aspect, flip
 
 
-def draw(drawings: Tensor, place: Placement, size: tuple[int, int]) -> Tensor:
-    """Drawings [B, C, S, S] on empty canvases [B, C, H, W] of `size` (height, width)."""
+def draw(drawings: Tensor, place: Placement, size: tuple[int, int], *, warp: Tensor | None = None) -> Tensor:
+    """Drawings [B, C, S, S] on empty canvases [B, C, H, W] of `size` (height, width).
+
+    `warp` [B, 2, n, n] bends a drawing: by how much, in halves of its side, what is drawn at a place of it comes from
+    further right and below; between its n x n places it is interpolated.
+    """
     height, width = size
     cos, sin = place.angle.cos(), place.angle.sin()
     half = place.side / 2
@@ -64,6 +68,9 @@ def draw(drawings: Tensor, place: Placement, size: tuple[int, int]) -> Tensor:
         [x_row * (place.flip / half * place.aspect)[:, None], y_row * (1 / half / place.aspect)[:, None]], 1
     )
     grid = functional.affine_grid(theta, [len(drawings), 1, height, width], align_corners=False)  # [B, H, W, 2]
+    if warp is not None:
+        bend = functional.grid_sample(warp, grid, mode="bilinear", padding_mode="border", align_corners=True)
+        grid = grid + bend.permute(0, 2, 3, 1)
     return functional.grid_sample(drawings, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 

@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from models.training.scenes import SceneConfig, SceneGenerator
 from models.training.sprites import SMALL_PACK, NamedObject, SpritePack, load_pack, read_names
 
-PLAIN = SceneConfig(smallest=0.3, largest=0.5, colour=0.0, turn=0.0, busy=0.0, degrade=0.0, most_objects=3)
+PLAIN = SceneConfig(
+    smallest=0.3, largest=0.5, colour=0.0, turn=0.0, busy=0.0, degrade=0.0, most_objects=3,
+    restyle=0.0, warp=0.0, painted=0.0, overlap=0.0, shapes=0, repeated=0.0,
+)  # fmt: skip
 HARD = SceneConfig(smallest=0.2, largest=0.6)
 
 
@@ -49,7 +54,7 @@ def test_boxes_lie_inside_their_picture_and_enclose_something(pack: SpritePack, 
 
 
 def test_a_box_is_tight_around_what_differs_from_a_flat_background(pack: SpritePack, objects: tuple[NamedObject, ...]):
-    one = SceneConfig(smallest=0.5, largest=0.5, colour=0.0, turn=0.0, busy=-1.0, degrade=0.0, most_objects=1)
+    one = replace(PLAIN, smallest=0.5, largest=0.5, busy=-1.0, most_objects=1)
     generator = SceneGenerator(pack, objects, seed=5)
     for _ in range(5):
         batch = generator.scenes(1, (96, 96), one)
