@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from server.contract.manifest import TextRules
 
@@ -81,21 +81,31 @@ def bert_wordpiece(words_file: Path = BERT_WORDS) -> Tokenizer:
     return tokenizer
 
 
-def small_wordpiece(words: Iterable[str]) -> Tokenizer:
-    """A WordPiece over the given words that can spell every other one.
+def small_wordpiece(words: Iterable[str], pieces: Iterable[str] = ()) -> Tokenizer:
+    """A WordPiece over the given words that can spell every other one, where it can by `pieces` such as "##ing".
 
-    Ids: [PAD] 0, [UNK] 1, [CLS] 2, then ".", "?", characters at a word's start and inside it, the words, and [SEP] as
-    the largest: it ends a text, and CLIP pools at the largest id. Written in a text, these names are plain words.
+    Ids: [PAD] 0, [UNK] 1, [CLS] 2, then ".", "?", characters at a word's start and inside it, the words, the pieces,
+    and [SEP] as the largest: it ends a text, and CLIP pools at the largest id. Written in a text, these names are plain
+    words.
     """
     normalise = _bert_normalizer()
     clean = sorted({piece for word in words for piece in normalise.normalize_str(word).split()})
     splitter = pre_tokenizers.BertPreTokenizer()
     whole = sorted({piece for word in clean for piece, _ in splitter.pre_tokenize_str(word)})
     letters = sorted({letter for piece in whole for letter in piece} | set(_ascii_letters()))
-    pieces = dict.fromkeys(
-        ["[PAD]", "[UNK]", "[CLS]", ".", "?", *letters, *("##" + letter for letter in letters), *whole, "[SEP]"]
-    )
-    return _wordpiece({piece: index for index, piece in enumerate(pieces)})
+    spelling = (*letters, *("##" + letter for letter in letters))
+    tokens = dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", ".", "?", *spelling, *whole, *pieces, "[SEP]"])
+    return _wordpiece({token: index for index, token in enumerate(tokens)})
+
+
+def word_pieces(words: Iterable[str], count: int) -> list[str]:
+    """About `count` pieces that spell the given words in few tokens; those inside a word begin with "##"."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = _bert_normalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=count, show_progress=False)
+    tokenizer.train_from_iterator(words, trainer)
+    return sorted(tokenizer.get_vocab(with_added_tokens=False))
 
 
 def _ascii_letters() -> Iterable[str]:

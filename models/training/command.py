@@ -34,6 +34,9 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         help="checkpoint to start from (default: the recipe's, if it names one): with data sets, one of the same family"
         " in any published form; with generated scenes, a trained CLIP for a Grounding DINO, and that one for a GLIP",
     )
+    parser.add_argument(
+        "--words", type=Path, help="folder of a distillation, whose vocabulary and text encoder are taken"
+    )
     parser.add_argument("--steps", type=int, help="train this many steps instead of the recipe's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     parser.add_argument("--resume", action="store_true", help="go on from the last state in --out")
@@ -80,7 +83,7 @@ def _train(args: argparse.Namespace, recipe: Recipe, processes: Processes) -> No
     else:
         pack = load_pack(args.sprites)
         objects = read_names(args.names, pack=pack)
-        prepared = FAMILIES[recipe.family](recipe, pack, objects, folder=args.out, start=start)
+        prepared = FAMILIES[recipe.family](recipe, pack, objects, folder=args.out, start=start, words=args.words)
     trainer = Trainer(prepared.task, prepared.loop(args.steps), args.out, processes)
     if args.resume:
         trainer.resume()

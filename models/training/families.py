@@ -22,6 +22,7 @@ from models.losses.alignment import AlignmentLossConfig
 from models.losses.detector import DetectorLossConfig
 from models.registry import LoadedCheckpoint, load
 from models.tokenizers import text_rules
+from models.training.asking import AskingConfig
 from models.training.detection import DetectionConfig, DetectionTask
 from models.training.detectors import Detector, GlipDetector, GroundingDinoDetector
 from models.training.image_text import ImageTextConfig, ImageTextTask
@@ -30,6 +31,7 @@ from models.training.phrases import vocabulary_texts
 from models.training.recipe import Recipe, curriculum, filled
 from models.training.sprites import NamedObject, SpritePack
 from models.training.vocabulary import vocabulary_size, write_vocabulary
+from models.training.word_knowledge import BERT, load_student
 from server.contract.manifest import Buckets, DetectionRules, Preprocessing, TextRules
 from server.contract.text import PromptTokenizer
 
@@ -56,50 +58,87 @@ class Prepared:
 
 
 def prepare_clip(
-    recipe: Recipe, pack: SpritePack, objects: tuple[NamedObject, ...], *, folder: Path, start: Path | None
+    recipe: Recipe,
+    pack: SpritePack,
+    objects: tuple[NamedObject, ...],
+    *,
+    folder: Path,
+    start: Path | None,
+    words: Path | None = None,
 ) -> Prepared:
-    """A CLIP from scratch; `start` is not used."""
+    """A CLIP from scratch; `start` is not used. `words` brings vocabulary and text tower."""
     if start is not None:
         raise ValueError(f"--start {start}: a CLIP is trained from scratch")
-    tokenizer = _vocabulary(objects, folder)
+    tokenizer = _vocabulary(objects, folder, words)
     config = from_json(ClipConfig, _model(recipe, tokenizer))
     model = Clip(config)
     _channels_last(model)
     data = filled(ImageTextConfig, _data(recipe))
-    task = ImageTextTask(model, pack, objects, tokenizer, data, seed=recipe.seed)
+    task = ImageTextTask(model, pack, objects, tokenizer, data, seed=recipe.seed, words=words)
     return Prepared(SelfFedTask(task), config, tokenizer, recipe)
 
 
 def prepare_grounding_dino(
-    recipe: Recipe, pack: SpritePack, objects: tuple[NamedObject, ...], *, folder: Path, start: Path | None
+    recipe: Recipe,
+    pack: SpritePack,
+    objects: tuple[NamedObject, ...],
+    *,
+    folder: Path,
+    start: Path | None,
+    words: Path | None = None,
 ) -> Prepared:
-    """A Grounding DINO; from `start`, a CLIP checkpoint, come its backbone, vocabulary and word embeddings."""
+    """A Grounding DINO; from `start`, a CLIP checkpoint, come its backbone, vocabulary and word embeddings.
+
+    `words` brings its text backbone, and the vocabulary.
+    """
     clip = _start(start, "clip")
-    tokenizer = _vocabulary(objects, folder) if clip is None else _copied(clip.tokenizer_file, folder)
+    from_start = None if clip is None or words is not None else clip.tokenizer_file
+    tokenizer = _vocabulary(objects, folder, words) if from_start is None else _copied(from_start, folder)
     config = from_json(GroundingDinoConfig, _model(recipe, tokenizer))
     model = GroundingDino(config)
     if clip is not None:
         assert isinstance(clip.model, Clip)
         take_over_tower(model, clip.model)
+    if words is not None:
+        load_student(words, BERT, model.text_backbone)
     detector = GroundingDinoDetector(filled(DetectorLossConfig, recipe.loss))
     rules = text_rules(tokenizer, "phrases", max_tokens=MAX_TOKENS)
-    return _detection(recipe, pack, objects, model, detector, tokenizer, rules)
+    return _detection(recipe, pack, objects, model, detector, tokenizer, rules, words)
 
 
 def prepare_glip(
-    recipe: Recipe, pack: SpritePack, objects: tuple[NamedObject, ...], *, folder: Path, start: Path | None
+    recipe: Recipe,
+    pack: SpritePack,
+    objects: tuple[NamedObject, ...],
+    *,
+    folder: Path,
+    start: Path | None,
+    words: Path | None = None,
 ) -> Prepared:
-    """A GLIP; from `start`, a Grounding DINO checkpoint, come its backbone, vocabulary and text backbone."""
-    dino = _start(start, "grounding_dino")
-    tokenizer = _vocabulary(objects, folder) if dino is None else _copied(dino.tokenizer_file, folder)
+    """A GLIP; from `start`, a Grounding DINO checkpoint, come its backbone, vocabulary and text backbone.
+
+    `words` brings text backbone and vocabulary instead; then `start`, which may be a CLIP, gives the backbone only.
+    """
+    table = dict(recipe.data)
+    attention = table.pop("attention", "prompt")
+    if words is None:
+        dino = _start(start, "grounding_dino")
+        tokenizer = _vocabulary(objects, folder) if dino is None else _copied(dino.tokenizer_file, folder)
+    else:
+        tokenizer = _vocabulary(objects, folder, words)
     config = from_json(GlipConfig, _model(recipe, tokenizer))
     model = Glip(config)
-    if dino is not None:
+    if words is not None:
+        load_student(words, BERT, model.text_backbone)
+        if start is not None:
+            take_over_images(model, load(start).model)
+    elif dino is not None:
         assert isinstance(dino.model, GroundingDino)
         take_over_backbones(model, dino.model)
     detector = GlipDetector(filled(AlignmentLossConfig, recipe.loss))
-    rules = text_rules(tokenizer, "phrases", max_tokens=config.text.max_positions, attention="prompt")
-    return _detection(recipe, pack, objects, model, detector, tokenizer, rules)
+    longest = config.text.max_positions if attention == "prompt" else MAX_TOKENS
+    rules = text_rules(tokenizer, "phrases", max_tokens=longest, attention=attention)
+    return _detection(replace(recipe, data=table), pack, objects, model, detector, tokenizer, rules, words)
 
 
 def _detection(
@@ -110,28 +149,39 @@ def _detection(
     detector: Detector,
     tokenizer: Path,
     rules: TextRules,
+    words: Path | None,
 ) -> Prepared:
     table = _data(recipe)
     table["buckets"] = Buckets.model_validate(table["buckets"])
     table["rules"] = DetectionRules.model_validate(table["rules"])
+    table["asking"] = filled(AskingConfig, table.get("asking", {}))
     table["frozen"] = tuple(table.get("frozen", ()))
     _channels_last(model)
     prompts = PromptTokenizer(tokenizer, rules)
-    task = DetectionTask(model, detector, pack, objects, prompts, filled(DetectionConfig, table), seed=recipe.seed)
+    config = filled(DetectionConfig, table)
+    task = DetectionTask(model, detector, pack, objects, prompts, config, seed=recipe.seed, words=words)
     return Prepared(SelfFedTask(task), model.config, tokenizer, recipe)
 
 
 def take_over_tower(detector: GroundingDino, clip: Clip) -> None:
     """Copy a CLIP's residual tower into the detector's backbone, and its word embeddings where they are as wide."""
-    if not isinstance(clip.image_tower, ResNetTower) or not isinstance(detector.backbone, ResNetStages):
-        raise ValueError(
-            f"a backbone can be taken over from a ResNet tower only, not from a {type(clip.image_tower).__name__}"
-        )
-    detector.backbone.resnet.load_state_dict(clip.image_tower.backbone.state_dict())
+    take_over_images(detector, clip)
     theirs, ours = clip.text_tower.tokens.weight, detector.text_backbone.embeddings.words.weight
     if theirs.shape == ours.shape:
         with torch.no_grad():
             ours.copy_(theirs)
+
+
+def take_over_images(model: GroundingDino | Glip, start: nn.Module) -> None:
+    """Copy the residual backbone of a CLIP or a Grounding DINO."""
+    if isinstance(start, Clip) and isinstance(start.image_tower, ResNetTower):
+        found: nn.Module = start.image_tower.backbone
+    elif isinstance(start, GroundingDino) and isinstance(start.backbone, ResNetStages):
+        found = start.backbone.resnet
+    else:
+        raise ValueError(f"a backbone can be taken over from a ResNet only, not from a {type(start).__name__}")
+    assert isinstance(model.backbone, ResNetStages)
+    model.backbone.resnet.load_state_dict(found.state_dict())
 
 
 def take_over_backbones(glip: Glip, dino: GroundingDino) -> None:
@@ -163,9 +213,11 @@ def _copied(tokenizer: Path, folder: Path) -> Path:
     return Path(shutil.copyfile(tokenizer, folder / TOKENIZER))
 
 
-def _vocabulary(objects: tuple[NamedObject, ...], folder: Path) -> Path:
+def _vocabulary(objects: tuple[NamedObject, ...], folder: Path, words: Path | None = None) -> Path:
     """The run's tokenizer: once written it stays, since the word embeddings of a resumed run belong to it."""
     file = folder / TOKENIZER
+    if words is not None:
+        return _copied(words / TOKENIZER, folder)
     if not file.is_file():
         write_vocabulary(vocabulary_texts(objects), file)
     return file
@@ -187,7 +239,14 @@ class Prepare(Protocol):
     """Builds the task of a family."""
 
     def __call__(
-        self, recipe: Recipe, pack: SpritePack, objects: tuple[NamedObject, ...], *, folder: Path, start: Path | None
+        self,
+        recipe: Recipe,
+        pack: SpritePack,
+        objects: tuple[NamedObject, ...],
+        *,
+        folder: Path,
+        start: Path | None,
+        words: Path | None = None,
     ) -> Prepared: ...
 
 

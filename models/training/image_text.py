@@ -1,6 +1,7 @@
 """Training a CLIP: pictures of one object against the names of all objects."""
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from models.training.phrases import SENTENCES, PhraseSampler
 from models.training.scenes import SceneGenerator
 from models.training.sprites import NamedObject, SpritePack
 from models.training.vocabulary import CONTEXT_LENGTH
+from models.training.word_knowledge import CLIP_TEXT, load_student, read_places
 from server.contract.image import preprocess
 from server.contract.manifest import Preprocessing
 from server.contract.text import SentenceTokenizer
 
+SYNONYMS = 0.3  # how often an object is called by another word than its label, where it has one
 LARGEST_SCALE = float(np.log(100.0))  # Radford et al. 2021, section 2.5
 VALIDATION_SEED = 1_000_003
 VALIDATION_SIZES = ((240, 320), (300, 300), (320, 240))
@@ -31,17 +34,42 @@ VALIDATION_SIZES = ((240, 320), (300, 300), (320, 240))
 
 @dataclass(frozen=True)
 class ImageTextConfig:
-    """Batches of pictures; the image side and colours are the preprocessing's."""
+    """Batches of pictures; the image side and colours are the preprocessing's.
+
+    small: until this share of the run, pictures are three quarters as large, which costs half as much.
+    """
 
     batch: int
     preprocessing: Preprocessing
     curriculum: Curriculum
     validation_pictures: int = 300
     smoothing: float = 0.05
+    small: float = 0.0
+
+
+class Places:
+    """Where every way to call each object lies: unit-length vectors of the shared space."""
+
+    def __init__(self, words: Mapping[str, Tensor], objects: Sequence[NamedObject]) -> None:
+        if missing := [item.label for item in objects if item.label not in words]:
+            raise ValueError(f"the word knowledge has no place for {missing[:5]}: distil it with the same names")
+        self._options = [
+            torch.stack([words[text] for text in (item.label, *item.synonyms) if text in words]) for item in objects
+        ]
+        self.labels = torch.stack([options[0] for options in self._options])  # [N, D]
+
+    def draw(self, dice: random.Random) -> Tensor:
+        """[N, D]: of each object mostly its label, else a synonym."""
+        rows = [int(dice.random() < SYNONYMS) * dice.randrange(len(options)) for options in self._options]
+        return torch.stack([options[row] for options, row in zip(self._options, rows, strict=True)])
 
 
 class ImageTextTask:
-    """Symmetric contrast of each picture with a name of every object; names are drawn anew at every step."""
+    """Symmetric contrast of each picture with a name of every object; names are drawn anew at every step.
+
+    With `words`, the folder of a distillation, pictures learn to lie where its teacher puts the names, and the text
+    tower is its student, which is put in at the end: both can be trained at the same time.
+    """
 
     def __init__(
         self,
@@ -52,6 +80,7 @@ class ImageTextTask:
         config: ImageTextConfig,
         *,
         seed: int,
+        words: Path | None = None,
     ) -> None:
         self.model: nn.Module = model
         self.objects, self.config = objects, config
@@ -61,35 +90,57 @@ class ImageTextTask:
         self._phrases = PhraseSampler(SENTENCES, dice=self._dice)
         self._tokenizer = SentenceTokenizer(tokenizer, text_rules(tokenizer, "sentence", max_tokens=CONTEXT_LENGTH))
         self._validation: tuple[Tensor, Tensor] | None = None
+        self._words = words
+        self._places = None if words is None else Places(read_places(words), objects)
+        if words is not None:
+            model.text_tower.requires_grad_(False)
 
     def loss(self, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Symmetric InfoNCE of a fresh batch."""
-        side = self.config.preprocessing.shorter
-        # Now and then drawn larger and averaged down, which is how a resized photograph looks.
-        zoom = 2 if torch.rand((), generator=self._scenes.generator) < 0.15 else 1
-        batch = self._scenes.single(self.config.batch, (side * zoom, side * zoom), self.config.curriculum.at(progress))
-        pixels = normalised(functional.avg_pool2d(batch.pixels, zoom), self.config.preprocessing)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        texts = [self._phrases.text(item) for item in self.objects]
         assert isinstance(self.model, Clip)
-        logits = self.model(pixels, torch.from_numpy(self._tokenizer.encode(texts))).logits_per_image
-        loss = info_nce(logits, batch.objects, smoothing=self.config.smoothing)
+        with torch.autocast("cpu", enabled=False):
+            pixels, wanted = self._pictures(progress)
+        images = unit_length(self.model.encode_image(pixels).float())
+        logits = self.model.logit_scale.exp() * images @ self._texts(self.model).T
+        loss = info_nce(logits, wanted, smoothing=self.config.smoothing)
         # The published bound on the temperature also keeps a long run from overflowing.
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=LARGEST_SCALE)
         return loss, {
-            "top1": top1(logits.detach(), batch.objects),
+            "top1": top1(logits.detach(), wanted),
             "scale": float(self.model.logit_scale.detach().exp()),
         }
+
+    def _pictures(self, progress: float) -> tuple[Tensor, Tensor]:
+        """Pixels [B, 3, S, S], and which object each shows [B]."""
+        side = self.config.preprocessing.shorter
+        if progress < self.config.small:
+            side = side * 3 // 4
+        # Now and then drawn larger and averaged down, which is how a resized photograph looks.
+        zoom = 2 if torch.rand((), generator=self._scenes.generator) < 0.1 else 1
+        batch = self._scenes.single(self.config.batch, (side * zoom, side * zoom), self.config.curriculum.at(progress))
+        pixels = normalised(functional.avg_pool2d(batch.pixels, zoom), self.config.preprocessing)
+        return pixels.contiguous(memory_format=torch.channels_last), batch.objects
+
+    def _texts(self, model: Clip) -> Tensor:
+        """A name of every object [N, D], unit length."""
+        if self._places is not None:
+            return self._places.draw(self._dice)
+        texts = [self._phrases.text(item) for item in self.objects]
+        return unit_length(model.encode_text(torch.from_numpy(self._tokenizer.encode(texts))).float())
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Top-1 over all labels on pictures of a held-out seed, resized as the server does."""
         cosines, wanted = self._held_out_cosines(model)
-        return {"validation_top1": top1(cosines, wanted)}
+        fifth = float((cosines.topk(min(5, cosines.shape[1])).indices == wanted[:, None]).any(1).float().mean())
+        return {"validation_top1": top1(cosines, wanted), "validation_top5": fifth}
 
     def finish(self, model: nn.Module) -> dict[str, float]:
         """Set `logit_scale` to what fits held-out pictures best; label smoothing leaves scores too timid."""
         assert isinstance(model, Clip)
+        if self._words is not None:
+            load_student(self._words, CLIP_TEXT, model.text_tower)
+            self._places = None
         scale = best_logit_scale(*self._held_out_cosines(model))
         model.logit_scale.fill_(float(np.log(scale)))
         return {"logit_scale": scale}
@@ -100,8 +151,11 @@ class ImageTextTask:
         if self._validation is None:
             self._validation = self._validation_set()
         pixels, wanted = self._validation
-        labels = torch.from_numpy(self._tokenizer.encode([item.label for item in self.objects]))
-        texts = unit_length(model.encode_text(labels))
+        if self._places is not None:
+            texts = self._places.labels
+        else:
+            labels = torch.from_numpy(self._tokenizer.encode([item.label for item in self.objects]))
+            texts = unit_length(model.encode_text(labels))
         images = torch.cat([unit_length(model.encode_image(part)) for part in pixels.split(100)])
         return images @ texts.T, wanted
 
