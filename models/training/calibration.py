@@ -42,6 +42,11 @@ def best_threshold(truths: Sequence[Truth], found: Sequence[Found], *, iou: floa
     return (rows[last][0] + below) / 2
 
 
+def quiet_threshold(highest: Sequence[float], share: float) -> float:
+    """The lowest score above which a `share` of pictures, of which `highest` are the best scores, has nothing."""
+    return float(np.quantile(np.asarray(highest), share, method="higher"))
+
+
 def logit(score: float) -> float:
     """The logarithm of the odds."""
     return float(torch.logit(torch.tensor(score, dtype=torch.float64)))

@@ -1,21 +1,23 @@
 """Training a detector: scenes of several objects against prompts that name present and absent ones."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.training.average_precision import Found, Truth, mean_average_precision
-from models.training.calibration import best_threshold
+from models.training.asking import Asker, AskingConfig, Shown
+from models.training.average_precision import Found, Truth, matched, mean_average_precision
+from models.training.calibration import best_threshold, quiet_threshold
 from models.training.curriculum import Curriculum
 from models.training.detectors import Detector, Lesson, padded
-from models.training.image_text import VALIDATION_SEED, normalised, to_image
-from models.training.phrases import PHRASES, PhraseSampler
-from models.training.scenes import SceneGenerator
+from models.training.image_text import VALIDATION_SEED, Places, normalised, to_image
+from models.training.scenes import SceneBatch, SceneGenerator
 from models.training.sprites import NamedObject, SpritePack
+from models.training.word_knowledge import read_places
 from server.contract.image import canvas_size, pad_batch, preprocess, resized_size
 from server.contract.manifest import Buckets, DetectionRules, Preprocessing
 from server.contract.postprocess import Thresholds, detections
@@ -25,14 +27,14 @@ from server.contract.text import Prompt, PromptTokenizer
 PICTURE_SIZES = ((480, 640), (480, 480), (640, 480), (400, 600), (360, 640), (600, 400))
 # Calibration stops when the best threshold is this near to the rules'; a shift moves it only about where it should.
 NEAR, SHIFTS = 0.01, 5
+QUIET = 0.95
 
 
 @dataclass(frozen=True)
 class DetectionConfig:
-    """Batches of scenes, and prompts of `fewest_labels` to `most_labels` labels.
+    """Batches of scenes, and how they are asked about.
 
-    A share `absent` of the prompts names nothing that is there: a detector that always saw something it was asked for
-    gives a house to whoever asks for a banana alone.
+    small: until this share of the run, pictures are three quarters as large, which costs half as much.
     """
 
     batch: int
@@ -40,20 +42,10 @@ class DetectionConfig:
     buckets: Buckets
     curriculum: Curriculum
     rules: DetectionRules
-    fewest_labels: int = 1
-    most_labels: int = 14
-    absent: float = 0.4
-    asked: float = 0.85  # chance that a present object is named in any other prompt
+    asking: AskingConfig = field(default_factory=AskingConfig)
+    small: float = 0.0
     validation_pictures: int = 72
     frozen: tuple[str, ...] = ()  # modules, by name and a dot, that stay as they came
-
-
-@dataclass(frozen=True)
-class Question:
-    """Which objects a prompt names, in order, and the prompt."""
-
-    named: tuple[int, ...]
-    prompt: Prompt
 
 
 class DetectionTask:
@@ -69,14 +61,17 @@ class DetectionTask:
         config: DetectionConfig,
         *,
         seed: int,
+        words: Path | None = None,
     ) -> None:
+        """`words`, the folder of a distillation, tells which names are alike."""
         self.model, self.detector = model, detector
         self.objects, self.config = objects, config
         self._scenes = SceneGenerator(pack, objects, seed=seed)
         self._held_out = SceneGenerator(pack, objects, seed=seed + VALIDATION_SEED)
         self._prompts = prompts
         self._dice = random.Random(seed)
-        self._asker = Asker(objects, prompts, config, dice=self._dice)
+        places = None if words is None else Places(read_places(words), objects).labels
+        self._asker = Asker(objects, prompts, config.asking, dice=self._dice, places=places)
         self._frozen = [module for name, module in model.named_modules() if f"{name}." in config.frozen]
         for module in self._frozen:
             module.requires_grad_(False)
@@ -87,16 +82,19 @@ class DetectionTask:
         for module in self._frozen:
             module.eval()  # batch statistics stay as well
         size = resized_size(*self._dice.choice(PICTURE_SIZES), config.preprocessing)
+        if progress < config.small:
+            size = (size[0] * 3 // 4, size[1] * 3 // 4)
         zoom = 2 if self._dice.random() < 0.1 else 1
-        scene = self._scenes.scenes(config.batch, (size[0] * zoom, size[1] * zoom), config.curriculum.at(progress))
+        with torch.autocast("cpu", enabled=False):
+            scene = self._scenes.scenes(config.batch, (size[0] * zoom, size[1] * zoom), config.curriculum.at(progress))
         pixels = normalised(functional.avg_pool2d(scene.pixels, zoom), config.preprocessing)
         canvas = canvas_size(*size, config.buckets)
         padding = (0, canvas[1] - size[1], 0, canvas[0] - size[0])
         mask = functional.pad(torch.ones(config.batch, *size, dtype=torch.bool), padding)
         pixels = functional.pad(pixels, padding).contiguous(memory_format=torch.channels_last)
-        questions = [self._asker.ask(present.tolist()) for present in scene.objects]
+        questions = [self._asker.ask(shown) for shown in shown_in(scene)]
         tokens = max(len(question.prompt) for question in questions)
-        named = [named_objects(*row, tokens) for row in zip(questions, scene.objects, strict=True)]
+        named = [question.answers(tokens) for question in questions]
         lesson = Lesson(
             pixels=pixels,
             mask=mask,
@@ -109,45 +107,62 @@ class DetectionTask:
         return self.detector.loss(self.detector.run(self.model, None, lesson), lesson, counts)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """AP50 and class-agnostic AP50 after NMS on full-size held-out pictures, read as the server reads them."""
-        truths, found = self._held_out_answers(model)
+        """AP50 and class-agnostic AP50 after NMS on full-size held-out pictures, read as the server reads them.
+
+        `quiet_recall` is the share of objects found at the score above which `QUIET` of the pictures have nothing of
+        what is absent.
+        """
+        truths, found, quiet = self._held_out_answers(model)
+        hits = [hit for label in {truth.label for truth in truths} for hit in _hits(label, truths, found, quiet)]
         return {
             "validation_ap50": mean_average_precision(truths, found),
             "any_label_ap50": mean_average_precision(truths, found, by_label=False),
+            "quiet_threshold": quiet,
+            "quiet_recall": sum(hits) / max(1, len(truths)),
         }
 
     def finish(self, model: nn.Module) -> dict[str, float]:
         """Shift the token logits so that the rules' `box_threshold` is the best one on held-out pictures.
 
-        Focal loss leaves scores low, and how low depends on the length of the run.
+        Focal loss leaves scores low, and how low depends on the length of the run. The best threshold has the best F1
+        among those that find nothing of what is absent in `QUIET` of the pictures.
         """
         wanted, total = self.config.rules.box_threshold, 0.0
         figures: dict[str, float] = {}
         for _ in range(SHIFTS):
-            truths, found = self._held_out_answers(model)
+            truths, found, quiet = self._held_out_answers(model)
             if not found:
                 break
-            threshold = best_threshold(truths, found)
+            threshold = max(best_threshold(truths, found), quiet)
             figures.setdefault("best_threshold", threshold)
             if abs(threshold - wanted) < NEAR:
                 break
             total += self.detector.shift(model, threshold, wanted)
         return {**figures, "logit_shift": total}
 
-    def _held_out_answers(self, model: nn.Module) -> tuple[list[Truth], list[Found]]:
+    def _held_out_answers(self, model: nn.Module) -> tuple[list[Truth], list[Found], float]:
+        """Of held-out pictures the objects asked for, what is found, and the quiet threshold."""
         self._held_out.generator.manual_seed(VALIDATION_SEED)
-        asker = Asker(self.objects, self._prompts, self.config, dice=random.Random(VALIDATION_SEED), labels_only=True)
+        dice, asking = random.Random(VALIDATION_SEED), self.config.asking
+        asker, absent_asker = (
+            Asker(self.objects, self._prompts, config, dice=dice, labels_only=True)
+            for config in (replace(asking, absent=0.0), replace(asking, absent=1.0, fewest_labels=4, most_labels=10))
+        )
         truths: list[Truth] = []
         found: list[Found] = []
+        highest: list[float] = []
         for picture in range(self.config.validation_pictures):
             size = PICTURE_SIZES[picture % len(PICTURE_SIZES)]
             scene = self._held_out.scenes(1, size, self.config.curriculum.full)
-            question = asker.ask(scene.objects[0].tolist())
-            for index, box in zip(scene.objects[0].tolist(), scene.boxes_xyxy[0].tolist(), strict=True):
+            shown = shown_in(scene)[0]
+            question = asker.ask(shown)
+            for index, box in zip(shown.objects, shown.boxes, strict=True):
                 if index in question.named:
-                    truths.append(Truth(picture, self.objects[index].label, tuple(box)))
+                    truths.append(Truth(picture, self.objects[index].label, (box[0], box[1], box[2], box[3])))
             found += self._detections(model, picture, scene.pixels[0], question.prompt)
-        return truths, found
+            wrong = self._detections(model, picture, scene.pixels[0], absent_asker.ask(shown).prompt)
+            highest.append(max((detection.score for detection in wrong), default=0.0))
+        return truths, found, quiet_threshold(highest, QUIET)
 
     def _detections(self, model: nn.Module, picture: int, pixels: Tensor, prompt: Prompt) -> list[Found]:
         values = preprocess(to_image(pixels), self.config.preprocessing)
@@ -179,42 +194,15 @@ class DetectionTask:
         self._dice.setstate(state["dice"])
 
 
-class Asker:
-    """Makes prompts: present objects, absent ones, in random order and in other words (or their labels only)."""
-
-    def __init__(
-        self,
-        objects: tuple[NamedObject, ...],
-        prompts: PromptTokenizer,
-        config: DetectionConfig,
-        *,
-        dice: random.Random,
-        labels_only: bool = False,
-    ) -> None:
-        self._objects, self._prompts, self._config = objects, prompts, config
-        self._dice = dice
-        self._phrases = None if labels_only else PhraseSampler(PHRASES, dice=dice)
-
-    def ask(self, present: list[int]) -> Question:
-        """A prompt about a picture that shows the objects `present`."""
-        config, dice = self._config, self._dice
-        count = dice.randint(config.fewest_labels, config.most_labels)
-        asked = 0.0 if dice.random() < config.absent else config.asked
-        named = [index for index in dict.fromkeys(present) if dice.random() < asked]
-        dice.shuffle(named)
-        others = [index for index in range(len(self._objects)) if index not in present]
-        order = named[:count]
-        order += dice.sample(others, min(len(others), count - len(order)))
-        dice.shuffle(order)
-        texts = [self._phrases.text(self._objects[i]) if self._phrases else self._objects[i].label for i in order]
-        return Question(tuple(order), self._prompts.from_labels(texts))
+def _hits(label: str, truths: list[Truth], found: list[Found], threshold: float) -> list[bool]:
+    """Of the detections of a label above a score, whether each is right."""
+    wanted = [truth for truth in truths if truth.label == label]
+    answers = [detection for detection in found if detection.label == label and detection.score > threshold]
+    return [hit for _, hit in matched(wanted, answers, iou=0.5)]
 
 
-def named_objects(question: Question, present: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
-    """Of the objects in a picture [n] those rows [M] that the prompt names, and the tokens of each [M, tokens] bool."""
-    place = {index: label for label, index in enumerate(question.named)}
-    rows = torch.tensor([row for row, index in enumerate(present.tolist()) if index in place], dtype=torch.long)
-    owner = torch.full((tokens,), -1)
-    owner[: len(question.prompt)] = torch.from_numpy(question.prompt.token_label)
-    labels = torch.tensor([place[int(present[row])] for row in rows], dtype=torch.long)
-    return rows, owner[None] == labels[:, None]
+def shown_in(scene: SceneBatch) -> list[Shown]:
+    """What each picture shows."""
+    size = (scene.pixels.shape[2], scene.pixels.shape[3])
+    rows = zip(scene.objects, scene.boxes_xyxy, scene.colours, strict=True)
+    return [Shown(objects.tolist(), boxes.tolist(), colours.tolist(), size) for objects, boxes, colours in rows]

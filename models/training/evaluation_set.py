@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.training.asking import Shown
+from models.training.captions import caption, recoloured
 from models.training.image_text import to_image
 from models.training.scenes import SceneConfig, SceneGenerator
 from models.training.sprites import NAMES_FILE, SMALL_PACK, NamedObject, load_pack, read_names
@@ -18,7 +20,7 @@ from models.training.sprites import NAMES_FILE, SMALL_PACK, NamedObject, load_pa
 ANNOTATIONS = "annotations.json"
 SIZES = ((480, 640), (640, 480), (360, 640), (427, 640), (512, 512), (320, 320))
 SINGLE = SceneConfig(smallest=0.4, largest=1.0)
-SCENES = SceneConfig(smallest=0.2, largest=0.6, most_objects=5)
+SCENES = SceneConfig(smallest=0.1, largest=0.6, most_objects=5, painted=0.15)
 FEWEST_LABELS, MOST_LABELS = 6, 14
 
 
@@ -31,12 +33,25 @@ class Thing:
 
 
 @dataclass(frozen=True)
+class Description:
+    """A phrase that says more than a name, and the boxes of what it describes, none where it is untrue."""
+
+    text: str
+    boxes: tuple[tuple[float, float, float, float], ...]
+
+
+@dataclass(frozen=True)
 class Picture:
-    """A picture, what it shows, and the labels to ask for (present and absent ones; none for single objects)."""
+    """A picture, what it shows, and the labels to ask for (present and absent ones; none for single objects).
+
+    A scene has a caption as well, and descriptions: the caption's phrases, and some in a wrong colour.
+    """
 
     file: Path
     objects: tuple[Thing, ...]
     prompt: tuple[str, ...]
+    caption: str = ""
+    descriptions: tuple[Description, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,16 +75,19 @@ def write_set(folder: Path, generator: SceneGenerator, *, single: int, scenes: i
         image: dict[str, Any] = {"id": number, "height": size[0], "width": size[1], "file_name": f"{number:04d}.png"}
         if number < single:
             one = generator.single(1, size, SINGLE)
-            pixels, present, boxes = one.pixels[0], one.objects.tolist(), [None]
+            pixels, present, boxes = one.pixels[0], one.objects.tolist(), []
         else:
             batch = generator.scenes(1, size, SCENES)
             pixels, present, boxes = batch.pixels[0], batch.objects[0].tolist(), batch.boxes_xyxy[0].tolist()
             image["prompt"] = _prompt(present, names, dice)
+            shown = Shown(present, boxes, batch.colours[0].tolist(), size)
+            image |= _described(shown, generator.objects, len(annotations), dice)
         to_image(pixels).save(folder / image["file_name"])
         images.append(image)
-        for index, box in zip(present, boxes, strict=True):
+        for place, index in enumerate(present):
             row = {"id": len(annotations), "image_id": number, "category_id": index}
-            if box is not None:
+            if boxes:
+                box = boxes[place]
                 # COCO's boxes are x, y, width, height.
                 row |= {"bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]], "iscrowd": 0}
                 row["area"] = row["bbox"][2] * row["bbox"][3]
@@ -77,6 +95,20 @@ def write_set(folder: Path, generator: SceneGenerator, *, single: int, scenes: i
     categories = [{"id": index, "name": name} for index, name in enumerate(names)]
     data = {"images": images, "annotations": annotations, "categories": categories}
     (folder / ANNOTATIONS).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def _described(shown: Shown, objects: Sequence[NamedObject], first: int, dice: random.Random) -> dict[str, Any]:
+    """A caption and its phrases, with the annotations of each, which count from `first`."""
+    made = caption(shown, objects, dice)
+    phrases = [
+        {"text": made.text[part.start : part.end], "annotations": [first + row for row in part.rows]}
+        for part in made.phrases
+    ]
+    untrue = [recoloured(str(phrase["text"]), dice) for phrase in phrases]
+    return {
+        "caption": made.text,
+        "phrases": [*phrases, *({"text": text, "annotations": []} for text in untrue if text is not None)],
+    }
 
 
 def _prompt(present: Sequence[int], names: Sequence[str], dice: random.Random) -> list[str]:
@@ -94,11 +126,22 @@ def read_set(folder: Path) -> EvaluationSet:
     data = json.loads((folder / ANNOTATIONS).read_text(encoding="utf-8"))
     names = {category["id"]: category["name"] for category in data["categories"]}
     things: dict[int, list[Thing]] = {image["id"]: [] for image in data["images"]}
+    boxes: dict[int, tuple[float, float, float, float]] = {}
     for row in data["annotations"]:
         x, y, width, height = row.get("bbox", (0.0, 0.0, 0.0, 0.0))
-        things[row["image_id"]].append(Thing(names[row["category_id"]], (x, y, x + width, y + height)))
+        boxes[row["id"]] = (x, y, x + width, y + height)
+        things[row["image_id"]].append(Thing(names[row["category_id"]], boxes[row["id"]]))
     pictures = [
-        Picture(folder / image["file_name"], tuple(things[image["id"]]), tuple(image.get("prompt", ())))
+        Picture(
+            folder / image["file_name"],
+            tuple(things[image["id"]]),
+            tuple(image.get("prompt", ())),
+            image.get("caption", ""),
+            tuple(
+                Description(phrase["text"], tuple(boxes[index] for index in phrase["annotations"]))
+                for phrase in image.get("phrases", ())
+            ),
+        )
         for image in data["images"]
     ]
     return EvaluationSet(

@@ -41,16 +41,21 @@ class PhraseSampler:
 
     def text(self, item: NamedObject) -> str:
         """The object's label or, by the chances given, a synonym, a keyword or its plural, in a template."""
-        synonyms, keywords, plurals = self._chances
-        roll, word = self._dice.random(), item.label
-        if item.synonyms and roll < synonyms:
-            word = self._dice.choice(item.synonyms)
-        elif item.keywords and synonyms <= roll < synonyms + keywords:
-            word = self._dice.choice(item.keywords)
-        elif roll > 1 - plurals:
-            return plural(word)
+        if self._dice.random() < self._chances[2]:
+            return plural(item.label)
+        word = self.word(item)
         template = self._templates[0] if self._dice.random() < PLAIN else self._dice.choice(self._templates)
         return template.format(word)
+
+    def word(self, item: NamedObject) -> str:
+        """The object's label or, by the chances given, a synonym or a keyword."""
+        synonyms, keywords, _ = self._chances
+        roll = self._dice.random()
+        if item.synonyms and roll < synonyms:
+            return self._dice.choice(item.synonyms)
+        if item.keywords and synonyms <= roll < synonyms + keywords:
+            return self._dice.choice(item.keywords)
+        return item.label
 
 
 def plural(word: str) -> str:

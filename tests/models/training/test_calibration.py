@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from models.training.average_precision import Found, Truth
-from models.training.calibration import best_logit_scale, best_threshold, logit
+from models.training.calibration import best_logit_scale, best_threshold, logit, quiet_threshold
 
 BOX, FAR = (0.0, 0.0, 10.0, 10.0), (50.0, 50.0, 60.0, 60.0)
 
@@ -27,3 +27,10 @@ def test_the_scale_recovers_the_confidence_that_fits():
 
 def test_logit_is_the_inverse_of_the_sigmoid():
     assert torch.sigmoid(torch.tensor(logit(0.3))).item() == pytest.approx(0.3)
+
+
+def test_a_quiet_threshold_leaves_the_share_of_pictures_asked_for_without_anything():
+    highest = [place / 20 for place in range(20)]
+    threshold = quiet_threshold(highest, 0.95)
+    assert sum(score <= threshold for score in highest) >= 19
+    assert sum(score <= threshold - 0.05 for score in highest) < 19

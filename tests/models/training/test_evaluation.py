@@ -36,3 +36,13 @@ def test_boxes_are_written_as_coco_does(folder: Path, pictures: EvaluationSet):
     row = next(row for row in json.loads((folder / ANNOTATIONS).read_text())["annotations"] if "bbox" in row)
     x, y, width, height = row["bbox"]
     assert pictures.scenes[0].objects[0].box == (x, y, x + width, y + height)
+
+
+def test_every_object_is_in_its_scenes_caption(pictures: EvaluationSet):
+    for picture in pictures.scenes:
+        assert all(thing.label.split()[-1] in picture.caption for thing in picture.objects)
+        true = [description for description in picture.descriptions if description.boxes]
+        assert sorted(box for description in true for box in description.boxes) == sorted(
+            thing.box for thing in picture.objects
+        )
+        assert all(description.text in picture.caption for description in true)
