@@ -15,7 +15,7 @@ from models.training.families import FAMILIES, Prepared
 from models.training.loop import CHECKPOINT, Trainer
 from models.training.processes import Processes, join, leave
 from models.training.recipe import CONFIGS, Recipe, read_recipe
-from models.training.sprites import NAMES_FILE, SMALL_PACK, load_pack, read_names
+from models.training.sprites import NAMES_FILE, SMALL_PACK, STYLES, load_pack, read_names
 from server.contract.manifest import Buckets, DetectionRules, Preprocessing
 
 
@@ -26,6 +26,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sprites", type=Path, default=SMALL_PACK, help="sprite pack, zip or folder (default: the small one)"
     )
+    parser.add_argument("--styles", nargs="+", default=STYLES, help="art styles of the pack to train on (default: all)")
     parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of objects (default: the bundled one)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run: curve, last state, checkpoint")
     parser.add_argument(
@@ -81,7 +82,7 @@ def _train(args: argparse.Namespace, recipe: Recipe, processes: Processes) -> No
     if recipe.annotated:
         prepared = prepare_annotated(recipe, start=start, processes=processes)
     else:
-        pack = load_pack(args.sprites)
+        pack = load_pack(args.sprites, styles=args.styles)
         objects = read_names(args.names, pack=pack)
         prepared = FAMILIES[recipe.family](recipe, pack, objects, folder=args.out, start=start, words=args.words)
     trainer = Trainer(prepared.task, prepared.loop(args.steps), args.out, processes)

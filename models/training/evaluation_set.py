@@ -15,7 +15,7 @@ from models.training.asking import Shown
 from models.training.captions import caption, recoloured
 from models.training.image_text import to_image
 from models.training.scenes import SceneConfig, SceneGenerator
-from models.training.sprites import NAMES_FILE, SMALL_PACK, NamedObject, load_pack, read_names
+from models.training.sprites import NAMES_FILE, SMALL_PACK, STYLES, NamedObject, load_pack, read_names
 
 ANNOTATIONS = "annotations.json"
 SIZES = ((480, 640), (640, 480), (360, 640), (427, 640), (512, 512), (320, 320))
@@ -151,9 +151,11 @@ def read_set(folder: Path) -> EvaluationSet:
     )
 
 
-def objects_and_generator(sprites: Path, names: Path, *, seed: int) -> tuple[tuple[NamedObject, ...], SceneGenerator]:
-    """The objects that the pack can draw, and a generator of pictures of them."""
-    pack = load_pack(sprites)
+def objects_and_generator(
+    sprites: Path, names: Path, *, seed: int, styles: Sequence[str] = STYLES
+) -> tuple[tuple[NamedObject, ...], SceneGenerator]:
+    """The objects that the pack can draw in these styles, and a generator of pictures of them."""
+    pack = load_pack(sprites, styles=styles)
     objects = read_names(names, pack=pack)
     return objects, SceneGenerator(pack, objects, seed=seed)
 
@@ -163,12 +165,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write an evaluation set.")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--sprites", type=Path, default=SMALL_PACK, help="sprite pack, zip or folder")
+    parser.add_argument("--styles", nargs="+", default=STYLES, help="art styles of the pack that are drawn")
     parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of objects")
     parser.add_argument("--single", type=int, default=300, help="pictures of one object")
     parser.add_argument("--scenes", type=int, default=300, help="scenes of several objects")
     parser.add_argument("--seed", type=int, required=True, help="a seed that no training run has used")
     chosen = parser.parse_args(arguments)
-    objects, generator = objects_and_generator(chosen.sprites, chosen.names, seed=chosen.seed)
+    objects, generator = objects_and_generator(chosen.sprites, chosen.names, seed=chosen.seed, styles=chosen.styles)
     write_set(chosen.out, generator, single=chosen.single, scenes=chosen.scenes, seed=chosen.seed)
     print(f"wrote {chosen.single} + {chosen.scenes} pictures of {len(objects)} objects to {chosen.out}")
     return 0

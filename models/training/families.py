@@ -101,6 +101,8 @@ def prepare_grounding_dino(
         take_over_tower(model, clip.model)
     if words is not None:
         load_student(words, BERT, model.text_backbone)
+    elif "text_backbone." in recipe.data.get("frozen", ()):
+        raise ValueError("the recipe freezes the text backbone: give --words, the folder of a distillation")
     detector = GroundingDinoDetector(filled(DetectorLossConfig, recipe.loss))
     rules = text_rules(tokenizer, "phrases", max_tokens=MAX_TOKENS)
     return _detection(recipe, pack, objects, model, detector, tokenizer, rules, words)
@@ -136,9 +138,13 @@ def prepare_glip(
         assert isinstance(dino.model, GroundingDino)
         take_over_backbones(model, dino.model)
     detector = GlipDetector(filled(AlignmentLossConfig, recipe.loss))
-    longest = config.text.max_positions if attention == "prompt" else MAX_TOKENS
-    rules = text_rules(tokenizer, "phrases", max_tokens=longest, attention=attention)
-    return _detection(replace(recipe, data=table), pack, objects, model, detector, tokenizer, rules, words)
+    positions = config.text.max_positions
+    limits: dict[str, Any] = {"attention": attention, "max_tokens": positions}
+    if attention == "label":  # positions begin anew with each label
+        limits |= {"max_tokens": MAX_TOKENS, "max_label_tokens": positions}
+    rules = text_rules(tokenizer, "phrases", **limits)
+    prepared = _detection(replace(recipe, data=table), pack, objects, model, detector, tokenizer, rules, words)
+    return replace(prepared, serving={"text": limits})
 
 
 def _detection(

@@ -3,27 +3,32 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from models import registry
 from models.clip.model import Clip
 from models.glip.model import Glip
 from models.grounding_dino.model import GroundingDino
+from models.training.distillation import DIMENSIONS, Students
 from models.training.recipe import CONFIGS
-from models.training.sprites import SMALL_PACK
+from models.training.sprites import SMALL_PACK, read_names
+from models.training.vocabulary import vocabulary_size, write_vocabulary
+from models.training.word_knowledge import BERT, CLIP_TEXT, CORPUS, TOKENIZER
 from server.__main__ import main
 
 SMALLER = (
     ("batch = 128", "batch = 4\nvalidation_pictures = 3"),
     ("batch = 16", "batch = 2\nvalidation_pictures = 1"),
-    ("width = 20", "width = 8"),
-    ("shorter = 128", "shorter = 64"),
-    ("longer = 208", "longer = 96"),
+    ("width = 24", "width = 8"),
+    ("shorter = 160", "shorter = 64"),
+    ("longer = 256", "longer = 96"),
 )
+WITHOUT_WORDS = ('"text_backbone.", ', "")
 
 
-def small_recipe(folder: Path, name: str) -> Path:
+def small_recipe(folder: Path, name: str, *changes: tuple[str, str]) -> Path:
     text = (CONFIGS / f"{name}.toml").read_text()
-    for old, new in SMALLER:
+    for old, new in (*SMALLER, *changes):
         text = text.replace(old, new)
     file = folder / f"{name}.toml"
     file.write_text(text)
@@ -69,7 +74,7 @@ def test_a_resumed_run_goes_on(clip_run: Path, tmp_path: Path):
 @pytest.fixture(scope="module")
 def dino_run(clip_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dino")
-    recipe, start = str(small_recipe(folder, "grounding-dino-mini")), str(clip_run / "checkpoint")
+    recipe, start = str(small_recipe(folder, "grounding-dino-mini", WITHOUT_WORDS)), str(clip_run / "checkpoint")
     assert train(recipe, "--out", str(folder / "run"), "--start", start, "--steps", "1") == 0
     return folder / "run"
 
@@ -87,7 +92,7 @@ def test_a_grounding_dino_starts_from_a_trained_clip(clip_run: Path, dino_run: P
 
 
 def test_a_glip_starts_from_a_trained_grounding_dino(dino_run: Path, tmp_path: Path):
-    recipe, out = small_recipe(tmp_path, "glip-mini"), tmp_path / "run"
+    recipe, out = small_recipe(tmp_path, "glip-mini", WITHOUT_WORDS), tmp_path / "run"
     assert train(str(recipe), "--out", str(out), "--start", str(dino_run / "checkpoint"), "--steps", "1") == 0
     glip, dino = registry.load(out / "checkpoint"), registry.load(dino_run / "checkpoint")
     assert isinstance(glip.model, Glip)
@@ -97,6 +102,50 @@ def test_a_glip_starts_from_a_trained_grounding_dino(dino_run: Path, tmp_path: P
     torch.testing.assert_close(*words, atol=0.01, rtol=0)  # one step of training further
     assert glip.tokenizer_file.read_text() == dino.tokenizer_file.read_text()
     assert glip.serving["detection"]["box_threshold"] == 0.45
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a distillation leaves it, with students that know nothing."""
+    folder = tmp_path_factory.mktemp("words")
+    labels = [item.label for item in read_names()]
+    write_vocabulary(labels, folder / TOKENIZER)
+    places = torch.nn.functional.normalize(torch.randn(len(labels), DIMENSIONS), dim=1)
+    torch.save({"texts": labels, "names": len(labels), "targets": places}, folder / CORPUS)
+    students = Students(vocabulary_size(folder / TOKENIZER))
+    save_file(students.clip.state_dict(), folder / CLIP_TEXT)
+    save_file(students.bert.state_dict(), folder / BERT)
+    return folder
+
+
+def test_a_clip_ends_with_the_text_tower_that_was_distilled(words: Path, tmp_path: Path):
+    recipe = str(small_recipe(tmp_path, "clip-mini"))
+    assert train(recipe, "--out", str(tmp_path / "run"), "--words", str(words), "--steps", "2") == 0
+    loaded = registry.load(tmp_path / "run" / "checkpoint")
+    assert isinstance(loaded.model, Clip)
+    stored = load_file(words / CLIP_TEXT)
+    assert all(torch.equal(value, stored[name]) for name, value in loaded.model.text_tower.state_dict().items())
+    assert loaded.tokenizer_file.read_text() == (words / TOKENIZER).read_text()
+
+
+@pytest.mark.parametrize("name", ["grounding-dino-mini", "glip-mini"])
+def test_a_detector_keeps_the_words_that_were_distilled(name: str, words: Path, clip_run: Path, tmp_path: Path):
+    recipe, out = str(small_recipe(tmp_path, name)), tmp_path / "run"
+    start = ("--start", str(clip_run / "checkpoint"), "--words", str(words))
+    assert train(recipe, "--out", str(out), *start, "--steps", "1") == 0
+    loaded, clip = registry.load(out / "checkpoint"), registry.load(clip_run / "checkpoint")
+    stored = load_file(words / BERT)
+    assert all(torch.equal(loaded.model.get_parameter(f"text_backbone.{key}"), value) for key, value in stored.items())
+    stem = clip.model.get_parameter("image_tower.backbone.stem.0.weight")
+    assert torch.equal(loaded.model.get_parameter("backbone.resnet.stem.0.weight"), stem)
+    if name == "glip-mini":
+        assert loaded.serving["text"] == {"attention": "label", "max_tokens": 256, "max_label_tokens": 64}
+
+
+def test_words_that_stay_as_they_are_must_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    recipe = str(small_recipe(tmp_path, "grounding-dino-mini"))
+    assert train(recipe, "--out", str(tmp_path / "run"), "--steps", "1") == 2
+    assert "give --words" in capsys.readouterr().err
 
 
 def test_a_start_of_another_family_is_refused(clip_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
