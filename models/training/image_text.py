@@ -117,7 +117,7 @@ class ImageTextTask:
         if progress < self.config.small:
             side = side * 3 // 4
         # Now and then drawn larger and averaged down, which is how a resized photograph looks.
-        zoom = 2 if torch.rand((), generator=self._scenes.generator) < 0.1 else 1
+        zoom = 2 if torch.rand((), generator=self._scenes.generator) < 0.05 else 1
         batch = self._scenes.single(self.config.batch, (side * zoom, side * zoom), self.config.curriculum.at(progress))
         pixels = normalised(functional.avg_pool2d(batch.pixels, zoom), self.config.preprocessing)
         return pixels.contiguous(memory_format=torch.channels_last), batch.objects

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from models.training.backgrounds import backgrounds, shapes
 from models.training.degrading import degraded
@@ -74,7 +73,7 @@ class SceneGenerator:
     def __init__(self, pack: SpritePack, objects: tuple[NamedObject, ...], *, seed: int) -> None:
         self.objects = objects
         self.generator = torch.Generator().manual_seed(seed)
-        self._pixels = pack.pixels
+        self._pack = pack
         self._rows = [tuple(row for rows in pack.rows_of(item.slugs) for row in rows) for item in objects]
         self._handed = torch.tensor([bool(set(item.label.split()) & HANDED) for item in objects])
         # What is told apart by its colour keeps it.
@@ -156,7 +155,7 @@ class SceneGenerator:
         return Placement(centre, side, *random_pose(batch, turn=config.turn, generator=self.generator))
 
     def _background(self, batch: int, size: tuple[int, int], config: SceneConfig) -> Tensor:
-        clutter = self._pixels[self._integers(len(self._pixels), 16), -1].float() / 255
+        clutter = self._pack.pixels[self._integers(len(self._pack.pixels), 16), -1].float() / 255
         picture = backgrounds(batch, size, drawings=clutter, busy=config.busy, generator=self.generator)
         for _ in range(int(torch.randint(config.shapes + 1, (), generator=self.generator))):
             rows = (self._uniform(batch) < 0.5).nonzero()[:, 0]
@@ -185,7 +184,7 @@ class SceneGenerator:
     ) -> tuple[Tensor, Tensor]:
         """The chosen objects [B, 4, H, W], and the colours they are painted in [B]."""
         batch = len(chosen)
-        level = (SIDE / place.side).log2().floor().long().clamp(0, self._pixels.shape[1] - 1)
+        level = (SIDE / place.side).log2().floor().long().clamp(0, self._pack.pixels.shape[1] - 1)
         drawings = self._drawings(self._some_drawing(chosen), level, float(place.side.max()))
         if config.restyle:
             others = self._drawings(self._some_drawing(chosen), level, float(place.side.max()))
@@ -205,8 +204,8 @@ class SceneGenerator:
 
     def _drawings(self, rows: Tensor, level: Tensor, largest: float) -> Tensor:
         """Drawings [B, 4, S, S] in 0..1 of half the stored side if none is to be drawn much `largest`r than that."""
-        drawings = self._pixels[rows, level].float() / 255
-        return functional.avg_pool2d(drawings, 2) if largest < SIDE * HALF_UP_TO else drawings
+        drawings = self._pack.halves if largest < SIDE * HALF_UP_TO else self._pack.pixels
+        return drawings[rows, level].float() / 255
 
     def _some_drawing(self, chosen: Tensor) -> Tensor:
         """A row of the pack for each of the chosen objects, in any style."""

@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,12 @@ class SpritePack:
     pixels: Tensor
     rows: dict[str, tuple[int, ...]]
     keywords: dict[str, tuple[str, ...]]
+
+    @cached_property
+    def halves(self) -> Tensor:
+        """The drawings at half their side [N, MIP_LEVELS, 4, SIDE / 2, SIDE / 2] uint8."""
+        rows = [functional.avg_pool2d(row.float(), 2).round().to(torch.uint8) for row in self.pixels]
+        return torch.stack(rows)
 
     def rows_of(self, slugs: Sequence[str]) -> list[tuple[int, ...]]:
         """The drawings of each of `slugs`; SpriteError names those the pack lacks."""
