@@ -3,18 +3,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from models import registry
 from models.clip.model import Clip
 from models.glip.model import Glip
 from models.grounding_dino.model import GroundingDino
-from models.training.distillation import DIMENSIONS, Students
 from models.training.recipe import CONFIGS
-from models.training.sprites import SMALL_PACK, read_names
-from models.training.vocabulary import vocabulary_size, write_vocabulary
-from models.training.word_knowledge import BERT, CLIP_TEXT, CORPUS, TOKENIZER
+from models.training.sprites import SMALL_PACK
+from models.training.word_knowledge import BERT, CLIP_TEXT, TOKENIZER
 from server.__main__ import main
+from tests.models.training.small_words import write_small_words
 
 SMALLER = (
     ("batch = 128", "batch = 4\nvalidation_pictures = 3"),
@@ -106,16 +105,7 @@ def test_a_glip_starts_from_a_trained_grounding_dino(dino_run: Path, tmp_path: P
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a distillation leaves it, with students that know nothing."""
-    folder = tmp_path_factory.mktemp("words")
-    labels = [item.label for item in read_names()]
-    write_vocabulary(labels, folder / TOKENIZER)
-    places = torch.nn.functional.normalize(torch.randn(len(labels), DIMENSIONS), dim=1)
-    torch.save({"texts": labels, "names": len(labels), "targets": places}, folder / CORPUS)
-    students = Students(vocabulary_size(folder / TOKENIZER))
-    save_file(students.clip.state_dict(), folder / CLIP_TEXT)
-    save_file(students.bert.state_dict(), folder / BERT)
-    return folder
+    return write_small_words(tmp_path_factory.mktemp("words"))
 
 
 def test_a_clip_ends_with_the_text_tower_that_was_distilled(words: Path, tmp_path: Path):

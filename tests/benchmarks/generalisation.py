@@ -1,0 +1,157 @@
+"""What helps a small CLIP with an art style and with objects it has never seen: short runs, each without one thing.
+
+    python -m tests.benchmarks.generalisation OUT --sprites sprites.zip --names models/training/all_names.txt \\
+        --words runs/words --steps 1500
+
+One style and every tenth name are kept from training. A row of the table appears as soon as its run is over; rows that
+are in OUT already are not made again, and a run that was cut off goes on.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.clip.model import Clip, unit_length
+from models.training.curriculum import Curriculum
+from models.training.families import prepare_clip
+from models.training.image_text import ImageTextTask, Places, normalised
+from models.training.loop import Trainer, evaluating
+from models.training.recipe import Recipe, read_recipe
+from models.training.scenes import SceneConfig, SceneGenerator
+from models.training.sprites import STYLES, NamedObject, SpritePack, load_pack, read_names
+from models.training.word_knowledge import read_places
+
+KEPT_STYLE, KEPT_NAMES = "fluent", 10
+SEED = 20261126
+MEASURED = SceneConfig(smallest=0.4, largest=1.0)
+COLUMNS = (
+    "names and styles trained on",
+    "unseen style",
+    "unseen names, among themselves",
+    "unseen names, among all",
+    "unseen names, among all, top-5",
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A run without something: scene settings changed, or places that know nothing."""
+
+    name: str
+    scenes: dict[str, float]
+    knows: bool = True
+
+
+VARIANTS = (
+    Variant("everything", {}),
+    Variant("styles as they are (no restyling, no bending)", {"restyle": 0.0, "warp": 0.0}),
+    Variant("colours as they are", {"colour": 0.05, "painted": 0.0}),
+    Variant("pictures as they are (no blur, noise, compression)", {"degrade": 0.0}),
+    Variant("flat backgrounds, nothing before or beside an object", {"busy": -1.0, "overlap": 0.0, "shapes": 0}),
+    Variant("words that know nothing (random places)", {}, knows=False),
+)
+
+
+def measure(
+    model: Clip, task: ImageTextTask, pack: SpritePack, objects: Sequence[NamedObject], among: Tensor, *, pictures: int
+) -> tuple[Tensor, Tensor]:
+    """Cosines [pictures, N] of fresh pictures of `objects` with the places `among` [N, D], and the object of each."""
+    rules = task.config.preprocessing
+    scenes = SceneGenerator(pack, tuple(objects), seed=SEED)
+    batches = [scenes.single(100, (rules.shorter, rules.shorter), MEASURED) for _ in range(max(1, pictures // 100))]
+    images = torch.cat([unit_length(model.encode_image(normalised(batch.pixels, rules))) for batch in batches])
+    return images @ among.T, torch.cat([batch.objects for batch in batches])
+
+
+def share(cosines: Tensor, wanted: Tensor, best: int = 1) -> float:
+    """The share of rows [B, N] with the wanted column [B] among the best ones."""
+    return float((cosines.topk(min(best, cosines.shape[1])).indices == wanted[:, None]).any(1).float().mean())
+
+
+def run(variant: Variant, chosen: argparse.Namespace) -> list[float]:
+    """Train a variant and measure it; figures in the order of `COLUMNS`."""
+    torch.manual_seed(0)
+    recipe = _recipe(variant, chosen.batch)
+    kept = (KEPT_STYLE,)
+    seen_pack = load_pack(chosen.sprites, styles=[style for style in STYLES if style not in kept])
+    objects = read_names(chosen.names, pack=seen_pack)
+    trained = tuple(item for place, item in enumerate(objects) if place % KEPT_NAMES)
+    unseen = [item for place, item in enumerate(objects) if not place % KEPT_NAMES]
+    folder = chosen.out / variant.name.split(" (")[0].replace(" ", "-").replace(",", "")
+    words = chosen.words if variant.knows else _random_words(chosen.words, folder / "words")
+    prepared = prepare_clip(recipe, seen_pack, trained, folder=folder, start=None, words=words)
+    trainer = Trainer(prepared.task, prepared.loop(chosen.steps), folder)
+    trainer.resume()
+    model, task = trainer.run(), prepared.task
+    assert isinstance(model, Clip)
+    assert isinstance(task, ImageTextTask)
+    places = read_places(words)
+    here, there, everything = (Places(places, group).labels for group in (trained, unseen, [*trained, *unseen]))
+    unseen_pack = load_pack(chosen.sprites, styles=kept)
+    with evaluating(model):
+        seen = measure(model, task, seen_pack, trained, here, pictures=chosen.pictures)
+        style = measure(model, task, unseen_pack, trained, here, pictures=chosen.pictures)
+        names = measure(model, task, seen_pack, unseen, there, pictures=chosen.pictures)
+        among_all, wanted = measure(model, task, seen_pack, unseen, everything, pictures=chosen.pictures)
+    wanted = wanted + len(trained)
+    return [share(*seen), share(*style), share(*names), share(among_all, wanted), share(among_all, wanted, 5)]
+
+
+def _recipe(variant: Variant, batch: int) -> Recipe:
+    """The bundled recipe at three quarters of its size, with the variant's scenes."""
+    recipe = read_recipe("clip-mini")
+    scenes = {**recipe.data["scenes"], **variant.scenes}
+    easy = {name: value for name, value in variant.scenes.items()}
+    scenes["easy"] = {**vars(Curriculum(SceneConfig()).easy), **easy}
+    data = {**recipe.data, "batch": batch, "small": 1.0, "scenes": scenes, "validation_pictures": 30}
+    return replace(recipe, data=data, loop=replace(recipe.loop, warmup_steps=100, average=0.99, save_every=100))
+
+
+def _random_words(words: Path, folder: Path) -> Path:
+    """The same names in random places."""
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = torch.load(words / "corpus.pt", weights_only=True)
+    generator = torch.Generator().manual_seed(0)
+    targets = functional.normalize(torch.randn(corpus["targets"].shape, generator=generator), dim=1)
+    torch.save({**corpus, "targets": targets}, folder / "corpus.pt")
+    for name in ("tokenizer.json", "clip_text.safetensors"):
+        if (words / name).is_file():
+            (folder / name).write_bytes((words / name).read_bytes())
+    return folder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    parser = argparse.ArgumentParser(description="Short runs, each without one thing, on what was never seen.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--sprites", type=Path, required=True)
+    parser.add_argument("--names", type=Path, required=True)
+    parser.add_argument("--words", type=Path, required=True, help="folder of a distillation")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--pictures", type=int, default=1000, help="fresh pictures for each column")
+    parser.add_argument("--variants", type=int, default=len(VARIANTS), help="the first so many only")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    random.seed(0)
+    print("\n".join(["| run | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]), flush=True)
+    file = chosen.out / "figures.json"
+    figures: dict[str, list[float]] = json.loads(file.read_text()) if file.is_file() else {}
+    for variant in VARIANTS[: chosen.variants]:
+        if variant.name not in figures:
+            figures[variant.name] = run(variant, chosen)
+            file.write_text(json.dumps(figures, indent=1))
+        row = " | ".join(f"{value:.3f}" for value in figures[variant.name])
+        print(f"| {variant.name} | {row} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
