@@ -188,10 +188,16 @@ def by_size(rows: tuple[int, ...], shown: Shown) -> list[tuple[str, tuple[int, .
 def akin(objects: Sequence[NamedObject]) -> list[set[int]]:
     """For each object, those that its name may mean as well: "cat" and "black cat", "car" and "police car"."""
     names = [[set(text.lower().split()) for text in (item.label, *item.synonyms)] for item in objects]
+    having: dict[str, list[tuple[int, set[str]]]] = {}
+    for index, texts in enumerate(names):
+        for words in texts:
+            for word in words:
+                having.setdefault(word, []).append((index, words))
     groups: list[set[int]] = [set() for _ in objects]
-    for index, ours in enumerate(names):
-        for other, theirs in enumerate(names):
-            if index < other and any(a <= b or b <= a for a in ours for b in theirs):
-                groups[index].add(other)
-                groups[other].add(index)
+    for index, texts in enumerate(names):
+        for words in texts:
+            for other, theirs in having[next(iter(words))]:
+                if other != index and words <= theirs:
+                    groups[index].add(other)
+                    groups[other].add(index)
     return groups
