@@ -47,7 +47,7 @@ DIMENSIONS, BATCH = 192, 256
 EVENNESS = 0.1  # directions are divided by this power of their variance; 0.5 would make them all equally wide
 TEMPERATURE = 20.0
 SEVERAL_WORDS = 4000  # names of several words that the teacher reads, the commonest
-CLIP_CONFIG = TextConfig(width=128, layers=3, heads=4)
+CLIP_CONFIG = TextConfig(width=128, layers=2, heads=4)
 BERT_CONFIG = BertConfig(width=128, layers=2, heads=4, hidden=256, max_positions=64, token_types=1)
 LOOP = LoopConfig(steps=6000, learning_rate=2e-3, warmup_steps=200, average=0.995, validate_every=500, save_every=250)
 
@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--wordnet", type=Path, required=True, help="WordNet's dict folder")
     parser.add_argument("--sprites", type=Path, required=True, help="sprite pack, for the names' keywords")
     parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of objects")
-    parser.add_argument("--tokens", type=int, default=3072, help="size of the vocabulary")
+    parser.add_argument("--tokens", type=int, default=2816, help="size of the vocabulary")
     parser.add_argument("--phrases", type=int, default=60000, help="descriptions the teacher reads")
     parser.add_argument("--steps", type=int, default=LOOP.steps)
     parser.add_argument("--resume", action="store_true", help="go on from the last state in OUT")
