@@ -24,7 +24,7 @@ from models.clip.config import TextConfig
 from models.clip.text_tower import TextTower
 from models.layers.bert import Bert, BertConfig
 from models.tokenizers import text_rules
-from models.training.loop import LoopConfig, Trainer
+from models.training.loop import LoopConfig, SelfFedTask, Trainer
 from models.training.phrases import SENTENCES
 from models.training.sprites import NAMES_FILE, NamedObject, load_pack, read_names
 from models.training.teacher import Teacher
@@ -242,7 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     corpus = _corpus(chosen, objects)
     model = Students(vocabulary_size(tokenizer))
     config = LoopConfig(**{**vars(LOOP), "steps": chosen.steps})
-    trainer = Trainer(DistillationTask(model, corpus, tokenizer, batch=BATCH, seed=0), config, chosen.out)
+    task = DistillationTask(model, corpus, tokenizer, batch=BATCH, seed=0)
+    trainer = Trainer(SelfFedTask(task), config, chosen.out)
     if chosen.resume:
         trainer.resume()
     trained = trainer.run()

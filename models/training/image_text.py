@@ -100,9 +100,10 @@ class ImageTextTask:
         assert isinstance(self.model, Clip)
         with torch.autocast("cpu", enabled=False):
             pixels, wanted = self._pictures(progress)
-        images = unit_length(self.model.encode_image(pixels).float())
-        logits = self.model.logit_scale.exp() * images @ self._texts(self.model).T
-        loss = info_nce(logits, wanted, smoothing=self.config.smoothing)
+        images, texts = self.model.encode_image(pixels), self._texts(self.model)
+        with torch.autocast("cpu", enabled=False):  # names lie too near each other for eight bits
+            logits = self.model.logit_scale.exp() * unit_length(images.float()) @ texts.T
+            loss = info_nce(logits, wanted, smoothing=self.config.smoothing)
         # The published bound on the temperature also keeps a long run from overflowing.
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=LARGEST_SCALE)

@@ -22,7 +22,7 @@ from models.clip.model import Clip, unit_length
 from models.training.curriculum import Curriculum
 from models.training.families import prepare_clip
 from models.training.image_text import ImageTextTask, Places, normalised
-from models.training.loop import Trainer, evaluating
+from models.training.loop import SelfFedTask, Trainer, evaluating
 from models.training.recipe import Recipe, read_recipe
 from models.training.scenes import SceneConfig, SceneGenerator
 from models.training.sprites import STYLES, NamedObject, SpritePack, load_pack, read_names
@@ -89,8 +89,10 @@ def run(variant: Variant, chosen: argparse.Namespace) -> list[float]:
     prepared = prepare_clip(recipe, seen_pack, trained, folder=folder, start=None, words=words)
     trainer = Trainer(prepared.task, prepared.loop(chosen.steps), folder)
     trainer.resume()
-    model, task = trainer.run(), prepared.task
+    model = trainer.run()
     assert isinstance(model, Clip)
+    assert isinstance(prepared.task, SelfFedTask)
+    task = prepared.task.task
     assert isinstance(task, ImageTextTask)
     places = read_places(words)
     here, there, everything = (Places(places, group).labels for group in (trained, unseen, [*trained, *unseen]))

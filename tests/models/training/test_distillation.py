@@ -13,7 +13,7 @@ from models.tokenizers import bert_wordpiece
 from models.training import distillation
 from models.training.distillation import Corpus, DistillationTask, Students, even_out, knowledge
 from models.training.image_text import Places
-from models.training.loop import LoopConfig, Trainer
+from models.training.loop import LoopConfig, SelfFedTask, Trainer
 from models.training.sprites import NamedObject
 from models.training.teacher import LAYER_NAMES, NAMES, Teacher
 from models.training.vocabulary import vocabulary_size, write_english_vocabulary
@@ -116,7 +116,7 @@ def test_students_come_near_their_teacher(tokenizer: Path, tmp_path: Path, monke
     students = Students(vocabulary_size(tokenizer))
     task = DistillationTask(students, corpus, tokenizer, batch=8, seed=0)
     loop = LoopConfig(steps=25, learning_rate=4e-3, warmup_steps=5, average=0.5, log_every=100, validate_every=100)
-    trainer = Trainer(task, loop, tmp_path)
+    trainer = Trainer(SelfFedTask(task), loop, tmp_path)
     before = trainer.validate()
     trainer.run()
     after = trainer.validate()
