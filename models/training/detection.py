@@ -14,7 +14,7 @@ from models.training.average_precision import Found, Truth, matched, mean_averag
 from models.training.calibration import best_threshold, quiet_threshold
 from models.training.curriculum import Curriculum
 from models.training.detectors import Detector, Lesson, padded
-from models.training.image_text import VALIDATION_SEED, Places, normalised, to_image
+from models.training.image_text import SMALL_BATCHES, VALIDATION_SEED, Places, normalised, to_image
 from models.training.scenes import SceneBatch, SceneGenerator
 from models.training.sprites import NamedObject, SpritePack
 from models.training.word_knowledge import read_places
@@ -34,7 +34,7 @@ QUIET = 0.95
 class DetectionConfig:
     """Batches of scenes, and how they are asked about.
 
-    small: until this share of the run, pictures are three quarters as large, which costs half as much.
+    small: until this share of the run, two of three batches are of pictures three quarters as large.
     """
 
     batch: int
@@ -82,7 +82,7 @@ class DetectionTask:
         for module in self._frozen:
             module.eval()  # batch statistics stay as well
         size = resized_size(*self._dice.choice(PICTURE_SIZES), config.preprocessing)
-        if progress < config.small:
+        if progress < config.small and self._dice.random() < SMALL_BATCHES:
             size = (size[0] * 3 // 4, size[1] * 3 // 4)
         zoom = 2 if self._dice.random() < 0.1 else 1
         with torch.autocast("cpu", enabled=False):
