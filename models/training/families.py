@@ -38,6 +38,7 @@ from server.contract.text import PromptTokenizer
 TOKENIZER = "tokenizer.json"
 MAX_TOKENS = 256
 DRAWINGS = "generated scenes of emoji drawings: Noto (Apache-2.0), Twemoji (CC-BY 4.0), Fluent (MIT)"
+WORDS = "words distilled from all-MiniLM-L6-v2 (Apache-2.0), which read WordNet's definitions"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def prepare_clip(
     _channels_last(model)
     data = filled(ImageTextConfig, _data(recipe))
     task = ImageTextTask(model, pack, objects, tokenizer, data, seed=recipe.seed, words=words)
-    return Prepared(SelfFedTask(task), config, tokenizer, recipe)
+    return Prepared(SelfFedTask(task), config, tokenizer, recipe, source=_source(words))
 
 
 def prepare_grounding_dino(
@@ -166,7 +167,7 @@ def _detection(
     prompts = PromptTokenizer(tokenizer, rules)
     config = filled(DetectionConfig, table)
     task = DetectionTask(model, detector, pack, objects, prompts, config, seed=recipe.seed, words=words)
-    return Prepared(SelfFedTask(task), model.config, tokenizer, recipe)
+    return Prepared(SelfFedTask(task), model.config, tokenizer, recipe, source=_source(words))
 
 
 def take_over_tower(detector: GroundingDino, clip: Clip) -> None:
@@ -212,6 +213,10 @@ def _start(path: Path | None, family: str) -> LoadedCheckpoint | None:
 
 def _model(recipe: Recipe, tokenizer: Path) -> dict[str, Any]:
     return {**recipe.model, "text": {**recipe.model["text"], "vocab_size": vocabulary_size(tokenizer)}}
+
+
+def _source(words: Path | None) -> str:
+    return DRAWINGS if words is None else f"{DRAWINGS}; {WORDS}"
 
 
 def _copied(tokenizer: Path, folder: Path) -> Path:

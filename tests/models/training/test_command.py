@@ -116,6 +116,7 @@ def test_a_clip_ends_with_the_text_tower_that_was_distilled(words: Path, tmp_pat
     stored = load_file(words / CLIP_TEXT)
     assert all(torch.equal(value, stored[name]) for name, value in loaded.model.text_tower.state_dict().items())
     assert loaded.tokenizer_file.read_text() == (words / TOKENIZER).read_text()
+    assert "MiniLM" in loaded.source
 
 
 @pytest.mark.parametrize("name", ["grounding-dino-mini", "glip-mini"])
