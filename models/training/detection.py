@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -48,6 +50,17 @@ class DetectionConfig:
     frozen: tuple[str, ...] = ()  # modules, by name and a dot, that stay as they came
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """A picture as the server reads it, its size (height, width) before, and two prompts, one of absent things only."""
+
+    values: npt.NDArray[np.float32]
+    size: tuple[int, int]
+    truths: tuple[Truth, ...]
+    prompt: Prompt
+    absent: Prompt
+
+
 class DetectionTask:
     """A family's loss on fresh scenes, and AP50 on held-out ones."""
 
@@ -68,6 +81,7 @@ class DetectionTask:
         self.objects, self.config = objects, config
         self._scenes = SceneGenerator(pack, objects, seed=seed)
         self._held_out = SceneGenerator(pack, objects, seed=seed + VALIDATION_SEED)
+        self._validation: list[HeldOut] | None = None
         self._prompts = prompts
         self._dice = random.Random(seed)
         places = None if words is None else Places(read_places(words), objects).labels
@@ -142,30 +156,41 @@ class DetectionTask:
 
     def _held_out_answers(self, model: nn.Module) -> tuple[list[Truth], list[Found], float]:
         """Of held-out pictures the objects asked for, what is found, and the quiet threshold."""
-        self._held_out.generator.manual_seed(VALIDATION_SEED)
+        if self._validation is None:
+            self._validation = self._held_out_pictures()
+        truths: list[Truth] = []
+        found: list[Found] = []
+        highest: list[float] = []
+        for number, picture in enumerate(self._validation):
+            truths += picture.truths
+            found += self._detections(model, number, picture, picture.prompt)
+            wrong = self._detections(model, number, picture, picture.absent)
+            highest.append(max((detection.score for detection in wrong), default=0.0))
+        return truths, found, quiet_threshold(highest, QUIET)
+
+    def _held_out_pictures(self) -> list[HeldOut]:
         dice, asking = random.Random(VALIDATION_SEED), self.config.asking
         asker, absent_asker = (
             Asker(self.objects, self._prompts, config, dice=dice, labels_only=True)
             for config in (replace(asking, absent=0.0), replace(asking, absent=1.0, fewest_labels=4, most_labels=10))
         )
-        truths: list[Truth] = []
-        found: list[Found] = []
-        highest: list[float] = []
-        for picture in range(self.config.validation_pictures):
-            size = PICTURE_SIZES[picture % len(PICTURE_SIZES)]
+        pictures = []
+        for number in range(self.config.validation_pictures):
+            size = PICTURE_SIZES[number % len(PICTURE_SIZES)]
             scene = self._held_out.scenes(1, size, self.config.curriculum.full)
             shown = shown_in(scene)[0]
             question = asker.ask(shown)
-            for index, box in zip(shown.objects, shown.boxes, strict=True):
-                if index in question.named:
-                    truths.append(Truth(picture, self.objects[index].label, (box[0], box[1], box[2], box[3])))
-            found += self._detections(model, picture, scene.pixels[0], question.prompt)
-            wrong = self._detections(model, picture, scene.pixels[0], absent_asker.ask(shown).prompt)
-            highest.append(max((detection.score for detection in wrong), default=0.0))
-        return truths, found, quiet_threshold(highest, QUIET)
+            truths = [
+                Truth(number, self.objects[index].label, (box[0], box[1], box[2], box[3]))
+                for index, box in zip(shown.objects, shown.boxes, strict=True)
+                if index in question.named
+            ]
+            values = preprocess(to_image(scene.pixels[0]), self.config.preprocessing)
+            pictures.append(HeldOut(values, size, tuple(truths), question.prompt, absent_asker.ask(shown).prompt))
+        return pictures
 
-    def _detections(self, model: nn.Module, picture: int, pixels: Tensor, prompt: Prompt) -> list[Found]:
-        values = preprocess(to_image(pixels), self.config.preprocessing)
+    def _detections(self, model: nn.Module, number: int, picture: HeldOut, prompt: Prompt) -> list[Found]:
+        values = picture.values
         batch, mask = pad_batch([values], canvas_size(values.shape[1], values.shape[2], self.config.buckets))
         scores, boxes = self.detector.answer(model, torch.from_numpy(batch), torch.from_numpy(mask), [prompt])
         rules = self.config.rules
@@ -173,12 +198,12 @@ class DetectionTask:
             scores[0].numpy(),
             boxes[0].numpy(),
             prompt,
-            size=(pixels.shape[1], pixels.shape[2]),
+            size=picture.size,
             input_size=(values.shape[1], values.shape[2]),
             rules=rules,
             thresholds=Thresholds(0.02, 0.02, rules.nms_iou, rules.max_detections),
         )
-        return [Found(picture, found.label, found.box, found.score) for found in answers]
+        return [Found(number, found.label, found.box, found.score) for found in answers]
 
     def is_slow(self, name: str) -> bool:
         """What comes trained learns at the reduced rate."""

@@ -17,7 +17,8 @@ from tests.models.training.small_words import write_small_words
 
 SMALLER = (
     ("batch = 128", "batch = 4\nvalidation_pictures = 3"),
-    ("batch = 16", "batch = 2\nvalidation_pictures = 1"),
+    ("batch = 16", "batch = 2"),
+    ("validation_pictures = 150", "validation_pictures = 1"),
     ("width = 24", "width = 8"),
     ("shorter = 160", "shorter = 64"),
     ("longer = 256", "longer = 96"),
