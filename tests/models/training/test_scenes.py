@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.training.scenes import SceneConfig, SceneGenerator
+from models.training.placing import Placement
+from models.training.scenes import COLOUR_WORDS, SceneConfig, SceneGenerator, _Shown
 from models.training.sprites import SMALL_PACK, NamedObject, SpritePack, load_pack, read_names
 
 PLAIN = SceneConfig(
@@ -79,3 +80,42 @@ def test_difficulty_changes_the_size_of_objects(pack: SpritePack, objects: tuple
 def test_every_object_and_style_is_drawn_sooner_or_later(pack: SpritePack, objects: tuple[NamedObject, ...]):
     batch = SceneGenerator(pack, objects, seed=0).single(600, (16, 16), PLAIN)
     assert set(batch.objects.tolist()) == set(range(len(objects)))
+
+
+def test_objects_painted_in_a_colour_tell_which_unless_their_name_has_one(pack: SpritePack):
+    slugs = list(pack.rows)[:2]
+    objects = (NamedObject("thing", (slugs[0],)), NamedObject("green book", (slugs[1],)))
+    batch = SceneGenerator(pack, objects, seed=0).scenes(40, (32, 32), replace(PLAIN, painted=1.0))
+    chosen, colours = torch.cat(batch.objects), torch.cat(batch.colours)
+    assert set(colours[chosen == 0].tolist()) <= set(range(len(COLOUR_WORDS)))
+    assert len(colours[chosen == 0].unique()) > 5
+    assert (colours[chosen == 1] == -1).all()
+
+
+def test_pictures_may_show_one_object_again_and_again(pack: SpritePack, objects: tuple[NamedObject, ...]):
+    batch = SceneGenerator(pack, objects, seed=0).scenes(10, (48, 48), replace(PLAIN, repeated=1.0))
+    assert any(len(present) > 1 for present in batch.objects)
+    assert all(len(present.unique()) <= 1 for present in batch.objects)
+
+
+def test_what_is_mostly_covered_does_not_count_as_shown():
+    alpha, cover = torch.ones(10, 10), torch.zeros(10, 10)
+    shown = _Shown(torch.tensor(0), torch.tensor(-1), alpha)
+    cover[:6] = 1
+    shown.cover(cover)
+    assert shown.is_visible()
+    cover[:8] = 1
+    shown.cover(cover)
+    assert not shown.is_visible()
+
+
+@pytest.mark.parametrize(("label", "sides"), [("thing", {True, False}), ("thing tilted left", {True})])
+def test_names_of_a_side_are_not_drawn_mirrored(label: str, sides: set[bool]):
+    half = torch.zeros(1, 3, 4, 96, 96, dtype=torch.uint8)
+    half[..., 2:48] = 255
+    pack = SpritePack(half, {"half": (0,)}, {"half": ()})
+    generator = SceneGenerator(pack, (NamedObject(label, ("half",)),), seed=0)
+    place = Placement.random(20, (40, 40), smallest=0.5, largest=0.5, turn=0.0, generator=generator.generator)
+    place = replace(place, centre=torch.full((20, 2), 20.0))
+    alpha = generator._layer(torch.zeros(20, dtype=torch.long), place, (40, 40), PLAIN)[0][:, 3]
+    assert set((alpha[:, :, :20].sum((1, 2)) > alpha[:, :, 20:].sum((1, 2))).tolist()) == sides
