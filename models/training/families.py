@@ -102,8 +102,8 @@ def prepare_grounding_dino(
         take_over_tower(model, clip.model)
     if words is not None:
         load_student(words, BERT, model.text_backbone)
-    elif "text_backbone." in recipe.data.get("frozen", ()):
-        raise ValueError("the recipe freezes the text backbone: give --words, the folder of a distillation")
+    else:
+        _refuse_frozen_words(recipe)
     detector = GroundingDinoDetector(filled(DetectorLossConfig, recipe.loss))
     rules = text_rules(tokenizer, "phrases", max_tokens=MAX_TOKENS)
     return _detection(recipe, pack, objects, model, detector, tokenizer, rules, words)
@@ -138,6 +138,8 @@ def prepare_glip(
     elif dino is not None:
         assert isinstance(dino.model, GroundingDino)
         take_over_backbones(model, dino.model)
+    else:
+        _refuse_frozen_words(recipe)
     detector = GlipDetector(filled(AlignmentLossConfig, recipe.loss))
     positions = config.text.max_positions
     limits: dict[str, Any] = {"attention": attention, "max_tokens": positions}
@@ -213,6 +215,12 @@ def _start(path: Path | None, family: str) -> LoadedCheckpoint | None:
 
 def _model(recipe: Recipe, tokenizer: Path) -> dict[str, Any]:
     return {**recipe.model, "text": {**recipe.model["text"], "vocab_size": vocabulary_size(tokenizer)}}
+
+
+def _refuse_frozen_words(recipe: Recipe) -> None:
+    """Words that mean nothing must not stay so."""
+    if "text_backbone." in recipe.data.get("frozen", ()):
+        raise ValueError("the recipe freezes the text backbone: give --words, the folder of a distillation")
 
 
 def _source(words: Path | None) -> str:

@@ -134,8 +134,9 @@ def test_a_detector_keeps_the_words_that_were_distilled(name: str, words: Path, 
         assert loaded.serving["text"] == {"attention": "label", "max_tokens": 256, "max_label_tokens": 64}
 
 
-def test_words_that_stay_as_they_are_must_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    recipe = str(small_recipe(tmp_path, "grounding-dino-mini"))
+@pytest.mark.parametrize("name", ["grounding-dino-mini", "glip-mini"])
+def test_words_that_stay_as_they_are_must_be_given(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    recipe = str(small_recipe(tmp_path, name))
     assert train(recipe, "--out", str(tmp_path / "run"), "--steps", "1") == 2
     assert "give --words" in capsys.readouterr().err
 
