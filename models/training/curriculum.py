@@ -6,7 +6,7 @@ from models.training.scenes import SceneConfig
 
 EASY = SceneConfig(
     smallest=0.75, largest=1.0, colour=0.08, turn=0.1, busy=0.2, degrade=0.0, most_objects=5,
-    restyle=0.2, warp=0.02, painted=0.0, overlap=0.0, shapes=0,
+    restyle=0.2, warp=0.02,
 )  # fmt: skip
 
 

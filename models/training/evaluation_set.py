@@ -7,20 +7,22 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from models.training.asking import Shown
 from models.training.captions import caption, recoloured
 from models.training.image_text import to_image
-from models.training.scenes import SceneConfig, SceneGenerator
+from models.training.scenes import HARD, SceneConfig, SceneGenerator
 from models.training.sprites import NAMES_FILE, SMALL_PACK, STYLES, NamedObject, load_pack, read_names
 
 ANNOTATIONS = "annotations.json"
 SIZES = ((480, 640), (640, 480), (360, 640), (427, 640), (512, 512), (320, 320))
 SINGLE = SceneConfig(smallest=0.4, largest=1.0)
-SCENES = SceneConfig(smallest=0.1, largest=0.6, most_objects=5, painted=0.15)
+SCENES = SceneConfig(smallest=0.2, largest=0.6, most_objects=5)
+HARD_SINGLE = replace(HARD, smallest=0.4, largest=1.0)
+HARD_SCENES = replace(HARD, smallest=0.1, largest=0.6, most_objects=5, painted=0.15)
 FEWEST_LABELS, MOST_LABELS = 6, 14
 
 
@@ -63,8 +65,11 @@ class EvaluationSet:
     scenes: tuple[Picture, ...]
 
 
-def write_set(folder: Path, generator: SceneGenerator, *, single: int, scenes: int, seed: int) -> None:
-    """Write `single` pictures of one object and `scenes` scenes into `folder`."""
+def write_set(
+    folder: Path, generator: SceneGenerator, *, single: int, scenes: int, seed: int, hard: bool = False
+) -> None:
+    """Write `single` pictures of one object and `scenes` scenes into `folder`; `hard`: as the recipes have them."""
+    alone, several = (HARD_SINGLE, HARD_SCENES) if hard else (SINGLE, SCENES)
     folder.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -74,10 +79,10 @@ def write_set(folder: Path, generator: SceneGenerator, *, single: int, scenes: i
         size = SIZES[number % len(SIZES)]
         image: dict[str, Any] = {"id": number, "height": size[0], "width": size[1], "file_name": f"{number:04d}.png"}
         if number < single:
-            one = generator.single(1, size, SINGLE)
+            one = generator.single(1, size, alone)
             pixels, present, boxes = one.pixels[0], one.objects.tolist(), []
         else:
-            batch = generator.scenes(1, size, SCENES)
+            batch = generator.scenes(1, size, several)
             pixels, present, boxes = batch.pixels[0], batch.objects[0].tolist(), batch.boxes_xyxy[0].tolist()
             image["prompt"] = _prompt(present, names, dice)
             shown = Shown(present, boxes, batch.colours[0].tolist(), size)
@@ -169,10 +174,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of objects")
     parser.add_argument("--single", type=int, default=300, help="pictures of one object")
     parser.add_argument("--scenes", type=int, default=300, help="scenes of several objects")
+    parser.add_argument("--hard", action="store_true", help="scenes as hard as the recipes'")
     parser.add_argument("--seed", type=int, required=True, help="a seed that no training run has used")
     chosen = parser.parse_args(arguments)
     objects, generator = objects_and_generator(chosen.sprites, chosen.names, seed=chosen.seed, styles=chosen.styles)
-    write_set(chosen.out, generator, single=chosen.single, scenes=chosen.scenes, seed=chosen.seed)
+    write_set(chosen.out, generator, single=chosen.single, scenes=chosen.scenes, seed=chosen.seed, hard=chosen.hard)
     print(f"wrote {chosen.single} + {chosen.scenes} pictures of {len(objects)} objects to {chosen.out}")
     return 0
 

@@ -39,12 +39,15 @@ class SceneConfig:
     busy: float = 1.0
     degrade: float = 1.0
     most_objects: int = 5
-    restyle: float = 1.0
-    warp: float = 0.08
-    painted: float = 0.05
-    overlap: float = 0.25
-    shapes: int = 3
-    repeated: float = 0.15
+    restyle: float = 0.0
+    warp: float = 0.0
+    painted: float = 0.0
+    overlap: float = 0.0
+    shapes: int = 0
+    repeated: float = 0.0
+
+
+HARD = SceneConfig(restyle=1.0, warp=0.08, painted=0.05, overlap=0.25, shapes=3, repeated=0.15)
 
 
 @dataclass(frozen=True)

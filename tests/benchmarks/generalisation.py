@@ -24,13 +24,13 @@ from models.training.families import prepare_clip
 from models.training.image_text import ImageTextTask, Places, normalised
 from models.training.loop import SelfFedTask, Trainer, evaluating
 from models.training.recipe import Recipe, read_recipe
-from models.training.scenes import SceneConfig, SceneGenerator
+from models.training.scenes import HARD, SceneConfig, SceneGenerator
 from models.training.sprites import STYLES, NamedObject, SpritePack, load_pack, read_names
 from models.training.word_knowledge import read_places
 
 KEPT_STYLE, KEPT_NAMES = "fluent", 10
 SEED = 20261126
-MEASURED = SceneConfig(smallest=0.4, largest=1.0)
+MEASURED = replace(HARD, smallest=0.4, largest=1.0)
 COLUMNS = (
     "names and styles trained on",
     "unseen style",

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from models.training import scenes
 from models.training.placing import Placement
 from models.training.scenes import COLOUR_WORDS, SceneConfig, SceneGenerator, _Shown
 from models.training.sprites import SMALL_PACK, NamedObject, SpritePack, load_pack, read_names
@@ -11,7 +12,7 @@ PLAIN = SceneConfig(
     smallest=0.3, largest=0.5, colour=0.0, turn=0.0, busy=0.0, degrade=0.0, most_objects=3,
     restyle=0.0, warp=0.0, painted=0.0, overlap=0.0, shapes=0, repeated=0.0,
 )  # fmt: skip
-HARD = SceneConfig(smallest=0.2, largest=0.6)
+HARD = replace(scenes.HARD, smallest=0.2, largest=0.6)
 
 
 @pytest.fixture(scope="module")
