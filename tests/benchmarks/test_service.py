@@ -41,7 +41,7 @@ def test_terminated_server_answers_all_that_reached_it_and_lets_nobody_new_in(tm
 
 def test_clients_take_turns_and_what_nobody_waits_for_does_not_run(tmp_path):
     with serving(tmp_path, *scheduling.FLAGS) as server:
-        assert scheduling.report(asyncio.run(scheduling.scenes(server, images=160))) == 0
+        assert scheduling.report(asyncio.run(scheduling.scenes(server, images=400))) == 0
 
 
 @pytest.mark.parametrize(("resident", "wrong"), [([100, 100, 104, 100], 0), ([100, 110, 120, 130], 1)])
