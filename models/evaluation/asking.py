@@ -193,18 +193,6 @@ class Asked:
         self._served.close()
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model is asked, and how it is reached."""
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--bundle", action="append", type=Path, metavar="PATH", help="bundle folder, instead of the bundled ones"
-    )
-    where.add_argument("--url", help="a running server instead, like http://localhost:8000")
-    parser.add_argument("--api-key", help="key for that server")
-    parser.add_argument("--model", help="name or family of the model; by default the first that can do the task")
-    parser.add_argument("--allow-uncertified", action="store_true", help="use artefacts without a valid certificate")
-
-
 def _of_bundle(bundle: Bundle) -> Model:
     manifest = bundle.manifest
     rules = manifest.detection or manifest.classification

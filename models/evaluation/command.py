@@ -2,27 +2,25 @@
 
 import argparse
 import logging
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from models.evaluation.asking import Asked, Served, Unanswered, add_model_arguments
+from models.evaluation.asking import Asked, Served, Unanswered
 from models.evaluation.classification import Classification
 from models.evaluation.detection import Detection
 from models.evaluation.grounding import Grounding
-from models.evaluation.journal import JournalError, answered
+from models.evaluation.journal import answered
 from models.evaluation.measure import Measure, Question
 from models.evaluation.pictures import sent
 from models.evaluation.report import MARKDOWN, Section, table, write_report
 from models.evaluation.retrieval import Retrieval
 from models.evaluation.sets import FORMATS, EvaluationSet, format_of, open_set
+from models.evaluation.shell import add_asking_arguments, exit_status
 from models.evaluation.silence import Silence
 from models.training.datasets.pictures import BrokenPicture, DataError
-from server.contract.manifest import BundleError
-from server.settings import SettingsError
 
 MEASURES = ("classification", "retrieval", "detection", "absent", "grounding", "untrue")
 FAULTY = "left out: "
@@ -47,9 +45,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, help="only the first pictures of the set")
     parser.add_argument("--skip-faulty", action="store_true", help="leave out faulty records, and count them")
-    parser.add_argument("--parallel", type=int, default=4, help="pictures asked about at once (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on where a run with the same arguments was cut off")
-    add_model_arguments(parser)
+    add_asking_arguments(parser)
     parser.add_argument("--classifier", metavar="NAME", help="the model to classify and compare, instead of --model")
     parser.add_argument("--detector", metavar="NAME", help="the model to detect, instead of --model")
     parser.set_defaults(func=run)
@@ -58,12 +54,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command's exit status: 2, with a sentence, for a set or model that cannot be used."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        print(evaluate(args))
-    except (DataError, JournalError, Unanswered, BundleError, SettingsError, OSError) as error:
-        print(f"openset evaluate: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("evaluate", evaluate, args)
 
 
 def evaluate(args: argparse.Namespace) -> str:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,15 +10,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from models.evaluation.asking import Asked, Served, Unanswered, add_model_arguments
-from models.evaluation.journal import JournalError, answered
+from models.evaluation.asking import Asked, Served, Unanswered
+from models.evaluation.journal import answered
 from models.evaluation.pictures import sent
+from models.evaluation.shell import add_asking_arguments, exit_status
 from models.pseudo_labels.grounding import Confidence, grounded
 from models.training.datasets.captions import CaptionFolder, CaptionLines, open_captions
 from models.training.datasets.pictures import BrokenPicture, DataError, PictureFile
 from models.training.datasets.records import CaptionRecord
-from server.contract.manifest import BundleError
-from server.settings import SettingsError
 
 LOG = logging.getLogger(__name__)
 
@@ -48,21 +46,14 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-faulty", action="store_true", help="leave out faulty entries and pictures, and count them"
     )
-    parser.add_argument("--parallel", type=int, default=4, help="pictures asked about at once (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on where a run with the same arguments was cut off")
-    add_model_arguments(parser)
+    add_asking_arguments(parser)
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """The command's exit status: 2, with a sentence, for captions or a teacher that cannot be used."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        print(pseudo_label(args))
-    except (DataError, JournalError, Unanswered, BundleError, SettingsError, OSError) as error:
-        print(f"openset pseudo-label: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("pseudo-label", pseudo_label, args)
 
 
 @dataclass(frozen=True)
