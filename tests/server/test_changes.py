@@ -81,6 +81,18 @@ async def series(client, model):
     return [line for line in text.splitlines() if f'model="{model}"' in line]
 
 
+def held_up(bundle):
+    """An event that says that `bundle` is being loaded, and one that lets this go on."""
+    loading, go_on = threading.Event(), threading.Event()
+
+    def slowly():
+        loading.set()
+        assert go_on.wait(SOON)
+
+    bundle.check_canary = slowly
+    return loading, go_on
+
+
 def test_added_bundle_answers_behind_the_others(serving, shelf, detector, tmp_path):
     shelf("second", FakeDetector(tmp_path, name="second"))
 
@@ -127,13 +139,7 @@ def test_replaced_bundle_finishes_what_it_accepted_and_the_new_one_takes_the_res
 
 
 def test_loading_stalls_no_request(serving, shelf, detector, tmp_path):
-    new, loading, go_on = shelf("new", FakeDetector(tmp_path)), threading.Event(), threading.Event()
-
-    def slowly():
-        loading.set()
-        assert go_on.wait(SOON)
-
-    new.check_canary = slowly
+    loading, go_on = held_up(shelf("new", FakeDetector(tmp_path)))
 
     async def scene():
         async with serving(detector) as client:
@@ -411,13 +417,8 @@ def test_documentation_shows_the_changes_where_they_can_be_made(serving, detecto
 
 
 def test_change_whose_client_has_gone_is_finished(serving, shelf, detector, tmp_path):
-    new, loading, go_on = shelf("new", FakeDetector(tmp_path)), threading.Event(), threading.Event()
-
-    def slowly():
-        loading.set()
-        assert go_on.wait(SOON)
-
-    new.check_canary = slowly
+    new = shelf("new", FakeDetector(tmp_path))
+    loading, go_on = held_up(new)
 
     async def scene():
         async with serving(detector) as client:
@@ -432,13 +433,7 @@ def test_change_whose_client_has_gone_is_finished(serving, shelf, detector, tmp_
 
 
 def test_stopping_does_not_wait_for_a_bundle_that_loads(serving, shelf, detector, tmp_path):
-    new, loading, go_on = shelf("new", FakeDetector(tmp_path)), threading.Event(), threading.Event()
-
-    def slowly():
-        loading.set()
-        go_on.wait(SOON)
-
-    new.check_canary = slowly
+    loading, go_on = held_up(shelf("new", FakeDetector(tmp_path)))
 
     async def scene():
         async with serving(detector) as client:
