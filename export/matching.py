@@ -4,10 +4,19 @@ import numpy as np
 
 from server.contract.image import Float32
 from server.contract.manifest import DetectionRules
-from server.contract.postprocess import Detection, Thresholds, detections, iou_matrix, label_scores
+from server.contract.postprocess import (
+    Detection,
+    PassOutput,
+    Thresholds,
+    iou_matrix,
+    label_scores,
+    merged_detections,
+)
 from server.contract.text import Prompt
 
 MATCHED_IOU = 0.5
+# A better label by less than this is no disagreement.
+SCORE_TIE = 1e-3
 # With fewer detections than this there is little to compare.
 FEWEST = 5
 # Detections are compared on a picture of this size; it matters for rounding, and where NMS counts inclusive edges.
@@ -30,7 +39,7 @@ def compare_detections(got: Answer, wanted: Answer, prompt: Prompt, rules: Detec
     return {
         "detections.matched": 2 * len(pairs) / total,
         "detections.mean_iou": float(np.mean([iou for _, _, iou in pairs])),
-        "detections.label_agreement": float(np.mean([a.label_id == b.label_id for a, b, _ in pairs])),
+        "detections.label_agreement": float(np.mean([_labels_agree(a, b) for a, b, _ in pairs])),
         "detections.score_drift": float(np.mean([abs(a.score - b.score) for a, b, _ in pairs])),
     }
 
@@ -67,7 +76,15 @@ def fair_threshold(scores: Float32, box_threshold: float) -> float:
     return float((best[cut - 1] + best[cut]) / 2)
 
 
+def _labels_agree(ours: Detection, theirs: Detection) -> bool:
+    """Whether a box of ours has the label of theirs, or one that theirs says as well."""
+    assert theirs.label_scores is not None
+    as_well = theirs.label_scores[ours.label_id]
+    return as_well is not None and theirs.score - as_well <= SCORE_TIE
+
+
 def _detect(answer: Answer, prompt: Prompt, rules: DetectionRules, threshold: float) -> list[Detection]:
     changes = {"max_detections": len(answer[0]), "box_threshold": threshold}
     thresholds = Thresholds.of(rules.model_copy(update=changes))
-    return detections(*answer, prompt, size=SIZE, rules=rules, thresholds=thresholds)
+    output = PassOutput(prompt, *answer)
+    return merged_detections([output], size=SIZE, rules=rules, thresholds=thresholds, with_label_scores=True)

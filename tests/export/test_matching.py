@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from export.matching import fair_threshold, match
+from export.matching import SCORE_TIE, compare_detections, fair_threshold, match
 from server.contract.postprocess import Detection
+from tests.server.contract.test_postprocess import PROMPT, RULES
 
 
 def found(x, *, label=0, score=0.9):
@@ -30,6 +31,18 @@ def test_boxes_that_hardly_overlap_do_not_match():
 @pytest.mark.parametrize("lists", [([], []), ([found(0)], []), ([], [found(0)])])
 def test_an_empty_list_matches_nothing(lists):
     assert match(*lists) == []
+
+
+@pytest.mark.parametrize(("gap", "agreement"), [(SCORE_TIE / 2, 1.0), (2 * SCORE_TIE, 0.0)])
+def test_label_that_scores_within_a_tie_of_the_best_is_no_disagreement(gap, agreement):
+    scores = np.zeros((6, 7), np.float32)
+    scores[:, 1:3], scores[:, 4] = 0.5, 0.5 - gap
+    swapped = scores.copy()
+    swapped[:, 1:3], swapped[:, 4] = 0.5 - gap, 0.5
+    boxes = np.float32([[x, 0.5, 0.1, 0.1] for x in np.linspace(0.1, 0.9, 6)])
+    figures = compare_detections((swapped, boxes), (scores, boxes), PROMPT, RULES)
+    assert figures["detections.matched"] == 1
+    assert figures["detections.label_agreement"] == agreement
 
 
 def test_threshold_of_the_bundle_holds_where_enough_is_found():

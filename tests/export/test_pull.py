@@ -240,17 +240,12 @@ def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-# These random weights leave a fifth of the queries' ranks to float32 noise. Scores and boxes of the others agree within
-# 3e-7 and 2e-5, but the certificate compares the detections of all, and fails.
-RANKED_BY_NOISE = pytest.mark.xfail(reason="the certificate compares detections of queries ranked by noise too")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "inventory"),
     [
         (CLIP, "hf_clip_ViT-B-32"),
-        pytest.param("grounding-dino-tiny", "hf_groundingdino_tiny", marks=RANKED_BY_NOISE),
+        ("grounding-dino-tiny", "hf_groundingdino_tiny"),
         ("glip-tiny", "glip_T"),
     ],
 )
