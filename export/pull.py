@@ -10,7 +10,7 @@ from pathlib import Path
 
 from export.progress import Progress
 from models.official import OFFICIAL
-from server.pulled import cache_folder, is_pulled, pulled_bundle
+from server.loading.pulled import cache_folder, is_pulled, pulled_bundle
 from server.settings import PREFIX
 
 # What the way from checkpoint to bundle imports; asked for before gigabytes are fetched.

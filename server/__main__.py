@@ -12,8 +12,8 @@ from typing import Protocol
 # command -> (help, the module whose `add_arguments` and `run` it is, the extra that module needs)
 _COMMANDS = {
     "serve": ("answer requests over HTTP", "server.app", None),
-    "key": ("make API keys", "server.auth", None),
-    "bundles": ("change what a running server serves", "server.administration", None),
+    "key": ("make API keys", "server.http.auth", None),
+    "bundles": ("change what a running server serves", "server.loading.administration", None),
     "detect": ("find what a prompt names in a picture", "server.shell", None),
     "classify": ("choose among labels for a picture", "server.shell", None),
     "similarity": ("compare pictures with texts", "server.shell", None),

@@ -18,27 +18,27 @@ from fastapi.exceptions import RequestValidationError
 from PIL import Image
 from starlette.exceptions import HTTPException
 
-from server import logs
-from server.auth import Keys
-from server.background import in_background
+from server.answering.pipeline import Pipeline
 from server.bundle import Bundle
-from server.caller import caller_of
-from server.catalog import Catalog, open_bundles
-from server.changes import Changes
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
-from server.fetching import Fetcher, FetchLimits
-from server.gate import Gate
-from server.metrics import Metrics
-from server.pipeline import Pipeline
-from server.pulled import PullFailed, with_models
+from server.http.auth import Keys
+from server.http.caller import caller_of
+from server.http.fetching import Fetcher, FetchLimits
+from server.http.gate import Gate
+from server.http.stopping import GracefulServer
+from server.http.wire import ProblemProtocol
+from server.loading.background import in_background
+from server.loading.catalog import Catalog, open_bundles
+from server.loading.changes import Changes
+from server.loading.pulled import PullFailed, with_models
 from server.routes import admin, classify, detect, documentation, page, similarity, system
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
 from server.settings import Settings, SettingsError, read_settings, shown_default
-from server.stopping import GracefulServer
-from server.tracing import open_tracing
-from server.wire import ProblemProtocol
+from server.telemetry import logs
+from server.telemetry.metrics import Metrics
+from server.telemetry.tracing import open_tracing
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from server.allocators import HostAllocator
 from server.contract import image as images
 from server.contract.manifest import PARTS, Artefact, BundleError, FileHash, Manifest, Task, read_manifest, sha256_of
 from server.contract.text import Prompt, PromptTokenizer, SentenceTokenizer, pad_prompts, token_bucket
-from server.memory import BufferPool
+from server.memory.allocators import HostAllocator
+from server.memory.pool import BufferPool
 from server.runtimes.base import Tensors
 from server.runtimes.device import PROCESSOR, Device
 from server.runtimes.sessions import open_parts

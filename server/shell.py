@@ -9,14 +9,13 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from server.answering.pipeline import Pipeline
 from server.boxes import BoxFormat
-from server.caller import Caller
-from server.catalog import Catalog, open_bundles
 from server.contract.manifest import BundleError, Task
 from server.contract.text import PromptError
 from server.errors import Fault, invalid_request
-from server.metrics import Metrics
-from server.pipeline import Pipeline
+from server.http.caller import Caller
+from server.loading.catalog import Catalog, open_bundles
 from server.schemas import (
     ClassifyAnswer,
     ClassifyRequest,
@@ -26,6 +25,7 @@ from server.schemas import (
     SimilarityRequest,
 )
 from server.settings import SettingsError, read_settings
+from server.telemetry.metrics import Metrics
 
 T = TypeVar("T")
 # Options whose names are those of the request's fields, and go into it as they are.

@@ -13,7 +13,9 @@ PACKAGES = ("server", "models", "export")
 MAY_IMPORT = {
     "server": ("server",),
     "server.contract": ("server.contract",),
-    "server.runtimes": ("server.runtimes", "server.contract", "server.memory", "server.allocators", "server.cuda"),
+    "server.memory": ("server.memory",),
+    "server.runtimes": ("server.runtimes", "server.contract", "server.memory"),
+    "server.scheduling": ("server.scheduling", "server.memory", "server.telemetry", "server.errors"),
     "server.__main__": PACKAGES,
     "server.client": ("server.client", "server.schemas", "server.boxes"),
     "models": ("models", "server.contract"),

@@ -14,14 +14,13 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from server.answering.pipeline import Pipeline
 from server.bundle import Bundle
-from server.caller import Caller
-from server.catalog import Catalog, open_bundles
 from server.client import Client, ClientError
 from server.contract.text import PromptError
 from server.errors import Fault, invalid_request
-from server.metrics import Metrics
-from server.pipeline import Pipeline
+from server.http.caller import Caller
+from server.loading.catalog import Catalog, open_bundles
 from server.schemas import (
     ClassifyRequest,
     DetectRequest,
@@ -32,6 +31,7 @@ from server.schemas import (
     SimilarityRequest,
 )
 from server.settings import read_settings
+from server.telemetry.metrics import Metrics
 
 T = TypeVar("T")
 Request = TypeVar("Request", bound=BaseModel)

@@ -11,7 +11,7 @@ from typing import Any
 from models.evaluation.measure import Example, Result
 from models.evaluation.plots import write_plot
 from models.training.datasets.pictures import BrokenPicture
-from server.drawing import draw
+from server.answering.drawing import draw
 
 REPORT, MARKDOWN, PICTURES = "report.json", "report.md", "pictures"
 

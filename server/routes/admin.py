@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Depends, Request
 
-from server.caller import caller_of
-from server.changes import Change, Changes, Place
 from server.errors import Forbidden
-from server.gate import ADMIN
+from server.http.caller import caller_of
+from server.http.gate import ADMIN
+from server.loading.changes import Change, Changes, Place
 from server.routes.body import pipeline_of
 from server.routes.openapi import problems
 from server.schemas import BundleBody, BundleChange, BundlePath, BundlesAnswer

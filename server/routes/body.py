@@ -11,7 +11,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from server.caller import caller_of
+from server.answering.pipeline import Pipeline
+from server.answering.question import image_names, refuse_too_many_images
 from server.contract.text import shown
 from server.errors import (
     BodyTimeout,
@@ -23,9 +24,8 @@ from server.errors import (
     UrlRefused,
     invalid_request,
 )
-from server.fetching import Fetcher
-from server.pipeline import Pipeline
-from server.question import image_names, refuse_too_many_images
+from server.http.caller import caller_of
+from server.http.fetching import Fetcher
 from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
 

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from server.caller import caller_of
+from server.http.caller import caller_of
 from server.routes.body import JSON, pipeline_of, read_body, unless_gone
 from server.routes.media import negotiate
 from server.routes.openapi import problems, request_body

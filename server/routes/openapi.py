@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
-from server.caller import MAX_TIMEOUT_MS, PRIORITY, REQUEST_ID, TIMEOUT
 from server.errors import KINDS, PROBLEM
+from server.http.caller import MAX_TIMEOUT_MS, PRIORITY, REQUEST_ID, TIMEOUT
 from server.routes.body import FORM, IMAGE_FIELDS, JSON, RAW, URL_FIELDS
+from server.scheduling.turns import PRIORITIES
 from server.schemas import EXAMPLE_IMAGE, Problem
-from server.turns import PRIORITIES
 
 _STATUSES = (400, 401, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503, 504)
 _WISHES = [

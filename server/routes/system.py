@@ -7,11 +7,11 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.bundle import Bundle
-from server.catalog import Catalog, Served
 from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
-from server.gpu_budget import GpuFootprint, gpu_total
-from server.memory_schemas import BudgetBody, FootprintBody, GpuBudgetBody, GpuFootprintBody
+from server.loading.catalog import Catalog, Served
+from server.loading.gpu_budget import GpuFootprint, gpu_total
+from server.memory.schemas import BudgetBody, FootprintBody, GpuBudgetBody, GpuFootprintBody
 from server.routes.body import pipeline_of
 from server.schemas import (
     ArtefactBody,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from server.allocators import Allocator, Block, DeviceAllocator, PinnedAllocator
-from server.cuda import Cuda, CudaError, DeviceLost
-from server.memory import BufferPool, Lease
+from server.memory.allocators import Allocator, Block, DeviceAllocator, PinnedAllocator
+from server.memory.cuda import Cuda, CudaError, DeviceLost
+from server.memory.pool import BufferPool, Lease
 from server.runtimes.device import Device
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.cuda import CudaError
-from server.memory import PoolExhausted
+from server.memory.cuda import CudaError
+from server.memory.pool import PoolExhausted
 from server.runtimes.gpu import Gpu
 
 log = logging.getLogger(__name__)

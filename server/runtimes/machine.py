@@ -6,7 +6,7 @@ from collections.abc import Collection
 from functools import cache
 
 from server.contract.manifest import Runtime
-from server.cuda import CudaError, load_binding
+from server.memory.cuda import CudaError, load_binding
 from server.runtimes.choice import MODULES, Machine
 from server.runtimes.device import Device
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from server.contract.manifest import BundleError
-from server.cuda import CudaError
-from server.memory import PoolExhausted
+from server.memory.cuda import CudaError
+from server.memory.pool import PoolExhausted
 from server.runtimes.arena import share_arena
 from server.runtimes.base import Session, Tensors
 from server.runtimes.device import Device

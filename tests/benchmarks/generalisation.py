@@ -4,8 +4,8 @@
         --words runs/words --steps 600
 
 One style and every tenth name are kept from training. Pictures become harder over the whole run, and those measured are
-half as hard as the last. A row of the table appears as soon as its run is over; rows that are in OUT already are not made
-again, and a run that was cut off goes on.
+half as hard as the last. A row of the table appears as soon as its run is over; rows that are in OUT already are not
+made again, and a run that was cut off goes on.
 """
 
 import argparse

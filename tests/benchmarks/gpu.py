@@ -30,19 +30,19 @@ from export.parity import FLOORS, Figures, limits_of, measure, shortfalls
 from export.progress import Progress
 from export.to_tensorrt import Target, load_module
 from export.verify import verify
+from server.answering.pipeline import Pipeline
 from server.bundle import Bundle
-from server.caller import Caller
-from server.catalog import BUNDLED, Catalog, open_bundles
 from server.contract.manifest import read_manifest
 from server.errors import Fault, InferenceFailed, WorkerStopped
-from server.memory import BufferPool
-from server.metrics import Metrics
-from server.pipeline import Pipeline
-from server.resident import resident_bytes
+from server.http.caller import Caller
+from server.loading.catalog import BUNDLED, Catalog, open_bundles
+from server.memory.pool import BufferPool
+from server.memory.resident import resident_bytes
 from server.runtimes.device import Device
 from server.runtimes.machine import gpu_at
 from server.schemas import ClassifyRequest, DetectRequest
 from server.settings import Settings
+from server.telemetry.metrics import Metrics
 
 QUIET = Progress(quiet=True)
 WORDS = ("dog", "red car", "bicycle", "small house", "cat", "guitar", "boat", "umbrella")

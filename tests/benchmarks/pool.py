@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from server.allocators import HostAllocator
 from server.bundle import Bundle, pad_features
-from server.catalog import BUNDLED
 from server.contract.image import pad_batch
-from server.memory import BufferPool
+from server.loading.catalog import BUNDLED
+from server.memory.allocators import HostAllocator
+from server.memory.pool import BufferPool
 
 ROUNDS = 40
 TEXT_WIDTH, TOKENS = 256, 256

@@ -17,8 +17,8 @@ from typing import get_args
 from export.precision import REDUCED
 from export.progress import Progress
 from export.reduction import add_precision
-from server.catalog import BUNDLED, SHIPPED
 from server.contract.manifest import Manifest, Precision, read_manifest
+from server.loading.catalog import BUNDLED, SHIPPED
 
 QUIET = Progress(quiet=True)
 # Of a certificate's figures; each is of one part, and is shown where the bundle has it.

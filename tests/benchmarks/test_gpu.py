@@ -3,7 +3,7 @@
 import pytest
 
 from export.errors import ExportError
-from server.catalog import BUNDLED
+from server.loading.catalog import BUNDLED
 from tests.benchmarks import gpu
 from tests.server.engine_bundles import with_engines
 from tests.server.fake_cuda import install

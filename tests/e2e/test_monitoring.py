@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from server.errors import KINDS
-from server.gate import ENDPOINTS, WORK
-from server.metrics import SECONDS, Metrics
+from server.http.gate import ENDPOINTS, WORK
+from server.telemetry.metrics import SECONDS, Metrics
 
 from .conftest import ROOT, free_port, until
 

@@ -26,7 +26,7 @@ from models.clip.model import Clip
 from models.official import OFFICIAL
 from server.__main__ import main
 from server.contract.manifest import read_manifest, write_manifest
-from server.pulled import pulled_bundle
+from server.loading.pulled import pulled_bundle
 from tests.e2e.conftest import free_port, until
 from tests.models.hub_server import COMMIT, HubServer
 from tests.models.shaking import shaken

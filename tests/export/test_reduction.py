@@ -12,8 +12,8 @@ from export.reduction import add_precision
 from export.verify import verify
 from server.__main__ import main
 from server.bundle import Bundle
-from server.catalog import BUNDLED
 from server.contract.manifest import read_manifest, write_manifest
+from server.loading.catalog import BUNDLED
 
 QUIET = Progress(quiet=True)
 

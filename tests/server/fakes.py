@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from server.allocators import HostAllocator
 from server.contract import image as images
 from server.contract.manifest import Manifest
 from server.contract.text import PromptTokenizer, SentenceTokenizer, token_bucket
-from server.memory import BufferPool
+from server.memory.allocators import HostAllocator
+from server.memory.pool import BufferPool
 
 HASH = "0" * 64
 LETTERS = [chr(code) for code in range(33, 127)]

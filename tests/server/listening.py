@@ -6,8 +6,8 @@ import threading
 
 import uvicorn
 
-from server.stopping import GracefulServer
-from server.wire import ProblemProtocol
+from server.http.stopping import GracefulServer
+from server.http.wire import ProblemProtocol
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ import httpx
 import numpy as np
 import pytest
 
-from server import lingering
 from server.app import create_app
-from server.auth import digest_of
 from server.contract.manifest import BundleError
+from server.http import lingering
+from server.http.auth import digest_of
 from server.settings import Settings
 
 from .fakes import FakeDetector, picture
@@ -458,7 +458,7 @@ def test_unforeseen_error_is_a_problem_without_its_message(detector, encoder, st
     def fail(*_):
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("server.pipeline.answers.image_detections", fail)
+    monkeypatch.setattr("server.answering.pipeline.answers.image_detections", fail)
     response = client.post("/detect", files=[("image", ("a.png", picture()))], data={"labels": "dog"})
     assert (response.status_code, response.json()["type"]) == (500, "urn:openset:problem:internal-error")
     assert "secret" not in response.text

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import trustme
 
-from server.caller import Caller
-from server.fetching import Fetcher, FetchLimits
+from server.http.caller import Caller
+from server.http.fetching import Fetcher, FetchLimits
 
 PUBLIC = "93.184.216.34"
 HOST = "pictures.example"

@@ -4,11 +4,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from server.caller import caller_of
-from server.catalog import Served
+from server.answering.pipeline import Pipeline
 from server.contract.text import shown
 from server.errors import NotReady, UnknownModel, UnsupportedBody, WorkerStopped
-from server.pipeline import Pipeline
+from server.http.caller import caller_of
+from server.loading.catalog import Served
 from server.routes import system
 from server.routes.body import JSON, in_time, note_inputs, pipeline_of, unless_gone
 from server.routes.open_inference.schemas import (

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import ValidationError
 
-from server.caller import Caller
+from server.answering.pipeline import Pipeline
 from server.contract.manifest import Task
 from server.contract.text import shown
 from server.errors import FieldFault, InvalidRequest, invalid_request
-from server.pipeline import Pipeline
+from server.http.caller import Caller
 from server.routes.open_inference.schemas import InferRequest, TensorMetadata
 from server.routes.open_inference.tensors import ALL_BINARY, Content, Tensor
 from server.schemas import (

@@ -154,5 +154,14 @@ def test_absent_httpx_is_named_with_its_extra_and_the_server_does_without():
 
 
 def test_client_loads_neither_torch_nor_what_only_serving_needs():
-    heavy = ("torch", "onnxruntime", "fastapi", "uvicorn", "tokenizers", "supervision", "server.app", "server.pipeline")
+    heavy = (
+        "torch",
+        "onnxruntime",
+        "fastapi",
+        "uvicorn",
+        "tokenizers",
+        "supervision",
+        "server.app",
+        "server.answering",
+    )
     assert shell(f"import sys, server.client\nprint([m for m in {heavy} if m in sys.modules])").strip() == "[]"

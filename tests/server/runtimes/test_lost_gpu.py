@@ -9,9 +9,9 @@ from fastapi.testclient import TestClient
 
 from server.app import create_app
 from server.bundle import Bundle
-from server.catalog import BUNDLED, open_bundles
-from server.cuda import CudaError, DeviceLost
-from server.memory import PoolExhausted
+from server.loading.catalog import BUNDLED, open_bundles
+from server.memory.cuda import CudaError, DeviceLost
+from server.memory.pool import PoolExhausted
 from server.runtimes.device import AUTO
 from server.settings import Settings
 from tests.server.engine_bundles import with_engines

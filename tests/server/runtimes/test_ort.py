@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from server.bundle import Bundle
-from server.catalog import BUNDLED, Catalog, open_bundles
 from server.contract.manifest import BundleError
-from server.memory import PoolExhausted
-from server.metrics import Metrics
+from server.loading.catalog import BUNDLED, Catalog, open_bundles
+from server.memory.pool import PoolExhausted
 from server.runtimes.device import Device
 from server.runtimes.gpu import open_gpu
 from server.settings import Settings, SettingsError, read_settings
+from server.telemetry.metrics import Metrics
 from tests.server.fake_provider import CPU, CUDA, Provider
 
 CLIP, DETECTOR = BUNDLED / "clip-mini", BUNDLED / "grounding-dino-mini"

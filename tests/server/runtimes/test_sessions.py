@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from server.bundle import Bundle
-from server.catalog import BUNDLED, open_bundles
 from server.contract.manifest import BundleError, read_manifest, sha256_of, write_manifest
+from server.loading.catalog import BUNDLED, open_bundles
 from server.runtimes.device import AUTO, Device
 from server.settings import Settings
 from tests.server.engine_bundles import with_engines

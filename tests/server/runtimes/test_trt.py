@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from server.bundle import Bundle
-from server.catalog import BUNDLED
 from server.contract.manifest import BundleError, read_manifest
-from server.memory import PoolExhausted
+from server.loading.catalog import BUNDLED
+from server.memory.pool import PoolExhausted
 from server.runtimes import lane
 from server.runtimes.device import Device
 from server.runtimes.gpu import open_gpu

@@ -1,0 +1,117 @@
+"""Text features of recent prompts and labels: kept within a bound of bytes, computed once for all who ask."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from server.telemetry.metrics import Metrics, ModelMetrics
+
+Float32 = npt.NDArray[np.float32]
+# Computes the features at these places of a request's keys, in their order.
+Compute = Callable[[Sequence[int]], Awaitable[Sequence[Float32]]]
+# What an entry takes besides its array: key, dictionary slot, array header.
+OVERHEAD_BYTES = 512
+
+
+class Owner(Protocol):
+    """Whose features they are: a bundle being served, until it is retired. Each has its own, whatever its name."""
+
+    @property
+    def metrics(self) -> ModelMetrics: ...
+    @property
+    def retired(self) -> bool: ...
+
+
+class PromptCache:
+    """The most recently used features by (owner, key). Used from the event loop's thread only, hence no lock."""
+
+    def __init__(self, capacity: int, metrics: Metrics) -> None:
+        self._capacity, self._metrics = capacity, metrics
+        self._entries: OrderedDict[tuple[Owner, str], Float32] = OrderedDict()
+        self._pending: dict[tuple[Owner, str], asyncio.Future[Float32]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.bytes = 0
+        metrics.prompt_cache_bytes.set(0)
+
+    async def get(self, owner: Owner, keys: Sequence[str], compute: Compute) -> list[Float32]:
+        """The features of each key, read-only; `compute` gets the places of those that nobody has or is computing.
+
+        A caller that is cancelled does not stop the computation, since others may wait for it.
+        """
+        found: dict[str, Float32 | asyncio.Future[Float32]] = {}
+        missing: dict[str, int] = {}
+        for place, key in enumerate(keys):
+            if key in found or key in missing:
+                continue
+            if (entry := self._entries.get((owner, key))) is not None:
+                self._entries.move_to_end((owner, key))
+                found[key] = entry
+            elif (pending := self._pending.get((owner, key))) is not None:
+                found[key] = pending
+            else:
+                missing[key] = place
+        owner.metrics.prompt_cache_hits.inc(len(found))
+        owner.metrics.prompt_cache_misses.inc(len(missing))
+        if missing:
+            found |= self._start(owner, missing, compute)
+        return [
+            await asyncio.shield(value) if isinstance(value, asyncio.Future) else value
+            for value in (found[key] for key in keys)
+        ]
+
+    def drop(self, owner: Owner) -> None:
+        """Forget all features of a retired owner."""
+        for key in [key for key in self._entries if key[0] is owner]:
+            self.bytes -= _size(self._entries.pop(key))
+        self._metrics.prompt_cache_bytes.set(self.bytes)
+
+    def _start(self, owner: Owner, missing: dict[str, int], compute: Compute) -> dict[str, asyncio.Future[Float32]]:
+        loop = asyncio.get_running_loop()
+        futures = {key: loop.create_future() for key in missing}
+        self._pending.update(((owner, key), future) for key, future in futures.items())
+        task = loop.create_task(self._fill(owner, futures, compute(list(missing.values()))))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return futures
+
+    async def _fill(
+        self, owner: Owner, futures: dict[str, asyncio.Future[Float32]], computing: Awaitable[Sequence[Float32]]
+    ) -> None:
+        try:
+            for (key, future), features in zip(futures.items(), await computing, strict=True):
+                features.setflags(write=False)
+                self._keep(owner, key, features)
+                future.set_result(features)
+        except BaseException as error:
+            for future in futures.values():
+                if future.done():
+                    continue
+                if isinstance(error, Exception):
+                    future.set_exception(error)
+                    future.exception()  # everybody who waits may have gone: nothing to warn about
+                else:
+                    future.cancel()
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for key in futures:
+                del self._pending[owner, key]
+
+    def _keep(self, owner: Owner, key: str, features: Float32) -> None:
+        if _size(features) > self._capacity or owner.retired:
+            return
+        self._entries[owner, key] = features
+        self.bytes += _size(features)
+        while self.bytes > self._capacity:
+            (evicted, _), dropped = self._entries.popitem(last=False)
+            self.bytes -= _size(dropped)
+            evicted.metrics.prompt_cache_evictions.inc()
+        self._metrics.prompt_cache_bytes.set(self.bytes)
+
+
+def _size(features: Float32) -> int:
+    return features.nbytes + OVERHEAD_BYTES

@@ -1,0 +1,94 @@
+"""What every request passes: an id on every answer, and pages of other origins only where they are named."""
+
+import re
+
+import pytest
+
+from tests.server.fakes import picture
+
+ORIGIN = "https://app.example"
+
+
+def detect(client, **headers):
+    return client.post("/detect", files=[("image", ("a.png", picture()))], data={"labels": "dog"}, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/livez", 200), ("/nothing", 404), ("/detect", 405), ("/docs", 200), ("/metrics", 200)]
+)
+def test_every_answer_has_the_requests_id(client, path, status):
+    response = client.get(path, headers={"X-Request-ID": "trace-1/2:3"})
+    assert (response.status_code, response.headers["x-request-id"]) == (status, "trace-1/2:3")
+    if status >= 400:
+        assert response.json()["request_id"] == "trace-1/2:3"
+
+
+@pytest.mark.parametrize("given", [None, "", "a b", "x" * 129, 'a"b', b"\xc3\xa9"])
+def test_id_that_is_missing_or_unusable_is_made(client, given):
+    first, second = (
+        client.get("/livez", headers={"X-Request-ID": given} if given is not None else {}).headers["x-request-id"]
+        for _ in range(2)
+    )
+    assert re.fullmatch("[0-9a-f]{32}", first)
+    assert first != second
+
+
+def test_problems_of_every_place_name_the_request(start, detector, tmp_path):
+    client = start(max_body_bytes=2000)
+    named = {"X-Request-ID": "mine"}
+    assert client.post("/detect", content=b"x" * 3000, headers=named).json()["request_id"] == "mine"  # the gate
+    assert client.post("/detect", json={}, headers=named).json()["request_id"] == "mine"  # the route
+
+    def fail():
+        raise RuntimeError
+
+    detector.before_run = fail
+    assert detect(client, **named).json()["request_id"] == "mine"  # the model
+
+
+def test_pages_of_other_origins_are_not_let_in_by_default(client):
+    response = detect(client, Origin=ORIGIN)
+    assert response.status_code == 200
+    assert "access-control-allow-origin" not in response.headers
+    assert (
+        client.options("/detect", headers={"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}).status_code
+        == 405
+    )
+
+
+def preflight(client, origin=ORIGIN, **headers):
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"} | headers
+    return client.options("/detect", headers=asked)
+
+
+def test_named_origin_may_call_with_a_key_and_read_the_id(start):
+    client = start(cors_origins=[ORIGIN])
+    asked = preflight(client, **{"Access-Control-Request-Headers": "authorization, x-api-key, x-request-id"})
+    assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    response = detect(client, Origin=ORIGIN)
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    assert "X-Request-ID" in response.headers["access-control-expose-headers"]
+    assert "access-control-allow-credentials" not in response.headers
+
+
+def test_page_can_read_why_it_was_refused(start, tmp_path):
+    file = tmp_path / "keys.txt"
+    file.write_text(f"alice {'0' * 64}\n", encoding="utf-8")
+    client = start(cors_origins=[ORIGIN], api_keys_file=file, max_body_bytes=1024)
+    assert preflight(client).status_code == 200, "a browser sends no key ahead"
+    response = detect(client, Origin=ORIGIN)
+    assert (response.status_code, response.headers["access-control-allow-origin"]) == (401, ORIGIN)
+
+
+def test_other_origin_is_refused_with_a_problem(start):
+    client = start(cors_origins=[ORIGIN])
+    response = preflight(client, "https://evil.example")
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "access-control-allow-origin" not in response.headers
+    assert "x-request-id" in response.headers
+    assert "access-control-allow-origin" not in detect(client, Origin="https://evil.example").headers
+
+
+def test_star_lets_every_origin_in(start):
+    assert detect(start(cors_origins=["*"]), Origin="https://any.example").headers["access-control-allow-origin"] == "*"
