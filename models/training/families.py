@@ -22,16 +22,17 @@ from models.losses.alignment import AlignmentLossConfig
 from models.losses.detector import DetectorLossConfig
 from models.registry import LoadedCheckpoint, load
 from models.tokenizers import text_rules
+from models.training.alignment import align
 from models.training.asking import AskingConfig
 from models.training.detection import DetectionConfig, DetectionTask
 from models.training.detectors import Detector, GlipDetector, GroundingDinoDetector
-from models.training.image_text import ImageTextConfig, ImageTextTask
+from models.training.image_text import ImageTextConfig, ImageTextTask, Places
 from models.training.loop import LoopConfig, SelfFedTask, Task
 from models.training.phrases import vocabulary_texts
 from models.training.recipe import Recipe, curriculum, filled
 from models.training.sprites import NamedObject, SpritePack
 from models.training.vocabulary import vocabulary_size, write_vocabulary
-from models.training.word_knowledge import BERT, load_student
+from models.training.word_knowledge import BERT, load_student, read_places
 from server.contract.manifest import Buckets, DetectionRules, Preprocessing, TextRules
 from server.contract.text import PromptTokenizer
 
@@ -106,6 +107,8 @@ def prepare_grounding_dino(
         _refuse_frozen_words(recipe)
     detector = GroundingDinoDetector(filled(DetectorLossConfig, recipe.loss))
     rules = text_rules(tokenizer, "phrases", max_tokens=MAX_TOKENS)
+    if clip is not None and words is not None:
+        _align(model, clip.model, objects, words, PromptTokenizer(tokenizer, rules))
     return _detection(recipe, pack, objects, model, detector, tokenizer, rules, words)
 
 
@@ -131,10 +134,11 @@ def prepare_glip(
         tokenizer = _vocabulary(objects, folder, words)
     config = from_json(GlipConfig, _model(recipe, tokenizer))
     model = Glip(config)
+    images = None if words is None or start is None else load(start).model
     if words is not None:
         load_student(words, BERT, model.text_backbone)
-        if start is not None:
-            take_over_images(model, load(start).model)
+        if images is not None:
+            take_over_images(model, images)
     elif dino is not None:
         assert isinstance(dino.model, GroundingDino)
         take_over_backbones(model, dino.model)
@@ -146,6 +150,8 @@ def prepare_glip(
     if attention == "label":  # positions begin anew with each label
         limits |= {"max_tokens": MAX_TOKENS, "max_label_tokens": positions}
     rules = text_rules(tokenizer, "phrases", **limits)
+    if words is not None and images is not None:
+        _align(model, images, objects, words, PromptTokenizer(tokenizer, rules))
     prepared = _detection(replace(recipe, data=table), pack, objects, model, detector, tokenizer, rules, words)
     return replace(prepared, serving={"text": limits})
 
@@ -191,6 +197,22 @@ def take_over_images(model: GroundingDino | Glip, start: nn.Module) -> None:
         raise ValueError(f"a backbone can be taken over from a ResNet only, not from a {type(start).__name__}")
     assert isinstance(model.backbone, ResNetStages)
     model.backbone.resnet.load_state_dict(found.state_dict())
+
+
+def _align(
+    model: GroundingDino | Glip,
+    start: nn.Module,
+    objects: tuple[NamedObject, ...],
+    words: Path,
+    prompts: PromptTokenizer,
+) -> None:
+    """Let a detector that starts from a CLIP begin with what its pictures and the words have in common."""
+    tower = start.image_tower if isinstance(start, Clip) else None
+    if isinstance(tower, ResNetTower) and isinstance(tower.pool, nn.Sequential):
+        head = tower.pool[-1]
+        assert isinstance(head, nn.Linear)
+        places = Places(read_places(words), objects).labels
+        align(model, head, [item.label for item in objects], places, prompts)
 
 
 def take_over_backbones(glip: Glip, dino: GroundingDino) -> None:
