@@ -126,7 +126,9 @@ class DetectionTask:
         `quiet_recall` is the share of objects found at the score above which `QUIET` of the pictures have nothing of
         what is absent.
         """
-        truths, found, quiet = self._held_out_answers(model)
+        truths, found, alarms = self._held_out_answers(model)
+        loudest = {alarm.picture: alarm.score for alarm in sorted(alarms, key=lambda alarm: alarm.score)}
+        quiet = quiet_threshold([loudest.get(n, 0.0) for n in range(self.config.validation_pictures)], QUIET)
         hits = [hit for label in {truth.label for truth in truths} for hit in _hits(label, truths, found, quiet)]
         return {
             "validation_ap50": mean_average_precision(truths, found),
@@ -139,34 +141,33 @@ class DetectionTask:
         """Shift the token logits so that the rules' `box_threshold` is the best one on held-out pictures.
 
         Focal loss leaves scores low, and how low depends on the length of the run. The best threshold has the best F1
-        among those that find nothing of what is absent in `QUIET` of the pictures.
+        where each picture is also asked for absent things alone.
         """
         wanted, total = self.config.rules.box_threshold, 0.0
         figures: dict[str, float] = {}
         for _ in range(SHIFTS):
-            truths, found, quiet = self._held_out_answers(model)
+            truths, found, alarms = self._held_out_answers(model)
             if not found:
                 break
-            threshold = max(best_threshold(truths, found), quiet)
+            threshold = best_threshold(truths, found + alarms)
             figures.setdefault("best_threshold", threshold)
             if abs(threshold - wanted) < NEAR:
                 break
             total += self.detector.shift(model, threshold, wanted)
         return {**figures, "logit_shift": total}
 
-    def _held_out_answers(self, model: nn.Module) -> tuple[list[Truth], list[Found], float]:
-        """Of held-out pictures the objects asked for, what is found, and the quiet threshold."""
+    def _held_out_answers(self, model: nn.Module) -> tuple[list[Truth], list[Found], list[Found]]:
+        """Of held-out pictures the objects asked for, what is found, and what is where absent things are asked for."""
         if self._validation is None:
             self._validation = self._held_out_pictures()
         truths: list[Truth] = []
         found: list[Found] = []
-        highest: list[float] = []
+        alarms: list[Found] = []
         for number, picture in enumerate(self._validation):
             truths += picture.truths
             found += self._detections(model, number, picture, picture.prompt)
-            wrong = self._detections(model, number, picture, picture.absent)
-            highest.append(max((detection.score for detection in wrong), default=0.0))
-        return truths, found, quiet_threshold(highest, QUIET)
+            alarms += self._detections(model, number, picture, picture.absent)
+        return truths, found, alarms
 
     def _held_out_pictures(self) -> list[HeldOut]:
         dice, asking = random.Random(VALIDATION_SEED), self.config.asking
