@@ -49,7 +49,7 @@ TEMPERATURE = 20.0
 SEVERAL_WORDS = 4000  # names of several words that the teacher reads, the commonest
 CLIP_CONFIG = TextConfig(width=128, layers=2, heads=4)
 BERT_CONFIG = BertConfig(width=128, layers=2, heads=4, hidden=256, max_positions=64, token_types=1)
-LOOP = LoopConfig(steps=6000, learning_rate=2e-3, warmup_steps=200, average=0.995, validate_every=500, save_every=250)
+LOOP = LoopConfig(steps=3000, learning_rate=2e-3, warmup_steps=200, average=0.995, validate_every=500, save_every=250)
 
 
 @dataclass(frozen=True)
