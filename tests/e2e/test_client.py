@@ -46,7 +46,7 @@ def small():
 
 
 def labels_of(answer):
-    return [sorted(found.label for found in result.detections) for result in answer.results]
+    return [sorted({found.label for found in result.detections}) for result in answer.results]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=["sync", "async"])
