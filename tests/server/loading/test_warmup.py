@@ -53,8 +53,8 @@ def test_warm_up_reaches_the_largest_shapes(detector, encoder, fed):
     warm_up(detector)
     warm_up(encoder)
     (seen,), (prompted,), (detected,) = (runs["grounding-dino-mini", part] for _, part in bundles[:3])
-    assert seen["pixel_values"].shape == (1, 3, 128, 224)
-    assert detected["pixel_mask"].shape == (1, 128, 224)
+    assert seen["pixel_values"].shape == (1, 3, 160, 256)
+    assert detected["pixel_mask"].shape == (1, 160, 256)
     assert detected["text_features"].shape[:2] == (1, 256)
     assert prompted["input_ids"].shape == (1, 256)
     (embedded,), (written,) = runs["clip-mini", "image_encoder"], runs["clip-mini", "text_encoder"]
@@ -67,7 +67,7 @@ def test_every_shape_bucket_is_run_alone_and_in_the_largest_batch(detector, enco
     assert warm_up_shapes(detector, batch=3, within_s=600) == 0
     assert warm_up_shapes(encoder, batch=3, within_s=600) == 0
     shapes = [(*run["pixel_mask"].shape, run["text_features"].shape[1]) for run in detected]
-    canvases = {(128, 128), (128, 192), (192, 128), (128, 224), (224, 128)}
+    canvases = {size for side in (160, 224, 256) for size in ((160, side), (side, 160))}
     tokens = detector.manifest.buckets.tokens
     assert sorted(shapes) == sorted(
         (count, *canvas, length) for count in (1, 3) for canvas in canvases for length in tokens
