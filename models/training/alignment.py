@@ -87,7 +87,7 @@ def _let_pass_grounding_dino(model: GroundingDino) -> None:
     """Layers add little of their own to what their deformable attention sees."""
     for layer in model.modules():
         if isinstance(layer, ImageLayer):
-            _look_at_last_level(layer.self_attn)
+            _look_at(layer.self_attn, level=len(model.neck.lateral) - 1)
             _pass([layer.self_attn.value_proj, layer.self_attn.output_proj])
             _quieten([layer.ffn.fc2])
         elif isinstance(layer, TextLayer):
@@ -113,10 +113,10 @@ def _let_pass_glip(model: Glip) -> None:
             layer.gamma_text.mul_(QUIET)
 
 
-def _look_at_last_level(attention: DeformableAttention) -> None:
+def _look_at(attention: DeformableAttention, *, level: int) -> None:
     points = (attention.heads, attention.levels, attention.points)
-    attention.attention_weights.bias.view(points)[:, -1] += LAST_LEVEL
-    attention.sampling_offsets.bias.view(*points, 2)[:, -1] *= NEARER
+    attention.attention_weights.bias.view(points)[:, level] += LAST_LEVEL
+    attention.sampling_offsets.bias.view(*points, 2)[:, level] *= NEARER
 
 
 def _set(layer: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> None:

@@ -206,11 +206,12 @@ def _align(
     words: Path,
     prompts: PromptTokenizer,
 ) -> None:
-    """Let a detector that starts from a CLIP begin with what its pictures and the words have in common."""
+    """Let a detector that starts from a CLIP, and reads its last map, begin with what pictures and words share."""
     tower = start.image_tower if isinstance(start, Clip) else None
-    if isinstance(tower, ResNetTower) and isinstance(tower.pool, nn.Sequential):
-        head = tower.pool[-1]
-        assert isinstance(head, nn.Linear)
+    if not isinstance(tower, ResNetTower) or not isinstance(tower.pool, nn.Sequential):
+        return
+    head, last = tower.pool[-1], model.config.stages[-1]
+    if isinstance(head, nn.Linear) and model.config.backbone.channels[last] == head.in_features:
         places = Places(read_places(words), objects).labels
         align(model, head, [item.label for item in objects], places, prompts)
 
