@@ -111,8 +111,7 @@ def _recipe(variant: Variant, batch: int) -> Recipe:
     """The bundled recipe at three quarters of its size, with the variant's scenes."""
     recipe = read_recipe("clip-mini")
     scenes = {**recipe.data["scenes"], **variant.scenes, "until": 1.0}
-    easy = {name: value for name, value in variant.scenes.items()}
-    scenes["easy"] = {**vars(Curriculum(SceneConfig()).easy), **easy}
+    scenes["easy"] = {**vars(Curriculum(SceneConfig()).easy), **variant.scenes}
     data = {**recipe.data, "batch": batch, "small": 1.0, "scenes": scenes, "validation_pictures": 30}
     return replace(recipe, data=data, loop=replace(recipe.loop, warmup_steps=100, average=0.99, save_every=100))
 

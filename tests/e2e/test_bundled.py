@@ -50,11 +50,11 @@ def test_best_box_of_each_label_is_where_the_thing_is(server, model):
         assert iou_matrix(np.float32([best[label]]), np.float32([box]))[0, 0] > 0.5, label
 
 
-@DETECTORS
-def test_what_a_detector_is_sure_of_is_right(server, model):
+@pytest.mark.parametrize(("model", "least"), [("grounding-dino-mini", 3), ("glip-mini", 5)])
+def test_what_a_detector_is_sure_of_is_right(server, model, least):
     (result,) = post(server, "/detect", SCENE, model=model, labels=[*SHOWN, *ABSENT])["results"]
     assert {found["label"] for found in result["detections"]} <= set(SHOWN)
-    assert len(result["detections"]) >= 3
+    assert len(result["detections"]) >= least
 
 
 @DETECTORS
