@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 from export import clip, glip, grounding_dino
-from export.cases import make_cases, pack_cases
+from export.certificate.parity import certificate, describe, measure, versions
+from export.certificate.parity_cases import make_cases, pack_cases
+from export.certificate.reference import Outputs, canary_outputs, reference_outputs
 from export.errors import ExportError
-from export.parity import certificate, describe, measure, versions
-from export.parts import Part
+from export.graph_spec import Part
+from export.manifest_defaults import ManifestDefaults, with_serving_section
+from export.onnx.tracing import DEFAULT_LOWERING, DEFAULT_OPSET, to_onnx
+from export.onnx.weight_storage import WeightStorage, round_to_half
 from export.progress import Progress
-from export.reference import Outputs, canary_outputs, reference_outputs
-from export.rules import ServingRules, with_serving_section
-from export.to_onnx import DEFAULT_LOWERING, DEFAULT_OPSET, to_onnx
-from export.weight_storage import WeightStorage, round_to_half
 from models import registry
 from models.registry import LoadedCheckpoint
 from server.bundle import Bundle
@@ -135,7 +135,7 @@ def _certified(bundle: Bundle, parts: Sequence[Part], progress: Progress) -> Man
 
 def _manifest(
     loaded: LoadedCheckpoint,
-    rules: ServingRules,
+    rules: ManifestDefaults,
     artefacts: Sequence[Artefact],
     *,
     name: str,

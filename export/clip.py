@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.parts import Part, mosaic
-from export.rules import ServingRules
+from export.graph_spec import Part, mosaic
+from export.manifest_defaults import ManifestDefaults
 from models.clip.config import ClipConfig, VisionTransformerConfig
 from models.clip.model import Clip, unit_length
 from models.registry import LoadedCheckpoint
@@ -46,11 +46,11 @@ def parts(checkpoint: LoadedCheckpoint) -> tuple[Part, ...]:
     return (_image_encoder(model, config), _text_encoder(model, config))
 
 
-def rules(checkpoint: LoadedCheckpoint) -> ServingRules:
+def rules(checkpoint: LoadedCheckpoint) -> ManifestDefaults:
     """What openai/CLIP does; labels are compared as they are written, without a template."""
     config: ClipConfig = checkpoint.config
     model: Any = checkpoint.model
-    return ServingRules(
+    return ManifestDefaults(
         preprocessing=Preprocessing(
             resize="shorter_crop",
             shorter=config.image.image_size,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.parts import Part, mosaic
+from export.graph_spec import Part, mosaic
 from models.layers.bert import BertConfig
 
 TOKENS = {0: "batch", 1: "tokens"}

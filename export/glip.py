@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from export import detector_parts as shared
-from export.parts import Part
-from export.rules import ServingRules
+from export.graph_spec import Part
+from export.manifest_defaults import ManifestDefaults
 from models.glip.candidates import candidates, rank_is_decided
 from models.glip.config import GlipConfig
 from models.glip.model import Glip
@@ -70,10 +70,10 @@ def parts(checkpoint: LoadedCheckpoint) -> tuple[Part, ...]:
     return shared.parts(model, Detector(model), traced, canary, strides=config.strides, takes=TAKES)
 
 
-def rules(checkpoint: LoadedCheckpoint) -> ServingRules:
+def rules(checkpoint: LoadedCheckpoint) -> ManifestDefaults:
     """What GLIP engine/predictor_glip.py and the evaluation do; an image is padded as alone in its batch."""
     config: GlipConfig = checkpoint.config
-    return ServingRules(
+    return ManifestDefaults(
         preprocessing=Preprocessing(
             resize="shorter_longer", shorter=800, longer=1333, channels="bgr", scale=1.0, mean=MEAN, std=STD
         ),

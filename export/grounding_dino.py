@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from export import detector_parts as shared
-from export.parts import Part
-from export.rules import ServingRules
+from export.graph_spec import Part
+from export.manifest_defaults import ManifestDefaults
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino, GroundingDinoOutput
 from models.registry import LoadedCheckpoint
@@ -79,11 +79,11 @@ def parts(checkpoint: LoadedCheckpoint) -> tuple[Part, ...]:
     return shared.parts(model, Detector(model), traced, canary, strides=config.strides, takes=TAKES)
 
 
-def rules(checkpoint: LoadedCheckpoint) -> ServingRules:
+def rules(checkpoint: LoadedCheckpoint) -> ManifestDefaults:
     """What GroundingDINO util/inference.py does: no padding of a single image, no suppression of overlapping boxes."""
     config: GroundingDinoConfig = checkpoint.config
     positions = config.text.max_positions
-    return ServingRules(
+    return ManifestDefaults(
         preprocessing=Preprocessing(
             resize="shorter_longer", shorter=800, longer=1333, resample="bilinear", mean=MEAN, std=STD
         ),

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from export.progress import Progress
-from models.official import OFFICIAL
-from server.loading.pulled import cache_folder, is_pulled, pulled_bundle
+from models.model_zoo import OFFICIAL
+from server.registry.model_cache import cache_folder, is_pulled, pulled_bundle
 from server.settings import PREFIX
 
 # What the way from checkpoint to bundle imports; asked for before gigabytes are fetched.

@@ -22,7 +22,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
-from models.official import Official
+from models.model_zoo import Official
 
 # Its user agent would else tell what is installed here, after it has asked the hub which names to look for.
 constants.HF_HUB_DISABLE_TELEMETRY = True

@@ -10,9 +10,9 @@ A family is a package whose `weights.py` offers, and `FAMILIES` below lists it:
     load(tensors, container, hf_config) -> (model, config, variant)
                                       tensors: dict name -> Tensor as stored (any dtype); hf_config: the config.json
                                       beside them, or None. Picks the size from shapes (or hf_config), raises a
-                                      CheckpointError where nothing fits, and fills the model by `models.weight_maps`
+                                      CheckpointError where nothing fits, and fills the model by `models.state_dict_map`
     build(config) -> model            a fresh model of a config read back from an "openset" folder
-    CONFIG: type                      the family's config dataclass (`models.configuration` turns it to JSON and back)
+    CONFIG: type                      the family's config dataclass (`models.config_io` turns it to JSON and back)
 """
 
 import json
@@ -27,12 +27,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models import checkpoints, configuration, tokenizers
+from models import checkpoints, tokenizers
+from models import config_io as configuration
 from models.checkpoints import StoredWeights, UnknownCheckpoint, UnreadableCheckpoint, WeightsDoNotFit
 from models.clip import weights as clip_weights
 from models.glip import weights as glip_weights
 from models.grounding_dino import weights as grounding_dino_weights
-from models.weight_maps import fill, same
+from models.state_dict_map import fill, same
 
 FAMILIES: dict[str, ModuleType] = {
     module.FAMILY: module for module in (clip_weights, grounding_dino_weights, glip_weights)

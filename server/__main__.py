@@ -12,21 +12,21 @@ from typing import Protocol
 # command -> (help, the module whose `add_arguments` and `run` it is, the extra that module needs)
 _COMMANDS = {
     "serve": ("answer requests over HTTP", "server.app", None),
-    "key": ("make API keys", "server.http.auth", None),
-    "bundles": ("change what a running server serves", "server.loading.administration", None),
-    "detect": ("find what a prompt names in a picture", "server.shell", None),
-    "classify": ("choose among labels for a picture", "server.shell", None),
-    "similarity": ("compare pictures with texts", "server.shell", None),
-    "export": ("make a bundle from a checkpoint", "export.command", "export"),
+    "key": ("make API keys", "server.middleware.auth", None),
+    "bundles": ("change what a running server serves", "server.registry.admin_cli", None),
+    "detect": ("find what a prompt names in a picture", "server.cli", None),
+    "classify": ("choose among labels for a picture", "server.cli", None),
+    "similarity": ("compare pictures with texts", "server.cli", None),
+    "export": ("make a bundle from a checkpoint", "export.cli", "export"),
     "pull": ("make the bundle of an official model, by its name", "export.pull", "export"),
-    "verify": ("check a bundle's files and certificates again", "export.command", "cpu"),
-    "evaluate": ("measure a model on a data set", "models.evaluation.command", "evaluate"),
+    "verify": ("check a bundle's files and certificates again", "export.cli", "cpu"),
+    "evaluate": ("measure a model on a data set", "models.evaluation.cli", "evaluate"),
     "pseudo-label": (
         "box the phrases of captions with a detector",
-        "models.pseudo_labels.command",
+        "models.pseudo_labels.cli",
         "evaluate",
     ),
-    "train": ("train a model from a configuration file", "models.training.command", "train"),
+    "train": ("train a model from a configuration file", "models.training.cli", "train"),
 }
 
 

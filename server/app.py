@@ -18,21 +18,22 @@ from fastapi.exceptions import RequestValidationError
 from PIL import Image
 from starlette.exceptions import HTTPException
 
-from server.answering.pipeline import Pipeline
 from server.bundle import Bundle
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
-from server.http.auth import Keys
-from server.http.caller import caller_of
-from server.http.fetching import Fetcher, FetchLimits
-from server.http.gate import Gate
-from server.http.stopping import GracefulServer
-from server.http.wire import ProblemProtocol
-from server.loading.background import in_background
-from server.loading.catalog import Catalog, open_bundles
-from server.loading.changes import Changes
-from server.loading.pulled import PullFailed, with_models
-from server.routes import admin, classify, detect, documentation, page, similarity, system
+from server.inference.pipeline import Pipeline
+from server.middleware.auth import Keys
+from server.middleware.graceful_shutdown import GracefulServer
+from server.middleware.image_fetcher import Fetcher, FetchLimits
+from server.middleware.request_context import request_context
+from server.middleware.request_middleware import RequestMiddleware
+from server.middleware.uvicorn_protocol import ProblemProtocol
+from server.registry.daemon_thread import in_daemon_thread
+from server.registry.hot_swap import HotSwap
+from server.registry.model_cache import PullFailed, with_models
+from server.registry.model_registry import ModelRegistry, open_bundles
+from server.routes import admin, classify, detect, page, similarity, system
+from server.routes import docs as documentation
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
 from server.settings import Settings, SettingsError, read_settings, shown_default
@@ -69,19 +70,19 @@ def create_app(
     keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
     metrics = Metrics()
     tracing = open_tracing(settings)
-    catalog = Catalog(settings, metrics, tracing)
-    pipeline = Pipeline(settings, metrics, catalog)
-    changes = Changes(settings, pipeline)
+    registry = ModelRegistry(settings, metrics, tracing)
+    pipeline = Pipeline(settings, metrics, registry)
+    changes = HotSwap(settings, pipeline)
 
     def open_and_load() -> None:
         Image.init()  # which the first picture would wait for
-        catalog.load(open_bundles(settings))
+        registry.load(open_bundles(settings))
 
     async def load() -> None:
         try:
-            await in_background(open_and_load, name="load")
+            await in_daemon_thread(open_and_load, name="load")
         except Exception as error:
-            catalog.failure = error
+            registry.failure = error
             if on_failure:
                 on_failure()  # who started the app tells
             else:
@@ -93,14 +94,14 @@ def create_app(
         if bundles is None:
             loading = asyncio.create_task(load())
         else:
-            await asyncio.to_thread(catalog.load, bundles)
+            await asyncio.to_thread(registry.load, bundles)
         yield
         if loading and loading.cancel():
             log.warning("the server stops while its bundles are being loaded")
         await changes.close()
         await asyncio.to_thread(pipeline.close)
         with suppress(TimeoutError):
-            await asyncio.wait_for(in_background(tracing.close, name="traces"), FLUSH_WITHIN_S)
+            await asyncio.wait_for(in_daemon_thread(tracing.close, name="traces"), FLUSH_WITHIN_S)
 
     app = _App(
         title="Openset",
@@ -118,11 +119,11 @@ def create_app(
     app.state.changes = changes
     app.state.fetcher = fetcher or (Fetcher(FetchLimits.of(settings)) if settings.url_images else None)
     app.add_middleware(
-        Gate,
+        RequestMiddleware,
         settings=settings,
         metrics=metrics,
         keys=keys,
-        retry_after=catalog.retry_after,
+        retry_after=registry.retry_after,
         tracing=tracing,
     )
     for error in (Fault, PromptError, HTTPException, RequestValidationError):
@@ -147,7 +148,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         error = InvalidRequest([FieldFault(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()])
     pipeline: Pipeline = request.app.state.pipeline
     pipeline.metrics.reject(kind_of(error))
-    return problem_response(error, request_id=caller_of(request.scope).request_id, path=request.scope["path"])
+    return problem_response(error, request_id=request_context(request.scope).request_id, path=request.scope["path"])
 
 
 def serve(settings: Settings) -> int:
@@ -192,7 +193,7 @@ def serve(settings: Settings) -> int:
         log.error("not all was finished within shutdown_timeout_s=%d: ending regardless", settings.shutdown_timeout_s)
         logging.shutdown()
         os._exit(1)  # the ordinary end would wait for threads, or pull the runtime away under them
-    failure: Exception | None = pipeline.catalog.failure
+    failure: Exception | None = pipeline.registry.failure
     if failure:
         print(f"openset serve: {failure}", file=sys.stderr)
         return 2

@@ -16,7 +16,7 @@ from server.memory.allocators import HostAllocator
 from server.memory.pool import BufferPool
 from server.runtimes.base import Tensors
 from server.runtimes.device import PROCESSOR, Device
-from server.runtimes.sessions import open_parts
+from server.runtimes.loader import open_parts
 
 Float32 = npt.NDArray[np.float32]
 

@@ -18,9 +18,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from server.boxes import BoxFormat
+from server.box_formats import BoxFormat
 from server.contract.manifest import Certificate, Task
-from server.memory.schemas import BudgetBody, FootprintBody
+from server.memory.budget_schemas import BudgetBody, FootprintBody
 
 # What bounds the work on a body that is all list; what a request may really have is a setting, checked later.
 MAX_ITEMS = 100_000

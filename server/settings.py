@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from server.memory.processors import available_processors
+from server.memory.cpu_count import available_processors
 from server.schemas import MAX_ITEMS
 
 PREFIX = "OPENSET_"

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "server.runtimes": ("server.runtimes", "server.contract", "server.memory"),
     "server.scheduling": ("server.scheduling", "server.memory", "server.telemetry", "server.errors"),
     "server.__main__": PACKAGES,
-    "server.client": ("server.client", "server.schemas", "server.boxes"),
+    "server.client": ("server.client", "server.schemas", "server.box_formats"),
     "models": ("models", "server.contract"),
     "models.evaluation": ("models", "server"),
     "models.pseudo_labels": ("models", "server"),
@@ -67,7 +67,7 @@ def test_file_holds_one_idea(path):
 
 def test_importing_the_server_loads_no_torch():
     code = (
-        "import sys, server.app, server.shell, server.__main__\n"
+        "import sys, server.app, server.cli, server.__main__\n"
         "print([m for m in ('torch', 'models', 'export', 'transformers', 'onnx') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from models.checkpoint_errors import UnknownCheckpoint, WeightsDoNotFit
 from models.clip.config import CLIP_CONFIGS, ClipConfig, ResNetTowerConfig, VisionTransformerConfig
 from models.clip.hf_config import config_from_hf
 from models.clip.model import Clip
-from models.weight_maps import Source, fill, same, stacked, transposed
+from models.state_dict_map import Source, fill, same, stacked, transposed
 
 FAMILY = "clip"
 CONFIG = ClipConfig

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from models.evaluation.asking import Served
-from models.evaluation.confidence import calibration_error, histogram, reliability
-from models.evaluation.measure import Example, Question, Result
+from models.evaluation.backends import Backend
+from models.evaluation.calibration import calibration_error, histogram, reliability
+from models.evaluation.metrics import Example, Question, Result
 from server.contract.manifest import Task
 
 BEST = 5
@@ -35,7 +35,7 @@ class Classification:
     def questions(self) -> Iterator[Question]:
         return self._questions()
 
-    def ask(self, served: Served, question: Question, picture: bytes) -> list[list[float]]:
+    def ask(self, served: Backend, question: Question, picture: bytes) -> list[list[float]]:
         """The five best names, by their places, with their scores."""
         scores = served.classify(picture, question.texts, templates=self._templates)
         return [[score.label_id, score.score] for score in scores[:BEST]]
@@ -52,7 +52,7 @@ class Classification:
             self._wrong.append((answer[0][1], question, places[0]))
         self._wrong = sorted(self._wrong, key=lambda one: -one[0])[:EACH]
 
-    def result(self, served: Served) -> Result:
+    def result(self, served: Backend) -> Result:
         ranks, scores = np.asarray(self._ranks), np.asarray(self._scores)
         right = ranks == 0
         there, found = self._right.T

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from models.evaluation.asking import Served
-from models.evaluation.coco import HALF, Box, Evaluation, Matches
-from models.evaluation.confidence import best_threshold, calibration_error, histogram, reliability
-from models.evaluation.measure import Example, Float64, Plot, Question, Result, box_and_label
+from models.evaluation.backends import Backend
+from models.evaluation.calibration import best_threshold, calibration_error, histogram, reliability
+from models.evaluation.coco_evaluator import HALF, Box, Evaluation, Matches
+from models.evaluation.metrics import Example, Float64, Plot, Question, Result, box_and_label
 from server.contract.manifest import Task
 from server.contract.postprocess import Detection as Drawn
 from server.contract.postprocess import iou_matrix
@@ -41,7 +41,7 @@ class Detection:
     def questions(self) -> Iterator[Question]:
         return self._questions()
 
-    def ask(self, served: Served, question: Question, picture: bytes) -> list[list[float]]:
+    def ask(self, served: Backend, question: Question, picture: bytes) -> list[list[float]]:
         """Rows x0, y0, x1, y1, label, score: all scores above 0, as average precision needs the uncertain ones too."""
         answer = served.detect(picture, question.texts, box_threshold=0.0, max_detections=self._most)
         places, _ = question.truth
@@ -56,7 +56,7 @@ class Detection:
         self._found.append(np.asarray(answer, np.float64).reshape(-1, 6))
         self._asked.append(question)
 
-    def result(self, served: Served) -> Result:
+    def result(self, served: Backend) -> Result:
         threshold = served.model.box_threshold
         whole = Evaluation(self._truth, self._found, labels=len(self._names))
         alike = Evaluation(self._truth, self._found, labels=len(self._names), by_label=False)

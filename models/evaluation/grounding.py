@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from models.evaluation.asking import Served
-from models.evaluation.measure import Example, Question, Result, box_and_label
+from models.evaluation.backends import Backend
+from models.evaluation.metrics import Example, Question, Result, box_and_label
 from server.contract.manifest import Task
 from server.contract.postprocess import Float32, iou_matrix
 
@@ -36,7 +36,7 @@ class Grounding:
     def questions(self) -> Iterator[Question]:
         return self._questions()
 
-    def ask(self, served: Served, question: Question, picture: bytes) -> list[list[list[float]]]:
+    def ask(self, served: Backend, question: Question, picture: bytes) -> list[list[list[float]]]:
         """For each phrase its best boxes, x0, y0, x1, y1, score."""
         labels = list(dict.fromkeys(question.texts))
         answer = served.detect(picture, labels, box_threshold=0.0, max_detections=MOST)
@@ -59,7 +59,7 @@ class Grounding:
                 self._wrong.append((score, question, place, rows[0] if rows else None))
         self._wrong = sorted(self._wrong, key=lambda one: -one[0])[:EACH]
 
-    def result(self, served: Served) -> Result:
+    def result(self, served: Backend) -> Result:
         ranks = np.asarray(self._ranks, np.float64).reshape(-1, 2)
         figures = {
             f"R@{depth}, {protocol}": float((ranks[:, column] <= depth).mean()) if len(ranks) else float("nan")

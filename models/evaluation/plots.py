@@ -7,7 +7,7 @@ import matplotlib
 matplotlib.use("Agg")  # no window, wherever it runs
 from matplotlib.figure import Figure
 
-from models.evaluation.measure import Plot
+from models.evaluation.metrics import Plot
 
 
 def write_plot(plot: Plot, file: Path) -> None:

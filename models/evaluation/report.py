@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.evaluation.measure import Example, Result
+from models.data.images import BrokenPicture
+from models.evaluation.metrics import Example, Result
 from models.evaluation.plots import write_plot
-from models.training.datasets.pictures import BrokenPicture
-from server.answering.drawing import draw
+from server.inference.drawing import draw
 
 REPORT, MARKDOWN, PICTURES = "report.json", "report.md", "pictures"
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.asking import Served
-from models.evaluation.measure import Example, Question, Result
+from models.evaluation.backends import Backend
+from models.evaluation.metrics import Example, Question, Result
 from server.contract.manifest import Task
 
 Float32 = npt.NDArray[np.float32]
@@ -37,7 +37,7 @@ class Retrieval:
     def questions(self) -> Iterator[Question]:
         return self._questions()
 
-    def ask(self, served: Served, question: Question, picture: bytes) -> list[str]:
+    def ask(self, served: Backend, question: Question, picture: bytes) -> list[str]:
         """The embeddings of the picture and of each text, as base64 of float32."""
         found = served.embed(picture, question.texts)
         return [base64.b64encode(np.asarray(row, "<f4").tobytes()).decode() for row in (*found.images, *found.texts)]
@@ -50,7 +50,7 @@ class Retrieval:
         self._texts.update(zip(question.texts, texts, strict=True))
         self._asked.append(question)
 
-    def result(self, served: Served) -> Result:
+    def result(self, served: Backend) -> Result:
         place = {text: row for row, text in enumerate(self._texts)}
         of_picture = [[place[text] for text in question.texts] for question in self._asked]
         of_text: list[list[int]] = [[] for _ in place]

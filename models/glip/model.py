@@ -15,7 +15,7 @@ from models.glip.anchors import cell_anchors, decode, grid_anchors
 from models.glip.config import GlipConfig
 from models.glip.fpn import FeaturePyramid
 from models.glip.heads import BoxHead, TokenAlignment
-from models.glip.tower import TowerLayer, flattened
+from models.glip.vl_dyhead import TowerLayer, flattened
 from models.layers.backbone import build_backbone
 from models.layers.bert import Bert
 

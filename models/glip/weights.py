@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from models.checkpoint_errors import UnknownCheckpoint, WeightsDoNotFit
-from models.glip import names_microsoft as names
+from models.glip import state_dict_keys_microsoft as names
 from models.glip.config import GLIP_CONFIGS, GlipConfig
 from models.glip.model import Glip
 from models.layers.swin import PATCH
-from models.weight_maps import Entry, Source, fill, modules, numbered, stacked, swin_blocks
+from models.state_dict_map import Entry, Source, fill, modules, numbered, stacked, swin_blocks
 
 FAMILY = "glip"
 CONFIG = GlipConfig

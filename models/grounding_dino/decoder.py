@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.deformable import DeformableAttention
+from models.grounding_dino.feature_levels import Pyramid
 from models.grounding_dino.heads import inverse_sigmoid
-from models.grounding_dino.positions import box_positions
-from models.grounding_dino.pyramid import Pyramid
+from models.grounding_dino.position_encoding import box_positions
 from models.layers.blocks import Attention, FeedForward, Mlp
 
 

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.deformable import DeformableAttention
-from models.grounding_dino.positions import token_positions
-from models.grounding_dino.pyramid import Pyramid
+from models.grounding_dino.feature_levels import Pyramid
+from models.grounding_dino.position_encoding import token_positions
 from models.layers.blocks import Attention, FeedForward
 from models.layers.fusion import FusionLayer
 

@@ -13,11 +13,11 @@ from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.decoder import Decoder, DecoderOutput
 from models.grounding_dino.deformable import DeformableAttention
 from models.grounding_dino.encoder import Encoder
+from models.grounding_dino.feature_levels import Pyramid, build_pyramid, level_mask
 from models.grounding_dino.heads import TokenLogits, inverse_sigmoid
 from models.grounding_dino.neck import Neck
-from models.grounding_dino.positions import ImagePosition
-from models.grounding_dino.pyramid import Pyramid, build_pyramid, level_mask
-from models.grounding_dino.selection import QuerySelection
+from models.grounding_dino.position_encoding import ImagePosition
+from models.grounding_dino.query_selection import QuerySelection
 from models.layers.backbone import build_backbone
 from models.layers.bert import Bert
 from models.layers.blocks import Mlp

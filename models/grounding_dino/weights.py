@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from models.checkpoint_errors import UnknownCheckpoint, WeightsDoNotFit
-from models.grounding_dino import names_hf, names_idea
+from models.grounding_dino import state_dict_keys_hf as names_hf
+from models.grounding_dino import state_dict_keys_idea as names_idea
 from models.grounding_dino.config import GROUNDING_DINO_CONFIGS, GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
 from models.layers.swin import PATCH
-from models.weight_maps import Entry, Source, fill, modules, numbered, same, stacked, swin_blocks
+from models.state_dict_map import Entry, Source, fill, modules, numbered, same, stacked, swin_blocks
 
 FAMILY = "grounding_dino"
 CONFIG = GroundingDinoConfig

@@ -7,8 +7,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from models.losses.boxes import pairwise_giou, to_xyxy
-from models.losses.grounding import focal_terms
+from models.losses.box_losses import pairwise_giou, to_xyxy
+from models.losses.token_focal_loss import focal_terms
 
 
 @dataclass(frozen=True)

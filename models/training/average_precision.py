@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.evaluation.coco import Box, Evaluation
+from models.evaluation.coco_evaluator import Box, Evaluation
 
 
 @dataclass(frozen=True)

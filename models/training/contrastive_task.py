@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from models.clip.model import Clip, unit_length
+from models.data.collate import Pairs
 from models.losses.contrastive import info_nce, top1
-from models.losses.grounding import wide
-from models.training.lessons import Pairs
-from models.training.loop import Turn
-from models.training.processes import Processes
-from models.training.set_task import Data, SetTask
+from models.losses.token_focal_loss import wide
+from models.training.dataset_task import Data, SetTask
+from models.training.distributed import Processes
+from models.training.loop import StepContext
 
 LARGEST_SCALE = math.log(100.0)  # Radford et al. 2021, section 2.5
 
@@ -41,7 +41,7 @@ class ContrastiveTask(SetTask[Pairs]):
         super().__init__(model, Towers(model), data, processes, frozen)
         self._clip = model
 
-    def learn(self, turn: Turn) -> dict[str, float]:
+    def learn(self, turn: StepContext) -> dict[str, float]:
         with torch.no_grad():
             self._clip.logit_scale.clamp_(max=LARGEST_SCALE)
         parts = self.batches(turn.accumulate)
@@ -53,7 +53,7 @@ class ContrastiveTask(SetTask[Pairs]):
             return figures
         return self._learn_in_parts(parts, turn)
 
-    def _learn_in_parts(self, parts: Sequence[Pairs], turn: Turn) -> dict[str, float]:
+    def _learn_in_parts(self, parts: Sequence[Pairs], turn: StepContext) -> dict[str, float]:
         with torch.no_grad(), turn.autocast():
             found = [self.module(part) for part in parts]
         images, texts = (torch.cat([one[side] for one in found]).requires_grad_() for side in (0, 1))

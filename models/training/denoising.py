@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.grounding_dino.model import DenoisingQueries
-from models.losses.boxes import to_cxcywh, to_xyxy
+from models.losses.box_losses import to_cxcywh, to_xyxy
 
 
 @dataclass(frozen=True)

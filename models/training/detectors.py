@@ -12,9 +12,9 @@ from models.glip.anchors import grid_anchors
 from models.glip.candidates import candidates
 from models.glip.model import Glip, GlipOutput
 from models.grounding_dino.model import DenoisedOutput, DenoisingQueries, GroundingDino, GroundingDinoOutput
-from models.losses.alignment import AlignmentLossConfig, Counts, DenseTargets, alignment_loss, counts_of
-from models.losses.boxes import to_cxcywh
-from models.losses.detector import Denoised, DetectorLossConfig, Targets, detector_loss
+from models.losses.box_losses import to_cxcywh
+from models.losses.glip_loss import AlignmentLossConfig, Counts, DenseTargets, alignment_loss, counts_of
+from models.losses.grounding_dino_loss import Denoised, DetectorLossConfig, Targets, detector_loss
 from models.training.calibration import logit
 from models.training.denoising import NoisedObjects
 from server.contract.text import Prompt, pad_prompts
@@ -160,7 +160,7 @@ class GlipDetector:
         return output
 
 
-class Taught(nn.Module):
+class TrainableDetector(nn.Module):
     """A detector with what only its training has, as one module: `Lesson` -> the model's output."""
 
     def __init__(self, detector: Detector, model: nn.Module, queries: nn.Module | None) -> None:

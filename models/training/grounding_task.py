@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from models.training.detectors import Detector, Lesson, Taught
-from models.training.loop import Turn
-from models.training.processes import Processes
-from models.training.set_task import Data, SetTask, added
+from models.training.dataset_task import Data, SetTask, added
+from models.training.detectors import Detector, Lesson, TrainableDetector
+from models.training.distributed import Processes
+from models.training.loop import StepContext
 
 
 class GroundingTask(SetTask[Lesson]):
@@ -23,10 +23,10 @@ class GroundingTask(SetTask[Lesson]):
         processes: Processes,
         frozen: Sequence[nn.Module] = (),
     ) -> None:
-        super().__init__(model, Taught(detector, model, queries), data, processes, frozen)
+        super().__init__(model, TrainableDetector(detector, model, queries), data, processes, frozen)
         self._detector = detector
 
-    def learn(self, turn: Turn) -> dict[str, float]:
+    def learn(self, turn: StepContext) -> dict[str, float]:
         """The sums of the loss are divided by the counts of all batches of all processes, as if they were one."""
         lessons = self.batches(turn.accumulate)
         counts = torch.stack([self._detector.counts(self.model, lesson) for lesson in lessons]).sum(0)

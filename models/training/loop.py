@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from models.training.parameters import groups, rate_factors
-from models.training.precision import Precision
-from models.training.processes import Processes
-from models.training.recording import CURVE, Recorder
+from models.training.distributed import Processes
+from models.training.mixed_precision import Precision
+from models.training.param_groups import groups, rate_factors
+from models.training.run_logger import CURVE, Recorder
 
-__all__ = ["CURVE", "LoopConfig", "SelfFed", "SelfFedTask", "Task", "Trainer", "Turn"]
+__all__ = ["CURVE", "LoopConfig", "SelfFed", "SelfFedTask", "StepContext", "Task", "Trainer"]
 
 CHECKPOINT = "last.pt"
 SETTLED = ("steps", "log_every", "validate_every", "save_every", "tensorboard", "device")  # may change on resuming
@@ -59,7 +59,7 @@ class LoopConfig:
 
 
 @dataclass(frozen=True)
-class Turn:
+class StepContext:
     """One step, as a task sees it: `step` of the run, `progress` from 0 to 1, batches to `accumulate`."""
 
     step: int
@@ -88,7 +88,7 @@ class Task(Protocol):
     @property
     def module(self) -> nn.Module: ...
 
-    def learn(self, turn: Turn) -> dict[str, float]:
+    def learn(self, turn: StepContext) -> dict[str, float]:
         """Leave the gradient of a step's batches in the parameters; figures, "loss" among them.
 
         Figures of several processes are added up.
@@ -131,7 +131,7 @@ class SelfFedTask:
         self.validate, self.finish, self.is_slow = task.validate, task.finish, task.is_slow
         self.state, self.restore = task.state, task.restore
 
-    def learn(self, turn: Turn) -> dict[str, float]:
+    def learn(self, turn: StepContext) -> dict[str, float]:
         if turn.accumulate > 1 or turn.processes.count > 1:
             raise ValueError("generated pictures are trained on in one process, with accumulate = 1")
         with turn.autocast():
@@ -235,7 +235,7 @@ class Trainer:
         self.task.module.train()
         self.optimiser.zero_grad(set_to_none=True)
         progress = self.step / self.config.steps
-        turn = Turn(self.step, progress, self.config.accumulate, self.precision, self.processes)
+        turn = StepContext(self.step, progress, self.config.accumulate, self.precision, self.processes)
         figures = self.task.learn(turn)
         if not math.isfinite(figures["loss"]) and not self.precision.scaler.is_enabled():
             raise ValueError(

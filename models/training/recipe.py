@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from models.training.curriculum import Curriculum
+from models.synthetic.curriculum import Curriculum
+from models.synthetic.scenes import SceneConfig
 from models.training.loop import LoopConfig
-from models.training.scenes import SceneConfig
 
 T = TypeVar("T")
 CONFIGS = Path(__file__).parent / "configs"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from server.boxes import Box, BoxFormat, formatted_box
+from server.box_formats import Box, BoxFormat, formatted_box
 from server.schemas import DetectAnswer, ImageDetections
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ PARTS: tuple[PartName, ...] = ("image_encoder", "text_encoder", "detector")
 Lowering = Literal["grid_sample", "gather"]
 LOWERINGS: tuple[Lowering, ...] = ("grid_sample", "gather")
 Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
-# Of the graph: casts are written in it. "mixed" is fp16 but for what needs more (`export/precision.py`).
+# Of the graph: casts are written in it. "mixed" is fp16 but for what needs more (`export/onnx/precision.py`).
 Precision = Literal["fp32", "fp16", "bf16", "mixed"]
 ComputeCapability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}\.[0-9]$")]
 

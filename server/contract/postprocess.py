@@ -10,7 +10,7 @@ from server.contract.manifest import DetectionRules
 from server.contract.text import Prompt
 
 Float32 = npt.NDArray[np.float32]
-Places = npt.NDArray[np.intp]
+Reservation = npt.NDArray[np.intp]
 # Two passes that box one thing agree on it to a few pixels; a person and the shirt they wear overlap by less.
 SAME_BOX = 0.8
 
@@ -140,7 +140,7 @@ def iou_matrix(a: Float32, b: Float32) -> Float32:
     return _iou(a.T[:, :, None], b.T[:, None], edge=0)
 
 
-def nms(boxes: Float32, label_ids: Places, iou: float, *, limit: int, edge: int = 0) -> Places:
+def nms(boxes: Float32, label_ids: Reservation, iou: float, *, limit: int, edge: int = 0) -> Reservation:
     """Which of the boxes, sorted best first, stay when a worse one of the same label overlaps by more than `iou`.
 
     boxes [N, 4] x0, y0, x1, y1, label_ids [N]; `edge` 1 counts both edges, in pixels. The first `limit` are returned.
@@ -179,13 +179,13 @@ def class_scores(similarity: Float32, *, logit_scale: float, logit_bias: float, 
 class _Chosen:
     """Of K candidates: the pass, the query in it, the label's place in the request and its score [K]; boxes [K, 4]."""
 
-    passes: Places
-    queries: Places
-    label_ids: Places
+    passes: Reservation
+    queries: Reservation
+    label_ids: Reservation
     scores: Float32
     boxes: Float32
 
-    def __getitem__(self, rows: Places) -> "_Chosen":
+    def __getitem__(self, rows: Reservation) -> "_Chosen":
         return _Chosen(self.passes[rows], self.queries[rows], self.label_ids[rows], self.scores[rows], self.boxes[rows])
 
     @classmethod
@@ -207,7 +207,7 @@ class _Chosen:
         return cls(passes, queries, label_ids, values, boxes_)[np.argsort(-values, kind="stable")]
 
 
-def _kept(chosen: _Chosen, rules: DetectionRules, thresholds: Thresholds, *, several: bool, edge: int) -> Places:
+def _kept(chosen: _Chosen, rules: DetectionRules, thresholds: Thresholds, *, several: bool, edge: int) -> Reservation:
     """Which candidates, best first, become detections."""
     keep = np.arange(len(chosen.boxes))
     merging = several and rules.labels_per_box == "best"
@@ -219,7 +219,7 @@ def _kept(chosen: _Chosen, rules: DetectionRules, thresholds: Thresholds, *, sev
     return keep[: thresholds.max_detections]
 
 
-def _once(boxes: Float32, passes: Places, *, limit: int, edge: int) -> Places:
+def _once(boxes: Float32, passes: Reservation, *, limit: int, edge: int) -> Reservation:
     """Which of the boxes [N, 4], sorted best first, stay when a pass boxes what another has boxed with a better score.
 
     The first `limit` are returned.
@@ -255,7 +255,7 @@ def _label_score_rows(
     return [tuple(None if np.isnan(value) else value for value in row) for row in matrix]
 
 
-def _candidates(scores: Float32, rules: DetectionRules, threshold: float) -> tuple[Places, Places]:
+def _candidates(scores: Float32, rules: DetectionRules, threshold: float) -> tuple[Reservation, Reservation]:
     """Queries and labels [K] that score above `threshold` in scores [N, labels], best first."""
     if rules.labels_per_box == "all":
         queries, label_ids = np.nonzero(scores > threshold)

@@ -80,7 +80,7 @@ class PinnedAllocator:
     def free(self, block: Block) -> None:
         """Nothing to do: the memory goes with the last that refers to the block, so no view is ever left dangling."""
 
-    def holds(self, address: int, nbytes: int) -> bool:
+    def refcount(self, address: int, nbytes: int) -> bool:
         """Whether these bytes are page-locked memory of this allocator."""
         return any(start <= address and address + nbytes <= start + held for start, held in tuple(self._held.items()))
 

@@ -3,18 +3,18 @@
 from fastapi import APIRouter, Depends, Request
 
 from server.errors import Forbidden
-from server.http.caller import caller_of
-from server.http.gate import ADMIN
-from server.loading.changes import Change, Changes, Place
+from server.middleware.request_context import request_context
+from server.middleware.request_middleware import ADMIN
+from server.registry.hot_swap import Change, HotSwap, Place
 from server.routes.body import pipeline_of
 from server.routes.openapi import problems
 from server.schemas import BundleBody, BundleChange, BundlePath, BundlesAnswer
 
 
 def _admin(request: Request) -> None:
-    caller = caller_of(request.scope)
-    if not caller.admin:
-        raise Forbidden(f"the API key of {caller.client} is no admin key: `openset key new --admin` makes one")
+    context = request_context(request.scope)
+    if not context.admin:
+        raise Forbidden(f"the API key of {context.client} is no admin key: `openset key new --admin` makes one")
 
 
 router = APIRouter(tags=["admin"], prefix=ADMIN, dependencies=[Depends(_admin)], responses=problems(401, 403))
@@ -55,13 +55,13 @@ async def remove(request: Request, name: str) -> BundleChange:
     return _told(request, await _changes(request).remove(name))
 
 
-def _changes(request: Request) -> Changes:
-    changes: Changes = request.app.state.changes
+def _changes(request: Request) -> HotSwap:
+    changes: HotSwap = request.app.state.changes
     return changes
 
 
 def _served(request: Request) -> list[BundleBody]:
-    return [_body(Place.of(served)) for served in pipeline_of(request).catalog.served]
+    return [_body(Place.of(served)) for served in pipeline_of(request).registry.served]
 
 
 def _body(place: Place) -> BundleBody:

@@ -11,8 +11,6 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from server.answering.pipeline import Pipeline
-from server.answering.question import image_names, refuse_too_many_images
 from server.contract.text import shown
 from server.errors import (
     BodyTimeout,
@@ -24,8 +22,10 @@ from server.errors import (
     UrlRefused,
     invalid_request,
 )
-from server.http.caller import caller_of
-from server.http.fetching import Fetcher
+from server.inference.pipeline import Pipeline
+from server.inference.request_limits import image_names, refuse_too_many_images
+from server.middleware.image_fetcher import Fetcher
+from server.middleware.request_context import request_context
 from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
 
@@ -113,26 +113,26 @@ async def in_time(request: Request, reading: Awaitable[T]) -> T:
 def note_inputs(request: Request, body: BaseModel) -> None:
     """Note what is asked for the log, without images, where the operator wants it there."""
     if pipeline_of(request).settings.log_inputs:
-        caller_of(request.scope).inputs = body.model_dump(exclude=set(IMAGE_FIELDS), exclude_defaults=True)
+        request_context(request.scope).inputs = body.model_dump(exclude=set(IMAGE_FIELDS), exclude_defaults=True)
 
 
 async def _fetched(request: Request, body: RequestModel) -> RequestModel:
     fetcher: Fetcher | None = request.app.state.fetcher
     if fetcher is None:
         raise UrlRefused("this server fetches no URLs (its setting `url_images` is off): send the image itself")
-    pipeline, caller = pipeline_of(request), caller_of(request.scope)
+    pipeline, context = pipeline_of(request), request_context(request.scope)
     refuse_too_many_images(len(body.urls), pipeline.settings)
     started = time.monotonic()
     try:
         with pipeline.metrics.fetch_duration.time():
-            images = await fetcher.fetch(body.urls, image_names(len(body.urls)), caller)
+            images = await fetcher.fetch(body.urls, image_names(len(body.urls)), context)
     except asyncio.CancelledError:
         pipeline.metrics.cancelled.labels("fetch").inc()
         raise
     pipeline.metrics.fetched_bytes.inc(sum(map(len, images)))
     ended = time.monotonic()
-    caller.timings_ms["fetch"] = round((ended - started) * 1000, 3)
-    caller.trace.stage("fetch", started, ended)
+    context.timings_ms["fetch"] = round((ended - started) * 1000, 3)
+    context.trace.stage("fetch", started, ended)
     return body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
 
 

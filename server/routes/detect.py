@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Request, Response
 
-from server.http.caller import caller_of
+from server.middleware.request_context import request_context
 from server.routes.body import JSON, pipeline_of, read_body, unless_gone
-from server.routes.media import negotiate
+from server.routes.content_negotiation import negotiate
 from server.routes.openapi import problems, request_body
 from server.schemas import DetectAnswer, DetectRequest
 
@@ -32,9 +32,9 @@ async def detect(request: Request) -> Response:
     """
     media_type = negotiate(request.headers.get("accept"), (JSON, PNG))
     body = await read_body(request, DetectRequest)
-    pipeline, caller = pipeline_of(request), caller_of(request.scope)
+    pipeline, context = pipeline_of(request), request_context(request.scope)
     if media_type == PNG:
-        _, png = await unless_gone(request, pipeline.detect_drawn(body, caller))
+        _, png = await unless_gone(request, pipeline.detect_drawn(body, context))
         return Response(png, media_type=PNG)
-    answer = await unless_gone(request, pipeline.detect(body, caller))
+    answer = await unless_gone(request, pipeline.detect(body, context))
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)

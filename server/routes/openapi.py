@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from server.errors import KINDS, PROBLEM
-from server.http.caller import MAX_TIMEOUT_MS, PRIORITY, REQUEST_ID, TIMEOUT
+from server.inference.fair_queue import PRIORITIES
+from server.middleware.request_context import MAX_TIMEOUT_MS, PRIORITY, REQUEST_ID, TIMEOUT
 from server.routes.body import FORM, IMAGE_FIELDS, JSON, RAW, URL_FIELDS
-from server.scheduling.turns import PRIORITIES
 from server.schemas import EXAMPLE_IMAGE, Problem
 
 _STATUSES = (400, 401, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503, 504)

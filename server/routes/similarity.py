@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Request, Response
 
-from server.http.caller import caller_of
+from server.middleware.request_context import request_context
 from server.routes.body import JSON, pipeline_of, read_body, unless_gone
-from server.routes.media import negotiate
+from server.routes.content_negotiation import negotiate
 from server.routes.openapi import problems, request_body
 from server.schemas import SimilarityAnswer, SimilarityRequest
 
@@ -26,5 +26,5 @@ async def similarity(request: Request) -> Response:
     """
     negotiate(request.headers.get("accept"), (JSON,))
     body = await read_body(request, SimilarityRequest)
-    answer = await unless_gone(request, pipeline_of(request).similarity(body, caller_of(request.scope)))
+    answer = await unless_gone(request, pipeline_of(request).similarity(body, request_context(request.scope)))
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)

@@ -9,9 +9,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from server.bundle import Bundle
 from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
-from server.loading.catalog import Catalog, Served
-from server.loading.gpu_budget import GpuFootprint, gpu_total
-from server.memory.schemas import BudgetBody, FootprintBody, GpuBudgetBody, GpuFootprintBody
+from server.memory.budget_schemas import BudgetBody, FootprintBody, GpuBudgetBody, GpuFootprintBody
+from server.registry.gpu_budget import GpuFootprint, gpu_total
+from server.registry.model_registry import LoadedModel, ModelRegistry
 from server.routes.body import pipeline_of
 from server.schemas import (
     ArtefactBody,
@@ -31,19 +31,19 @@ async def models(request: Request) -> ModelsAnswer:
     pipeline = pipeline_of(request)
     names = ("max_images", "max_labels", "max_passes", "max_body_bytes", "max_image_pixels", "max_aspect_ratio")
     return ModelsAnswer(
-        models=[_model(served) for served in pipeline.catalog.served],
+        models=[_model(served) for served in pipeline.registry.served],
         limits={name: getattr(pipeline.settings, name) for name in names},
-        memory=_budget(pipeline.catalog),
+        memory=_budget(pipeline.registry),
     )
 
 
 @router.get("/livez", summary="Is the process healthy?", responses=_UNWELL)
 async def livez(request: Request) -> Health:
     """503 when a worker has died or the bundles could not be loaded: the process should be started again."""
-    catalog = pipeline_of(request).catalog
-    if catalog.failure:
-        raise NotReady(f"the bundles could not be loaded: {catalog.failure}")
-    if dead := catalog.dead():
+    registry = pipeline_of(request).registry
+    if registry.failure:
+        raise NotReady(f"the bundles could not be loaded: {registry.failure}")
+    if dead := registry.dead():
         raise WorkerStopped(f"the worker of {', '.join(dead)} has died: start the server again")
     return Health()
 
@@ -51,8 +51,8 @@ async def livez(request: Request) -> Health:
 @router.get("/readyz", summary="May requests be sent?", responses=_UNWELL)
 async def readyz(request: Request) -> Health:
     """503 until every bundle is loaded, its canary has run, and it is warm; and when it can no longer answer."""
-    catalog = pipeline_of(request).catalog
-    if not catalog.ready:
+    registry = pipeline_of(request).registry
+    if not registry.ready:
         raise NotReady("bundles are being loaded, or the server is stopping")
     return await livez(request)
 
@@ -63,8 +63,8 @@ async def metrics(request: Request) -> Response:
     return Response(pipeline_of(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _budget(catalog: Catalog) -> BudgetBody:
-    budget, footprints = catalog.budget, [served.footprint for served in catalog.served]
+def _budget(registry: ModelRegistry) -> BudgetBody:
+    budget, footprints = registry.budget, [served.footprint for served in registry.served]
     return BudgetBody(
         limit_bytes=budget.limit,
         total_bytes=budget.total(footprints),
@@ -88,7 +88,7 @@ def _gpu_budget(footprints: Sequence[GpuFootprint]) -> GpuBudgetBody | None:
     )
 
 
-def _model(served: Served) -> ModelBody:
+def _model(served: LoadedModel) -> ModelBody:
     manifest = served.bundle.manifest
     rules = manifest.detection or manifest.classification
     assert rules is not None, "the manifest gives every bundle its rules"

@@ -169,7 +169,7 @@ class Loan:
 
     def _page_locked(self, array: npt.NDArray[Any], dtype: npt.DTypeLike) -> bool:
         ready = array.flags.c_contiguous and array.dtype == np.dtype(dtype)
-        return ready and self._gpu.pinned.holds(array.ctypes.data, array.nbytes)
+        return ready and self._gpu.pinned.refcount(array.ctypes.data, array.nbytes)
 
 
 _opened: dict[int, Gpu] = {}

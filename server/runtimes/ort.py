@@ -14,11 +14,11 @@ import onnxruntime
 from server.contract.manifest import BundleError
 from server.memory.cuda import CudaError
 from server.memory.pool import PoolExhausted
-from server.runtimes.arena import share_arena
 from server.runtimes.base import Session, Tensors
 from server.runtimes.device import Device
 from server.runtimes.gpu import Gpu, open_gpu
-from server.runtimes.machine import gpu_at
+from server.runtimes.gpu_detection import gpu_at
+from server.runtimes.ort_arena import share_arena
 
 log = logging.getLogger(__name__)
 

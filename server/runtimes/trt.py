@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from server.contract.manifest import Artefact, BundleError
+from server.runtimes.artefact_selection import MODULES
 from server.runtimes.base import Tensors
-from server.runtimes.choice import MODULES
 from server.runtimes.device import Device
+from server.runtimes.engine_stream import EngineStream, LoadedEngine, Shapes
 from server.runtimes.gpu import Gpu, open_gpu
-from server.runtimes.lane import Lane, LoadedEngine, Shapes
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class TrtSession:
         self._taken = [port for port in ports if port.ranges]
         self._given = [port for port in ports if not port.ranges]
         self._places = threading.BoundedSemaphore(LANES)
-        self._idle = [Lane(gpu, loaded)]
+        self._idle = [EngineStream(gpu, loaded)]
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -91,13 +91,13 @@ class TrtSession:
         raise ValueError(f"{self._loaded.name} takes no {shown}: none of its {count} profiles has these shapes")
 
     @contextmanager
-    def _lane(self) -> Iterator[Lane]:
+    def _lane(self) -> Iterator[EngineStream]:
         """A lane that is free, the last used first; a second one only where two runs meet."""
         with self._places:
             try:
                 lane = self._idle.pop()
             except IndexError:
-                lane = Lane(self.gpu, self._loaded)
+                lane = EngineStream(self.gpu, self._loaded)
             try:
                 yield lane
             finally:

@@ -7,7 +7,7 @@ import time
 import warnings
 from typing import Any
 
-from server.http.caller import current
+from server.middleware.request_context import current
 from server.settings import Settings
 
 _TIME = "%Y-%m-%dT%H:%M:%S"
@@ -36,8 +36,8 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = f"{_time(record)} {record.levelname} {record.name}: {record.getMessage()}"
-        if caller := current.get():
-            line += f" id={caller.request_id}" + (f" trace={caller.trace.trace_id}" if caller.trace.trace_id else "")
+        if context := current.get():
+            line += f" id={context.request_id}" + (f" trace={context.trace.trace_id}" if context.trace.trace_id else "")
         return "\n".join([line, *_traceback(self, record)])
 
 
@@ -48,10 +48,10 @@ class JsonLines(logging.Formatter):
         line: dict[str, Any] = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
         fields: dict[str, Any] | None = getattr(record, "fields", None)
         line |= {"message": record.getMessage()} if fields is None else {"message": "request"} | fields
-        if caller := current.get():
-            line["request_id"] = caller.request_id
-            if caller.trace.trace_id:
-                line["trace_id"] = caller.trace.trace_id
+        if context := current.get():
+            line["request_id"] = context.request_id
+            if context.trace.trace_id:
+                line["trace_id"] = context.trace.trace_id
         if traceback := _traceback(self, record):
             line["exception"] = "\n".join(traceback)
         return json.dumps(line, default=str)

@@ -1,6 +1,6 @@
 """What helps a small CLIP with an art style and with objects it has never seen: short runs, each without one thing.
 
-    python -m tests.benchmarks.generalisation OUT --sprites sprites.zip --names models/training/names.txt \\
+    python -m tests.benchmarks.generalisation OUT --sprites sprites.zip --names models/synthetic/names.txt \\
         --words runs/words --steps 600
 
 One style and every tenth name are kept from training. Pictures become harder over the whole run, and those measured are
@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.clip.model import Clip, unit_length
-from models.training.curriculum import Curriculum
-from models.training.families import prepare_clip
-from models.training.image_text import ImageTextTask, Places, normalised
+from models.synthetic.curriculum import Curriculum
+from models.synthetic.distilled_text import read_places
+from models.synthetic.image_text_task import ImageTextTask, Reservation, normalised
+from models.synthetic.scenes import HARD, SceneConfig, SceneGenerator
+from models.synthetic.sprites import STYLES, NamedObject, SpritePack, load_pack, read_names
+from models.synthetic.synthetic_tasks import prepare_clip
 from models.training.loop import SelfFedTask, Trainer, evaluating
 from models.training.recipe import Recipe, read_recipe
-from models.training.scenes import HARD, SceneConfig, SceneGenerator
-from models.training.sprites import STYLES, NamedObject, SpritePack, load_pack, read_names
-from models.training.word_knowledge import read_places
 
 KEPT_STYLE, KEPT_NAMES = "fluent", 10
 SEED = 20261126
@@ -96,7 +96,7 @@ def run(variant: Variant, chosen: argparse.Namespace) -> list[float]:
     task = prepared.task.task
     assert isinstance(task, ImageTextTask)
     places = read_places(words)
-    here, there, everything = (Places(places, group).labels for group in (trained, unseen, [*trained, *unseen]))
+    here, there, everything = (Reservation(places, group).labels for group in (trained, unseen, [*trained, *unseen]))
     unseen_pack = load_pack(chosen.sprites, styles=kept)
     with evaluating(model):
         seen = measure(model, task, seen_pack, trained, here, pictures=chosen.pictures)

@@ -24,27 +24,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from export.cases import unpack_cases
-from export.engines import add_engines
-from export.parity import FLOORS, Figures, limits_of, measure, shortfalls
-from export.progress import Progress
-from export.to_tensorrt import Target, load_module
-from export.verify import verify
-from server.answering.pipeline import Pipeline
+from export.certificate.parity import FLOORS, Figures, limits_of, measure, shortfalls
+from export.certificate.parity_cases import unpack_cases
+from export.certificate.verify import verify
+from export.progress import StageTimer
+from export.tensorrt.builder import Target, load_module
+from export.tensorrt.engines import add_engines
 from server.bundle import Bundle
 from server.contract.manifest import read_manifest
 from server.errors import Fault, InferenceFailed, WorkerStopped
-from server.http.caller import Caller
-from server.loading.catalog import BUNDLED, Catalog, open_bundles
+from server.inference.pipeline import Pipeline
 from server.memory.pool import BufferPool
-from server.memory.resident import resident_bytes
+from server.memory.process_memory import resident_bytes
+from server.middleware.request_context import RequestContext
+from server.registry.model_registry import BUNDLED, ModelRegistry, open_bundles
 from server.runtimes.device import Device
-from server.runtimes.machine import gpu_at
+from server.runtimes.gpu_detection import gpu_at
 from server.schemas import ClassifyRequest, DetectRequest
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
 
-QUIET = Progress(quiet=True)
+QUIET = StageTimer(quiet=True)
 WORDS = ("dog", "red car", "bicycle", "small house", "cat", "guitar", "boat", "umbrella")
 SIZES = ((64, 48), (320, 240), (640, 480), (480, 640), (1000, 300), (333, 777))  # (width, height)
 TOGETHER = 8  # requests under way
@@ -104,16 +104,16 @@ def load(folders: Sequence[Path], device: Device, count: int) -> Iterator[Row]:
     """Memory and pools before, while and after mixed requests pass through the server's own pipeline."""
     settings = Settings(bundle=tuple(folders), device=device.name)
     metrics = Metrics()
-    catalog = Catalog(settings, metrics)
-    pipeline = Pipeline(settings, metrics, catalog)
+    registry = ModelRegistry(settings, metrics)
+    pipeline = Pipeline(settings, metrics, registry)
     try:
         bundles = open_bundles(settings)
-        catalog.load(bundles)
-        yield from _memory("before", catalog, bundles)
+        registry.load(bundles)
+        yield from _memory("before", registry, bundles)
         outcomes: Counter[str] = Counter()
         for when, part in (("after a tenth", count // 10), ("after all", count - count // 10)):
             outcomes += asyncio.run(_requests(pipeline, bundles, part))
-            yield from _memory(when, catalog, bundles)
+            yield from _memory(when, registry, bundles)
         yield from (("after all", outcome, number) for outcome, number in sorted(outcomes.items()))
     finally:
         pipeline.close()
@@ -161,10 +161,10 @@ def _verdict(figures: Figures) -> str:
     return f"right; nearest to its limit: {nearest} {figures[nearest]:.2g} of {limits[nearest]:g}"
 
 
-def _memory(when: str, catalog: Catalog, bundles: Sequence[Bundle]) -> Iterator[Row]:
+def _memory(when: str, registry: ModelRegistry, bundles: Sequence[Bundle]) -> Iterator[Row]:
     yield when, "process", _mib(resident_bytes() or 0)
     gpus = {bundle.gpu.name: bundle.gpu for bundle in bundles if bundle.gpu}
-    pools: list[BufferPool | None] = [catalog.pool]
+    pools: list[BufferPool | None] = [registry.pool]
     for name, gpu in gpus.items():
         free, total = gpu.cuda.memory()
         yield when, f"{name}, by all processes", _mib(total - free)
@@ -193,9 +193,9 @@ async def _requests(pipeline: Pipeline, bundles: Sequence[Bundle], count: int) -
         async with gate:
             try:
                 if "detect" in bundle.tasks:
-                    await pipeline.detect(DetectRequest.model_validate(fields), Caller())
+                    await pipeline.detect(DetectRequest.model_validate(fields), RequestContext())
                 else:
-                    await pipeline.classify(ClassifyRequest.model_validate(fields), Caller())
+                    await pipeline.classify(ClassifyRequest.model_validate(fields), RequestContext())
             except (InferenceFailed, WorkerStopped) as fault:
                 return f"WRONG: {fault}"
             except Fault as fault:

@@ -18,9 +18,9 @@ from PIL import Image
 
 from server.bundle import Bundle, pad_features
 from server.contract.image import pad_batch
-from server.loading.catalog import BUNDLED
 from server.memory.allocators import HostAllocator
 from server.memory.pool import BufferPool
+from server.registry.model_registry import BUNDLED
 
 ROUNDS = 40
 TEXT_WIDTH, TOKENS = 256, 256

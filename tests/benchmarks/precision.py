@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from export.precision import REDUCED
-from export.progress import Progress
-from export.reduction import add_precision
+from export.onnx.precision import REDUCED
+from export.onnx.reduced_graphs import add_precision
+from export.progress import StageTimer
 from server.contract.manifest import Manifest, Precision, read_manifest
-from server.loading.catalog import BUNDLED, SHIPPED
+from server.registry.model_registry import BUNDLED, SHIPPED
 
-QUIET = Progress(quiet=True)
+QUIET = StageTimer(quiet=True)
 # Of a certificate's figures; each is of one part, and is shown where the bundle has it.
 SHOWN = {
     "image_embeds.cosine": "image cosine",

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from models.evaluation.coco import Evaluation
-from models.evaluation.sets import open_set
+from models.evaluation.coco_evaluator import Evaluation
+from models.evaluation.questions import open_set
+from models.synthetic.image_text_task import to_image
+from models.synthetic.scenes import SceneConfig, SceneGenerator
+from models.synthetic.sprites import SMALL_PACK, NamedObject, load_pack, read_names
 from models.tokenizers import small_wordpiece
-from models.training.image_text import to_image
-from models.training.scenes import SceneConfig, SceneGenerator
-from models.training.sprites import SMALL_PACK, NamedObject, load_pack, read_names
 from server.contract.postprocess import iou_matrix
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +103,7 @@ def write_scenes(out: Path, kind: str, objects: Sequence[NamedObject], generator
     """Pictures, with a COCO file of their boxes, a list of their captions, and an ODVG file of both."""
     folder = out / kind
     folder.mkdir(parents=True, exist_ok=True)
-    dice = random.Random(count)
+    rng = random.Random(count)
     data: dict[str, Any] = {"images": [], "annotations": []}
     data["categories"] = [{"id": place, "name": item.label} for place, item in enumerate(objects)]
     captions, grounded = [], []
@@ -124,7 +124,7 @@ def write_scenes(out: Path, kind: str, objects: Sequence[NamedObject], generator
                     "iscrowd": 0,
                 }
             )
-        caption, regions = _caption([objects[place].label for place in present], boxes, dice)
+        caption, regions = _caption([objects[place].label for place in present], boxes, rng)
         captions.append({"file_name": name, "caption": caption})
         if regions:
             grounding = {"caption": caption, "regions": regions}
@@ -134,13 +134,13 @@ def write_scenes(out: Path, kind: str, objects: Sequence[NamedObject], generator
     (out / f"{kind}-grounded.jsonl").write_text("".join(json.dumps(line) + "\n" for line in grounded))
 
 
-def _caption(names: Sequence[str], boxes: Sequence[Any], dice: random.Random) -> tuple[str, list[dict[str, Any]]]:
+def _caption(names: Sequence[str], boxes: Sequence[Any], rng: random.Random) -> tuple[str, list[dict[str, Any]]]:
     """Every kind of thing once, in random order: "a pig next to a frog"."""
     order = list(dict.fromkeys(names))
-    dice.shuffle(order)
+    rng.shuffle(order)
     text, regions = "", []
     for name in order:
-        text += f" {dice.choice(LINKS)} " if text else ""
+        text += f" {rng.choice(LINKS)} " if text else ""
         text += "an " if name[0] in "aeiou" else "a "
         these = [box for box, other in zip(boxes, names, strict=True) if other == name]
         regions.append({"phrase": name, "bbox": these, "tokens_positive": [[len(text), len(text) + len(name)]]})
@@ -215,10 +215,10 @@ def interval(out: Path, first: str, second: str, *, rounds: int = 100) -> tuple[
     for name in (first, second):
         lines = (out / f"{name}-report" / "answers-detection.jsonl").read_text().splitlines()[1:]
         answers.append([np.asarray(json.loads(line), np.float64).reshape(-1, 6) for line in lines])
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     differences = []
     for _ in range(rounds):
-        drawn = dice.integers(0, len(truth), len(truth)).tolist()
+        drawn = rng.integers(0, len(truth), len(truth)).tolist()
         boxes = [replace(box, picture=row) for row, picture in enumerate(drawn) for box in truth[picture]]
         values = [
             Evaluation(boxes, [rows[picture] for picture in drawn], labels=len(found.names), ious=(0.5,))

@@ -1,6 +1,6 @@
 """The table of precisions has a row for each, with the figures of its certificate."""
 
-from server.loading.catalog import BUNDLED
+from server.registry.model_registry import BUNDLED
 from tests.benchmarks import precision
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from models.evaluation.sets import open_set
+from models.data.odvg import OdvgSet
+from models.evaluation.questions import open_set
 from models.pseudo_labels.noun_phrases import noun_phrases
-from models.training.datasets.odvg import OdvgSet
 from tests.benchmarks import pseudo_labels
 
 

@@ -59,7 +59,7 @@ def test_what_a_detector_is_sure_of_is_right(server, model, least):
 
 @DETECTORS
 def test_two_hundred_labels_are_one_request(server, model):
-    lines = (ROOT / "models/training/names.txt").read_text().splitlines()
+    lines = (ROOT / "models/synthetic/names.txt").read_text().splitlines()
     names = [line.partition(":")[0] for line in lines if line and not line.startswith("#")]
     labels = [*names, *(f"a big {name}" for name in names[:60])]
     answer = post(server, "/detect", SCENE, model=model, labels=labels)

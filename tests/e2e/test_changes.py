@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from server.__main__ import main
-from server.loading.catalog import BUNDLED
+from server.registry.model_registry import BUNDLED
 
 from .conftest import ROOT, free_port, until
 

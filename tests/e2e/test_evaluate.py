@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.training.datasets.odvg import OdvgSet
-from models.training.evaluation_set import main as write_set
+from models.data.odvg import OdvgSet
+from models.synthetic.evaluation_set import main as write_set
 from server.__main__ import main
 
 EXAMPLES = Path("server/examples")

@@ -3,11 +3,11 @@
 import pytest
 
 from export.bundle import export_bundle
-from export.engines import add_engines
+from export.certificate.verify import verify
+from export.onnx.reduced_graphs import add_precision
 from export.progress import Progress
-from export.reduction import add_precision
-from export.to_tensorrt import Target
-from export.verify import verify
+from export.tensorrt.builder import Target
+from export.tensorrt.engines import add_engines
 from server.contract.manifest import read_manifest
 from tests.parity import containers, golden
 

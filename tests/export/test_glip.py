@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from export import glip
+from export.certificate.verify import verify
 from export.progress import Progress
-from export.verify import verify
 from models import registry
 from models.glip.candidates import rank_is_decided
 from models.glip.model import GlipOutput
@@ -74,9 +74,9 @@ def test_tokens_of_a_label_share_its_score_and_others_have_none(glip_bundle):
 
 def test_prompts_and_sizes_of_a_batch_do_not_touch_each_other(glip_bundle):
     bundle = Bundle(glip_bundle)
-    dice = np.random.default_rng(0)
-    pixels = [dice.standard_normal((3, 120, 160)).astype(np.float32) for _ in range(2)]
-    pixels.append(dice.standard_normal((3, 128, 150)).astype(np.float32))
+    rng = np.random.default_rng(0)
+    pixels = [rng.standard_normal((3, 120, 160)).astype(np.float32) for _ in range(2)]
+    pixels.append(rng.standard_normal((3, 128, 150)).astype(np.float32))
     prompts = [bundle.prompts.from_labels(labels) for labels in (["dog"], ["red bicycle", "key", "boat"], ["cat"])]
     features = bundle.encode_prompts(prompts)
     together = bundle.run_detector(pixels, prompts, features)

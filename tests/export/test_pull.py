@@ -23,10 +23,10 @@ from safetensors.torch import save
 from export import pull
 from models.clip.config import ClipConfig, TextConfig, VisionTransformerConfig
 from models.clip.model import Clip
-from models.official import OFFICIAL
+from models.model_zoo import OFFICIAL
 from server.__main__ import main
 from server.contract.manifest import read_manifest, write_manifest
-from server.loading.pulled import pulled_bundle
+from server.registry.model_cache import pulled_bundle
 from tests.e2e.conftest import free_port, until
 from tests.models.hub_server import COMMIT, HubServer
 from tests.models.shaking import shaken

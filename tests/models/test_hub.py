@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from models import hub
 from models.hub import HubError, fetch
-from models.official import OFFICIAL
+from models.model_zoo import OFFICIAL
 from tests.models.hub_server import COMMIT, HubServer
 
 WEIGHTS = bytes(range(256)) * 400

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models import registry
 from models.clip.image_tower import VisionTransformer
 from models.glip.candidates import candidates
-from models.glip.tower import like
+from models.glip.vl_dyhead import like
 from models.registry import LoadedCheckpoint
 from server.contract.image import pad_batch
 from server.contract.manifest import DetectionRules, TextRules

@@ -86,7 +86,7 @@ class Golden:
             images.append(torch.from_numpy(recipe.chw_normalised(image, mean, std, **changes)))
         return images
 
-    def holds(self, key: str) -> bool:
+    def refcount(self, key: str) -> bool:
         """Whether the file has this result, whole or as a sample."""
         return key in self.data or f"{key}__sample" in self.data
 

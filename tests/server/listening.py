@@ -6,8 +6,8 @@ import threading
 
 import uvicorn
 
-from server.http.stopping import GracefulServer
-from server.http.wire import ProblemProtocol
+from server.middleware.graceful_shutdown import GracefulServer
+from server.middleware.uvicorn_protocol import ProblemProtocol
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ import pytest
 
 from server.app import create_app
 from server.contract.manifest import BundleError
-from server.http import lingering
-from server.http.auth import digest_of
+from server.middleware import lingering_close as lingering
+from server.middleware.auth import digest_of
 from server.settings import Settings
 
 from .fakes import FakeDetector, picture
@@ -53,7 +53,7 @@ async def until(condition):
 
 
 def batcher(client):
-    return client.app.state.pipeline.catalog.served[0].batcher
+    return client.app.state.pipeline.registry.served[0].batcher
 
 
 def waiting(client):
@@ -357,9 +357,9 @@ def test_prompts_of_one_client_leave_others_a_turn(detector, tmp_path, monkeypat
                     client.post("/detect", files=files, data={"labels": label}, headers=headers)
                 )
 
-            slots, come = client.app.state.pipeline.catalog.served[0].text_slots, []
+            slots, come = client.app.state.pipeline.registry.served[0].text_slots, []
             one = slots.one
-            monkeypatch.setattr(slots, "one", lambda **caller: come.append(caller["client"]) or one(**caller))
+            monkeypatch.setattr(slots, "one", lambda **context: come.append(context["client"]) or one(**context))
             asked = [sent("hog", f"thing {number}") for number in range(12)]
             await until(lambda: batcher(client).depth == 12)
             asked.append(sent("single", "mine"))
@@ -396,8 +396,8 @@ def test_stopping_finishes_accepted_requests(detector):
             await until(held.started.is_set)
             accepted += [ask(client, "dog"), ask(client, "dog")]
             await until(lambda: waiting(client) == 2)
-            closing = asyncio.ensure_future(asyncio.to_thread(client.app.state.pipeline.catalog.close))
-            await until(lambda: not client.app.state.pipeline.catalog.ready)
+            closing = asyncio.ensure_future(asyncio.to_thread(client.app.state.pipeline.registry.close))
+            await until(lambda: not client.app.state.pipeline.registry.ready)
             assert (await client.get("/readyz")).status_code == 503
             assert (await ask(client, "dog")).status_code == 503
             held.gate.set()
@@ -426,7 +426,7 @@ def test_server_is_live_but_not_ready_while_it_loads(monkeypatch, detector):
                 assert (early.status_code, early.json()["type"]) == (503, "urn:openset:problem:not-ready")
                 assert (await ask(client, "dog")).status_code == 503
                 loading.set()
-                await until(lambda: app.state.pipeline.catalog.ready)
+                await until(lambda: app.state.pipeline.registry.ready)
                 assert (await client.get("/readyz")).status_code == 200
                 assert (await ask(client, "dog")).status_code == 200
 
@@ -458,7 +458,7 @@ def test_unforeseen_error_is_a_problem_without_its_message(detector, encoder, st
     def fail(*_):
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("server.answering.pipeline.answers.image_detections", fail)
+    monkeypatch.setattr("server.inference.pipeline.answers.image_detections", fail)
     response = client.post("/detect", files=[("image", ("a.png", picture()))], data={"labels": "dog"})
     assert (response.status_code, response.json()["type"]) == (500, "urn:openset:problem:internal-error")
     assert "secret" not in response.text

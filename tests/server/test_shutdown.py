@@ -101,6 +101,6 @@ def test_worker_that_dies_turns_livez_red_and_is_logged_and_others_go_on(start):
     other = httpx.post(server.url + "/classify", files=files, data={"labels": "r"}, timeout=SOON)
     assert other.status_code == 200
     _, log, status = stopped(server)
-    assert "CRITICAL server.scheduling.batching: the worker of fake-detector has died" in log
+    assert "CRITICAL server.inference.batching: the worker of fake-detector has died" in log
     assert "SystemExit" in log, "with its traceback"
     assert status == 0

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import trustme
 
-from server.http.caller import Caller
-from server.http.fetching import Fetcher, FetchLimits
+from server.middleware.image_fetcher import Fetcher, FetchLimits
+from server.middleware.request_context import RequestContext
 
 PUBLIC = "93.184.216.34"
 HOST = "pictures.example"
@@ -53,7 +53,7 @@ class Web:
 
     def fetch(self, *urls, **limits):
         names = [f"image {place} of {len(urls)}" for place in range(1, len(urls) + 1)]
-        return asyncio.run(self.fetcher(**limits).fetch(urls, names, Caller()))
+        return asyncio.run(self.fetcher(**limits).fetch(urls, names, RequestContext()))
 
     async def _resolve(self, host):
         self.resolved.append(host)

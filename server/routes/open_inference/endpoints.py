@@ -4,11 +4,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from server.answering.pipeline import Pipeline
 from server.contract.text import shown
 from server.errors import NotReady, UnknownModel, UnsupportedBody, WorkerStopped
-from server.http.caller import caller_of
-from server.loading.catalog import Served
+from server.inference.pipeline import Pipeline
+from server.middleware.request_context import request_context
+from server.registry.model_registry import LoadedModel
 from server.routes import system
 from server.routes.body import JSON, in_time, note_inputs, pipeline_of, unless_gone
 from server.routes.open_inference.schemas import (
@@ -73,7 +73,7 @@ async def model_ready(request: Request, name: str, version: str | None = None) -
     """503 while models are being loaded, and where this one's worker has died."""
     pipeline = pipeline_of(request)
     served = _served(pipeline, name, version)
-    if served.name in pipeline.catalog.dead():
+    if served.name in pipeline.registry.dead():
         raise WorkerStopped(f"the worker of {served.name} has died: start the server again")
     return ModelReady(name=served.name)
 
@@ -94,7 +94,7 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
 
     Pictures are `image`: BYTES (encoded; in JSON as base64) or UINT8 (pixels). Tensors may follow the JSON as bytes.
     """
-    pipeline, caller = pipeline_of(request), caller_of(request.scope)
+    pipeline, context = pipeline_of(request), request_context(request.scope)
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
         raise UnsupportedBody(f"content encoding {shown(coding)} is not read: send the body as it is")
     content = await in_time(request, request.body())
@@ -103,11 +103,11 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
     task, formats = task_of(served.bundle.tasks, contents), pipeline.settings.image_formats
     body = await pipeline.in_short(lambda: as_request(task, served.name, asked, contents, formats))
     note_inputs(request, body)
-    tensors = await unless_gone(request, answered(pipeline, body, caller))
+    tensors = await unless_gone(request, answered(pipeline, body, context))
     return await pipeline.in_short(lambda: _response(served, asked, *write_outputs(asked, tensors)))
 
 
-def _response(served: Served, request: InferRequest, outputs: list[Any], binary: bytes) -> Response:
+def _response(served: LoadedModel, request: InferRequest, outputs: list[Any], binary: bytes) -> Response:
     manifest = served.bundle.manifest
     answer = InferResponse(
         model_name=manifest.name, model_version=manifest.version, id=request.id, outputs=outputs
@@ -118,13 +118,15 @@ def _response(served: Served, request: InferRequest, outputs: list[Any], binary:
     return Response(head + binary, media_type=BINARY, headers={HEADER_LENGTH: str(len(head))})
 
 
-def _served(pipeline: Pipeline, name: str, version: str | None) -> Served:
+def _served(pipeline: Pipeline, name: str, version: str | None) -> LoadedModel:
     """The model of this very name and version."""
-    if not pipeline.catalog.ready:
+    if not pipeline.registry.ready:
         raise NotReady("bundles are being loaded, or the server is stopping")
-    for served in pipeline.catalog.served:
+    for served in pipeline.registry.served:
         if served.name == name and version in (None, served.bundle.manifest.version):
             return served
-    there = ", ".join(f"{served.name} (version {served.bundle.manifest.version})" for served in pipeline.catalog.served)
+    there = ", ".join(
+        f"{served.name} (version {served.bundle.manifest.version})" for served in pipeline.registry.served
+    )
     wanted = shown(name) + (f" of version {shown(version)}" if version is not None else "")
     raise UnknownModel(f"there is no model {wanted}; there are {there or 'none'}")

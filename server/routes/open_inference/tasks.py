@@ -11,11 +11,11 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import ValidationError
 
-from server.answering.pipeline import Pipeline
 from server.contract.manifest import Task
 from server.contract.text import shown
 from server.errors import FieldFault, InvalidRequest, invalid_request
-from server.http.caller import Caller
+from server.inference.pipeline import Pipeline
+from server.middleware.request_context import RequestContext
 from server.routes.open_inference.schemas import InferRequest, TensorMetadata
 from server.routes.open_inference.tensors import ALL_BINARY, Content, Tensor
 from server.schemas import (
@@ -134,13 +134,13 @@ def as_request(
         raise invalid_request(error) from None
 
 
-async def answered(pipeline: Pipeline, request: AnyRequest, caller: Caller) -> dict[str, Tensor]:
+async def answered(pipeline: Pipeline, request: AnyRequest, context: RequestContext) -> dict[str, Tensor]:
     """The task's outputs by name."""
     if isinstance(request, DetectRequest):
-        return _detections(await pipeline.detect(request, caller))
+        return _detections(await pipeline.detect(request, context))
     if isinstance(request, ClassifyRequest):
-        return _scores(await pipeline.classify(request, caller))
-    return _similarities(await pipeline.similarity(request, caller))
+        return _scores(await pipeline.classify(request, context))
+    return _similarities(await pipeline.similarity(request, context))
 
 
 def _detections(answer: DetectAnswer) -> dict[str, Tensor]:

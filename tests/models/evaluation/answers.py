@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from models.evaluation.asking import Model
+from models.evaluation.backends import Model
 from server.schemas import DetectionBody, Embeddings, ImageDetections, LabelScore
 
 THRESHOLD = 0.5

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from models import configuration
+from models import config_io as configuration
 from models.grounding_dino.config import GROUNDING_DINO_CONFIGS, GroundingDinoConfig
 from tests.models.small_grounding_dino import RESNET, SWIN
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from models.training.processes import join, leave
+from models.training.distributed import join, leave
 from tests.models.training.small_recipes import FAMILIES, LOOP, recipe, trainer
 
 

@@ -14,12 +14,12 @@ from models.glip.model import Glip
 from models.grounding_dino.model import GroundingDino
 from models.layers.bert import BertConfig
 from models.tokenizers import small_wordpiece
-from models.training.annotated import prepare_annotated
+from models.training.dataset_tasks import prepare_annotated
+from models.training.distributed import Processes
 from models.training.loop import LoopConfig, Trainer
-from models.training.processes import Processes
 from models.training.recipe import Recipe
 from tests.models import small_glip, small_grounding_dino
-from tests.models.training import annotated_sets as sets
+from tests.models.data import annotated_sets as sets
 
 FAMILIES = ("clip", "glip", "grounding_dino")
 SIZE = {"resize": "shorter_longer", "shorter": 64, "longer": 96, "mean": [0.4, 0.4, 0.4], "std": [0.3, 0.3, 0.3]}

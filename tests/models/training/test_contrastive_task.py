@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.training.contrastive_task import contrast
-from models.training.processes import Processes
+from models.training.distributed import Processes
 
 
 class Shared(Processes):

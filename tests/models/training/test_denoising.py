@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from models.grounding_dino.model import DenoisedOutput, GroundingDino, GroundingDinoOutput
-from models.losses.boxes import to_xyxy
-from models.losses.detector import Denoised, DetectorLossConfig, Targets, denoised, detector_loss
+from models.losses.box_losses import to_xyxy
+from models.losses.grounding_dino_loss import Denoised, DetectorLossConfig, Targets, denoised, detector_loss
 from models.training.denoising import DenoisingConfig, LabelQueries, NoisedObjects, noised
 from tests.models.small_grounding_dino import SWIN, arguments, random_inputs, random_model
 

@@ -26,9 +26,9 @@ from models.training.loop import CURVE
 from server.__main__ import main
 from server.contract.manifest import read_manifest
 from tests.models import small_clip, small_glip, small_grounding_dino
+from tests.models.data import annotated_sets as sets
 from tests.models.grounding_dino.test_weights import stored
 from tests.models.shaking import shaken
-from tests.models.training import annotated_sets as sets
 from tests.models.training.small_recipes import FAMILIES, checkpoint, write_sets
 from tests.parity import containers, golden
 

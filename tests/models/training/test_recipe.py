@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from models.training.annotated import DATA
-from models.training.curriculum import Curriculum
-from models.training.datasets.sets import FORMATS
+from models.data.datasets import FORMATS
+from models.synthetic.curriculum import Curriculum
+from models.synthetic.scenes import SceneConfig
+from models.training.dataset_tasks import DATA
 from models.training.recipe import CONFIGS, RecipeError, curriculum, read_recipe
-from models.training.scenes import SceneConfig
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.toml")), ids=lambda file: file.stem)

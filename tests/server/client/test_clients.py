@@ -146,7 +146,7 @@ def test_cancelled_call_waits_no_longer():
 def test_absent_httpx_is_named_with_its_extra_and_the_server_does_without():
     code = (
         "import sys; sys.modules['httpx'] = None\n"
-        "import server.app, server.shell, server.__main__\n"
+        "import server.app, server.cli, server.__main__\n"
         "try: import server.client\n"
         "except ModuleNotFoundError as error: print(error)"
     )
@@ -162,6 +162,6 @@ def test_client_loads_neither_torch_nor_what_only_serving_needs():
         "tokenizers",
         "supervision",
         "server.app",
-        "server.answering",
+        "server.inference",
     )
     assert shell(f"import sys, server.client\nprint([m for m in {heavy} if m in sys.modules])").strip() == "[]"

@@ -112,8 +112,8 @@ def test_pool_lends_page_locked_memory_as_arrays(cuda, binding):
     pool = BufferPool(allocator, debug=True)
     lease = pool.lease((3, 4), np.float32, owner="someone")
     lease.array[...] = 2
-    assert allocator.holds(lease.address, 48)
-    assert not allocator.holds(lease.address, lease.nbytes + 1)
+    assert allocator.refcount(lease.address, 48)
+    assert not allocator.refcount(lease.address, lease.nbytes + 1)
     lease.release()
     pool.trim()
     del lease
@@ -196,7 +196,7 @@ def test_serving_on_the_processor_loads_no_cuda():
     code = (
         "import sys, server.app\n"
         "from server.bundle import Bundle\n"
-        "from server.loading.catalog import BUNDLED\n"
+        "from server.registry.model_registry import BUNDLED\n"
         "Bundle(BUNDLED / 'clip-mini').embed_texts(['a dog'])\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('cuda', 'tensorrt', 'tensorrt_rtx')])"
     )

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from server.errors import MemoryExhausted, WorkerStopped
+from server.inference.batching import Batcher, BatchLimits
 from server.memory.pool import PAGE_BYTES, PoolExhausted
-from server.scheduling.batching import Batcher, BatchLimits
 from server.telemetry.metrics import Metrics
 from tests.server.fakes import picture
 from tests.server.test_app import Held, ask, metric, running, until, waiting
@@ -28,7 +28,7 @@ class Crowded:
 
 
 def shared_pool(client):
-    return client.app.state.pipeline.catalog.pool
+    return client.app.state.pipeline.registry.pool
 
 
 ONE_IMAGE = 32 * 48 * 3 * 4 + 4096  # of the fake detector, 40x30 pixels: values, and a page of mask
@@ -61,7 +61,7 @@ def test_batch_that_does_not_fit_runs_in_halves(detector):
 @pytest.mark.parametrize("endpoint", ["/detect", "/classify"])
 def test_image_that_does_not_fit_is_503_and_the_worker_goes_on(start, endpoint):
     client = start(pool_bytes=POOL)
-    pool = client.app.state.pipeline.catalog.pool
+    pool = client.app.state.pipeline.registry.pool
 
     def post():
         return client.post(endpoint, files=[("image", ("a.png", picture()))] * 2, data={"labels": "dog"})
@@ -81,7 +81,7 @@ def test_image_that_does_not_fit_is_503_and_the_worker_goes_on(start, endpoint):
 
 def test_pool_is_shown_in_the_metrics(start):
     client = start(pool_bytes=POOL)
-    pool = client.app.state.pipeline.catalog.pool
+    pool = client.app.state.pipeline.registry.pool
     high_water = pool.stats().high_water
     assert high_water > 0, "the warm-up used it"
     with pool.lease((POOL // 2,), np.uint8, owner="somebody"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from server.app import create_app
 from server.bundle import Bundle
 from server.errors import KINDS
-from server.loading.catalog import BUNDLED, SHIPPED
+from server.registry.model_registry import BUNDLED, SHIPPED
 from server.schemas import EXAMPLE_IMAGE, ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
 from tests.server.fakes import picture

@@ -10,8 +10,8 @@ from PIL import Image
 
 from server.bundle import Bundle
 from server.contract.manifest import BundleError
-from server.loading.catalog import BUNDLED, Catalog, open_bundles
 from server.memory.pool import PoolExhausted
+from server.registry.model_registry import BUNDLED, ModelRegistry, open_bundles
 from server.runtimes.device import Device
 from server.runtimes.gpu import open_gpu
 from server.settings import Settings, SettingsError, read_settings
@@ -77,14 +77,14 @@ def test_arrays_in_page_locked_memory_are_not_staged(provider, binding):
 
 
 def test_catalog_assembles_batches_in_page_locked_memory(provider):
-    catalog = Catalog(Settings(bundle=(CLIP,), threads=1), Metrics())
+    registry = ModelRegistry(Settings(bundle=(CLIP,), threads=1), Metrics())
     (bundle,) = open_bundles(Settings(bundle=(CLIP,), threads=1))
-    catalog.load([bundle])
+    registry.load([bundle])
     with bundle.pool.lease((10,), np.float32, owner="test") as array:
-        assert bundle.gpu.pinned.holds(array.ctypes.data, array.nbytes)
-    shown = catalog._metrics.exposition().decode()
+        assert bundle.gpu.pinned.refcount(array.ctypes.data, array.nbytes)
+    shown = registry._metrics.exposition().decode()
     assert 'openset_pool_reserved_bytes{pool="cuda:0"}' in shown
-    catalog.close()
+    registry.close()
 
 
 def test_arena_grows_by_what_is_asked_up_to_the_limit(provider):

@@ -9,12 +9,12 @@ from PIL import Image
 
 from server.bundle import Bundle
 from server.contract.manifest import BundleError, read_manifest
-from server.loading.catalog import BUNDLED
 from server.memory.pool import PoolExhausted
-from server.runtimes import lane
+from server.registry.model_registry import BUNDLED
+from server.runtimes import engine_stream as lane
 from server.runtimes.device import Device
+from server.runtimes.engine_stream import EngineFailed
 from server.runtimes.gpu import open_gpu
-from server.runtimes.lane import EngineFailed
 from server.runtimes.trt import open_engine
 from tests.server.engine_bundles import with_engines
 from tests.server.fake_cuda import install
@@ -219,7 +219,7 @@ def test_tensorrt_rtx_captures_its_own_graphs(monkeypatch, binding, tmp_path):
 
 def test_batch_without_room_exhausts_the_pool_and_half_of_it_runs(monkeypatch, tmp_path):
     monkeypatch.setattr("server.runtimes.gpu._opened", {})
-    monkeypatch.setattr("server.runtimes.machine.gpu_at", {0: ("NVIDIA RTX 4090", "8.9")}.get)
+    monkeypatch.setattr("server.runtimes.gpu_detection.gpu_at", {0: ("NVIDIA RTX 4090", "8.9")}.get)
     image = 3 * SIDE * SIDE * 4
     binding = install(monkeypatch, device_bytes=4 * image)
     install_trt(monkeypatch, binding)
@@ -260,7 +260,7 @@ def test_memory_of_a_failed_run_is_given_back_only_when_its_copies_are_done(enco
 def test_second_lane_is_opened_only_where_two_runs_meet(encoder, trt, binding, wanted):
     session = encoder._sessions["image_encoder"]
     together, answers = threading.Barrier(2), {}
-    compute = lane.Lane.compute
+    compute = lane.EngineStream.compute
 
     def meet(self, *given):
         together.wait(10)
@@ -270,7 +270,7 @@ def test_second_lane_is_opened_only_where_two_runs_meet(encoder, trt, binding, w
         answers[count] = encoder.embed_images(images(count))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lane.Lane, "compute", meet)
+        patch.setattr(lane.EngineStream, "compute", meet)
         threads = [threading.Thread(target=run, args=(count,)) for count in (1, 2)]
         for thread in threads:
             thread.start()

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from server.http.auth import digest_of
-from server.http.caller import Caller, current
+from server.middleware.auth import digest_of
+from server.middleware.request_context import RequestContext, current
 from server.settings import Settings
 from server.telemetry.logs import JsonLines, TextLines, configure
 from tests.server.fakes import picture
@@ -59,7 +59,7 @@ def test_request_is_one_object_of_json(client, log):
 
 
 def test_lines_of_a_request_carry_its_id(log):
-    current.set(Caller(request_id="mine"))
+    current.set(RequestContext(request_id="mine"))
     logging.getLogger("server.x").info("something")
     assert lines(log, TextLines(), "server.x")[0].endswith("INFO server.x: something id=mine")
     assert json.loads(lines(log, JsonLines(), "server.x")[0])["request_id"] == "mine"

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.http.auth import digest_of
+from server.middleware.auth import digest_of
 from server.settings import Settings, SettingsError
 from server.telemetry.tracing import Tracing, open_tracing
 from tests.server.collector import Collector, attributes

@@ -1,0 +1,213 @@
+"""Tar shards as the package webdataset writes them: the members of a sample follow each other and share a name.
+
+Of `0001/000017.jpg`, `0001/000017.txt` and `0001/000017.json` the picture is the first; the caption is the second, or
+the `caption` of the third. A .json with `detection` or `grounding` is a line of `odvg.py`.
+
+A shard is read from front to back, once an epoch, in an order that is drawn anew; samples go through a buffer, from
+which they are drawn at random. Readers share the shards, or where there are fewer shards than readers, the samples.
+"""
+
+import random
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import IO, Any
+
+from models.data.captions import captions_of
+from models.data.images import SUFFIXES, DataError, PictureBytes
+from models.data.json_lines import json_object
+from models.data.odvg import Vocabulary, record
+from models.data.records import CaptionRecord, Record
+
+TEXT_SUFFIXES = (".txt", ".caption")
+
+
+@dataclass
+class Sample:
+    """The members of a sample: offset and size in the shard by suffix; their bytes once they are read."""
+
+    shard: Path
+    key: str
+    members: dict[str, tuple[int, int]]
+    data: dict[str, bytes] | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.shard}: {self.key}"
+
+    def read(self, file: IO[bytes]) -> "Sample":
+        """Read the members' bytes, in the order in which they lie there."""
+        self.data = {}
+        for suffix, (offset, size) in sorted(self.members.items(), key=lambda item: item[1]):
+            file.seek(offset)
+            self.data[suffix] = file.read(size)
+            if len(self.data[suffix]) < size:
+                raise DataError(f"{self.where}{suffix}: the archive ends within it")
+        return self
+
+
+class ShardStream:
+    """The samples of tar files, without end. `label_map`: the categories of detection samples (see `odvg.py`)."""
+
+    def __init__(self, shards: tuple[Path, ...], *, buffer: int = 1000, labels: dict[str, str] | None = None) -> None:
+        if not shards:
+            raise DataError("there is no shard")
+        for shard in shards:
+            if not shard.is_file():
+                raise DataError(f"{shard} does not exist")
+        self.name = str(shards[0]) if len(shards) == 1 else f"{shards[0]} and {len(shards) - 1} more"
+        self._shards, self._buffer = shards, max(1, buffer)
+        names = tuple(dict.fromkeys((labels or {}).values()))
+        self._vocabulary = Vocabulary(names, {name: place for place, name in enumerate(names)}, labels)
+        self._counts: dict[Path, int] = {}
+
+    def read(self, *, seed: int, part: int, parts: int, skip: int) -> Iterator[Record | DataError]:
+        """The records of a reader, without the first `skip`, for which headers are read but no pictures."""
+        epoch = 0
+        while skip and (count := self._count(seed, epoch, part, parts)) <= skip:
+            self._not_none(count, part, parts)
+            skip, epoch = skip - count, epoch + 1
+        while True:
+            found = 0
+            for sample in self._shuffled(seed, epoch, part, parts, skip):
+                found += 1
+                try:
+                    yield self._record(sample)
+                except DataError as error:
+                    yield error
+            self._not_none(found, part, parts)
+            skip, epoch = 0, epoch + 1
+
+    def _not_none(self, count: int, part: int, parts: int) -> None:
+        if count == 0:
+            raise DataError(f"{self.name}: none of its samples falls to reader {part + 1} of {parts}")
+
+    def _shuffled(self, seed: int, epoch: int, part: int, parts: int, skip: int) -> Iterator[Sample]:
+        """The samples of one epoch in their order; those that are skipped are not read."""
+        rng = random.Random(f"{seed} {epoch} {part} {parts}")
+        buffer: list[Sample] = []
+        drawn = 0
+
+        def draw() -> Sample:
+            nonlocal drawn
+            drawn += 1
+            place = rng.randrange(len(buffer))
+            buffer[place], buffer[-1] = buffer[-1], buffer[place]
+            return buffer.pop()
+
+        for sample in self._in_order(seed, epoch, part, parts, lambda: drawn >= skip):
+            buffer.append(sample)
+            if len(buffer) >= self._buffer and (chosen := draw()) and drawn > skip:
+                yield loaded(chosen)
+        while buffer:
+            if (chosen := draw()) and drawn > skip:
+                yield loaded(chosen)
+
+    def _in_order(self, seed: int, epoch: int, part: int, parts: int, wanted: Callable[[], bool]) -> Iterator[Sample]:
+        """A reader's samples as they lie in the shards, with their bytes once `wanted()`."""
+        shards = self._order(seed, epoch)
+        shared = len(shards) < parts
+        number = 0
+        for shard in shards if shared else shards[part::parts]:
+            with shard.open("rb") as file:
+                for sample in samples(shard):
+                    number += 1
+                    if shared and (number - 1) % parts != part:
+                        continue
+                    yield sample.read(file) if wanted() else sample
+
+    def _order(self, seed: int, epoch: int) -> list[Path]:
+        order = list(self._shards)
+        random.Random(f"{seed} {epoch}").shuffle(order)
+        return order
+
+    def _count(self, seed: int, epoch: int, part: int, parts: int) -> int:
+        """How many samples fall to a reader in an epoch."""
+        shards = self._order(seed, epoch)
+        if len(shards) < parts:
+            return len(range(part, sum(map(self._size, shards)), parts))
+        return sum(map(self._size, shards[part::parts]))
+
+    def _size(self, shard: Path) -> int:
+        if shard not in self._counts:
+            self._counts[shard] = sum(1 for _ in samples(shard))
+        return self._counts[shard]
+
+    def _record(self, sample: Sample) -> Record:
+        data = sample.data
+        assert data is not None
+        picture = next((PictureBytes(data[s], f"{sample.where}{s}") for s in SUFFIXES if s in data), None)
+        if picture is None:
+            raise DataError(f"{sample.where} has no picture; it has {sorted(data)}")
+        where = f"{sample.where}.json"
+        entry: dict[str, Any] = json_object(data[".json"], where) if ".json" in data else {}
+        if "detection" in entry or "grounding" in entry:
+            return record(entry, picture, where, self._vocabulary)
+        for suffix in TEXT_SUFFIXES:
+            if suffix in data:
+                try:
+                    text = data[suffix].decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{sample.where}{suffix} is no UTF-8: {error}") from error
+                return CaptionRecord(picture, captions_of(text.strip(), f"{sample.where}{suffix}"), sample.where)
+        if "caption" in entry:
+            return CaptionRecord(picture, captions_of(entry["caption"], where), sample.where)
+        raise DataError(f"{sample.where} has no caption, detection or grounding; it has {sorted(data)}")
+
+
+def samples(shard: Path) -> Iterator[Sample]:
+    """The samples of a shard, as places in it; DataError where it is no plain tar."""
+    current: Sample | None = None
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # else it remembers every member
+                if not member.isfile():
+                    continue
+                folder, _, name = member.name.rpartition("/")
+                stem, _, suffix = name.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                if current is None or key != current.key:
+                    if current is not None:
+                        yield current
+                    current = Sample(shard, key, {})
+                current.members[f".{suffix.lower()}"] = (member.offset_data, member.size)
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{shard} is damaged or no uncompressed tar file: {error}") from error
+    if current is not None:
+        yield current
+
+
+def loaded(sample: Sample) -> Sample:
+    """The sample with its bytes."""
+    if sample.data is not None:
+        return sample
+    with sample.shard.open("rb") as file:
+        return sample.read(file)
+
+
+def shard_files(patterns: str | list[str], folder: Path) -> tuple[Path, ...]:
+    """The files of patterns like "cc/*.tar" or "cc/{00000..00331}.tar", relative to `folder`."""
+    files: list[Path] = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        expanded = [str(folder / text) for text in _braces(pattern)]
+        found = [Path(name) for text in expanded for name in (sorted(glob(text)) if "*" in text else [text])]
+        if not found:
+            raise DataError(f"no shard fits {pattern!r} in {folder}")
+        files += found
+    return tuple(files)
+
+
+def _braces(pattern: str) -> list[str]:
+    """`{007..010}` written out."""
+    head, opening, rest = pattern.partition("{")
+    inner, closing, tail = rest.partition("}")
+    first, dots, last = inner.partition("..")
+    if not opening:
+        return [pattern]
+    if not (closing and dots and first.isdigit() and last.isdigit() and int(first) <= int(last)):
+        raise DataError(f"{pattern!r} has no range like {{00000..00331}} in its braces")
+    numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    return [f"{head}{number}{rest}" for number in numbers for rest in _braces(tail)]

@@ -1,0 +1,331 @@
+"""One bounded queue and one worker thread for a model: items of one bucket run together, whoever sent them.
+
+Who sent them decides when: clients take turns (`turns.py`), and the last places of the queue are kept for those who
+have nothing waiting, so that a client with a thousand images keeps nobody out.
+"""
+
+import logging
+import math
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from server.errors import InferenceFailed, MemoryExhausted, NotReady, QueueFull, ServiceFault, WorkerStopped
+from server.inference.fair_queue import FairQueue, Priority
+from server.memory.cuda import DeviceLost
+from server.memory.pool import PoolExhausted
+from server.telemetry.metrics import ModelMetrics
+from server.telemetry.tracing import Link
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+MAX_RETRY_AFTER_S = 60
+# The share of the places that only clients without any waiting item may take.
+KEPT_SHARE = 8
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """`capacity`: items admitted that do not run yet; `max_batch`: items per run; `max_wait_s`: wait to fill a run."""
+
+    capacity: int
+    max_batch: int
+    max_wait_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Done(Generic[Result]):
+    """An item's result, how long it waited and ran, and the run (`tracing.py`), which began at `started`."""
+
+    value: Result
+    queue_s: float
+    infer_s: float
+    started: float
+    run: "Run"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How many items ran together, of which bucket; `link` is the run's span, where it is traced."""
+
+    size: int
+    bucket: Hashable
+    link: Link = None
+
+
+@dataclass(eq=False)
+class _Job(Generic[Item, Result]):
+    item: Item
+    bucket: Hashable
+    client: str
+    priority: Priority
+    submitted: float
+    future: "Future[Done[Result]]"
+
+
+class Reservation(Generic[Item, Result]):
+    """Places in the queue, held for one request from admission on."""
+
+    def __init__(self, batcher: "Batcher[Item, Result]", count: int, client: str, priority: Priority) -> None:
+        self._batcher = batcher
+        self.free, self.client, self.priority = count, client, priority
+
+    def submit(self, item: Item) -> "Future[Done[Result]]":
+        """Queue `item` on one of the places; cancelling the future before it runs drops the item."""
+        assert self.free > 0, "every item has its place"
+        return self._batcher._submit(self, item)
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs items in batches of one bucket, clients in turn, as soon as the worker is free.
+
+    `run` takes a batch and returns a result per item, in order. A batch whose run fails is tried again item by item,
+    so that no item suffers for its neighbour; one that its buffers' pool has no room for is run in halves. A lost GPU,
+    and whatever is not an Exception, ends the worker: `alive` turns False and everything waiting fails. `trace` is told
+    of each run that succeeds, with the times at which it began and ended, before anyone is given its results.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        bucket: Callable[[Item], Hashable],
+        limits: BatchLimits,
+        metrics: ModelMetrics,
+        trace: Callable[[Sequence[Item], Run, float, float], Link] = lambda *_: None,
+    ) -> None:
+        self._trace = trace
+        self._name, self._execute, self._bucket = name, run, bucket
+        self._limits, self._metrics = limits, metrics
+        self._changed = threading.Condition()
+        self._queue: FairQueue[_Job[Item, Result]] = FairQueue()
+        self._reserved = 0
+        self._held: Counter[str] = Counter()  # places by client, reserved and queued
+        self._running = False
+        self._closing = False
+        self._stopped: Callable[[], ServiceFault] | None = None
+        self._seconds_per_run = 0.0
+        metrics.queue_depth.set(0)
+        self._thread = threading.Thread(target=self._work, name=f"worker-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker takes and will finish items."""
+        return self._thread.is_alive() and self._stopped is None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the worker has come to its end."""
+        return not self._thread.is_alive()
+
+    @property
+    def depth(self) -> int:
+        """Items admitted that do not run yet."""
+        return self._reserved + len(self._queue)
+
+    @property
+    def retry_after(self) -> int:
+        """Whole seconds until what waits now has run, by the recent pace."""
+        with self._changed:
+            return self._retry_after()
+
+    @contextmanager
+    def places(
+        self, count: int, *, client: str = "", priority: Priority = "interactive"
+    ) -> Iterator[Reservation[Item, Result]]:
+        """Hold `count` places for a request of `client` ("": nobody's in particular); QueueFull without them."""
+        with self._changed:
+            if self._closing:
+                raise _stopping()
+            self._refuse_when_stopped()
+            self._refuse_when_full(count, client)
+            self._reserved += count
+            self._held[client] += count
+            self._show_depth()
+        places = Reservation(self, count, client, priority)
+        try:
+            yield places
+        finally:
+            with self._changed:
+                self._reserved -= places.free
+                self._release(client, places.free)
+                places.free = 0
+                self._show_depth()
+                self._changed.notify_all()
+
+    def close(self, timeout: float) -> None:
+        """Admit no more, finish what is queued, and end the worker; what is left after `timeout` seconds fails."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            log.error("the worker of %s did not finish within %g s", self._name, timeout)
+            self._stop(_stopping)
+
+    def _submit(self, places: Reservation[Item, Result], item: Item) -> "Future[Done[Result]]":
+        job = _Job[Item, Result](item, self._bucket(item), places.client, places.priority, time.monotonic(), Future())
+        with self._changed:
+            self._refuse_when_stopped()
+            places.free -= 1
+            self._reserved -= 1
+            self._queue.add(job)
+            self._changed.notify_all()
+        # A future keeps its callbacks: one that held the job, which holds the future, would keep its pixels until the
+        # collector comes by. While there is something to drop, the queue holds the job.
+        queued = weakref.ref(job)
+        job.future.add_done_callback(lambda future: self._drop(queued()) if future.cancelled() else None)
+        return job.future
+
+    def _drop(self, job: _Job[Item, Result] | None) -> None:
+        with self._changed:
+            if job and self._queue.remove(job):  # it gives its place back at once, not when its turn comes
+                self._release(job.client, 1)
+            self._show_depth()
+
+    def _release(self, client: str, count: int) -> None:
+        self._held[client] -= count
+        if self._held[client] <= 0:
+            del self._held[client]
+
+    def _work(self) -> None:
+        batch: list[_Job[Item, Result]] = []
+        try:
+            while batch := self._next_batch():
+                self._run(batch)
+                batch = []  # a worker that waits keeps no pixels
+        except BaseException as error:
+            log.critical("the worker of %s has died", self._name, exc_info=error)
+            self._stop(self._died, running=batch)
+
+    def _next_batch(self) -> list[_Job[Item, Result]]:
+        """The item whose turn it is and those that may run with it; empty when the queue is closed and finished."""
+        with self._changed:
+            self._running = False
+            while not self._queue:
+                if self._closing and not self._reserved:
+                    return []
+                self._changed.wait()
+            most = self._limits.max_batch
+            jobs = self._queue.pick(most)
+            while jobs and len(jobs) < most and not self._closing:
+                left = min(job.submitted for job in jobs) + self._limits.max_wait_s - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+                jobs = self._queue.pick(most)  # none where all were cancelled
+            self._queue.take(jobs)
+            for job in jobs:
+                self._release(job.client, 1)
+            self._show_depth()
+            running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+            self._running = bool(running)
+        return running or self._next_batch()
+
+    def _run(self, batch: Sequence[_Job[Item, Result]]) -> None:
+        """Run a batch, in parts where it must be."""
+        started = time.monotonic()
+        try:
+            results = self._execute([job.item for job in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"a run of {len(batch)} items gave {len(results)} results")
+        except DeviceLost:
+            raise
+        except PoolExhausted as error:
+            self._run_in_halves(batch, error)
+        except Exception as error:
+            self._run_one_by_one(batch, error)
+        else:
+            self._finish(batch, results, started)
+
+    def _run_one_by_one(self, batch: Sequence[_Job[Item, Result]], error: Exception) -> None:
+        if len(batch) > 1:
+            log.warning("a batch of %d on %s failed, trying each alone", len(batch), self._name)
+            for job in batch:
+                self._run([job])
+            return
+        log.error("a run on %s failed", self._name, exc_info=error)
+        batch[0].future.set_exception(InferenceFailed(f"the run on {self._name} failed; the server's log has why"))
+
+    def _run_in_halves(self, batch: Sequence[_Job[Item, Result]], error: PoolExhausted) -> None:
+        log.warning("a batch of %d on %s has no room: %s", len(batch), self._name, error)
+        if len(batch) > 1:
+            half = len(batch) // 2
+            self._run(batch[:half])
+            self._run(batch[half:])
+            return
+        fault = MemoryExhausted(
+            f"memory for running an image on {self._name} is all in use", retry_after=self._retry_after()
+        )
+        batch[0].future.set_exception(fault)
+
+    def _finish(self, batch: Sequence[_Job[Item, Result]], results: Sequence[Result], started: float) -> None:
+        ended = time.monotonic()
+        infer_s = ended - started
+        self._seconds_per_run = 0.8 * (self._seconds_per_run or infer_s) + 0.2 * infer_s
+        self._metrics.inferences.inc(len(batch))
+        self._metrics.executions.inc()
+        self._metrics.batch_size.observe(len(batch))
+        self._metrics.infer_duration.observe(infer_s)
+        run = Run(len(batch), batch[0].bucket)
+        run = replace(run, link=self._trace([job.item for job in batch], run, started, ended))
+        for job, result in zip(batch, results, strict=True):
+            queue_s = started - job.submitted
+            self._metrics.queue_duration.observe(queue_s)
+            job.future.set_result(Done(result, queue_s, infer_s, started, run))
+
+    def _refuse_when_stopped(self) -> None:
+        if self._stopped:
+            raise self._stopped()
+
+    def _stop(self, fault: Callable[[], ServiceFault], *, running: Sequence[_Job[Item, Result]] = ()) -> None:
+        """Fail the queue, and those of `running` that have no result yet."""
+        with self._changed:
+            # First of all: whoever is told so below, and asks, finds the worker stopped.
+            self._stopped = fault
+            jobs = self._queue.clear()
+            self._show_depth()
+        for job in running:
+            if not job.future.done():
+                job.future.set_exception(fault())
+        for job in jobs:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(fault())
+
+    def _died(self) -> WorkerStopped:
+        return WorkerStopped(f"the worker of {self._name} has died")
+
+    def _refuse_when_full(self, count: int, client: str) -> None:
+        free = self._limits.capacity - self.depth
+        kept = self._limits.capacity // KEPT_SHARE if client and self._held[client] else 0
+        if count > free - kept:
+            keeping = f"; {kept} more are kept for clients that have none" if kept else ""
+            raise QueueFull(
+                f"{self.depth} of {self._limits.capacity} places of {self._name} are taken, this request needs"
+                f" {count}{keeping}",
+                retry_after=self._retry_after(),
+            )
+
+    def _retry_after(self) -> int:
+        """Seconds a run has lately taken, times the runs ahead."""
+        most = self._limits.max_batch
+        sizes = [*Counter(job.bucket for job in self._queue).values(), self._reserved]
+        runs = sum(math.ceil(size / most) for size in sizes) + self._running
+        return min(MAX_RETRY_AFTER_S, max(1, math.ceil(runs * self._seconds_per_run)))
+
+    def _show_depth(self) -> None:
+        self._metrics.queue_depth.set(self.depth)
+
+
+def _stopping() -> NotReady:
+    return NotReady("the server is stopping")

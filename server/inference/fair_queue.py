@@ -1,0 +1,142 @@
+"""Whose turn it is: waiting entries by priority, and within one priority in turns between clients."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
+from typing import Generic, Literal, Protocol, TypeVar, get_args
+
+Priority = Literal["interactive", "batch"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+# While both wait, one run in so many is led by an entry of lesser priority: it is slow, and never starves.
+LESSER_TURN = 8
+
+
+class Entry(Protocol):
+    """What can wait: entries of one bucket may run together."""
+
+    @property
+    def bucket(self) -> object: ...
+    @property
+    def client(self) -> str: ...
+    @property
+    def priority(self) -> Priority: ...
+
+
+Waiting = TypeVar("Waiting", bound=Entry)
+
+
+class FairQueue(Generic[Waiting]):
+    """Each client's entries in their order; the clients in a ring, where whoever was served goes to the end."""
+
+    def __init__(self) -> None:
+        self._rings: dict[Priority, OrderedDict[str, deque[Waiting]]] = {name: OrderedDict() for name in PRIORITIES}
+        self._leads = 0  # runs led by the greater priority while the lesser waited
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Waiting]:
+        return chain.from_iterable(entries for ring in self._rings.values() for entries in ring.values())
+
+    def add(self, entry: Waiting) -> None:
+        """Let `entry` wait behind its client's others; a client without any starts at the end of the ring."""
+        self._rings[entry.priority].setdefault(entry.client, deque()).append(entry)
+        self._count += 1
+
+    def remove(self, entry: Waiting) -> bool:
+        """Whether `entry` waited; now it does not. Its client keeps its turn."""
+        ring = self._rings[entry.priority]
+        entries = ring.get(entry.client, deque())
+        if entry not in entries:
+            return False
+        entries.remove(entry)
+        if not entries:
+            del ring[entry.client]
+        self._count -= 1
+        return True
+
+    def clear(self) -> list[Waiting]:
+        """All that waited; now nothing does."""
+        entries = list(self)
+        for ring in self._rings.values():
+            ring.clear()
+        self._count = 0
+        return entries
+
+    def pick(self, most: int) -> list[Waiting]:
+        """The next run, at most `most` entries: the one whose turn it is, then those of its bucket, client by client.
+
+        Nothing changes until they are taken.
+        """
+        order = [priority for priority in PRIORITIES if self._rings[priority]]
+        if not order:
+            return []
+        if len(order) > 1 and self._leads >= LESSER_TURN - 1:
+            order.reverse()
+        lead = next(iter(self._rings[order[0]].values()))[0]
+        return list(chain.from_iterable(self._fitting(priority, lead.bucket) for priority in order))[:most]
+
+    def take(self, entries: Sequence[Waiting]) -> None:
+        """Remove the entries of a run; their clients go to the end of the ring."""
+        if entries:
+            both = all(self._rings[priority] for priority in PRIORITIES)
+            self._leads = self._leads + 1 if both and entries[0].priority == PRIORITIES[0] else 0
+        for entry in entries:
+            self.remove(entry)
+            if entry.client in (ring := self._rings[entry.priority]):
+                ring.move_to_end(entry.client)
+
+    def _fitting(self, priority: Priority, bucket: object) -> Iterator[Waiting]:
+        """Those of `bucket`: the first of each client, then the second of each, and so on."""
+        columns = [[entry for entry in entries if entry.bucket == bucket] for entries in self._rings[priority].values()]
+        return (entry for entry in chain.from_iterable(zip_longest(*columns)) if entry is not None)
+
+
+@dataclass(eq=False)
+class _Ticket:
+    client: str
+    priority: Priority
+    bucket: object = None
+    called: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class FairSemaphore:
+    """So many may work at once, the others wait their turn. Used from the event loop's thread only, hence no lock."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: FairQueue[_Ticket] = FairQueue()
+
+    @asynccontextmanager
+    async def one(self, *, client: str, priority: Priority) -> AsyncIterator[None]:
+        """Hold a slot for the block."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._called(_Ticket(client, priority))
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _called(self, ticket: _Ticket) -> None:
+        self._waiting.add(ticket)
+        try:
+            await ticket.called
+        except asyncio.CancelledError:
+            self._waiting.remove(ticket)
+            if not ticket.called.cancelled():  # called, and cancelled before it could begin
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        while tickets := self._waiting.pick(1):
+            self._waiting.take(tickets)
+            if not tickets[0].called.cancelled():  # it is, from its cancelling until its task notices
+                tickets[0].called.set_result(None)
+                return
+        self._free += 1

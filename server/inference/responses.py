@@ -1,0 +1,71 @@
+"""Results as the bodies of answers: boxes in the asked format, numbers with the digits that mean something."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from server.box_formats import BoxFormat, formatted_box
+from server.contract.manifest import Manifest
+from server.contract.postprocess import Detection
+from server.contract.text import Phrase
+from server.schemas import DetectionBody, Embeddings, ImageDetections, ImageScores, LabelScore, ModelId
+
+Float32 = npt.NDArray[np.float32]
+SCORE_DIGITS, EMBEDDING_DIGITS = 6, 8
+
+
+def model_id(manifest: Manifest) -> ModelId:
+    """Which model answered."""
+    return ModelId(name=manifest.name, family=manifest.family, version=manifest.version)
+
+
+def image_detections(
+    found: Sequence[Detection], labels: Sequence[Phrase], *, size: tuple[int, int], box_format: BoxFormat
+) -> ImageDetections:
+    """The detections of one image of `size` (height, width), of all labels of the request."""
+    spans = [(label.start, label.end) for label in labels]
+    return ImageDetections(
+        width=size[1],
+        height=size[0],
+        labels=[label.text for label in labels],
+        label_spans=[(start, end) for start, end in spans if start is not None and end is not None] or None,
+        detections=[
+            DetectionBody(
+                box=formatted_box(detection.box, box_format, size=size),
+                label=detection.label,
+                label_id=detection.label_id,
+                score=round(detection.score, SCORE_DIGITS),
+                matched=list(detection.matched),
+                label_scores=_label_scores(detection),
+            )
+            for detection in found
+        ],
+    )
+
+
+def _label_scores(detection: Detection) -> list[float | None] | None:
+    if detection.label_scores is None:
+        return None
+    return [None if score is None else round(score, SCORE_DIGITS) for score in detection.label_scores]
+
+
+def image_scores(scores: Float32, labels: Sequence[str], *, top_k: int | None) -> ImageScores:
+    """The best `top_k` (None: all) of the scores [labels], best first; equal ones in the order of the request."""
+    best = np.argsort(-scores, kind="stable")[:top_k]
+    return ImageScores(
+        scores=[
+            LabelScore(label=labels[index], label_id=int(index), score=round(float(scores[index]), SCORE_DIGITS))
+            for index in best
+        ]
+    )
+
+
+def rows(matrix: Float32, digits: int) -> list[list[float]]:
+    """A matrix as nested lists of rounded numbers."""
+    return [[round(value, digits) for value in row] for row in matrix.tolist()]
+
+
+def embeddings(images: Float32, texts: Float32) -> Embeddings:
+    """Unit embeddings of images [I, D] and texts [T, D]."""
+    return Embeddings(images=rows(images, EMBEDDING_DIGITS), texts=rows(texts, EMBEDDING_DIGITS))

@@ -1,0 +1,109 @@
+"""The `bundles` command: asks a running server to change what it serves."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from pydantic import BaseModel, ValidationError
+
+from server.middleware.request_middleware import ADMIN
+from server.schemas import BundleBody, BundleChange, BundlesAnswer, Problem
+
+Answer = TypeVar("Answer", bound=BaseModel)
+KEY = "OPENSET_API_KEY"
+
+
+class CommandError(Exception):
+    """What keeps the command from its end, as one sentence."""
+
+
+def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bundles`."""
+    reach = argparse.ArgumentParser(add_help=False)
+    reach.add_argument("--url", default="http://127.0.0.1:8000", help="the server's address [%(default)s]")
+    reach.add_argument("--key-file", type=Path, metavar="PATH", help=f"file with an admin key, instead of {KEY}")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", parents=[reach], help="what is served, in order: the first that can do a task answers")
+    add = actions.add_parser("add", parents=[reach], help="serve one more bundle, behind the others")
+    replace = actions.add_parser("replace", parents=[reach], help="serve another bundle in the place of one")
+    remove = actions.add_parser("remove", parents=[reach], help="serve a bundle no longer")
+    for action in (replace, remove):
+        action.add_argument("name", metavar="NAME", help="of the bundle being served")
+    for action in (add, replace):
+        action.add_argument("path", metavar="PATH", help="folder on the server, within its bundle_roots")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """`openset bundles`; 2 with one sentence on stderr where nothing was changed."""
+    try:
+        print(_told(args))
+    except CommandError as error:
+        print(f"openset bundles: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _told(args: argparse.Namespace) -> str:
+    if args.action == "list":
+        return _table(_ask(args, BundlesAnswer, "GET").bundles)
+    method = {"add": "POST", "replace": "PUT", "remove": "DELETE"}[args.action]
+    name = "" if args.action == "add" else "/" + quote(args.name, safe="")
+    change = _ask(args, BundleChange, method, name, None if args.action == "remove" else {"path": args.path})
+    told = []
+    if change.added:
+        told.append(f"{change.added.name} {change.added.version} answers now, loaded in {change.load_s:.1f} s")
+    if change.removed:
+        told.append(f"{change.removed.name} {change.removed.version} has gone, drained in {change.drain_s:.1f} s")
+    return "\n".join([*told, _table(change.bundles)])
+
+
+def _table(bundles: list[BundleBody]) -> str:
+    rows = [(bundle.name, bundle.family, bundle.version, bundle.path) for bundle in bundles]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines) or "nothing is served"
+
+
+def _ask(
+    args: argparse.Namespace, answer: type[Answer], method: str, name: str = "", body: dict[str, Any] | None = None
+) -> Answer:
+    """The server's answer. There is no time limit: loading a large model takes minutes."""
+    headers = {"Content-Type": "application/json", "Accept": "application/json"} | _authorization(args)
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        request = Request(args.url.rstrip("/") + ADMIN + name, data, headers, method=method)
+        with urlopen(request) as response:
+            return answer.model_validate_json(response.read())
+    except HTTPError as error:
+        raise CommandError(_refusal(error)) from None
+    except ValidationError:
+        raise CommandError(f"{args.url} gives no answer of Openset's") from None
+    except (URLError, OSError, ValueError) as error:
+        raise CommandError(f"{args.url} cannot be asked: {getattr(error, 'reason', error)}") from None
+
+
+def _refusal(error: HTTPError) -> str:
+    try:
+        problem = Problem.model_validate_json(error.read())
+    except (ValidationError, OSError):
+        return f"the server answered {error.code} {error.reason}"
+    if problem.type.endswith(":not-found"):
+        return "this server does not let its bundles be changed: start it with bundle_roots and api_keys_file"
+    return problem.detail
+
+
+def _authorization(args: argparse.Namespace) -> dict[str, str]:
+    key = os.environ.get(KEY, "")
+    if args.key_file:
+        try:
+            key = args.key_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"{args.key_file} cannot be read: {error}") from None
+    return {"Authorization": f"Bearer {key.strip()}"} if key.strip() else {}

@@ -1,0 +1,59 @@
+"""A bundle tried in a process of its own: what its memory grows by beside traffic would be the traffic's as well.
+
+A bundle that takes a process down takes this one. `python -m server.registry.probe FOLDER` reads the settings from its
+standard input and prints what it found; `tried` runs it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from server.contract.manifest import BundleError
+from server.registry.model_registry import open_bundle
+from server.registry.warmup import Peaks, warm_up
+from server.settings import Settings
+
+_SETTINGS = {"allow_uncertified", "threads", "device", "gpu_memory_bytes"}
+_ROOT = Path(__file__).parents[2]
+
+
+def tried(folder: Path, settings: Settings) -> Peaks | None:
+    """Open the bundle in `folder`, run its canary and its largest shapes; what that took, where it can be told.
+
+    BundleError where it fails, or ends the process.
+    """
+    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-m", "server.registry.probe", str(folder)],
+        input=json.dumps(settings.model_dump(mode="json", include=_SETTINGS)),
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        text=True,
+    )
+    if done.returncode or not done.stdout:
+        raise BundleError(f"{folder} ended the process that tried it (status {done.returncode}): it is not served")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if fault := found.get("fault"):
+        raise BundleError(fault)
+    return Peaks(**found["peaks"]) if found["peaks"] else None
+
+
+def main(folder: Path, settings: Settings) -> dict[str, Any]:
+    """What there is to tell of the bundle."""
+    try:
+        bundle = open_bundle(folder, settings)
+        bundle.check_canary()
+        peaks = warm_up(bundle)
+    except BundleError as error:
+        return {"fault": str(error)}
+    except Exception as error:  # runtimes raise their own classes, derived from Exception alone
+        return {"fault": f"{folder} cannot be run: {error}"}
+    return {"peaks": asdict(peaks) if peaks else None}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), Settings(**json.load(sys.stdin)))))

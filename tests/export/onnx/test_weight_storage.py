@@ -1,0 +1,120 @@
+import dataclasses
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from export import glip
+from export.bundle import export_bundle
+from export.certificate.verify import verify
+from export.graph_spec import Part
+from export.onnx.weight_storage import round_to_half, store_as_half
+from export.progress import Progress
+from models import registry
+from server.bundle import Bundle
+
+WIDE, NARROW = (64, 32), (4, 2)
+
+
+def model(weights: np.ndarray) -> onnx.ModelProto:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", weights.shape[0]])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", weights.shape[1]])
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "product", [x], [y], [numpy_helper.from_array(weights, "w")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def weights(shape: tuple[int, int], *, rounded: bool = True) -> np.ndarray:
+    values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    return values.astype(np.float16).astype(np.float32) if rounded else values
+
+
+def test_round_weights_are_stored_in_half_and_computed_with_in_full() -> None:
+    graph = model(weights(WIDE))
+    store_as_half(graph)
+    onnx.checker.check_model(graph)
+    assert [tensor.data_type for tensor in graph.graph.initializer] == [TensorProto.FLOAT16]
+    x = weights((3, WIDE[0]), rounded=False)
+    (y,) = onnxruntime.InferenceSession(graph.SerializeToString()).run(None, {"x": x})
+    (expected,) = onnxruntime.InferenceSession(model(weights(WIDE)).SerializeToString()).run(None, {"x": x})
+    assert np.array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [weights(NARROW), weights(WIDE, rounded=False), weights(WIDE) * 1e6, weights(WIDE).astype(np.float64)],
+    ids=["small", "not round", "huge", "double"],
+)
+def test_other_weights_stay_as_they_are(kept: np.ndarray) -> None:
+    graph = model(kept)
+    before = graph.SerializeToString()
+    store_as_half(graph)
+    assert graph.SerializeToString() == before
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(x))
+
+
+def part_of(module: nn.Module) -> Part:
+    x = {"x": torch.randn(1, 3, 8, 8)}
+    return Part("image_encoder", module.eval(), x, x, {"x": {0: "batch"}, "y": {0: "batch"}})
+
+
+def test_a_norm_is_folded_into_its_convolution_before_rounding() -> None:
+    module = Normed().train()
+    for _ in range(3):
+        module(torch.randn(4, 3, 8, 8) * 3 + 1)  # statistics that matter
+    nn.init.uniform_(module.norm.weight, 0.5, 2.0)
+    part = part_of(module)
+    before = module(part.inputs["x"])
+    round_to_half([part])
+    after = module(part.inputs["x"])
+    torch.testing.assert_close(after, before, atol=0.01, rtol=0.01)
+    assert torch.equal(module.conv.weight, module.conv.weight.half().float())
+    scale = module.norm.weight / (module.norm.running_var + module.norm.eps).sqrt()
+    assert torch.equal(scale, torch.ones(8))
+
+
+def test_a_weight_that_half_precision_cannot_hold_is_named() -> None:
+    module = Normed()
+    nn.init.constant_(module.conv.weight, 1e6)
+    with pytest.raises(ValueError, match=r"conv\.weight.*half precision"):
+        round_to_half([part_of(module)])
+
+
+@pytest.mark.parametrize("name", ["clip-average", "detector-swin", "glip"])
+def test_bundle_with_half_the_weights_is_certified_for_what_it_stores(name, save_checkpoint, tmp_path) -> None:
+    checkpoint = save_checkpoint(name)
+    full = export_bundle(checkpoint, tmp_path / "full")
+    half = export_bundle(checkpoint, tmp_path / "half", weights="fp16")
+    for before, after in zip(full.artefacts, half.artefacts, strict=True):
+        assert (before.weights, after.weights) == ("fp32", "fp16")
+        assert after.certificate is not None
+        assert after.certificate.passed
+        sizes = [initializer_bytes(tmp_path / folder / after.file) for folder in ("half", "full")]
+        assert sizes[0] < 0.75 * sizes[1]
+    assert verify(tmp_path / "half", Progress(quiet=True)).faults == ()
+    assert Bundle(tmp_path / "half").uncertified == {}
+
+
+def test_rounding_changes_no_weight_twice(save_checkpoint) -> None:
+    checkpoint = registry.load(save_checkpoint("glip"))
+    parts = glip.parts(checkpoint)
+    round_to_half(parts)
+    once = {name: value.clone() for name, value in checkpoint.model.state_dict().items()}
+    round_to_half([dataclasses.replace(part) for part in parts])
+    assert all(torch.equal(once[name], value) for name, value in checkpoint.model.state_dict().items())
+
+
+def initializer_bytes(file) -> int:
+    return sum(len(tensor.raw_data) for tensor in onnx.load(str(file)).graph.initializer)

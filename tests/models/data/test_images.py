@@ -1,0 +1,51 @@
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from models.data.box_checks import as_array, within
+from models.data.images import BrokenPicture, PictureBytes, PictureFile
+from tests.models.data import annotated_sets as sets
+
+
+def turned() -> bytes:
+    """A JPEG stored 20 x 10 (width x height) that is to be shown 10 x 20."""
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10), "red").save(stream, "JPEG", exif=exif)
+    return stream.getvalue()
+
+
+def test_the_annotated_size_tells_whether_a_picture_is_turned_upright():
+    picture = PictureBytes(turned(), "shard: a.jpg")
+    assert picture.open().size == (10, 20)
+    assert picture.open((20, 10)).size == (10, 20)
+    assert picture.open((10, 20)).size == (20, 10)
+    with pytest.raises(BrokenPicture, match=r"shard: a\.jpg: the picture is 10 x 20 .* 30 x 40"):
+        picture.open((30, 40))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16", "1"])
+def test_pictures_of_every_mode_come_in_rgb(mode: str):
+    stream = io.BytesIO()
+    Image.new(mode, (4, 3)).save(stream, "TIFF" if mode == "CMYK" else "PNG")
+    assert PictureBytes(stream.getvalue(), "x").open().mode == "RGB"
+
+
+def test_truncated_missing_and_foreign_files_are_named(tmp_path: Path):
+    whole = sets.png(sets.picture(0)[0])
+    for name, data in (("cut.png", whole[:60]), ("text.png", b"hello"), ("empty.png", b"")):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(BrokenPicture, match=name):
+            PictureFile(tmp_path / name).open()
+    with pytest.raises(BrokenPicture, match=r"none\.png: the picture cannot be read: No such file"):
+        PictureFile(tmp_path / "none.png").open()
+
+
+def test_boxes_are_cut_to_the_picture_and_empty_ones_left_out():
+    boxes = as_array([[-5, -5, 10, 10], [70, 50, 90, 70], [90, 0, 95, 5], [5, 5, 5, 9], [9, 9, 5, 5]])
+    cut, kept = within(boxes, (60, 80))
+    assert cut[kept].tolist() == [[0, 0, 10, 10], [70, 50, 80, 60]]
+    assert kept.tolist() == [True, True, False, False, False]

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.data.images import DataError
+from models.data.odvg import OdvgSet
+from models.data.records import DetectionRecord, GroundingRecord
+from tests.models.data import annotated_sets as sets
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> list[dict[str, Any]]:
+    return sets.odvg(tmp_path)
+
+
+def opened(folder: Path, lines: list[dict[str, Any]] | None = None, *, skip: bool = False, labels=True) -> OdvgSet:
+    if lines is not None:
+        sets.write_lines(folder / "odvg.jsonl", lines)
+    label_map = folder / "labels.json" if labels else None
+    return OdvgSet(folder / "odvg.jsonl", folder / "pictures", label_map=label_map, skip=skip)
+
+
+def test_detection_and_grounding_lines_stand_in_one_file(tmp_path: Path, lines: list[dict[str, Any]]):
+    found = opened(tmp_path)
+    grounded, detected = found[1], found[2]
+    assert isinstance(grounded, GroundingRecord)
+    assert isinstance(detected, DetectionRecord)
+    phrases = [grounded.caption[start:end] for region in grounded.regions for start, end in region.spans]
+    assert phrases == ["a green square", "a blue square"]
+    assert [detected.names[label] for label in detected.labels] == [sets.picture(2)[1][0][0]]
+    assert detected.names == sets.NAMES
+
+
+def test_phrases_without_spans_are_looked_for_as_whole_words(tmp_path: Path, lines: list[dict[str, Any]]):
+    lines[0]["grounding"] = {
+        "caption": "cartoon of a Car",
+        "regions": [{"bbox": [[1, 2, 30, 40], [5, 6, 7, 8]], "phrase": "car"}],
+    }
+    record = opened(tmp_path, lines)[0]
+    assert isinstance(record, GroundingRecord)
+    assert record.regions[0].spans == ((13, 16),)
+    assert record.regions[0].boxes_xyxy.tolist() == [[1, 2, 30, 40], [5, 6, 7, 8]]
+
+
+def test_without_a_label_map_the_categories_that_occur_are_the_sets(tmp_path: Path, lines: list[dict[str, Any]]):
+    for line, name in zip((lines[2], lines[5]), ("cat", "dog"), strict=True):
+        for instance in line["detection"]["instances"]:
+            del instance["label"]
+            instance["category"] = name
+    found = opened(tmp_path, lines, labels=False)
+    assert found.names == ("cat", "dog")
+    record = found[2]
+    assert isinstance(record, DetectionRecord)
+    assert record.names == found.names
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"filename": "0.png"}, "has neither 'detection' nor 'grounding'"),
+        ({"grounding": {"caption": "a", "regions": []}}, "filename is None"),
+        ({"filename": "0.png", "grounding": {"caption": " ", "regions": []}}, "the caption is ' '"),
+        ({"filename": "0.png", "grounding": {"caption": "a", "regions": None}}, "regions is None"),
+        (
+            {
+                "filename": "0.png",
+                "grounding": {"caption": "a cat", "regions": [{"bbox": [0, 0, 1, 1], "phrase": "at"}]},
+            },
+            "the phrase 'at' does not stand in the caption",
+        ),
+        ({"filename": "0.png", "detection": {"instances": [{"bbox": [0, 0, 1, 1], "label": 9}]}}, "label 9 is not in"),
+        ({"filename": "0.png", "detection": {"instances": [{"bbox": [0, 0, 1], "label": 0}]}}, "a box is"),
+        ({"filename": "0.png", "height": 0, "width": 2, "detection": {"instances": []}}, "height is 0"),
+    ],
+)
+def test_a_faulty_line_is_named_or_skipped(
+    tmp_path: Path, lines: list[dict[str, Any]], entry: dict[str, Any], message: str
+):
+    lines[3] = entry
+    with pytest.raises(DataError, match=rf"odvg\.jsonl, line 4.*{message}"):
+        opened(tmp_path, lines)
+    found = opened(tmp_path, lines, skip=True)
+    assert (len(found), found.skipped) == (5, 1)
+
+
+def test_a_line_that_is_no_json_is_named_by_its_number_blank_ones_counted(tmp_path: Path, lines: list[dict[str, Any]]):
+    (tmp_path / "odvg.jsonl").write_text(json.dumps(lines[0]) + "\n\n{oops\n")
+    with pytest.raises(DataError, match=r"odvg\.jsonl, line 3 is no JSON"):
+        opened(tmp_path)

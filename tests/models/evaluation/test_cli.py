@@ -1,0 +1,169 @@
+"""`openset evaluate` on small sets, with answers that are written down."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.evaluation import cli as command
+from server.__main__ import main
+from tests.models.data import annotated_sets as sets
+from tests.models.evaluation.answers import Written, WrittenAsked
+from tests.models.evaluation.test_questions import class_folder, generated
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    sets.coco(tmp_path)
+    return tmp_path / "coco.json"
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch):
+    def with_(**answers) -> Written:
+        served = Written(**answers)
+        monkeypatch.setattr(command, "Asked", WrittenAsked(served))
+        return served
+
+    return with_
+
+
+def oracle(folder: Path, *, missed: int = 0, certain: float = 0.9):
+    """Finds what is drawn in the pictures of `folder`, but the first `missed` things of each."""
+    known = {(folder / f"{number}.png").read_bytes(): sets.picture(number)[1] for number in range(6)}
+
+    def detect(picture, labels):
+        things = known[picture][missed:]
+        return [((x, y, x + w, y + h), labels.index(name), certain) for name, (x, y, w, h) in things if name in labels]
+
+    return detect
+
+
+def evaluate(*arguments) -> int:
+    return main(["evaluate", *map(str, arguments)])
+
+
+def report(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_an_oracle_reaches_one_and_the_report_is_complete(coco: Path, tmp_path: Path, answer, capsys):
+    answer(detect=oracle(tmp_path / "pictures"))
+    out = tmp_path / "out"
+    assert evaluate(coco, "--pictures", tmp_path / "pictures", "--out", out) == 0
+    figures = report(out)["figures"]
+    assert figures["detection"]["AP"] == pytest.approx(1)
+    assert figures["detection"]["AP large"] is None
+    assert figures["absent"]["silent"] == 1
+    assert "| detection | AP50 | 1.000 | 6 |" in capsys.readouterr().out
+    text = (out / "report.md").read_text()
+    named = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+    assert len(named) == 3 + 1 + 4 + 4  # plots of detection and silence, the best and the worst
+    assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in named)
+
+
+def test_misses_and_false_alarms_are_shown(coco: Path, tmp_path: Path, answer):
+    right = oracle(tmp_path / "pictures", missed=1)
+    answer(detect=lambda picture, labels: [*right(picture, labels), ((0, 0, 5, 5), 0, 0.8)])
+    out = tmp_path / "out"
+    assert evaluate(coco, "--pictures", tmp_path / "pictures", "--out", out, "--measures", "detection") == 0
+    text = (out / "report.md").read_text()
+    assert "false alarms: red 0.80" in text
+    assert "misses: missed" in text
+    # Of 9 objects 3 are found, at precision 1.
+    assert report(out)["figures"]["detection"]["AR100"] < 0.5
+
+
+def test_a_run_goes_on_where_it_was_cut_off(coco: Path, tmp_path: Path, answer):
+    arguments = [coco, "--pictures", tmp_path / "pictures", "--out", tmp_path / "out", "--parallel", "1"]
+    right, asked = oracle(tmp_path / "pictures"), []
+
+    def stops(picture, labels):
+        asked.append(picture)
+        if len(asked) == 4:
+            raise OSError("the machine went away")
+        return right(picture, labels)
+
+    served = answer(detect=stops)
+    assert evaluate(*arguments) == 2
+    assert evaluate(*arguments) == 2  # not begun anew over what is there
+    served = answer(detect=right)
+    assert evaluate(*arguments, "--resume") == 0
+    assert len(served.asked) == 3 + 6  # the rest of the detections, and the absent ones
+    assert report(tmp_path / "out")["figures"]["detection"]["AP"] == pytest.approx(1)
+    served = answer(detect=right)
+    assert evaluate(*arguments, "--resume") == 0
+    assert served.asked == []
+
+
+def test_a_broken_picture_is_named_or_left_out(coco: Path, tmp_path: Path, answer, capsys):
+    answer(detect=oracle(tmp_path / "pictures"))
+    (tmp_path / "pictures" / "3.png").write_bytes(b"no picture")
+    arguments = [coco, "--pictures", tmp_path / "pictures", "--measures", "detection", "--out"]
+    assert evaluate(*arguments, tmp_path / "one") == 2
+    assert "coco.json: image id 103: " in capsys.readouterr().err
+    assert evaluate(*arguments, tmp_path / "two", "--skip-faulty") == 0
+    assert len(report(tmp_path / "two")["left_out"]["detection"]) == 1
+    assert report(tmp_path / "two")["figures"]["detection"]["AP"] == pytest.approx(1)  # what it shows is not missed
+
+
+def test_where_everything_is_present_nothing_absent_is_asked_for(coco: Path, tmp_path: Path, answer):
+    data = json.loads(coco.read_text())
+    data["categories"] = data["categories"][:1]
+    data["annotations"] = [one | {"category_id": data["categories"][0]["id"]} for one in data["annotations"]]
+    coco.write_text(json.dumps(data))
+    answer(detect=lambda picture, labels: [])
+    assert evaluate(coco, "--pictures", tmp_path / "pictures", "--out", tmp_path / "out") == 0
+    assert report(tmp_path / "out")["figures"]["absent"]["silent"] is None
+
+
+def test_a_generated_set_is_measured_in_every_way(tmp_path: Path, answer):
+    answer(
+        detect=lambda picture, labels: [((10, 10, 30, 40), labels.index("dog") if "dog" in labels else 0, 0.9)],
+        classify=lambda picture, labels: [float(label == "owl") for label in labels],
+        embed=lambda picture, texts: ([1.0, 0.0], [[1.0, 0.0] for _ in texts]),
+    )
+    assert evaluate(generated(tmp_path / "set"), "--out", tmp_path / "out") == 0
+    figures = report(tmp_path / "out")["figures"]
+    assert figures["classification"]["top-1"] == figures["retrieval"]["picture to text R@1"] == 1
+    assert figures["detection"]["AP50"] == pytest.approx(1)
+    assert figures["grounding"]["R@1, any box"] == 1
+    assert figures["absent"]["silent"] == figures["untrue"]["silent"] == 0
+
+
+def test_classes_are_named_by_templates(tmp_path: Path, answer):
+    answer(classify=lambda picture, labels: [0.2, 0.8])
+    arguments = [class_folder(tmp_path / "set"), "--out", tmp_path / "out", "--template", "a photo of a {}."]
+    assert evaluate(*arguments) == 0
+    assert report(tmp_path / "out")["figures"]["classification"]["top-1"] == 0.5
+    assert "taken for" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_measure_that_a_set_cannot_give_is_refused(coco: Path, tmp_path: Path, answer, capsys):
+    answer()
+    arguments = [coco, "--pictures", tmp_path / "pictures", "--out", tmp_path / "out", "--measures", "retrieval"]
+    assert evaluate(*arguments) == 2
+    assert "none of ['retrieval'] can be measured on a coco set" in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_ends_it_with_a_sentence(coco: Path, tmp_path: Path, capsys):
+    arguments = [coco, "--pictures", tmp_path / "pictures", "--out", tmp_path / "out", "--limit", "1"]
+    assert evaluate(*arguments, "--url", "http://127.0.0.1:9") == 2
+    assert "gave no answer" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_refused_with_those_that_are(coco: Path, tmp_path: Path, capsys):
+    arguments = [coco, "--pictures", tmp_path / "pictures", "--out", tmp_path / "out"]
+    assert evaluate(*arguments, "--model", "clip-mini") == 2
+    assert "no model 'clip-mini' can detect; there are ['clip-mini (classify, similarity)'" in capsys.readouterr().err
+
+
+def test_measuring_needs_no_torch():
+    code = (
+        "import sys, models.evaluation.cli, models.evaluation.synthetic_sets, models.pseudo_labels.cli\n"
+        "print([m for m in ('torch', 'scipy', 'export', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,25 @@
+"""A folder as a distillation leaves it, with students that know nothing and names in random places."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from models.synthetic.distillation import DIMENSIONS, Students
+from models.synthetic.distilled_text import BERT, CLIP_TEXT, CORPUS, TOKENIZER
+from models.synthetic.sprites import read_names
+from models.synthetic.vocabulary import vocabulary_size, write_vocabulary
+
+
+def write_small_words(folder: Path) -> Path:
+    """For the objects of the bundled list of names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = [item.label for item in read_names()]
+    write_vocabulary(labels, folder / TOKENIZER)
+    places = functional.normalize(torch.randn(len(labels), DIMENSIONS), dim=1)
+    torch.save({"texts": labels, "names": len(labels), "targets": places}, folder / CORPUS)
+    students = Students(vocabulary_size(folder / TOKENIZER))
+    save_file(students.clip.state_dict(), folder / CLIP_TEXT)
+    save_file(students.bert.state_dict(), folder / BERT)
+    return folder

@@ -1,0 +1,121 @@
+"""The warm-up runs the largest shapes, and the plan has room for them."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from server.memory.allocators import HostAllocator
+from server.memory.pool import BufferPool
+from server.registry.budget import Budget
+from server.registry.model_registry import ModelRegistry
+from server.registry.warmup import largest_picture, warm_up, warm_up_shapes
+from server.settings import Settings
+from server.telemetry.metrics import Metrics
+
+
+@pytest.fixture
+def detector(bundled_detector):
+    return bundled_detector
+
+
+@pytest.fixture
+def encoder(bundled_encoder):
+    return bundled_encoder
+
+
+@pytest.mark.parametrize("name", ["detector", "encoder"])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_planned_buffers_hold_the_largest_batch(name, batch, request):
+    bundle = request.getfixturevalue(name)
+    bundle.pool = pool = BufferPool(HostAllocator())
+    plan = Budget.of(Settings(max_batch=batch)).plan(bundle.manifest, bundle.weights_bytes)
+    pixels = [bundle.preprocess(Image.new("RGB", largest_picture(bundle.manifest)))] * batch
+    if name == "detector":
+        prompt = bundle.prompts.from_labels(["dog"] * 120)
+        assert bundle.token_bucket([prompt]) == bundle.manifest.text.max_tokens
+        bundle.run_detector(pixels, [prompt] * batch, bundle.encode_prompts([prompt]) * batch)
+    else:
+        bundle.embed_images(pixels)
+    assert plan.buffers / 3 < pool.stats().high_water <= plan.buffers, "a wider text tower than this one is planned for"
+
+
+def test_warm_up_reaches_the_largest_shapes(detector, encoder, fed):
+    bundles = (
+        (detector, "image_encoder"),
+        (detector, "text_encoder"),
+        (detector, "detector"),
+        (encoder, "image_encoder"),
+        (encoder, "text_encoder"),
+    )
+    runs = {(bundle.manifest.name, part): fed(bundle, part) for bundle, part in bundles}
+    warm_up(detector)
+    warm_up(encoder)
+    (seen,), (prompted,), (detected,) = (runs["grounding-dino-mini", part] for _, part in bundles[:3])
+    assert seen["pixel_values"].shape == (1, 3, 160, 256)
+    assert detected["pixel_mask"].shape == (1, 160, 256)
+    assert detected["text_features"].shape[:2] == (1, 256)
+    assert prompted["input_ids"].shape == (1, 256)
+    (embedded,), (written,) = runs["clip-mini", "image_encoder"], runs["clip-mini", "text_encoder"]
+    assert embedded["pixel_values"].shape == (1, 3, 64, 64)
+    assert written["input_ids"].shape[1] >= encoder.manifest.text.max_tokens - 1
+
+
+def test_every_shape_bucket_is_run_alone_and_in_the_largest_batch(detector, encoder, fed):
+    detected, embedded, written = fed(detector, "detector"), fed(encoder, "image_encoder"), fed(encoder, "text_encoder")
+    assert warm_up_shapes(detector, batch=3, within_s=600) == 0
+    assert warm_up_shapes(encoder, batch=3, within_s=600) == 0
+    shapes = [(*run["pixel_mask"].shape, run["text_features"].shape[1]) for run in detected]
+    canvases = {size for side in (160, 224, 256) for size in ((160, side), (side, 160))}
+    tokens = detector.manifest.buckets.tokens
+    assert sorted(shapes) == sorted(
+        (count, *canvas, length) for count in (1, 3) for canvas in canvases for length in tokens
+    )
+    assert [count for count, *_ in shapes] == sorted(count for count, *_ in shapes), "alone first"
+    assert [run["pixel_values"].shape for run in embedded] == [(1, 3, 64, 64), (3, 3, 64, 64)]
+    assert [len(run["input_ids"]) for run in written] == [1, 64]
+
+
+def test_time_for_shape_buckets_is_bounded_and_those_left_are_counted(detector, fed):
+    runs = fed(detector, "detector")
+    assert warm_up_shapes(detector, batch=8, within_s=1e-9) == 5 * 5 * 2
+    assert runs == []
+
+
+def test_shape_that_has_no_room_in_the_pool_is_left(detector):
+    plan = Budget.of(Settings()).plan(detector.manifest, 0)
+    detector.pool = BufferPool(HostAllocator(), cap=plan.image_buffers)
+    left = warm_up_shapes(detector, batch=8, within_s=600)
+    assert 0 < left <= 25, "alone all fit"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpu", "shapes"),
+    [("auto", None, False), ("auto", "cuda:0", True), ("all", None, True), ("largest", "cuda:0", False)],
+)
+def test_all_shapes_are_run_where_the_first_of_each_is_slow_or_where_asked(monkeypatch, wanted, gpu, shapes):
+    done = []
+    monkeypatch.setattr("server.registry.model_registry.warm_up", lambda _: done.append("largest"))
+    monkeypatch.setattr("server.registry.model_registry.warm_up_shapes", lambda *_, **__: done.append("all") or 0)
+    bundle = SimpleNamespace(gpu=gpu, check_canary=lambda: None, manifest=None)
+    planned = SimpleNamespace(batch=8, name="b", gpu=None)
+    assert ModelRegistry(Settings(warm_up=wanted), Metrics())._check(bundle, planned) is planned
+    assert done == ["largest", *(["all"] if shapes else [])]
+
+
+def test_after_the_warm_up_the_first_run_of_a_shape_costs_what_the_second_does(detector):
+    """Of the processor's time: a machine that others use tells nothing by the clock."""
+    warm_up(detector)
+    first = second = 0.0
+    for size in ((128, 128), (170, 128), (128, 170), (208, 128)):
+        for labels in (3, 20, 100):
+            pixels = [detector.preprocess(Image.new("RGB", size))]
+            prompt = detector.prompts.from_labels(["dog"] * labels)
+            took = []
+            for _ in range(2):
+                started = time.process_time()
+                detector.run_detector(pixels, [prompt], detector.encode_prompts([prompt]))
+                took.append(time.process_time() - started)
+            first, second = first + took[0], second + took[1]
+    assert first < 2 * second

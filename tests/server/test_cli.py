@@ -1,0 +1,91 @@
+"""The commands without a server: the pipeline's answers as text or JSON, faults as one sentence."""
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from server.__main__ import main
+
+from .fakes import picture
+
+
+@pytest.fixture(autouse=True)
+def bundles(monkeypatch, detector, encoder):
+    def fakes(settings, *, task):
+        return [bundle for bundle in (detector, encoder) if task in bundle.tasks]
+
+    monkeypatch.setattr("server.cli.open_bundles", fakes)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_bytes(picture("red", (200, 150)))
+    return str(path)
+
+
+def test_detect_prints_score_label_and_box(photo, capsys):
+    assert main(["detect", photo, "--prompt", "a dog. a bicycle."]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "0.90  a dog  [58.3, 43.8, 141.7, 106.2]",
+        "0.80  a bicycle  [58.3, 43.8, 141.7, 106.2]",
+    ]
+
+
+def test_detect_prints_shares_of_the_image_finely(photo, capsys):
+    assert main(["detect", photo, "--labels", "dog", "--box-format", "cxcywhn"]) == 0
+    assert capsys.readouterr().out == "0.90  dog  [0.5000, 0.5000, 0.4167, 0.4167]\n"
+
+
+def test_detect_draws(photo, tmp_path, capsys):
+    out = tmp_path / "drawn.png"
+    assert main(["detect", photo, "--labels", "dog, cat", "--out", str(out)]) == 0
+    assert Image.open(io.BytesIO(out.read_bytes())).size == (200, 150)
+    assert "0.90  dog" in capsys.readouterr().out
+
+
+def test_detect_prints_the_answer_of_the_endpoint(photo, capsys):
+    assert main(["detect", photo, "--labels", "dog,cat", "--json", "--box-threshold", "0.85"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [d["label"] for d in answer["results"][0]["detections"]] == ["dog"]
+    assert answer["model"]["name"] == "fake-detector"
+
+
+def test_detect_says_when_nothing_was_found(photo, capsys):
+    assert main(["detect", photo, "--labels", "dog,cat", "--box-threshold", "1"]) == 0
+    assert capsys.readouterr().out == "none of dog, cat was found\n"
+
+
+def test_classify_prints_labels_best_first(photo, capsys):
+    assert main(["classify", photo, "--labels", "g,r", "--template", "a {}"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["r", "g"]
+
+
+def test_similarity_takes_several_images_and_texts(photo, capsys):
+    assert main(["similarity", photo, photo, "--texts", "r", "g"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert main(["similarity", photo, "--texts", "r", "--json", "--embeddings"]) == 0
+    assert "embeddings" in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["detect", "missing.png", "--labels", "dog"], "missing.png cannot be read: No such file"),
+        (["detect", "PHOTO", "--labels", ","], "either 'prompt' or 'labels'"),
+        (["detect", "PHOTO", "--labels", "dog", "--box-threshold", "7"], "box_threshold: Input should be less"),
+        (["detect", "PHOTO", "--labels", "dog", "--model", "yolo"], "there is no model 'yolo'"),
+        (["detect", "PHOTO", "--labels", "dog", "--out", "/nowhere/x.png"], "/nowhere/x.png cannot be written"),
+        (["detect", __file__, "--labels", "dog"], "the image is not a picture"),
+        (["classify", "PHOTO", "--labels", "dog", "--template", "no place"], "a template must have {}"),
+    ],
+)
+def test_fault_is_one_sentence_and_status_2(photo, capsys, arguments, named):
+    assert main([photo if argument == "PHOTO" else argument for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"openset {arguments[0]}: ")
+    assert named in captured.err
+    assert captured.err.count("\n") == 1
