@@ -27,7 +27,7 @@ from PIL import Image
 from export.certificate.parity import FLOORS, Figures, limits_of, measure, shortfalls
 from export.certificate.parity_cases import unpack_cases
 from export.certificate.verify import verify
-from export.progress import StageTimer
+from export.progress import Progress
 from export.tensorrt.builder import Target, load_module
 from export.tensorrt.engines import add_engines
 from server.bundle import Bundle
@@ -44,7 +44,7 @@ from server.schemas import ClassifyRequest, DetectRequest
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
 
-QUIET = StageTimer(quiet=True)
+QUIET = Progress(quiet=True)
 WORDS = ("dog", "red car", "bicycle", "small house", "cat", "guitar", "boat", "umbrella")
 SIZES = ((64, 48), (320, 240), (640, 480), (480, 640), (1000, 300), (333, 777))  # (width, height)
 TOGETHER = 8  # requests under way

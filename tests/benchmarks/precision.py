@@ -16,11 +16,11 @@ from typing import get_args
 
 from export.onnx.precision import REDUCED
 from export.onnx.reduced_graphs import add_precision
-from export.progress import StageTimer
+from export.progress import Progress
 from server.contract.manifest import Manifest, Precision, read_manifest
 from server.registry.model_registry import BUNDLED, SHIPPED
 
-QUIET = StageTimer(quiet=True)
+QUIET = Progress(quiet=True)
 # Of a certificate's figures; each is of one part, and is shown where the bundle has it.
 SHOWN = {
     "image_embeds.cosine": "image cosine",

@@ -1,7 +1,6 @@
 from pathlib import Path
 
-from models.training.vocabulary import vocabulary_size, write_vocabulary
-
+from models.synthetic.vocabulary import vocabulary_size, write_vocabulary
 from models.tokenizers import text_rules
 from server.contract.text import PromptTokenizer
 
