@@ -24,7 +24,7 @@ from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_re
 from server.inference.pipeline import Pipeline
 from server.middleware.auth import Keys
 from server.middleware.graceful_shutdown import GracefulServer
-from server.middleware.image_fetcher import Fetcher, FetchLimits
+from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_context import request_context
 from server.middleware.request_middleware import RequestMiddleware
 from server.middleware.uvicorn_protocol import ProblemProtocol
@@ -60,7 +60,7 @@ def create_app(
     bundles: Sequence[Bundle] | None = None,
     *,
     on_failure: Callable[[], None] | None = None,
-    fetcher: Fetcher | None = None,
+    fetcher: ImageFetcher | None = None,
 ) -> FastAPI:
     """The app. `bundles` are served from the start; without them those of the settings are loaded in the background.
 
@@ -117,7 +117,7 @@ def create_app(
     app.state.stopping = False
     app.state.pipeline, app.state.keys, app.state.open_endpoints = pipeline, keys, settings.open_endpoints
     app.state.changes = changes
-    app.state.fetcher = fetcher or (Fetcher(FetchLimits.of(settings)) if settings.url_images else None)
+    app.state.fetcher = fetcher or (ImageFetcher(settings) if settings.url_images else None)
     app.add_middleware(
         RequestMiddleware,
         settings=settings,

@@ -24,7 +24,7 @@ from server.errors import (
 )
 from server.inference.pipeline import Pipeline
 from server.inference.request_limits import image_names, refuse_too_many_images
-from server.middleware.image_fetcher import Fetcher
+from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_context import request_context
 from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
@@ -117,7 +117,7 @@ def note_inputs(request: Request, body: BaseModel) -> None:
 
 
 async def _fetched(request: Request, body: RequestModel) -> RequestModel:
-    fetcher: Fetcher | None = request.app.state.fetcher
+    fetcher: ImageFetcher | None = request.app.state.fetcher
     if fetcher is None:
         raise UrlRefused("this server fetches no URLs (its setting `url_images` is off): send the image itself")
     pipeline, context = pipeline_of(request), request_context(request.scope)
