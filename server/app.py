@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -36,7 +35,7 @@ from server.routes import admin, classify, detect, page, similarity, system
 from server.routes import docs as documentation
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
-from server.settings import Settings, SettingsError, read_settings, shown_default
+from server.settings import Settings, SettingsError, add_flags, read_settings
 from server.telemetry import logs
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import open_tracing
@@ -45,14 +44,6 @@ log = logging.getLogger(__name__)
 
 FLUSH_WITHIN_S = 5
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_METAVARS: dict[object, str] = {
-    int: "INTEGER",
-    float: "NUMBER",
-    Path | None: "PATH",
-    "bundle": "PATH",
-    "bundle_roots": "PATH",
-    "model": "NAME",
-}
 
 
 def create_app(
@@ -201,29 +192,8 @@ def serve(settings: Settings) -> int:
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """The flags of `serve`: every setting by its name; a flag goes before the environment, that before the file."""
-    parser.add_argument("--config", type=Path, metavar="PATH", help="TOML file of settings, by the names of the flags")
-    for name, field in Settings.model_fields.items():
-        flag, default = "--" + name.replace("_", "-"), field.get_default()
-        options: dict[str, Any] = {
-            "default": argparse.SUPPRESS,
-            "help": f"{field.description} [{shown_default(default)}]",
-        }
-        if isinstance(default, bool):
-            options["action"] = argparse.BooleanOptionalAction
-        elif isinstance(default, tuple):
-            options |= {"action": "append", "metavar": _METAVARS.get(name, "WORDS")}
-        else:
-            options["metavar"] = _METAVARS.get(field.annotation, "TEXT")
-        parser.add_argument(flag, **options)
-    parser.add_argument(
-        "--no-warm-up",
-        dest="warm_up",
-        action="store_const",
-        const="none",
-        default=argparse.SUPPRESS,
-        help="the same as --warm-up none",
-    )
+    """Add the flags of `serve`: every setting by its name."""
+    add_flags(parser)
     parser.set_defaults(func=run)
 
 

@@ -160,7 +160,7 @@ def _request(model: type[T], args: argparse.Namespace, **given: Any) -> T:
 
 def _answered(args: argparse.Namespace, task: Task, ask: Callable[[Pipeline], Awaitable[T]]) -> T:
     """What the pipeline answers, with the bundles that can do `task` opened for this one request."""
-    settings = read_settings(bundle=tuple(args.bundle or ()), allow_uncertified=args.allow_uncertified, warm_up=False)
+    settings = read_settings(bundle=tuple(args.bundle or ()), allow_uncertified=args.allow_uncertified, warm_up="none")
     metrics = Metrics()
     registry = ModelRegistry(settings, metrics)
     pipeline = Pipeline(settings, metrics, registry)

@@ -99,7 +99,7 @@ class InProcess:
         settings = read_settings(
             bundle=tuple(bundles),
             allow_uncertified=allow_uncertified,
-            warm_up=False,
+            warm_up="none",
             max_labels=MOST_LABELS,
             max_passes=MOST_PASSES,
         )

@@ -23,7 +23,7 @@ from server.inference import responses as answers
 from server.inference.batching import Reservation
 from server.inference.drawing import draw
 from server.inference.fair_queue import FairSemaphore
-from server.inference.images import ImageLimits, decode
+from server.inference.images import decode
 from server.inference.prompt_cache import PromptCache
 from server.inference.stage_timer import StageTimer
 from server.inference.text_encoding import in_halves, told_as_faults
@@ -81,7 +81,6 @@ class Pipeline:
         self.settings, self.metrics, self.registry = settings, metrics, registry
         self.stop_by: float | None = None
         self.ended = True
-        self._limits = ImageLimits.of(settings)
         self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="images")
         self._decoding = FairSemaphore(2 * settings.pool_threads)  # the next is there when a thread gets free
         # Of its own, so that a request is read (or refused with 429) and answered while all other threads decode.
@@ -285,7 +284,7 @@ class Pipeline:
     ) -> Prepared:
         def prepare() -> Prepared:
             started = time.monotonic()
-            image = decode(data, name=name, limits=self._limits)
+            image = decode(data, name=name, max_pixels=self.settings.max_image_pixels)
             decoded = time.monotonic()
             pixels = served.bundle.preprocess(image)
             ended = time.monotonic()

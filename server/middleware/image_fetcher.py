@@ -38,7 +38,7 @@ _MAX_ADDRESSES = 3  # of a host, tried one after the other
 _REDIRECTS = (301, 302, 303, 307, 308)
 # What object stores say of files that were uploaded without a type; the decoder looks at the bytes anyway.
 _UNTYPED = ("", "application/octet-stream", "binary/octet-stream")
-_HEADERS = {"User-Agent": "openset", "Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close"}
+_HEADERS = [("User-Agent", "openset"), ("Accept", "image/*"), ("Accept-Encoding", "identity"), ("Connection", "close")]
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
@@ -90,7 +90,7 @@ class ImageFetcher:
         for _ in range(MAX_REDIRECTS + 1):
             target = _target(url, name)
             host = target.host.decode()
-            headers = {"Host": f"[{host}]" if ":" in host else host, **_HEADERS}
+            headers = [("Host", f"[{host}]" if ":" in host else host), *_HEADERS]
             network = _PublicNetwork(self._backend, self._resolve, name)
             connection = AsyncHTTPConnection(target.origin, ssl_context=self._context, network_backend=network)
             try:

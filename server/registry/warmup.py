@@ -18,6 +18,7 @@ from server.contract.text import Prompt
 from server.memory.pool import PoolExhausted
 from server.memory.process_memory import with_peak
 
+SHAPES_WITHIN_S = 120.0
 _WORD = "dog"
 # One text of a small tower hides in what the C heap has spare; of several the heap must grow.
 _TEXTS = 8
@@ -50,12 +51,12 @@ def warm_up(bundle: Bundle) -> Peaks | None:
     return None if image is None or text is None else Peaks(image, text)
 
 
-def warm_up_shapes(bundle: Bundle, *, batch: int, within_s: float) -> int:
+def warm_up_shapes(bundle: Bundle, *, batch: int) -> int:
     """Run the shape buckets of `bundle`, each alone first and then in a `batch`; how many no time or room was left for.
 
     Shapes are those of pictures in usual formats, upright and lying, times the declared numbers of tokens.
     """
-    give_up, left = time.monotonic() + within_s, 0
+    give_up, left = time.monotonic() + SHAPES_WITHIN_S, 0
     for run in _runs(bundle, batch):
         if time.monotonic() >= give_up:
             left += 1

@@ -21,7 +21,7 @@ SOON = 30
 
 @pytest.fixture
 def app(detector, encoder):
-    return create_app(Settings(decode_threads=1, warm_up=False), [detector, encoder])
+    return create_app(Settings(decode_threads=1, warm_up="none"), [detector, encoder])
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ MANY_BYTES = 8 * 2**20  # more than the socket buffers of both sides hold
 
 @pytest.fixture
 def address(detector, encoder):
-    settings = Settings(decode_threads=1, warm_up=False, max_body_bytes=2**20)
+    settings = Settings(decode_threads=1, warm_up="none", max_body_bytes=2**20)
     with listening(create_app(settings, [detector, encoder])) as (address, _):
         yield address
 

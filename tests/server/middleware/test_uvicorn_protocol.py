@@ -30,7 +30,7 @@ LINES = st.lists(
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    app = create_app(Settings(decode_threads=1, warm_up=False), [FakeEncoder(tmp_path_factory.mktemp("encoder"))])
+    app = create_app(Settings(decode_threads=1, warm_up="none"), [FakeEncoder(tmp_path_factory.mktemp("encoder"))])
     with listening(app) as (address, _):
         yield address
 
