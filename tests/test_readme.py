@@ -10,13 +10,17 @@ from server.settings import markdown_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = (ROOT / "openset/README.md").read_text(encoding="utf-8")
 
 
 def test_table_of_settings_is_what_the_code_says():
     assert f"\n\n{markdown_table()}\n\n" in README
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:server|models|tests|export)/[\w./-]*\w", README))))
+NAMED = set(re.findall(r"(?:openset|server|models|tests|export)/[\w./-]*\w", README + PYTHON))
+
+
+@pytest.mark.parametrize("path", sorted(NAMED))
 def test_named_file_exists(path):
     assert (ROOT / path).exists() or list(ROOT.glob(path + "*"))
 

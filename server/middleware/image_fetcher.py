@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from httpcore2 import (
+from httpcore import (
     URL,
     AnyIOBackend,
     AsyncHTTPConnection,

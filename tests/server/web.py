@@ -7,7 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import trustme
-from httpcore2 import AnyIOBackend, ConnectError
+from httpcore import AnyIOBackend, ConnectError
 
 from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_context import RequestContext
