@@ -22,11 +22,10 @@ from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
 from server.inference.pipeline import Pipeline
 from server.middleware.auth import Keys
-from server.middleware.graceful_shutdown import GracefulServer
 from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_context import request_context
 from server.middleware.request_middleware import RequestMiddleware
-from server.middleware.uvicorn_protocol import ProblemProtocol
+from server.middleware.uvicorn_server import GracefulServer, ProblemProtocol
 from server.registry.daemon_thread import in_daemon_thread
 from server.registry.hot_swap import HotSwap
 from server.registry.model_cache import PullFailed, with_models

@@ -10,7 +10,7 @@ import pytest
 
 from server.app import create_app
 from server.contract.manifest import BundleError
-from server.middleware import lingering_close as lingering
+from server.middleware import uvicorn_server
 from server.middleware.auth import digest_of
 from server.routes import body
 from server.settings import Settings
@@ -249,7 +249,7 @@ def test_queued_request_is_dropped_at_its_deadline(detector):
 
 
 def test_deadline_holds_while_the_body_comes(detector, monkeypatch):
-    monkeypatch.setattr(lingering, "SILENCE_S", 0.1)
+    monkeypatch.setattr(uvicorn_server, "LINGER_SILENCE_S", 0.1)
 
     async def scene():
         async def trickle():
@@ -375,7 +375,7 @@ def test_prompts_of_one_client_leave_others_a_turn(detector, tmp_path, monkeypat
 
 
 def test_slow_body_times_out(detector, monkeypatch):
-    monkeypatch.setattr(lingering, "SILENCE_S", 0.1)
+    monkeypatch.setattr(uvicorn_server, "LINGER_SILENCE_S", 0.1)
     monkeypatch.setattr(body, "BODY_TIMEOUT_S", 0.05)
 
     async def scene():
