@@ -1,4 +1,4 @@
-"""The forms in which a box may be asked for."""
+"""Box formats: corners, corner and size, or centre and size, in pixels or as shares of the image."""
 
 from typing import Literal
 
@@ -8,9 +8,9 @@ _PIXEL_DIGITS, _RELATIVE_DIGITS = 2, 6
 
 
 def formatted_box(box_xyxy: Box, box_format: BoxFormat, *, size: tuple[int, int]) -> Box:
-    """A box x0, y0, x1, y1 in pixels of an image of `size` (height, width) in the asked format.
+    """Convert a box x0, y0, x1, y1 in pixels of an image of `size` (height, width) to `box_format`.
 
-    Rounded to hundredths of a pixel or, where the format ends with "n", to millionths of the image's sides.
+    Rounded to hundredths of a pixel or, in formats that end with "n", to millionths of the image's sides.
     """
     x0, y0, x1, y1 = box_xyxy
     digits = _PIXEL_DIGITS
