@@ -4,37 +4,20 @@ Both ways answer alike and may be asked from several threads at once; what the m
 """
 
 import argparse
-import asyncio
-import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from pydantic import BaseModel, ValidationError
-
-from server.bundle import Bundle
 from server.client import Client, ClientError
+from server.contract.manifest import Manifest
 from server.contract.text import PromptError
-from server.errors import Fault, invalid_request
-from server.inference.pipeline import Pipeline
-from server.middleware.request_context import RequestContext
-from server.registry.model_registry import ModelRegistry, open_bundles
-from server.schemas import (
-    ClassifyRequest,
-    DetectRequest,
-    Embeddings,
-    ImageDetections,
-    LabelScore,
-    ModelBody,
-    SimilarityRequest,
-)
-from server.settings import read_settings
-from server.telemetry.metrics import Metrics
+from server.errors import Fault
+from server.predictor import Predictor
+from server.schemas import Embeddings, ImageDetections, LabelScore, ModelBody
 
-T = TypeVar("T")
-Request = TypeVar("Request", bound=BaseModel)
 # In-process nobody else is kept waiting.
 MOST_LABELS, MOST_PASSES = 100_000, 1000
 TIMEOUT_S = 600.0
@@ -88,59 +71,39 @@ class Backend(Protocol):
 
 
 class InProcess:
-    """A bundle, or the bundled ones, answered by the server's pipeline in this process, whatever the number of labels.
-
-    The pipeline runs on an event loop in a thread of its own.
-    """
+    """Bundles, or the ones that ship with the server, run in this process, whatever the number of labels."""
 
     def __init__(
         self, bundles: Sequence[Path], name: str | None, *, task: str, allow_uncertified: bool = False
     ) -> None:
-        settings = read_settings(
+        self._predictor = Predictor(
             bundle=tuple(bundles),
             allow_uncertified=allow_uncertified,
-            warm_up=False,
             max_labels=MOST_LABELS,
             max_passes=MOST_PASSES,
         )
-        metrics = Metrics()
-        registry = ModelRegistry(settings, metrics)
-        self._pipeline = Pipeline(settings, metrics, registry)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="asking", daemon=True)
-        self._thread.start()
         try:
-            registry.load(open_bundles(settings))
-            self.model = _chosen([_of_bundle(served.bundle) for served in registry.served], name, task)
-        except BaseException:
+            self.model = _chosen([_of_manifest(manifest) for manifest in self._predictor.models], name, task)
+        except Unanswered:
             self.close()
             raise
 
     def detect(self, picture: bytes, labels: Sequence[str], **options: Any) -> ImageDetections:
-        request = _request(DetectRequest, self.model.name, images=[picture], labels=tuple(labels), **_given(options))
-        return self._answer(self._pipeline.detect(request, RequestContext())).results[0]
+        with _unanswered():
+            return self._predictor.detect(picture, labels, model=self.model.name, **options).results[0]
 
     def classify(self, picture: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
-        request = _request(
-            ClassifyRequest, self.model.name, images=[picture], labels=tuple(labels), templates=tuple(templates)
-        )
-        return self._answer(self._pipeline.classify(request, RequestContext())).results[0].scores
+        with _unanswered():
+            answer = self._predictor.classify(picture, labels, model=self.model.name, templates=templates)
+        return answer.results[0].scores
 
     def embed(self, picture: bytes, texts: Sequence[str]) -> Embeddings:
-        request = _request(SimilarityRequest, self.model.name, images=[picture], texts=tuple(texts), embeddings=True)
-        return _embeddings(self._answer(self._pipeline.similarity(request, RequestContext())).embeddings)
+        with _unanswered():
+            answer = self._predictor.similarity(picture, texts, model=self.model.name, embeddings=True)
+        return _embeddings(answer.embeddings)
 
     def close(self) -> None:
-        self._pipeline.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _answer(self, question: Coroutine[Any, Any, T]) -> T:
-        try:
-            return asyncio.run_coroutine_threadsafe(question, self._loop).result()
-        except (Fault, PromptError) as error:
-            raise Unanswered(str(error)) from error
+        self._predictor.close()
 
 
 class OverHttp:
@@ -193,10 +156,9 @@ class Asked:
         self._served.close()
 
 
-def _of_bundle(bundle: Bundle) -> Model:
-    manifest = bundle.manifest
+def _of_manifest(manifest: Manifest) -> Model:
     rules = manifest.detection or manifest.classification
-    assert rules is not None, "the manifest gives every bundle its rules"
+    assert rules is not None, "every manifest has the rules of its task"
     return Model(
         manifest.name,
         manifest.family,
@@ -220,15 +182,12 @@ def _chosen(models: Sequence[Model], name: str | None, task: str) -> Model:
     return able[0]
 
 
-def _request(kind: type[Request], model: str, **fields: Any) -> Request:
+@contextmanager
+def _unanswered() -> Iterator[None]:
     try:
-        return kind(**{"model": model, **fields})
-    except ValidationError as error:
-        raise Unanswered(str(invalid_request(error))) from None
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+        yield
+    except (Fault, PromptError) as error:
+        raise Unanswered(str(error)) from error
 
 
 def _embeddings(found: Embeddings | None) -> Embeddings:

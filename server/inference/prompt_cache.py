@@ -1,4 +1,4 @@
-"""Text features of recent prompts and labels: kept within a bound of bytes, computed once for all who ask."""
+"""LRU cache of text features, bounded in bytes; concurrent requests for one prompt share its computation."""
 
 import asyncio
 from collections import OrderedDict
@@ -11,14 +11,14 @@ import numpy.typing as npt
 from server.telemetry.metrics import Metrics, ModelMetrics
 
 Float32 = npt.NDArray[np.float32]
-# Computes the features at these places of a request's keys, in their order.
+# Computes the features of a request's keys at these indices, in their order.
 Compute = Callable[[Sequence[int]], Awaitable[Sequence[Float32]]]
-# What an entry takes besides its array: key, dictionary slot, array header.
+# Size of an entry besides its array: key, dictionary slot, array header.
 OVERHEAD_BYTES = 512
 
 
 class Owner(Protocol):
-    """Whose features they are: a bundle being served, until it is retired. Each has its own, whatever its name."""
+    """The model that a cache entry belongs to; two models of one name have separate entries."""
 
     @property
     def metrics(self) -> ModelMetrics: ...
@@ -38,13 +38,13 @@ class PromptCache:
         metrics.prompt_cache_bytes.set(0)
 
     async def get(self, owner: Owner, keys: Sequence[str], compute: Compute) -> list[Float32]:
-        """The features of each key, read-only; `compute` gets the places of those that nobody has or is computing.
+        """The features of each key, read-only; `compute` gets the indices of those neither cached nor being computed.
 
-        A caller that is cancelled does not stop the computation, since others may wait for it.
+        Cancelling the caller does not stop the computation, since others may wait for it.
         """
         found: dict[str, Float32 | asyncio.Future[Float32]] = {}
         missing: dict[str, int] = {}
-        for place, key in enumerate(keys):
+        for index, key in enumerate(keys):
             if key in found or key in missing:
                 continue
             if (entry := self._entries.get((owner, key))) is not None:
@@ -53,7 +53,7 @@ class PromptCache:
             elif (pending := self._pending.get((owner, key))) is not None:
                 found[key] = pending
             else:
-                missing[key] = place
+                missing[key] = index
         owner.metrics.prompt_cache_hits.inc(len(found))
         owner.metrics.prompt_cache_misses.inc(len(missing))
         if missing:
@@ -64,7 +64,7 @@ class PromptCache:
         ]
 
     def drop(self, owner: Owner) -> None:
-        """Forget all features of a retired owner."""
+        """Remove all features of a retired owner."""
         for key in [key for key in self._entries if key[0] is owner]:
             self.bytes -= _size(self._entries.pop(key))
         self._metrics.prompt_cache_bytes.set(self.bytes)
@@ -92,7 +92,7 @@ class PromptCache:
                     continue
                 if isinstance(error, Exception):
                     future.set_exception(error)
-                    future.exception()  # everybody who waits may have gone: nothing to warn about
+                    future.exception()  # every waiter may have been cancelled: no warning
                 else:
                     future.cancel()
             if not isinstance(error, Exception):

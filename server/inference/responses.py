@@ -1,4 +1,4 @@
-"""Results as the bodies of answers: boxes in the asked format, numbers with the digits that mean something."""
+"""Response bodies: boxes in the requested format, scores and embeddings rounded to the digits that carry meaning."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,14 @@ SCORE_DIGITS, EMBEDDING_DIGITS = 6, 8
 
 
 def model_id(manifest: Manifest) -> ModelId:
-    """Which model answered."""
+    """Name, family and version of the model that answers."""
     return ModelId(name=manifest.name, family=manifest.family, version=manifest.version)
 
 
 def image_detections(
-    found: Sequence[Detection], labels: Sequence[Phrase], *, size: tuple[int, int], box_format: BoxFormat
+    detections: Sequence[Detection], labels: Sequence[Phrase], *, size: tuple[int, int], box_format: BoxFormat
 ) -> ImageDetections:
-    """The detections of one image of `size` (height, width), of all labels of the request."""
+    """Detections of one image of `size` (height, width), beside all labels of the request."""
     spans = [(label.start, label.end) for label in labels]
     return ImageDetections(
         width=size[1],
@@ -39,19 +39,13 @@ def image_detections(
                 matched=list(detection.matched),
                 label_scores=_label_scores(detection),
             )
-            for detection in found
+            for detection in detections
         ],
     )
 
 
-def _label_scores(detection: Detection) -> list[float | None] | None:
-    if detection.label_scores is None:
-        return None
-    return [None if score is None else round(score, SCORE_DIGITS) for score in detection.label_scores]
-
-
 def image_scores(scores: Float32, labels: Sequence[str], *, top_k: int | None) -> ImageScores:
-    """The best `top_k` (None: all) of the scores [labels], best first; equal ones in the order of the request."""
+    """The best `top_k` (None: all) of the scores [labels], best first; ties keep the order of the request."""
     best = np.argsort(-scores, kind="stable")[:top_k]
     return ImageScores(
         scores=[
@@ -61,11 +55,17 @@ def image_scores(scores: Float32, labels: Sequence[str], *, top_k: int | None) -
     )
 
 
-def rows(matrix: Float32, digits: int) -> list[list[float]]:
+def rounded_rows(matrix: Float32, digits: int) -> list[list[float]]:
     """A matrix as nested lists of rounded numbers."""
     return [[round(value, digits) for value in row] for row in matrix.tolist()]
 
 
 def embeddings(images: Float32, texts: Float32) -> Embeddings:
-    """Unit embeddings of images [I, D] and texts [T, D]."""
-    return Embeddings(images=rows(images, EMBEDDING_DIGITS), texts=rows(texts, EMBEDDING_DIGITS))
+    """Unit-length embeddings of images [I, D] and texts [T, D]."""
+    return Embeddings(images=rounded_rows(images, EMBEDDING_DIGITS), texts=rounded_rows(texts, EMBEDDING_DIGITS))
+
+
+def _label_scores(detection: Detection) -> list[float | None] | None:
+    if detection.label_scores is None:
+        return None
+    return [None if score is None else round(score, SCORE_DIGITS) for score in detection.label_scores]

@@ -16,8 +16,8 @@ import h11
 
 from server.errors import ImageTooLarge, UrlFailed, UrlRefused
 from server.inference.fair_queue import FairSemaphore
-from server.middleware.request_context import RequestContext
 from server.middleware.ssrf import is_public
+from server.request_context import RequestContext
 from server.settings import Settings
 
 PORT = 443
@@ -97,7 +97,7 @@ class Fetcher:
 
     async def _timed(self, url: str, name: str, left: "_Budget", request: RequestContext) -> bytes:
         timeout_s = self._limits.timeout_s
-        async with self._slots.one(client=request.client, priority=request.priority):
+        async with self._slots.slot(client=request.client, priority=request.priority):
             try:
                 async with asyncio.timeout(timeout_s):
                     return await self._follow(url, name, left)

@@ -17,10 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.errors import BodyTooLarge, DeadlinePassed, Fault, NotReady, TooManyRequests, kind_of, problem_response
 from server.middleware.auth import Keys
 from server.middleware.lingering_close import Lingering
-from server.middleware.request_context import PRIORITY, REQUEST_ID, TIMEOUT, RequestContext, current, request_context
+from server.request_context import PRIORITY, REQUEST_ID, TIMEOUT, RequestContext, request_context
 from server.routes.page import FILES as PAGE_FILES
+from server.schemas import ADMIN_BUNDLES
 from server.settings import OPEN_ENDPOINTS, Settings
-from server.telemetry.logs import log_access
+from server.telemetry.logs import current, log_access
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import Tracing
 
@@ -28,9 +29,8 @@ log = logging.getLogger(__name__)
 
 INFER, MODEL = "/v2/models/:name/infer", "/v2/models/:name"
 WORK = ("/detect", "/classify", "/similarity", INFER)
-ADMIN = "/admin/bundles"
 # A metric's label comes from this list, never from the client's path.
-ENDPOINTS = frozenset((*WORK, *OPEN_ENDPOINTS, ADMIN))
+ENDPOINTS = frozenset((*WORK, *OPEN_ENDPOINTS, ADMIN_BUNDLES))
 _OF_MODEL = re.compile(r"/v2/models/[^/]+(?:/versions/[^/]+)?(/infer|/ready)?")
 TRACEPARENT = "traceparent"  # W3C Trace Context
 _ASKED = ("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT, TRACEPARENT, "tracestate")
@@ -73,7 +73,7 @@ class RequestMiddleware:
         scope.setdefault("state", {})["request_context"] = context
         current.set(context)
         if (endpoint := _endpoint(scope)) not in _POLLED:
-            context.trace = self._tracing.request(scope["method"], endpoint, Headers(scope=scope))
+            context.timer.trace = self._tracing.request(scope["method"], endpoint, Headers(scope=scope))
         lingering = Lingering(receive, send)
         answer = _Answer(lingering.send, context, last=lambda: _stopping(scope))
         started = time.monotonic()
@@ -91,7 +91,7 @@ class RequestMiddleware:
         fields: dict[str, Any] = {"method": scope["method"], "endpoint": endpoint}
         fields |= {"status": int(status) if status.isdecimal() else status, "model": context.model or "none"}
         fields |= {"ms": round(seconds * 1000, 1), "client": context.client or "none"}
-        context.trace.end(status=int(status) if status.isdecimal() else None, model=context.model)
+        context.timer.trace.end(status=int(status) if status.isdecimal() else None, model=context.model)
         if self._settings.log_inputs:
             fields |= {"path": scope["path"], "inputs": context.inputs or {}}
         log_access(logging.DEBUG if endpoint in _POLLED and status == "200" else logging.INFO, **fields)
@@ -145,7 +145,7 @@ class RequestMiddleware:
 
     def _refuse(self, scope: Scope, *, working: bool) -> None:
         if working:
-            request_context(scope).read_wishes(Headers(scope=scope))
+            request_context(scope).read_scheduling(Headers(scope=scope))
         if working and self._working > self._settings.max_inflight_requests:
             raise TooManyRequests(
                 f"{self._settings.max_inflight_requests} requests are in progress, the most allowed",
@@ -201,12 +201,12 @@ class _Answer:
             if self._context:
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = self._context.request_id
-                if self._context.trace.traceparent:
-                    headers[TRACEPARENT] = self._context.trace.traceparent
+                if traceparent := self._context.timer.trace.traceparent:
+                    headers[TRACEPARENT] = traceparent
                 if self._last():
                     headers["Connection"] = "close"
-                if timings := self._context.timings_ms:
-                    headers["Server-Timing"] = ", ".join(f"{stage};dur={ms:g}" for stage, ms in timings.items())
+                if timings := self._context.timer.server_timing():
+                    headers["Server-Timing"] = timings
         await self._send(message)
 
 
@@ -220,8 +220,8 @@ def _endpoint(scope: Scope) -> str:
         return "/"
     if path not in ENDPOINTS and (of_model := _OF_MODEL.fullmatch(path)):
         return INFER if of_model[1] == "/infer" else MODEL
-    if path.startswith(ADMIN + "/"):  # what follows is a bundle's name
-        return ADMIN
+    if path.startswith(ADMIN_BUNDLES + "/"):  # what follows is a bundle's name
+        return ADMIN_BUNDLES
     return path if path in ENDPOINTS else "other"
 
 

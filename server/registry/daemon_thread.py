@@ -1,4 +1,4 @@
-"""Work that takes long, off the event loop, in threads that do not keep the process from ending."""
+"""Long work off the event loop, in daemon threads, which the end of the process does not wait for."""
 
 import asyncio
 import threading
@@ -10,12 +10,12 @@ T = TypeVar("T")
 
 
 async def in_daemon_thread(function: Callable[[], T], *, name: str) -> T:
-    """The result of `function`, run in a thread of its own; where the caller is cancelled, it is left to itself.
+    """The result of `function`, run in a thread of its own, which goes on where the caller is cancelled.
 
-    asyncio's own threads are waited for at the end of the process: a model that loads would outlast its time.
+    asyncio's own threads are joined at the end of the process, which a loading model would delay.
     """
     outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()  # from here on it cannot be cancelled, only ignored
+    outcome.set_running_or_notify_cancel()  # from here on it cannot be cancelled
 
     def run() -> None:
         try:

@@ -9,10 +9,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from server.bundle import Bundle
 from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
+from server.inference.loaded_model import LoadedModel
 from server.memory.budget_schemas import BudgetBody, FootprintBody, GpuBudgetBody, GpuFootprintBody
 from server.registry.gpu_budget import GpuFootprint, gpu_total
-from server.registry.model_registry import LoadedModel, ModelRegistry
-from server.routes.body import pipeline_of
+from server.registry.model_registry import ModelRegistry
+from server.routes.body import pipeline_of, registry_of
 from server.schemas import (
     ArtefactBody,
     Health,
@@ -28,19 +29,19 @@ _UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
 @router.get("/models", summary="Models, their certificates and limits")
 async def models(request: Request) -> ModelsAnswer:
     """The models being served; the first that can do a task answers requests that name none."""
-    pipeline = pipeline_of(request)
+    registry, settings = registry_of(request), pipeline_of(request).settings
     names = ("max_images", "max_labels", "max_passes", "max_body_bytes", "max_image_pixels", "max_aspect_ratio")
     return ModelsAnswer(
-        models=[_model(served) for served in pipeline.registry.served],
-        limits={name: getattr(pipeline.settings, name) for name in names},
-        memory=_budget(pipeline.registry),
+        models=[_model(model) for model in registry.models],
+        limits={name: getattr(settings, name) for name in names},
+        memory=_budget(registry),
     )
 
 
 @router.get("/livez", summary="Is the process healthy?", responses=_UNWELL)
 async def livez(request: Request) -> Health:
     """503 when a worker has died or the bundles could not be loaded: the process should be started again."""
-    registry = pipeline_of(request).registry
+    registry = registry_of(request)
     if registry.failure:
         raise NotReady(f"the bundles could not be loaded: {registry.failure}")
     if dead := registry.dead():
@@ -51,7 +52,7 @@ async def livez(request: Request) -> Health:
 @router.get("/readyz", summary="May requests be sent?", responses=_UNWELL)
 async def readyz(request: Request) -> Health:
     """503 until every bundle is loaded, its canary has run, and it is warm; and when it can no longer answer."""
-    registry = pipeline_of(request).registry
+    registry = registry_of(request)
     if not registry.ready:
         raise NotReady("bundles are being loaded, or the server is stopping")
     return await livez(request)
@@ -64,7 +65,7 @@ async def metrics(request: Request) -> Response:
 
 
 def _budget(registry: ModelRegistry) -> BudgetBody:
-    budget, footprints = registry.budget, [served.footprint for served in registry.served]
+    budget, footprints = registry.budget, registry.footprints
     return BudgetBody(
         limit_bytes=budget.limit,
         total_bytes=budget.total(footprints),
@@ -88,8 +89,8 @@ def _gpu_budget(footprints: Sequence[GpuFootprint]) -> GpuBudgetBody | None:
     )
 
 
-def _model(served: LoadedModel) -> ModelBody:
-    manifest = served.bundle.manifest
+def _model(model: LoadedModel) -> ModelBody:
+    manifest = model.bundle.manifest
     rules = manifest.detection or manifest.classification
     assert rules is not None, "the manifest gives every bundle its rules"
     return ModelBody(
@@ -104,14 +105,14 @@ def _model(served: LoadedModel) -> ModelBody:
         defaults=rules.model_dump(),
         limits={"max_tokens": manifest.text.max_tokens, "max_batch": manifest.buckets.max_batch},
         memory=FootprintBody(
-            bucket=served.footprint.bucket,
-            weights_bytes=served.footprint.weights,
-            activations_bytes=served.footprint.activations,
-            measured=served.footprint.measured,
-            buffers_bytes=served.footprint.buffers,
-            gpu=_gpu_footprint(served.footprint.gpu),
+            bucket=model.footprint.bucket,
+            weights_bytes=model.footprint.weights,
+            activations_bytes=model.footprint.activations,
+            measured=model.footprint.measured,
+            buffers_bytes=model.footprint.buffers,
+            gpu=_gpu_footprint(model.footprint.gpu),
         ),
-        artefacts=[_artefact(served.bundle, artefact) for artefact in manifest.artefacts],
+        artefacts=[_artefact(model.bundle, artefact) for artefact in manifest.artefacts],
     )
 
 

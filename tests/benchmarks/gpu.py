@@ -36,8 +36,8 @@ from server.errors import Fault, InferenceFailed, WorkerStopped
 from server.inference.pipeline import Pipeline
 from server.memory.pool import BufferPool
 from server.memory.process_memory import resident_bytes
-from server.middleware.request_context import RequestContext
 from server.registry.model_registry import BUNDLED, ModelRegistry, open_bundles
+from server.request_context import RequestContext
 from server.runtimes.device import Device
 from server.runtimes.gpu_detection import gpu_at
 from server.schemas import ClassifyRequest, DetectRequest

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import trustme
 
 from server.middleware.image_fetcher import Fetcher, FetchLimits
-from server.middleware.request_context import RequestContext
+from server.request_context import RequestContext
 
 PUBLIC = "93.184.216.34"
 HOST = "pictures.example"

@@ -8,7 +8,7 @@ import pytest
 
 from server.errors import ImageTooLarge, UrlFailed, UrlRefused
 from server.middleware.image_fetcher import Fetcher, FetchLimits
-from server.middleware.request_context import RequestContext
+from server.request_context import RequestContext
 from tests.server.web import HOST, PUBLIC, Web, answer
 
 IMAGE = "Content-Type: image/png"

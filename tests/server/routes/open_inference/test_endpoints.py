@@ -84,14 +84,14 @@ def test_server_tells_its_name_and_extensions(client):
 def test_health_is_that_of_the_server(client, detector):
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
-    client.app.state.pipeline.registry.ready = False
+    client.app.state.registry.ready = False
     assert refused(client.get("/v2/health/ready"), 503)
     assert refused(client.get(f"{DETECTOR}/ready"), 503)
     assert refused(infer(client, image(encoded()), texts("labels", "dog")), 503)
 
 
 def test_dead_worker_makes_its_model_and_the_server_unwell(client, monkeypatch):
-    monkeypatch.setattr(client.app.state.pipeline.registry, "dead", lambda: ["fake-detector"])
+    monkeypatch.setattr(client.app.state.registry, "dead", lambda: ["fake-detector"])
     assert "has died" in refused(client.get(f"{DETECTOR}/ready"), 503)
     assert "has died" in refused(client.get("/v2/health/live"), 503)
     assert client.get(f"{ENCODER}/ready").json() == {"name": "fake-encoder", "ready": True}
