@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from server.box_formats import BoxFormat
 from server.contract.manifest import BundleError
 from server.contract.text import PromptError
 from server.errors import Fault
 from server.predictor import Predictor
+from server.schemas import BoxFormat
 from server.settings import SettingsError
 
 # Options that carry the names of the request's fields.

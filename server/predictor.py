@@ -14,7 +14,6 @@ from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ValidationError
 
-from server.box_formats import BoxFormat
 from server.bundle import Bundle
 from server.contract.manifest import Manifest, Task
 from server.contract.text import PromptError
@@ -23,6 +22,7 @@ from server.inference.pipeline import Pipeline
 from server.registry.model_registry import ModelRegistry, open_bundles
 from server.request_context import RequestContext
 from server.schemas import (
+    BoxFormat,
     ClassifyAnswer,
     ClassifyRequest,
     DetectAnswer,

@@ -11,12 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from server.client import Client, ClientError
+from openset import Client, ClientError
+from openset.results import ServedModel
 from server.contract.manifest import Manifest
 from server.contract.text import PromptError
 from server.errors import Fault
 from server.predictor import Predictor
-from server.schemas import Embeddings, ImageDetections, LabelScore, ModelBody
+from server.schemas import Embeddings, ImageDetections, LabelScore
 
 # In-process nobody else is kept waiting.
 MOST_LABELS, MOST_PASSES = 100_000, 1000
@@ -169,7 +170,7 @@ def _of_manifest(manifest: Manifest) -> Model:
     )
 
 
-def _of_answer(body: ModelBody) -> Model:
+def _of_answer(body: ServedModel) -> Model:
     return Model(body.name, body.family, body.version, tuple(body.tasks), body.weights_sha256, body.defaults)
 
 

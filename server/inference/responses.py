@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from server.box_formats import BoxFormat, formatted_box
 from server.contract.manifest import Manifest
 from server.contract.postprocess import Detection
 from server.contract.text import Phrase
-from server.schemas import DetectionBody, Embeddings, ImageDetections, ImageScores, LabelScore, ModelId
+from server.schemas import BoxFormat, DetectionBody, Embeddings, ImageDetections, ImageScores, LabelScore, ModelId
 
 Float32 = npt.NDArray[np.float32]
+Box = tuple[float, float, float, float]
 SCORE_DIGITS, EMBEDDING_DIGITS = 6, 8
+PIXEL_DIGITS, NORMALISED_DIGITS = 2, 6
 
 
 def model_id(manifest: Manifest) -> ModelId:
@@ -32,7 +33,7 @@ def image_detections(
         label_spans=[(start, end) for start, end in spans if start is not None and end is not None] or None,
         detections=[
             DetectionBody(
-                box=formatted_box(detection.box, box_format, size=size),
+                box=format_box(detection.box, box_format, size=size),
                 label=detection.label,
                 label_id=detection.label_id,
                 score=round(detection.score, SCORE_DIGITS),
@@ -42,6 +43,25 @@ def image_detections(
             for detection in detections
         ],
     )
+
+
+def format_box(box_xyxy: Box, box_format: BoxFormat, *, size: tuple[int, int]) -> Box:
+    """A box x0, y0, x1, y1 in pixels of an image of `size` (height, width), converted to `box_format`.
+
+    Rounded to hundredths of a pixel or, for formats that end with "n", to millionths of the image's sides.
+    """
+    x0, y0, x1, y1 = box_xyxy
+    digits = PIXEL_DIGITS
+    if box_format.endswith("n"):
+        x0, y0, x1, y1 = x0 / size[1], y0 / size[0], x1 / size[1], y1 / size[0]
+        digits = NORMALISED_DIGITS
+    width, height = x1 - x0, y1 - y0
+    first, second, third, fourth = {
+        "xyxy": (x0, y0, x1, y1),
+        "xywh": (x0, y0, width, height),
+        "cxcywh": (x0 + width / 2, y0 + height / 2, width, height),
+    }[box_format.removesuffix("n")]
+    return round(first, digits), round(second, digits), round(third, digits), round(fourth, digits)
 
 
 def image_scores(scores: Float32, labels: Sequence[str], *, top_k: int | None) -> ImageScores:
