@@ -26,8 +26,7 @@ from server.middleware.image_fetcher import Fetcher, FetchLimits
 from server.middleware.request_middleware import RequestMiddleware
 from server.middleware.uvicorn_protocol import ProblemProtocol
 from server.predictor import InferenceService
-from server.registry.daemon_thread import in_daemon_thread
-from server.registry.hot_swap import HotSwap
+from server.registry.hot_swap import HotSwap, in_daemon_thread
 from server.registry.model_cache import PullFailed, with_models
 from server.request_context import request_context
 from server.routes import admin, classify, detect, docs, page, similarity, system

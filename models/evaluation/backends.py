@@ -1,6 +1,6 @@
-"""Asking a model that is served: from a bundle folder, through the server's own pipeline, or over HTTP.
+"""Backends that answer queries: a bundle run in this process, or a server over HTTP.
 
-Both ways answer alike and may be asked from several threads at once; what the model refuses is an `Unanswered`.
+Both give the same answers and may be used from several threads; a request without an answer raises `Unanswered`.
 """
 
 import argparse
@@ -19,18 +19,18 @@ from server.errors import Fault
 from server.predictor import Predictor
 from server.schemas import Embeddings, ImageDetections, LabelScore
 
-# In-process nobody else is kept waiting.
+# In this process no other client has to wait.
 MOST_LABELS, MOST_PASSES = 100_000, 1000
 TIMEOUT_S = 600.0
 
 
 class Unanswered(Exception):
-    """Why a question got no answer, as one sentence."""
+    """A request got no answer; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a report says of the model, and its own defaults for a request."""
+    """A model as reports name it, with its defaults for a request."""
 
     name: str
     family: str
@@ -41,12 +41,12 @@ class Model:
 
     @property
     def box_threshold(self) -> float:
-        """The least score of a detection that a request gets which asks for none."""
+        """Default for the least score of a detection."""
         return float(self.defaults["box_threshold"])
 
 
 class Backend(Protocol):
-    """A model that can be asked about one picture, as the bytes of its file."""
+    """A model that answers for one image, given as the bytes of its file."""
 
     model: Model
 
@@ -59,16 +59,16 @@ class Backend(Protocol):
         max_detections: int | None = None,
         nms_iou: float | None = None,
     ) -> ImageDetections:
-        """Boxes x0, y0, x1, y1; what is left out is the model's own."""
+        """Boxes x0, y0, x1, y1; options default to the model's own."""
 
     def classify(self, picture: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
-        """All labels' scores, best first."""
+        """Scores of all labels, best first."""
 
     def embed(self, picture: bytes, texts: Sequence[str]) -> Embeddings:
-        """The unit-length embeddings of the picture and of the texts."""
+        """Unit-length embeddings of the image and of the texts."""
 
     def close(self) -> None:
-        """End what was started."""
+        """End its threads or connections."""
 
 
 class InProcess:
@@ -108,7 +108,7 @@ class InProcess:
 
 
 class OverHttp:
-    """A running server, which bounds what it takes."""
+    """A running server, whose limits apply."""
 
     def __init__(self, url: str, name: str | None, *, task: str, api_key: str | None = None) -> None:
         self._client = Client(url, api_key=api_key, timeout=TIMEOUT_S)
@@ -140,21 +140,21 @@ class OverHttp:
 
 
 class Asked:
-    """Opens the model of a command's arguments, and closes it."""
+    """Context of the backend that a command's arguments name, closed at the end."""
 
     def __init__(self, args: argparse.Namespace, *, task: str, name: str | None = None) -> None:
         name = name or args.model
-        self._served: Backend = (
+        self._backend: Backend = (
             OverHttp(args.url, name, task=task, api_key=args.api_key)
             if args.url
             else InProcess(args.bundle or (), name, task=task, allow_uncertified=args.allow_uncertified)
         )
 
     def __enter__(self) -> Backend:
-        return self._served
+        return self._backend
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._served.close()
+        self._backend.close()
 
 
 def _of_manifest(manifest: Manifest) -> Model:
@@ -175,7 +175,7 @@ def _of_answer(body: ServedModel) -> Model:
 
 
 def _chosen(models: Sequence[Model], name: str | None, task: str) -> Model:
-    """The model of that name or family, or the first that can do the task."""
+    """The model called `name`, or of that family; without a name the first that can do the task."""
     able = [model for model in models if task in model.tasks and name in (None, model.name, model.family)]
     if not able:
         known = [f"{model.name} ({', '.join(model.tasks)})" for model in models]

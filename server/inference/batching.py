@@ -196,9 +196,7 @@ class Batcher(Generic[Item, Result]):
             self._show_depth()
 
     def _release(self, client: str, count: int) -> None:
-        self._held[client] -= count
-        if self._held[client] <= 0:
-            del self._held[client]
+        self._held -= Counter({client: count})  # keeps positive counts only
 
     def _work(self) -> None:
         batch: list[_Job[Item, Result]] = []

@@ -32,8 +32,7 @@ class PromptCache:
     def __init__(self, capacity: int, metrics: Metrics) -> None:
         self._capacity, self._metrics = capacity, metrics
         self._entries: OrderedDict[tuple[Owner, str], Float32] = OrderedDict()
-        self._pending: dict[tuple[Owner, str], asyncio.Future[Float32]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending: dict[tuple[Owner, str], tuple[asyncio.Task[Sequence[Float32]], int]] = {}
         self.bytes = 0
         metrics.prompt_cache_bytes.set(0)
 
@@ -42,26 +41,27 @@ class PromptCache:
 
         Cancelling the caller does not stop the computation, since others may wait for it.
         """
-        found: dict[str, Float32 | asyncio.Future[Float32]] = {}
+        found: dict[str, Float32 | tuple[asyncio.Task[Sequence[Float32]], int]] = {}
         missing: dict[str, int] = {}
         for index, key in enumerate(keys):
-            if key in found or key in missing:
-                continue
-            if (entry := self._entries.get((owner, key))) is not None:
+            if (owner, key) in self._entries:
                 self._entries.move_to_end((owner, key))
-                found[key] = entry
-            elif (pending := self._pending.get((owner, key))) is not None:
-                found[key] = pending
+                found[key] = self._entries[owner, key]
+            elif (owner, key) in self._pending:
+                found[key] = self._pending[owner, key]
             else:
-                missing[key] = index
+                missing.setdefault(key, index)
         owner.metrics.prompt_cache_hits.inc(len(found))
         owner.metrics.prompt_cache_misses.inc(len(missing))
         if missing:
-            found |= self._start(owner, missing, compute)
-        return [
-            await asyncio.shield(value) if isinstance(value, asyncio.Future) else value
-            for value in (found[key] for key in keys)
-        ]
+            task = asyncio.create_task(self._fill(owner, list(missing), compute(list(missing.values()))))
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # all waiters may be gone
+            for position, key in enumerate(missing):
+                self._pending[owner, key] = found[key] = task, position
+        features = []
+        for value in (found[key] for key in keys):
+            features.append((await asyncio.shield(value[0]))[value[1]] if isinstance(value, tuple) else value)
+        return features
 
     def drop(self, owner: Owner) -> None:
         """Remove all features of a retired owner."""
@@ -69,36 +69,17 @@ class PromptCache:
             self.bytes -= _size(self._entries.pop(key))
         self._metrics.prompt_cache_bytes.set(self.bytes)
 
-    def _start(self, owner: Owner, missing: dict[str, int], compute: Compute) -> dict[str, asyncio.Future[Float32]]:
-        loop = asyncio.get_running_loop()
-        futures = {key: loop.create_future() for key in missing}
-        self._pending.update(((owner, key), future) for key, future in futures.items())
-        task = loop.create_task(self._fill(owner, futures, compute(list(missing.values()))))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return futures
-
     async def _fill(
-        self, owner: Owner, futures: dict[str, asyncio.Future[Float32]], computing: Awaitable[Sequence[Float32]]
-    ) -> None:
+        self, owner: Owner, keys: Sequence[str], computing: Awaitable[Sequence[Float32]]
+    ) -> Sequence[Float32]:
         try:
-            for (key, future), features in zip(futures.items(), await computing, strict=True):
+            computed = await computing
+            for key, features in zip(keys, computed, strict=True):
                 features.setflags(write=False)
                 self._keep(owner, key, features)
-                future.set_result(features)
-        except BaseException as error:
-            for future in futures.values():
-                if future.done():
-                    continue
-                if isinstance(error, Exception):
-                    future.set_exception(error)
-                    future.exception()  # every waiter may have been cancelled: no warning
-                else:
-                    future.cancel()
-            if not isinstance(error, Exception):
-                raise
+            return computed
         finally:
-            for key in futures:
+            for key in keys:
                 del self._pending[owner, key]
 
     def _keep(self, owner: Owner, key: str, features: Float32) -> None:

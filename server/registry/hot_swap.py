@@ -7,12 +7,13 @@ the model that accepted them, whose memory is freed after the last.
 import asyncio
 import gc
 import logging
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from server.bundle import Bundle, weights_bytes
 from server.contract.manifest import BundleError, read_manifest
@@ -30,39 +31,16 @@ from server.errors import (
 from server.inference.loaded_model import LoadedModel
 from server.memory.process_memory import return_free_memory
 from server.registry.budget import OverBudget
-from server.registry.daemon_thread import in_daemon_thread
 from server.registry.gpu_budget import on_gpu_by_record
 from server.registry.model_registry import ModelRegistry, open_bundle
 from server.registry.probe import probe_bundle
 from server.runtimes.device import Device
+from server.schemas import BundleBody, BundleChange
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class ServedBundle:
-    """A bundle that is, or was, served, and its folder."""
-
-    name: str
-    family: str
-    version: str
-    path: Path
-
-    @classmethod
-    def of(cls, model: LoadedModel) -> "ServedBundle":
-        manifest = model.bundle.manifest
-        return cls(manifest.name, manifest.family, manifest.version, model.bundle.folder)
-
-
-@dataclass(frozen=True)
-class SwapResult:
-    """Bundles added and removed, and the seconds before the switch (load) and after it (drain)."""
-
-    added: ServedBundle | None
-    removed: ServedBundle | None
-    load_s: float
-    drain_s: float
+T = TypeVar("T")
 
 
 class HotSwap:
@@ -70,10 +48,10 @@ class HotSwap:
 
     def __init__(self, settings: Settings, registry: ModelRegistry, *, forget: Callable[[LoadedModel], None]) -> None:
         self._settings, self._registry, self._forget = settings, registry, forget
-        self._running: asyncio.Task[SwapResult] | None = None
+        self._running: asyncio.Task[BundleChange] | None = None
         self._closing = False
 
-    async def add(self, path: str) -> SwapResult:
+    async def add(self, path: str) -> BundleChange:
         """Serve the bundle in the folder `path`, behind the others.
 
         Cancelling the caller does not stop this or any other change. ChangeInProgress while another one runs; NotReady
@@ -82,11 +60,11 @@ class HotSwap:
         """
         return await self._exclusively(self._change(None, path))
 
-    async def replace(self, name: str, path: str) -> SwapResult:
+    async def replace(self, name: str, path: str) -> BundleChange:
         """Serve the bundle in `path` in place of the one called `name`; UnknownModel where there is none."""
         return await self._exclusively(self._change(name, path))
 
-    async def remove(self, name: str) -> SwapResult:
+    async def remove(self, name: str) -> BundleChange:
         """Stop serving the bundle called `name`."""
         return await self._exclusively(self._change(name, None))
 
@@ -97,7 +75,7 @@ class HotSwap:
             self._running.cancel()
             await asyncio.wait({self._running})
 
-    async def _exclusively(self, change: Coroutine[Any, Any, SwapResult]) -> SwapResult:
+    async def _exclusively(self, change: Coroutine[Any, Any, BundleChange]) -> BundleChange:
         if self._closing or not self._registry.ready or self._running:
             change.close()
             if self._running and not self._closing:
@@ -107,18 +85,18 @@ class HotSwap:
         self._running.add_done_callback(self._finished)
         return await asyncio.shield(self._running)
 
-    def _finished(self, task: "asyncio.Task[SwapResult]") -> None:
+    def _finished(self, task: "asyncio.Task[BundleChange]") -> None:
         self._running = None
         if not task.cancelled() and (error := task.exception()):  # logged too: the client may have gone
             log.warning("what is served stays as it was: %s", error)
 
-    async def _change(self, name: str | None, path: str | None) -> SwapResult:
+    async def _change(self, name: str | None, path: str | None) -> BundleChange:
         started = time.monotonic()
         old = None if name is None else self._named(name)
         new = None if path is None else await self._loaded(path, replacing=old)
         self._registry.swap(old, new)
         switched = time.monotonic()
-        added, removed = ServedBundle.of(new) if new else None, ServedBundle.of(old) if old else None
+        added, removed = body_of(new) if new else None, body_of(old) if old else None
         log.info("%s added, %s removed", added.name if added else "nothing", removed.name if removed else "nothing")
         if old:
             await old.unused()
@@ -126,7 +104,13 @@ class HotSwap:
             await in_daemon_thread(lambda: self._registry.release(old), name="release")
             del old
             await in_daemon_thread(_collect, name="release")
-        return SwapResult(added, removed, switched - started, time.monotonic() - switched)
+        return BundleChange(
+            added=added,
+            removed=removed,
+            load_s=round(switched - started, 3),
+            drain_s=round(time.monotonic() - switched, 3),
+            bundles=[body_of(model) for model in self._registry.models],
+        )
 
     def _named(self, name: str) -> LoadedModel:
         for model in self._registry.models:
@@ -171,6 +155,14 @@ class HotSwap:
         return self._registry.prepare(bundle, peaks)
 
 
+def body_of(model: LoadedModel) -> BundleBody:
+    """Name, family, version and folder of a model's bundle."""
+    manifest = model.bundle.manifest
+    return BundleBody(
+        name=manifest.name, family=manifest.family, version=manifest.version, path=str(model.bundle.folder)
+    )
+
+
 def _collect() -> None:
     # Failed requests leave tracebacks in reference cycles, whose frames hold the bundle.
     gc.collect()
@@ -189,3 +181,23 @@ def allowed_folder(path: str, roots: Sequence[Path]) -> Path:
                 return folder
     listed = ", ".join(map(str, roots))
     raise InvalidRequest([FieldFault("path", f"{shown(path, 200)} is no folder within bundle_roots ({listed})")])
+
+
+async def in_daemon_thread(function: Callable[[], T], *, name: str) -> T:
+    """The result of `function`, run in a thread of its own, which goes on where the caller is cancelled.
+
+    asyncio's own threads are joined at the end of the process, which a loading model would delay.
+    """
+    outcome: Future[T] = Future()
+    outcome.set_running_or_notify_cancel()  # from here on it cannot be cancelled
+
+    def run() -> None:
+        try:
+            result = function()
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await asyncio.wrap_future(outcome)

@@ -3,11 +3,11 @@
 from fastapi import APIRouter, Depends, Request
 
 from server.errors import Forbidden
-from server.registry.hot_swap import HotSwap, ServedBundle, SwapResult
+from server.registry.hot_swap import HotSwap, body_of
 from server.request_context import request_context
 from server.routes.body import pipeline_of, registry_of
 from server.routes.openapi import problems
-from server.schemas import ADMIN_BUNDLES, BundleBody, BundleChange, BundlePath, BundlesAnswer
+from server.schemas import ADMIN_BUNDLES, BundleChange, BundlePath, BundlesAnswer
 
 
 def _admin(request: Request) -> None:
@@ -23,7 +23,9 @@ router = APIRouter(tags=["admin"], prefix=ADMIN_BUNDLES, dependencies=[Depends(_
 async def bundles(request: Request) -> BundlesAnswer:
     """In the order in which they answer: the first that can do a task is its default."""
     roots = pipeline_of(request).settings.bundle_roots
-    return BundlesAnswer(bundles=_served(request), roots=[str(root) for root in roots])
+    return BundlesAnswer(
+        bundles=[body_of(model) for model in registry_of(request).models], roots=[str(root) for root in roots]
+    )
 
 
 @router.post("", summary="Serve one more bundle", responses=problems(409, 413, 422, 503))
@@ -35,7 +37,7 @@ async def add(request: Request, body: BundlePath) -> BundleChange:
         curl -H "X-API-Key: $KEY" -H "Content-Type: application/json" -d '{"path": "clip-vit-b-32"}' \\
             localhost:8000/admin/bundles
     """
-    return _told(request, await _hot_swap(request).add(body.path))
+    return await _hot_swap(request).add(body.path)
 
 
 @router.put("/{name}", summary="Replace a bundle", responses=problems(404, 409, 413, 422, 503))
@@ -45,33 +47,15 @@ async def replace(request: Request, name: str, body: BundlePath) -> BundleChange
     Requests that the old one has accepted are finished by it; its memory is given back after the last. Both need room
     until then.
     """
-    return _told(request, await _hot_swap(request).replace(name, body.path))
+    return await _hot_swap(request).replace(name, body.path)
 
 
 @router.delete("/{name}", summary="Serve a bundle no longer", responses=problems(404, 409, 503))
 async def remove(request: Request, name: str) -> BundleChange:
     """Requests that it has accepted are finished; then its memory is given back."""
-    return _told(request, await _hot_swap(request).remove(name))
+    return await _hot_swap(request).remove(name)
 
 
 def _hot_swap(request: Request) -> HotSwap:
     hot_swap: HotSwap = request.app.state.hot_swap
     return hot_swap
-
-
-def _served(request: Request) -> list[BundleBody]:
-    return [_body(ServedBundle.of(model)) for model in registry_of(request).models]
-
-
-def _body(bundle: ServedBundle) -> BundleBody:
-    return BundleBody(name=bundle.name, family=bundle.family, version=bundle.version, path=str(bundle.path))
-
-
-def _told(request: Request, change: SwapResult) -> BundleChange:
-    return BundleChange(
-        added=_body(change.added) if change.added else None,
-        removed=_body(change.removed) if change.removed else None,
-        load_s=round(change.load_s, 3),
-        drain_s=round(change.drain_s, 3),
-        bundles=_served(request),
-    )
