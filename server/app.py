@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -21,10 +20,9 @@ from server.bundle import Bundle
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
 from server.middleware.auth import Keys
-from server.middleware.graceful_shutdown import GracefulServer
-from server.middleware.image_fetcher import Fetcher, FetchLimits
+from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
-from server.middleware.uvicorn_protocol import ProblemProtocol
+from server.middleware.uvicorn_server import GracefulServer, ProblemProtocol
 from server.predictor import InferenceService
 from server.registry.hot_swap import HotSwap, in_daemon_thread
 from server.registry.model_cache import PullFailed, with_models
@@ -32,7 +30,7 @@ from server.request_context import request_context
 from server.routes import admin, classify, detect, docs, page, similarity, system
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
-from server.settings import Settings, SettingsError, read_settings, shown_default
+from server.settings import Settings, SettingsError, add_flags, read_settings
 from server.telemetry import logs
 from server.telemetry.metrics import package_version
 
@@ -40,14 +38,6 @@ log = logging.getLogger(__name__)
 
 FLUSH_WITHIN_S = 5
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_METAVARS: dict[object, str] = {
-    int: "INTEGER",
-    float: "NUMBER",
-    Path | None: "PATH",
-    "bundle": "PATH",
-    "bundle_roots": "PATH",
-    "model": "NAME",
-}
 
 
 def create_app(
@@ -55,7 +45,7 @@ def create_app(
     bundles: Sequence[Bundle] | None = None,
     *,
     on_failure: Callable[[], None] | None = None,
-    fetcher: Fetcher | None = None,
+    fetcher: ImageFetcher | None = None,
 ) -> FastAPI:
     """The app. `bundles` are served from the start; without them those of the settings are loaded in the background.
 
@@ -106,7 +96,7 @@ def create_app(
     app.state.stopping = False
     app.state.service, app.state.pipeline, app.state.registry = service, service.pipeline, registry
     app.state.keys, app.state.open_endpoints, app.state.hot_swap = keys, settings.open_endpoints, hot_swap
-    app.state.fetcher = fetcher or (Fetcher(FetchLimits.of(settings)) if settings.url_images else None)
+    app.state.fetcher = fetcher or (ImageFetcher(settings) if settings.url_images else None)
     app.add_middleware(
         RequestMiddleware,
         settings=settings,
@@ -190,29 +180,8 @@ def serve(settings: Settings) -> int:
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `serve`: every setting by its name; flags override the environment, which overrides the file."""
-    parser.add_argument("--config", type=Path, metavar="PATH", help="TOML file of settings, by the names of the flags")
-    for name, field in Settings.model_fields.items():
-        flag, default = "--" + name.replace("_", "-"), field.get_default()
-        options: dict[str, Any] = {
-            "default": argparse.SUPPRESS,
-            "help": f"{field.description} [{shown_default(default)}]",
-        }
-        if isinstance(default, bool):
-            options["action"] = argparse.BooleanOptionalAction
-        elif isinstance(default, tuple):
-            options |= {"action": "append", "metavar": _METAVARS.get(name, "WORDS")}
-        else:
-            options["metavar"] = _METAVARS.get(field.annotation, "TEXT")
-        parser.add_argument(flag, **options)
-    parser.add_argument(
-        "--no-warm-up",
-        dest="warm_up",
-        action="store_const",
-        const="none",
-        default=argparse.SUPPRESS,
-        help="the same as --warm-up none",
-    )
+    """Add the flags of `serve`: every setting by its name."""
+    add_flags(parser)
     parser.set_defaults(func=run)
 
 

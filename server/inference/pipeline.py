@@ -19,7 +19,7 @@ from server.inference import responses
 from server.inference.batching import Reservation
 from server.inference.drawing import draw
 from server.inference.fair_queue import FairSemaphore
-from server.inference.images import ImageLimits, PreparedImage, prepare
+from server.inference.images import PreparedImage, prepare
 from server.inference.loaded_model import LoadedModel, LoadedModels, ModelInput, ModelOutput
 from server.inference.prompt_cache import PromptCache
 from server.request_context import RequestContext
@@ -48,7 +48,6 @@ class Pipeline:
 
     def __init__(self, settings: Settings, metrics: Metrics, models: LoadedModels) -> None:
         self.settings, self.metrics, self._models = settings, metrics, models
-        self._limits = ImageLimits.of(settings)
         self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="images")
         self._decoding = FairSemaphore(2 * settings.pool_threads)  # half run, half are queued for when a thread is free
         # A thread of its own, so that requests are read (or refused with 429) and answered while all others decode.
@@ -231,10 +230,10 @@ class Pipeline:
     async def _prepare(
         self, model: LoadedModel, data: bytes, name: str, context: RequestContext, *, keep_image: bool
     ) -> PreparedImage:
-        preprocess = model.bundle.preprocess
+        preprocess, max_pixels = model.bundle.preprocess, self.settings.max_image_pixels
         async with self._decoding.slot(client=context.client, priority=context.priority):
             prepared = await self.in_pool(
-                prepare, data, preprocess, name=name, limits=self._limits, keep_image=keep_image
+                prepare, data, preprocess, name=name, max_pixels=max_pixels, keep_image=keep_image
             )
         timer = context.timer
         timer.observe("decode", prepared.started, prepared.decoded, self.metrics.decode_duration)

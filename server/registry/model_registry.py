@@ -159,8 +159,8 @@ class ModelRegistry(LoadedModels):
         if footprint.gpu and bundle.gpu:
             there = measured_on_gpu(footprint.gpu, bundle.gpu, largest_batches(bundle))
             footprint = replace(footprint, gpu=there)
-        if wanted == "all" or (wanted == "auto" and bundle.gpu):
-            left = warm_up_shapes(bundle, batch=footprint.batch, within_s=self._settings.warm_up_s)
+        if wanted == "auto" and bundle.gpu:
+            left = warm_up_shapes(bundle, batch=footprint.batch)
             if left:
                 log.warning("%s: %d shape buckets are not warm, for want of time or memory", footprint.name, left)
         return footprint

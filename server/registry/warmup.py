@@ -18,6 +18,7 @@ from server.contract.text import Prompt
 from server.memory.pool import PoolExhausted
 from server.memory.process_memory import with_peak
 
+SHAPES_WITHIN_S = 120.0
 _WORD = "dog"
 # The C heap may have room for one text of a small tower; for several it must grow, which is what is measured.
 _TEXTS = 8
@@ -49,12 +50,12 @@ def warm_up(bundle: Bundle) -> Peaks | None:
     return None if image is None or text is None else Peaks(image, text)
 
 
-def warm_up_shapes(bundle: Bundle, *, batch: int, within_s: float) -> int:
+def warm_up_shapes(bundle: Bundle, *, batch: int) -> int:
     """Run the shape buckets of `bundle`, each alone and in a `batch`; returns how many time or memory did not allow.
 
     Shapes are those of images in common aspect ratios, portrait and landscape, times the declared token buckets.
     """
-    give_up, left = time.monotonic() + within_s, 0
+    give_up, left = time.monotonic() + SHAPES_WITHIN_S, 0
     for run in _runs(bundle, batch):
         if time.monotonic() >= give_up:
             left += 1

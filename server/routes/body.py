@@ -22,7 +22,7 @@ from server.errors import (
     invalid_request,
 )
 from server.inference.pipeline import Pipeline, check_image_count, image_names
-from server.middleware.image_fetcher import Fetcher
+from server.middleware.image_fetcher import ImageFetcher
 from server.registry.model_registry import ModelRegistry
 from server.request_context import request_context
 from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
@@ -37,6 +37,7 @@ IMAGE_FIELDS, URL_FIELDS = ("image", "images"), ("image_url", "image_urls")
 # Fields that are given several times in a form or a query.
 _LISTS = {"images", "image_urls", "labels", "texts", "templates"}
 _PLURALS = {"image": "images", "image_url": "image_urls"}
+BODY_TIMEOUT_S = 30.0
 # The longest text field of a form; a caption may have 10,000 characters of up to 4 bytes.
 _MAX_TEXT_BYTES = 64 * 1024
 
@@ -103,11 +104,10 @@ async def in_time(request: Request, reading: Awaitable[T]) -> T:
     """What reads the body of `request`, within the time that a client has for sending it."""
     pipeline = pipeline_of(request)
     try:
-        async with asyncio.timeout(pipeline.settings.body_timeout_s):
+        async with asyncio.timeout(BODY_TIMEOUT_S):
             return await reading
     except TimeoutError:
-        limit = pipeline.settings.body_timeout_s
-        raise BodyTimeout(f"the body did not arrive within {limit:g} seconds") from None
+        raise BodyTimeout(f"the body did not arrive within {BODY_TIMEOUT_S:g} seconds") from None
     except ClientDisconnect:
         pipeline.metrics.cancelled.labels("read").inc()
         raise ClientGone("the client closed the connection while it sent the body") from None
@@ -123,7 +123,7 @@ def note_inputs(request: Request, body: BaseModel) -> None:
 
 
 async def _fetched(request: Request, body: RequestModel) -> RequestModel:
-    fetcher: Fetcher | None = request.app.state.fetcher
+    fetcher: ImageFetcher | None = request.app.state.fetcher
     if fetcher is None:
         raise UrlRefused("this server fetches no URLs (its setting `url_images` is off): send the image itself")
     pipeline, context = pipeline_of(request), request_context(request.scope)

@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from server.bundle import Bundle
 from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
+from server.inference.images import MAX_ASPECT_RATIO
 from server.inference.loaded_model import LoadedModel
 from server.memory.budget_schemas import BudgetBody, FootprintBody, GpuBudgetBody, GpuFootprintBody
 from server.registry.gpu_budget import GpuFootprint, gpu_total
@@ -30,10 +31,10 @@ _UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
 async def models(request: Request) -> ModelsAnswer:
     """The models being served; the first that can do a task answers requests that name none."""
     registry, settings = registry_of(request), pipeline_of(request).settings
-    names = ("max_images", "max_labels", "max_passes", "max_body_bytes", "max_image_pixels", "max_aspect_ratio")
+    names = ("max_images", "max_labels", "max_passes", "max_body_bytes", "max_image_pixels")
     return ModelsAnswer(
         models=[_model(model) for model in registry.models],
-        limits={name: getattr(settings, name) for name in names},
+        limits={name: getattr(settings, name) for name in names} | {"max_aspect_ratio": MAX_ASPECT_RATIO},
         memory=_budget(registry),
     )
 

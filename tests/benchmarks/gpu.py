@@ -41,7 +41,7 @@ from server.request_context import RequestContext
 from server.runtimes.device import Device
 from server.runtimes.gpu_detection import gpu_at
 from server.schemas import ClassifyRequest, DetectRequest
-from server.settings import Settings
+from server.settings import read_settings
 from server.telemetry.metrics import Metrics
 
 QUIET = Progress(quiet=True)
@@ -102,7 +102,7 @@ def engines(folders: Sequence[Path], device: Device) -> Iterator[Row]:
 
 def load(folders: Sequence[Path], device: Device, count: int) -> Iterator[Row]:
     """Memory and pools before, while and after mixed requests pass through the server's own pipeline."""
-    settings = Settings(bundle=tuple(folders), device=device.name)
+    settings = read_settings(bundle=tuple(folders), device=device.name)
     metrics = Metrics()
     registry = ModelRegistry(settings, metrics)
     pipeline = Pipeline(settings, metrics, registry)

@@ -262,7 +262,7 @@ def test_published_size_is_pulled_certified_and_served(name, inventory, hub, tmp
     monkeypatch.setitem(hub.repositories, official.repository, files)
     hub.described(official.repository, files)  # hashes them
     assert main(["pull", name, "--cache-dir", str(tmp_path / "cache")]) == 0
-    with serving("--model", name, "--cache-dir", str(tmp_path / "cache"), "--no-warm-up") as client:
+    with serving("--model", name, "--cache-dir", str(tmp_path / "cache"), "--warm-up", "none") as client:
         if name == CLIP:
             assert asked(client).status_code == 200
         else:

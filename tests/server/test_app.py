@@ -10,8 +10,9 @@ import pytest
 
 from server.app import create_app
 from server.contract.manifest import BundleError
-from server.middleware import lingering_close as lingering
+from server.middleware import uvicorn_server
 from server.middleware.auth import digest_of
+from server.routes import body
 from server.settings import Settings
 
 from .fakes import FakeDetector, picture
@@ -33,7 +34,7 @@ class Held:
 
 @contextlib.asynccontextmanager
 async def running(*bundles, **settings):
-    app = create_app(Settings(**{"decode_threads": 2, "warm_up": False} | settings), bundles)
+    app = create_app(Settings(**{"decode_threads": 2, "warm_up": "none"} | settings), bundles)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://openset") as client:
@@ -248,7 +249,7 @@ def test_queued_request_is_dropped_at_its_deadline(detector):
 
 
 def test_deadline_holds_while_the_body_comes(detector, monkeypatch):
-    monkeypatch.setattr(lingering, "SILENCE_S", 0.1)
+    monkeypatch.setattr(uvicorn_server, "LINGER_SILENCE_S", 0.1)
 
     async def scene():
         async def trickle():
@@ -374,14 +375,15 @@ def test_prompts_of_one_client_leave_others_a_turn(detector, tmp_path, monkeypat
 
 
 def test_slow_body_times_out(detector, monkeypatch):
-    monkeypatch.setattr(lingering, "SILENCE_S", 0.1)
+    monkeypatch.setattr(uvicorn_server, "LINGER_SILENCE_S", 0.1)
+    monkeypatch.setattr(body, "BODY_TIMEOUT_S", 0.05)
 
     async def scene():
         async def trickle():
             yield b"{"
             await asyncio.sleep(SOON)
 
-        async with running(detector, body_timeout_s=0.05) as client:
+        async with running(detector) as client:
             response = await client.post("/detect", content=trickle(), headers={"Content-Type": "application/json"})
             assert (response.status_code, response.json()["type"]) == (408, "urn:openset:problem:body-timeout")
 

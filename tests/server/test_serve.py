@@ -135,7 +135,7 @@ def test_bundle_that_is_none_ends_the_server_with_one_sentence(tmp_path, free_po
 
 def test_port_in_use_ends_the_server_with_the_next_step(server, free_port):
     done = subprocess.run(
-        [sys.executable, "-m", "server", "serve", "--no-warm-up", "--port", str(free_port)],
+        [sys.executable, "-m", "server", "serve", "--warm-up", "none", "--port", str(free_port)],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -100,8 +100,8 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
     content = await in_time(request, request.body())
     model = _loaded(registry_of(request), name, version)
     asked, contents = await pipeline.in_short(lambda: read_request(content, request.headers.get(HEADER_LENGTH)))
-    task, formats = task_of(model.bundle.tasks, contents), pipeline.settings.image_formats
-    body = await pipeline.in_short(lambda: as_request(task, model.name, asked, contents, formats))
+    task = task_of(model.bundle.tasks, contents)
+    body = await pipeline.in_short(lambda: as_request(task, model.name, asked, contents))
     note_inputs(request, body)
     tensors = await unless_gone(request, answered(pipeline, body, context))
     return await pipeline.in_short(lambda: _response(model, asked, *write_outputs(asked, tensors)))

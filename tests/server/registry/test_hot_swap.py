@@ -243,7 +243,7 @@ def test_bundle_that_fails_its_checks_changes_nothing(
     spoil(bad)
 
     async def scene():
-        async with serving(detector, encoder, warm_up=True) as client:
+        async with serving(detector, encoder, warm_up="largest") as client:
             sending(client)
             before = [await client.get(path) for path in ("/models", "/readyz")]
             registry = client.app.state.registry

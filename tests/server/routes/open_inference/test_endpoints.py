@@ -237,12 +237,6 @@ def test_pixels_keep_their_channels_and_rows(client):
     assert tensors["image_embeds"]["data"] == own["embeddings"]["images"][0]
 
 
-def test_pixels_need_a_format_that_keeps_them(start):
-    client = start(image_formats=["JPEG"])
-    told = refused(infer_pixels(client, 4, 4, 3))
-    assert told == "image: pixels are not read here, only pictures encoded as JPEG"
-
-
 def test_tensors_may_follow_the_json_both_ways(client):
     body = with_binary(
         [bytes_of("image", picture()), bytes_of("labels", b"dog", "kät".encode())],
