@@ -13,7 +13,7 @@ PACKAGES = ("server", "models", "export")
 MAY_IMPORT = {
     "server": ("server",),
     "server.contract": ("server.contract",),
-    "server.memory": ("server.memory",),
+    "server.memory": ("server.memory", "server.contract"),
     "server.runtimes": ("server.runtimes", "server.contract", "server.memory"),
     "server.scheduling": ("server.scheduling", "server.memory", "server.telemetry", "server.errors"),
     "server.__main__": PACKAGES,
