@@ -166,8 +166,8 @@ class Settings(BaseSettings):
     pool_bytes: int = Field(
         0,
         ge=0,
-        description="Memory for assembling batches, shared by all bundles; 0 takes twice what the largest batch of"
-        " each needs. Lower where memory is short: batches are then run in parts.",
+        description="Memory for assembling batches of 32 MiB and more, shared by all bundles; 0 takes twice what the"
+        " largest batch of each needs. Lower where memory is short: batches are then run in parts.",
     )
     memory_limit_bytes: int = Field(
         0,

@@ -14,6 +14,7 @@ from server.memory.allocators import DeviceAllocator, PinnedAllocator
 from server.memory.cuda import Cuda, CudaError
 from server.memory.pool import BufferPool, PoolExhausted
 from tests.server.fake_cuda import GARBAGE, install
+from tests.server.memory.poisoned_pool import PoisonedPool
 
 ROOT = Path(__file__).parents[3]
 
@@ -109,7 +110,7 @@ def test_failed_capture_leaves_the_stream_usable_and_nothing_behind(cuda, bindin
 
 def test_pool_lends_page_locked_memory_as_arrays(cuda, binding):
     allocator = PinnedAllocator(cuda)
-    pool = BufferPool(allocator, debug=True)
+    pool = PoisonedPool(allocator)
     lease = pool.lease((3, 4), np.float32, owner="someone")
     lease.array[...] = 2
     assert allocator.refcount(lease.address, 48)

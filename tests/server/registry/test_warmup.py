@@ -25,6 +25,12 @@ def encoder(bundled_encoder):
     return bundled_encoder
 
 
+@pytest.fixture
+def small_buffers_are_leased_too(monkeypatch):
+    monkeypatch.setattr("server.bundle.LEASED_BYTES", 0)
+
+
+@pytest.mark.usefixtures("small_buffers_are_leased_too")
 @pytest.mark.parametrize("name", ["detector", "encoder"])
 @pytest.mark.parametrize("batch", [1, 8])
 def test_planned_buffers_hold_the_largest_batch(name, batch, request):
@@ -85,6 +91,7 @@ def test_time_for_shape_buckets_is_bounded_and_those_left_are_counted(detector, 
     assert runs == []
 
 
+@pytest.mark.usefixtures("small_buffers_are_leased_too")
 def test_shape_that_has_no_room_in_the_pool_is_left(detector):
     plan = plan_bundle(detector, Settings())
     detector.pool = BufferPool(HostAllocator(), cap=plan.image_buffers_bytes)
