@@ -7,11 +7,10 @@ from server.bundle import TEXT_BATCH, Bundle, weights_bytes
 from server.contract.image import canvas_size
 from server.contract.manifest import Artefact, Manifest
 from server.contract.text import token_bucket
-from server.memory.cgroup import memory_limit
 from server.memory.cuda import CudaError
 from server.memory.memory_budget import GpuFootprint, HostBudget, HostFootprint
 from server.memory.pool import PoolExhausted, size_class
-from server.memory.process_memory import resident_bytes
+from server.memory.process_resources import memory_limit, resident_bytes
 from server.registry.warmup import Peaks, largest_picture
 from server.runtimes.artefact_selection import choose
 from server.runtimes.device import Device

@@ -29,7 +29,7 @@ from server.errors import (
 )
 from server.inference.pipeline import Pipeline
 from server.memory.memory_budget import OverBudget
-from server.memory.process_memory import return_free_memory
+from server.memory.process_resources import return_free_memory
 from server.registry.daemon_thread import in_daemon_thread
 from server.registry.footprints import plan_folder
 from server.registry.model_registry import LoadedModel, ModelRegistry, open_bundle

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from server.contract.manifest import BundleError
-from server.memory.process_memory import with_peak
+from server.memory.process_resources import with_peak
 from server.registry.model_registry import BUNDLED, ModelRegistry
 from server.registry.probe import tried
 from server.registry.warmup import Peaks
