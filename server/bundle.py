@@ -17,8 +17,8 @@ from server.contract.text import Prompt, PromptTokenizer, SentenceTokenizer, pad
 from server.memory.allocators import HostAllocator
 from server.memory.pool import BufferPool
 from server.runtimes.base import Tensors
-from server.runtimes.device import PROCESSOR, Device
-from server.runtimes.loader import open_parts
+from server.runtimes.device import CPU, Device
+from server.runtimes.loader import load_parts
 
 Float32 = npt.NDArray[np.float32]
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -61,13 +61,13 @@ class Bundle:
         allow_uncertified: bool = False,
         threads: int = 0,
         files: Collection[str] | None = None,
-        device: Device = PROCESSOR,
+        device: Device = CPU,
     ) -> None:
         self.folder = folder
         self.manifest: Manifest = read_manifest(folder)
         for entry in (self.manifest.tokenizer, self.manifest.canary):
             check_file(folder, entry)
-        opened = open_parts(
+        loaded = load_parts(
             folder,
             self.manifest.artefacts,
             device=device,
@@ -76,7 +76,7 @@ class Bundle:
             files=files,
             check=lambda artefact: check_file(folder, artefact),
         )
-        self.artefacts, self.refused, self._sessions = opened.artefacts, opened.refused, opened.sessions
+        self.artefacts, self.refused, self._sessions = loaded.artefacts, loaded.refused, loaded.sessions
         if lacking := {artefact.part for artefact in self.manifest.artefacts} - self.artefacts.keys():
             faults = "; ".join(f"{file}: {fault}" for file, fault in self.refused.items())
             raise BundleError(

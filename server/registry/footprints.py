@@ -13,9 +13,8 @@ from server.memory.pool import PoolExhausted, size_class
 from server.memory.process_resources import memory_limit, resident_bytes
 from server.registry.warmup import Peaks, largest_picture
 from server.runtimes.artefact_selection import choose
-from server.runtimes.device import Device
+from server.runtimes.device import Device, this_machine
 from server.runtimes.gpu import Gpu, open_gpu
-from server.runtimes.gpu_detection import this_machine
 from server.runtimes.ort import runs_on_gpu
 from server.settings import Settings
 

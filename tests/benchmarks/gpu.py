@@ -38,8 +38,7 @@ from server.memory.pool import BufferPool
 from server.memory.process_resources import resident_bytes
 from server.middleware.request_context import RequestContext
 from server.registry.model_registry import BUNDLED, ModelRegistry, open_bundles
-from server.runtimes.device import Device
-from server.runtimes.gpu_detection import gpu_at
+from server.runtimes.device import Device, gpu_at
 from server.schemas import ClassifyRequest, DetectRequest
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
