@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from server.contract.manifest import Certificate, Task
-from server.memory.budget_schemas import BudgetBody, FootprintBody
+from server.memory.memory_budget import HostBudget, HostFootprint
 
 # Address of the admin endpoints.
 ADMIN_BUNDLES = "/admin/bundles"
@@ -304,7 +304,7 @@ class ModelBody(BaseModel):
     weights_sha256: str
     defaults: dict[str, Any] = Field(description="What a request gets that does not say otherwise.")
     limits: dict[str, int]
-    memory: FootprintBody
+    memory: HostFootprint
     artefacts: list[ArtefactBody]
 
 
@@ -313,7 +313,7 @@ class ModelsAnswer(BaseModel):
 
     models: list[ModelBody]
     limits: dict[str, int | float] = Field(description="Bounds of a request.")
-    memory: BudgetBody
+    memory: HostBudget
 
 
 class BundlePath(BaseModel):

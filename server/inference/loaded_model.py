@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Thread
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from server.errors import InferenceFailed, MemoryExhausted, NotReady, UnknownMod
 from server.inference.batching import Batcher, BatchLimits, BatchRun
 from server.inference.fair_queue import FairSemaphore
 from server.memory.cuda import DeviceLost
+from server.memory.memory_budget import HostFootprint
 from server.memory.pool import PoolExhausted
 from server.request_context import RequestContext
 from server.telemetry.metrics import ModelMetrics
@@ -58,7 +59,7 @@ class LoadedModel:
     """A bundle with a batching worker for images and a thread for texts, which clients use in turn."""
 
     def __init__(
-        self, bundle: Bundle, footprint: Any, *, limits: BatchLimits, metrics: ModelMetrics, tracing: Tracing
+        self, bundle: Bundle, footprint: HostFootprint, *, limits: BatchLimits, metrics: ModelMetrics, tracing: Tracing
     ) -> None:
         self.bundle, self.footprint, self.metrics = bundle, footprint, metrics
         self.name, self.family = bundle.manifest.name, bundle.manifest.family

@@ -3,17 +3,16 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from server.bundle import Bundle, weights_bytes
-from server.contract.manifest import BundleError, Manifest, Task, read_manifest
+from server.bundle import Bundle
+from server.contract.manifest import BundleError, Task, read_manifest
 from server.inference.batching import BatchLimits
 from server.inference.loaded_model import LoadedModel, LoadedModels
 from server.memory.allocators import HostAllocator
+from server.memory.memory_budget import HostBudget, HostFootprint
 from server.memory.pool import PAGE_BYTES, BufferPool
-from server.registry.budget import Budget, Footprint, with_peaks
-from server.registry.gpu_budget import OnGpu, measured_on_gpu, on_gpu, on_gpu_by_record
+from server.registry.footprints import host_budget, plan_bundle, plan_folder, with_peaks, with_second_image
 from server.registry.warmup import Peaks, largest_batches, warm_up, warm_up_shapes
 from server.runtimes.device import Device
 from server.settings import Settings
@@ -33,28 +32,23 @@ class ModelRegistry(LoadedModels):
     def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing | None = None) -> None:
         super().__init__()
         self._settings, self._metrics, self._tracing = settings, metrics, tracing or Tracing()
-        self.budget = Budget.of(settings)
+        self.budget = host_budget(settings)
         self.pool: BufferPool | None = None  # shared by all bundles, whose needs give its size
         self.failure: Exception | None = None
         self._closed = False
         metrics.ready.set(0)
-
-    @property
-    def footprints(self) -> list[Footprint]:
-        """The memory of each model, in their order."""
-        return [model.footprint for model in self.models]
 
     def load(self, bundles: Iterable[Bundle]) -> None:
         """Check, warm and serve `bundles`; ready when all are. A failure serves none and is kept in `failure`."""
         try:
             checked = list(bundles)
             _reject_duplicates([bundle.manifest.name for bundle in checked])
-            planned = [self.budget.plan(bundle.manifest, bundle.weights_bytes, on_gpu(bundle)) for bundle in checked]
-            self.budget.check(planned)
+            planned = [plan_bundle(bundle, self._settings) for bundle in checked]
+            budget = self.budget.fit(planned)
             if checked:
-                self._share_pool(checked, planned)
+                self._share_pool(checked, budget)
             footprints = [self._check(bundle, plan) for bundle, plan in zip(checked, planned, strict=True)]
-            self.budget.check(footprints)
+            self.budget.fit(footprints)
             if self._closed:
                 return
             self._serve(*map(self._start, checked, footprints))
@@ -65,24 +59,23 @@ class ModelRegistry(LoadedModels):
         self._metrics.ready.set(1)
         log.info("ready: %s", ", ".join(model.name for model in self.models) or "no bundle")
 
-    def check_fits(self, manifest: Manifest, weights: int, there: OnGpu | None) -> Footprint:
-        """The least memory that one more bundle takes; OverBudget where it does not fit beside those being served."""
-        plan = self.budget.plan(manifest, weights, there)
-        self.budget.check([*self.footprints, plan])
-        return plan
+    def budget_with(self, footprint: HostFootprint) -> HostBudget:
+        """The budget with one more bundle; OverBudget where it does not fit beside those being served."""
+        return self.budget.fit([*(model.footprint for model in self.models), footprint])
 
     def prepare(self, bundle: Bundle, peaks: Peaks | None = None) -> LoadedModel:
         """Check, warm and start one more bundle, which no request can choose yet; OverBudget, BundleError.
 
         `peaks` replaces the measurement of its memory. Called from any thread, one call at a time.
         """
-        plan = self.check_fits(bundle.manifest, bundle.weights_bytes, on_gpu(bundle))
+        plan = plan_bundle(bundle, self._settings)
+        budget = self.budget_with(plan)
         try:
-            self._share_pool([bundle], [*self.footprints, plan])
+            self._share_pool([bundle], budget)
             footprint = self._check(bundle, plan, peaks)
-            self.budget.check([*self.footprints, footprint])
+            self.budget_with(footprint)
         except Exception:
-            self._fit_pool(self.footprints)
+            self._fit_pool(self.budget)
             raise
         return self._start(bundle, footprint)
 
@@ -108,7 +101,7 @@ class ModelRegistry(LoadedModels):
             self._metrics.forget_parts(old.name, parts - kept)
         else:
             self._metrics.forget(old.name, parts)
-        self._fit_pool(self.footprints)
+        self._fit_pool(self.budget)
 
     def close(self, *, until: float | None = None) -> bool:
         """Finish what was accepted and end the workers; returns whether that was done by `until` (`time.monotonic`).
@@ -127,28 +120,29 @@ class ModelRegistry(LoadedModels):
 
     def _serve(self, *models: LoadedModel) -> None:
         self.models = models
+        self.budget = self.budget.fit([model.footprint for model in models])
         for model in models:
             for artefact in model.bundle.manifest.artefacts:
                 valid = artefact.part not in model.bundle.uncertified
                 self._metrics.certificate_valid.labels(model.name, artefact.part).set(valid)
 
-    def _share_pool(self, bundles: Sequence[Bundle], footprints: Sequence[Footprint]) -> None:
-        """Let `bundles` borrow from the one pool, of the size that the footprints require."""
+    def _share_pool(self, bundles: Sequence[Bundle], budget: HostBudget) -> None:
+        """Let `bundles` borrow from the one pool, of the size that the budget gives it."""
         gpus = {bundle.gpu.name: bundle.gpu for bundle in bundles if bundle.gpu}
         if self.pool is None:
             allocator = next((gpu.pinned for gpu in gpus.values()), HostAllocator())
             self.pool = BufferPool(allocator)
-        self._fit_pool(footprints)
+        self._fit_pool(budget)
         for watched in (self.pool, *(own for gpu in gpus.values() for own in (gpu.staging, gpu.buffers))):
             self._metrics.watch(watched)
         for bundle in bundles:
             bundle.pool = self.pool
 
-    def _fit_pool(self, footprints: Sequence[Footprint]) -> None:
+    def _fit_pool(self, budget: HostBudget) -> None:
         if self.pool is not None:
-            self.pool.resize(max(PAGE_BYTES, self.budget.pool_cap(footprints)))
+            self.pool.resize(max(PAGE_BYTES, budget.pool_bytes))
 
-    def _check(self, bundle: Bundle, planned: Footprint, peaks: Peaks | None = None) -> Footprint:
+    def _check(self, bundle: Bundle, planned: HostFootprint, peaks: Peaks | None = None) -> HostFootprint:
         """Run the canary and the warm-up; the footprint that it measured, or that `peaks` give."""
         bundle.check_canary()
         wanted = self._settings.warm_up
@@ -157,15 +151,14 @@ class ModelRegistry(LoadedModels):
         measured = warm_up(bundle)
         footprint = with_peaks(planned, bundle.manifest, peaks or measured)
         if footprint.gpu and bundle.gpu:
-            there = measured_on_gpu(footprint.gpu, bundle.gpu, largest_batches(bundle))
-            footprint = replace(footprint, gpu=there)
+            footprint = with_second_image(footprint, bundle.gpu, largest_batches(bundle))
         if wanted == "auto" and bundle.gpu:
             left = warm_up_shapes(bundle, batch=footprint.batch)
             if left:
                 log.warning("%s: %d shape buckets are not warm, for want of time or memory", footprint.name, left)
         return footprint
 
-    def _start(self, bundle: Bundle, footprint: Footprint) -> LoadedModel:
+    def _start(self, bundle: Bundle, footprint: HostFootprint) -> LoadedModel:
         limits = BatchLimits(
             capacity=self._settings.max_queue,
             max_batch=footprint.batch,
@@ -211,10 +204,4 @@ def _reject_duplicates(names: Sequence[str]) -> None:
 
 def _reject_over_budget(folders: Sequence[Path], settings: Settings) -> None:
     """OverBudget before any artefact is opened, by manifests and file sizes."""
-    budget, manifests = Budget.of(settings), {folder: read_manifest(folder) for folder in folders}
-    device = Device(settings.device, settings.gpu_memory_bytes)
-    plans = []
-    for folder, manifest in manifests.items():
-        there = on_gpu_by_record(folder, manifest, device, allow_uncertified=settings.allow_uncertified)
-        plans.append(budget.plan(manifest, weights_bytes(folder, manifest), there))
-    budget.check(plans)
+    host_budget(settings).fit([plan_folder(folder, read_manifest(folder), settings) for folder in folders])
