@@ -18,10 +18,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from server.box_formats import BoxFormat
 from server.contract.manifest import Certificate, Task
-from server.memory.budget_schemas import BudgetBody, FootprintBody
+from server.memory.memory_budget import HostBudget, HostFootprint
 
+# Path of the admin endpoints.
+ADMIN_BUNDLES = "/admin/bundles"
+BoxFormat = Literal["xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn"]
 # Upper bound of any list, to bound the work of parsing; the limits of a request are settings, checked later.
 MAX_ITEMS = 100_000
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
@@ -304,7 +306,7 @@ class ModelBody(BaseModel):
     weights_sha256: str
     defaults: dict[str, Any] = Field(description="Values of options that a request does not set.")
     limits: dict[str, int]
-    memory: FootprintBody
+    memory: HostFootprint
     artefacts: list[ArtefactBody]
 
 
@@ -313,7 +315,7 @@ class ModelsAnswer(BaseModel):
 
     models: list[ModelBody]
     limits: dict[str, int | float] = Field(description="Limits of a request.")
-    memory: BudgetBody
+    memory: HostBudget
 
 
 class BundlePath(BaseModel):

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from server.memory.cpu_count import available_processors
+from server.memory.process_resources import available_cpus
 from server.schemas import MAX_ITEMS
 
 PREFIX = "OPENSET_"
@@ -177,8 +177,8 @@ class Settings(BaseModel):
     pool_bytes: int = Field(
         0,
         ge=0,
-        description="Memory of the buffer pool in which batches are assembled, shared by all bundles; 0: twice the"
-        " largest batch of each. Lower it to save memory: batches are then split.",
+        description="Memory of the buffer pool in which batches of 32 MiB and more are assembled, shared by all"
+        " bundles; 0: twice the largest batch of each. Lower it to save memory: batches are then split.",
     )
     memory_limit_bytes: int = Field(
         0,
@@ -260,12 +260,12 @@ class Settings(BaseModel):
     @property
     def run_threads(self) -> int:
         """Threads of each model run, with 0 resolved."""
-        return self.threads or available_processors()
+        return self.threads or available_cpus()
 
     @property
     def pool_threads(self) -> int:
         """Threads that decode and preprocess, with 0 resolved."""
-        return self.decode_threads or available_processors()
+        return self.decode_threads or available_cpus()
 
 
 class _Given(NamedTuple):

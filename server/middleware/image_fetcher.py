@@ -27,8 +27,8 @@ from httpcore import (
 
 from server.errors import ImageTooLarge, UrlFailed, UrlRefused
 from server.inference.fair_queue import FairSemaphore
-from server.middleware.request_context import RequestContext
 from server.middleware.ssrf import is_public
+from server.request_context import RequestContext
 from server.settings import Settings
 
 PORT = 443
@@ -79,7 +79,7 @@ class ImageFetcher:
 
     async def _fetch_in_time(self, url: str, name: str, budget: "_Budget", request: RequestContext) -> bytes:
         timeout_s = self._settings.url_timeout_s
-        async with self._connections.one(client=request.client, priority=request.priority):
+        async with self._connections.slot(client=request.client, priority=request.priority):
             try:
                 async with asyncio.timeout(timeout_s):
                     return await self._follow(url, name, budget)

@@ -16,21 +16,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import BodyTooLarge, DeadlinePassed, Fault, NotReady, TooManyRequests, kind_of, problem_response
 from server.middleware.auth import Keys
-from server.middleware.request_context import PRIORITY, REQUEST_ID, TIMEOUT, RequestContext, current, request_context
 from server.middleware.uvicorn_server import LingeringClose
+from server.request_context import PRIORITY, REQUEST_ID, TIMEOUT, RequestContext, request_context
+from server.schemas import ADMIN_BUNDLES
 from server.settings import OPEN_ENDPOINTS, Settings
-from server.telemetry.logs import log_access
+from server.telemetry.logs import current, log_access
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
 PAGE_FILES = "/page/"
-ADMIN = "/admin/bundles"
 INFER, MODEL = "/v2/models/:name/infer", "/v2/models/:name"
 INFERENCE_ENDPOINTS = ("/detect", "/classify", "/similarity", INFER)
 # Values of the metrics' label `endpoint`: never the client's own path.
-ENDPOINTS = frozenset((*INFERENCE_ENDPOINTS, *OPEN_ENDPOINTS, ADMIN))
+ENDPOINTS = frozenset((*INFERENCE_ENDPOINTS, *OPEN_ENDPOINTS, ADMIN_BUNDLES))
 # Polled every few seconds by machines: not traced, and successes logged at debug level only.
 POLLED_ENDPOINTS = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 _MODEL_PATH = re.compile(r"/v2/models/[^/]+(?:/versions/[^/]+)?(/infer|/ready)?")
@@ -75,7 +75,7 @@ class RequestMiddleware:
         scope.setdefault("state", {})["request_context"] = context
         current.set(context)
         if (endpoint := _endpoint(scope)) not in POLLED_ENDPOINTS:
-            context.trace = self._tracing.request(scope["method"], endpoint, Headers(scope=scope))
+            context.timer.trace = self._tracing.request(scope["method"], endpoint, Headers(scope=scope))
         lingering = LingeringClose(receive, send)
         response = _ResponseSend(lingering.send, context, last=lambda: _stopping(scope))
         started = time.monotonic()
@@ -90,7 +90,7 @@ class RequestMiddleware:
         endpoint = _endpoint(scope)
         self._metrics.request_duration.labels(endpoint).observe(seconds)
         self._metrics.requests.labels(endpoint, str(status or "none")).inc()
-        context.trace.end(status=status, model=context.model)
+        context.timer.trace.end(status=status, model=context.model)
         fields: dict[str, Any] = {"method": scope["method"], "endpoint": endpoint, "status": status or "none"}
         fields |= {"model": context.model or "none", "ms": round(seconds * 1000, 1), "client": context.client or "none"}
         if self._settings.log_inputs:
@@ -147,7 +147,7 @@ class RequestMiddleware:
     def _check_limits(self, scope: Scope, *, is_inference: bool) -> None:
         headers = Headers(scope=scope)
         if is_inference:
-            request_context(scope).read_wishes(headers)
+            request_context(scope).read_scheduling(headers)
             if self._inferences > self._settings.max_inflight_requests:
                 raise TooManyRequests(
                     f"{self._settings.max_inflight_requests} requests are in progress, the limit",
@@ -203,12 +203,12 @@ class _ResponseSend:
             if self._context:
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = self._context.request_id
-                if traceparent := self._context.trace.traceparent:
+                if traceparent := self._context.timer.trace.traceparent:
                     headers[TRACEPARENT] = traceparent
                 if self._last():
                     headers["Connection"] = "close"
-                if timings := self._context.timings_ms:
-                    headers["Server-Timing"] = ", ".join(f"{stage};dur={ms:g}" for stage, ms in timings.items())
+                if timings := self._context.timer.server_timing():
+                    headers["Server-Timing"] = timings
         await self._send(message)
 
 
@@ -222,8 +222,8 @@ def _endpoint(scope: Scope) -> str:
         return "/"
     if path not in ENDPOINTS and (match := _MODEL_PATH.fullmatch(path)):
         return INFER if match[1] == "/infer" else MODEL
-    if path.startswith(ADMIN + "/"):  # a bundle's name follows
-        return ADMIN
+    if path.startswith(ADMIN_BUNDLES + "/"):  # a bundle's name follows
+        return ADMIN_BUNDLES
     return path if path in ENDPOINTS else "other"
 
 

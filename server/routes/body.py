@@ -1,7 +1,6 @@
 """Parsing of request bodies: JSON with base64 images, a multipart form with files, or one image as the whole body."""
 
 import asyncio
-import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -22,12 +21,13 @@ from server.errors import (
     UrlRefused,
     invalid_request,
 )
-from server.inference.pipeline import Pipeline
-from server.inference.request_limits import image_names, refuse_too_many_images
+from server.inference.pipeline import Pipeline, check_image_count, image_names
 from server.middleware.image_fetcher import ImageFetcher
-from server.middleware.request_context import request_context
+from server.registry.model_registry import ModelRegistry
+from server.request_context import request_context
 from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
+from server.telemetry.stage_timer import FETCH
 
 RequestModel = TypeVar("RequestModel", DetectRequest, ClassifyRequest, SimilarityRequest)
 T = TypeVar("T")
@@ -87,6 +87,12 @@ def pipeline_of(request: Request) -> Pipeline:
     return pipeline
 
 
+def registry_of(request: Request) -> ModelRegistry:
+    """The model registry of the app that `request` came to."""
+    registry: ModelRegistry = request.app.state.registry
+    return registry
+
+
 async def read_body(request: Request, model: type[RequestModel]) -> RequestModel:
     """The request's body as `model`, with images by URL downloaded; a RequestFault if it is wrong."""
     body = await within_body_timeout(request, _parse(request, model, pipeline_of(request)))
@@ -121,18 +127,14 @@ async def _download_images(request: Request, body: RequestModel) -> RequestModel
     if fetcher is None:
         raise UrlRefused("this server does not download images (its setting `url_images` is off): send the image")
     pipeline, context = pipeline_of(request), request_context(request.scope)
-    refuse_too_many_images(len(body.urls), pipeline.settings)
-    started = time.monotonic()
+    check_image_count(len(body.urls), pipeline.settings)
     try:
-        with pipeline.metrics.fetch_duration.time():
+        with context.timer.timed(FETCH, pipeline.metrics.fetch_duration):
             images = await fetcher.fetch(body.urls, image_names(len(body.urls)), context)
     except asyncio.CancelledError:
         pipeline.metrics.cancelled.labels("fetch").inc()
         raise
     pipeline.metrics.fetched_bytes.inc(sum(map(len, images)))
-    ended = time.monotonic()
-    context.timings_ms["fetch"] = round((ended - started) * 1000, 3)
-    context.trace.stage("fetch", started, ended)
     return body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
 
 

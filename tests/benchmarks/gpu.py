@@ -35,11 +35,10 @@ from server.contract.manifest import read_manifest
 from server.errors import Fault, InferenceFailed, WorkerStopped
 from server.inference.pipeline import Pipeline
 from server.memory.pool import BufferPool
-from server.memory.process_memory import resident_bytes
-from server.middleware.request_context import RequestContext
+from server.memory.process_resources import resident_bytes
 from server.registry.model_registry import BUNDLED, ModelRegistry, open_bundles
-from server.runtimes.device import Device
-from server.runtimes.gpu_detection import gpu_at
+from server.request_context import RequestContext
+from server.runtimes.device import Device, gpu_at
 from server.schemas import ClassifyRequest, DetectRequest
 from server.settings import read_settings
 from server.telemetry.metrics import Metrics

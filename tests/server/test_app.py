@@ -54,7 +54,7 @@ async def until(condition):
 
 
 def batcher(client):
-    return client.app.state.pipeline.registry.served[0].batcher
+    return client.app.state.registry.models[0].batcher
 
 
 def waiting(client):
@@ -358,9 +358,9 @@ def test_prompts_of_one_client_leave_others_a_turn(detector, tmp_path, monkeypat
                     client.post("/detect", files=files, data={"labels": label}, headers=headers)
                 )
 
-            slots, come = client.app.state.pipeline.registry.served[0].text_slots, []
-            one = slots.one
-            monkeypatch.setattr(slots, "one", lambda **context: come.append(context["client"]) or one(**context))
+            slots, come = client.app.state.registry.models[0]._text_slots, []
+            slot = slots.slot
+            monkeypatch.setattr(slots, "slot", lambda **context: come.append(context["client"]) or slot(**context))
             asked = [sent("hog", f"thing {number}") for number in range(12)]
             await until(lambda: batcher(client).depth == 12)
             asked.append(sent("single", "mine"))
@@ -398,8 +398,8 @@ def test_stopping_finishes_accepted_requests(detector):
             await until(held.started.is_set)
             accepted += [ask(client, "dog"), ask(client, "dog")]
             await until(lambda: waiting(client) == 2)
-            closing = asyncio.ensure_future(asyncio.to_thread(client.app.state.pipeline.registry.close))
-            await until(lambda: not client.app.state.pipeline.registry.ready)
+            closing = asyncio.ensure_future(asyncio.to_thread(client.app.state.registry.close))
+            await until(lambda: not client.app.state.registry.ready)
             assert (await client.get("/readyz")).status_code == 503
             assert (await ask(client, "dog")).status_code == 503
             held.gate.set()
@@ -412,11 +412,11 @@ def test_stopping_finishes_accepted_requests(detector):
 def test_server_is_live_but_not_ready_while_it_loads(monkeypatch, detector):
     loading = threading.Event()
 
-    def slowly(settings):
+    def slowly(settings, task):
         assert loading.wait(SOON)
         return [detector]
 
-    monkeypatch.setattr("server.app.open_bundles", slowly)
+    monkeypatch.setattr("server.predictor.open_bundles", slowly)
 
     async def scene():
         app = create_app(Settings())
@@ -428,7 +428,7 @@ def test_server_is_live_but_not_ready_while_it_loads(monkeypatch, detector):
                 assert (early.status_code, early.json()["type"]) == (503, "urn:openset:problem:not-ready")
                 assert (await ask(client, "dog")).status_code == 503
                 loading.set()
-                await until(lambda: app.state.pipeline.registry.ready)
+                await until(lambda: app.state.registry.ready)
                 assert (await client.get("/readyz")).status_code == 200
                 assert (await ask(client, "dog")).status_code == 200
 
@@ -436,10 +436,10 @@ def test_server_is_live_but_not_ready_while_it_loads(monkeypatch, detector):
 
 
 def test_bundle_that_cannot_be_loaded_turns_livez_red_and_is_told(monkeypatch):
-    def fail(settings):
+    def fail(settings, task):
         raise BundleError("x is no bundle")
 
-    monkeypatch.setattr("server.app.open_bundles", fail)
+    monkeypatch.setattr("server.predictor.open_bundles", fail)
     told = []
 
     async def scene():
@@ -460,7 +460,7 @@ def test_unforeseen_error_is_a_problem_without_its_message(detector, encoder, st
     def fail(*_):
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("server.inference.pipeline.answers.image_detections", fail)
+    monkeypatch.setattr("server.inference.pipeline.responses.image_detections", fail)
     response = client.post("/detect", files=[("image", ("a.png", picture()))], data={"labels": "dog"})
     assert (response.status_code, response.json()["type"]) == (500, "urn:openset:problem:internal-error")
     assert "secret" not in response.text

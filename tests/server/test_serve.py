@@ -142,7 +142,7 @@ def test_port_in_use_ends_the_server_with_the_next_step(server, free_port):
         timeout=SOON,
     )
     assert done.returncode == 2
-    assert f"openset serve: 127.0.0.1, port {free_port}, cannot be listened on: give another --port" in done.stderr
+    assert f"openset serve: cannot listen on 127.0.0.1, port {free_port}: give another --port" in done.stderr
     assert "Traceback" not in done.stderr
 
 

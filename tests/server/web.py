@@ -10,7 +10,7 @@ import trustme
 from httpcore import AnyIOBackend, ConnectError
 
 from server.middleware.image_fetcher import ImageFetcher
-from server.middleware.request_context import RequestContext
+from server.request_context import RequestContext
 from server.settings import Settings
 
 PUBLIC, REFUSING = "93.184.216.34", "203.0.114.1"

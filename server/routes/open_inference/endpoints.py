@@ -6,11 +6,18 @@ from fastapi import APIRouter, Request, Response
 
 from server.contract.text import shown
 from server.errors import NotReady, UnknownModel, UnsupportedBody, WorkerStopped
-from server.inference.pipeline import Pipeline
-from server.middleware.request_context import request_context
-from server.registry.model_registry import LoadedModel
+from server.inference.loaded_model import LoadedModel
+from server.registry.model_registry import ModelRegistry
+from server.request_context import request_context
 from server.routes import system
-from server.routes.body import JSON, keep_inputs_for_log, pipeline_of, until_disconnected, within_body_timeout
+from server.routes.body import (
+    JSON,
+    keep_inputs_for_log,
+    pipeline_of,
+    registry_of,
+    until_disconnected,
+    within_body_timeout,
+)
 from server.routes.open_inference.schemas import (
     InferRequest,
     InferResponse,
@@ -57,7 +64,7 @@ async def ready(request: Request) -> ServerReady:
 @router.get("/v2/models/{name}/versions/{version}", summary="Model metadata", responses=_MODEL_PROBLEMS)
 async def model_metadata(request: Request, name: str, version: str | None = None) -> ModelMetadata:
     """The input and output tensors of a model. A request needs `image` and the other inputs of one task."""
-    manifest = _served(pipeline_of(request), name, version).bundle.manifest
+    manifest = _loaded(registry_of(request), name, version).bundle.manifest
     return ModelMetadata(
         name=manifest.name,
         versions=[manifest.version],
@@ -71,11 +78,11 @@ async def model_metadata(request: Request, name: str, version: str | None = None
 @router.get("/v2/models/{name}/versions/{version}/ready", summary="Is a model ready?", responses=_MODEL_PROBLEMS)
 async def model_ready(request: Request, name: str, version: str | None = None) -> ModelReady:
     """503 while models are being loaded, and if this model's worker has died."""
-    pipeline = pipeline_of(request)
-    served = _served(pipeline, name, version)
-    if served.name in pipeline.registry.dead():
-        raise WorkerStopped(f"the worker of {served.name} has died: restart the server")
-    return ModelReady(name=served.name)
+    registry = registry_of(request)
+    model = _loaded(registry, name, version)
+    if model.name in registry.dead():
+        raise WorkerStopped(f"the worker of {model.name} has died: restart the server")
+    return ModelReady(name=model.name)
 
 
 _INFER: dict[str, Any] = {
@@ -98,17 +105,17 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
         raise UnsupportedBody(f"content encoding {shown(coding)} is not supported: send the body uncompressed")
     content = await within_body_timeout(request, request.body())
-    served = _served(pipeline, name, version)
+    model = _loaded(registry_of(request), name, version)
     inference, contents = await pipeline.in_short(lambda: read_request(content, request.headers.get(HEADER_LENGTH)))
-    task = task_of(served.bundle.tasks, contents)
-    body = await pipeline.in_short(lambda: as_request(task, served.name, inference, contents))
+    task = task_of(model.bundle.tasks, contents)
+    body = await pipeline.in_short(lambda: as_request(task, model.name, inference, contents))
     keep_inputs_for_log(request, body)
     tensors = await until_disconnected(request, infer_tensors(pipeline, body, context))
-    return await pipeline.in_short(lambda: _response(served, inference, *write_outputs(inference, tensors)))
+    return await pipeline.in_short(lambda: _response(model, inference, *write_outputs(inference, tensors)))
 
 
-def _response(served: LoadedModel, request: InferRequest, outputs: list[Any], binary: bytes) -> Response:
-    manifest = served.bundle.manifest
+def _response(model: LoadedModel, request: InferRequest, outputs: list[Any], binary: bytes) -> Response:
+    manifest = model.bundle.manifest
     response = InferResponse(model_name=manifest.name, model_version=manifest.version, id=request.id, outputs=outputs)
     head = response.model_dump_json(exclude_none=True).encode()
     if not any(output.parameters for output in outputs):
@@ -116,15 +123,13 @@ def _response(served: LoadedModel, request: InferRequest, outputs: list[Any], bi
     return Response(head + binary, media_type=BINARY, headers={HEADER_LENGTH: str(len(head))})
 
 
-def _served(pipeline: Pipeline, name: str, version: str | None) -> LoadedModel:
-    """The model of that exact name and version."""
-    if not pipeline.registry.ready:
+def _loaded(registry: ModelRegistry, name: str, version: str | None) -> LoadedModel:
+    """The model of exactly this name and version."""
+    if not registry.ready:
         raise NotReady("the server is loading its bundles, or stopping")
-    for served in pipeline.registry.served:
-        if served.name == name and version in (None, served.bundle.manifest.version):
-            return served
-    names = ", ".join(
-        f"{served.name} (version {served.bundle.manifest.version})" for served in pipeline.registry.served
-    )
+    for model in registry.models:
+        if model.name == name and version in (None, model.bundle.manifest.version):
+            return model
+    known = ", ".join(f"{model.name} (version {model.bundle.manifest.version})" for model in registry.models)
     wanted = shown(name) + (f" of version {shown(version)}" if version is not None else "")
-    raise UnknownModel(f"there is no model {wanted}; the models are {names or 'none'}")
+    raise UnknownModel(f"there is no model {wanted}; the models are {known or 'none'}")

@@ -15,7 +15,7 @@ from server.contract.manifest import Task
 from server.contract.text import shown
 from server.errors import FieldFault, InvalidRequest, invalid_request
 from server.inference.pipeline import Pipeline
-from server.middleware.request_context import RequestContext
+from server.request_context import RequestContext
 from server.routes.open_inference.schemas import InferRequest, TensorMetadata
 from server.routes.open_inference.tensors import ALL_BINARY, Content, Tensor
 from server.schemas import (

@@ -9,7 +9,7 @@ import pytest
 from server.errors import ImageTooLarge, UrlFailed, UrlRefused
 from server.middleware import image_fetcher
 from server.middleware.image_fetcher import ImageFetcher
-from server.middleware.request_context import RequestContext
+from server.request_context import RequestContext
 from server.settings import Settings
 from tests.server.web import HOST, PUBLIC, REFUSING, Web, answer
 

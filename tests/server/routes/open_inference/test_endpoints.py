@@ -86,14 +86,14 @@ def test_server_tells_its_name_and_extensions(client):
 def test_health_is_that_of_the_server(client, detector):
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
-    client.app.state.pipeline.registry.ready = False
+    client.app.state.registry.ready = False
     assert refused(client.get("/v2/health/ready"), 503)
     assert refused(client.get(f"{DETECTOR}/ready"), 503)
     assert refused(infer(client, image(encoded()), texts("labels", "dog")), 503)
 
 
 def test_dead_worker_makes_its_model_and_the_server_unwell(client, monkeypatch):
-    monkeypatch.setattr(client.app.state.pipeline.registry, "dead", lambda: ["fake-detector"])
+    monkeypatch.setattr(client.app.state.registry, "dead", lambda: ["fake-detector"])
     assert "has died" in refused(client.get(f"{DETECTOR}/ready"), 503)
     assert "has died" in refused(client.get("/v2/health/live"), 503)
     assert client.get(f"{ENCODER}/ready").json() == {"name": "fake-encoder", "ready": True}
@@ -270,14 +270,14 @@ def test_tensors_may_follow_the_json_both_ways(client):
         ({"inputs": [image("x") | {"datatype": "UINT8"}]}, "image: pixels must be sent as bytes behind the JSON"),
         ({"inputs": [image("x") | {"shape": [2]}]}, "image: its shape '[2]' has 2 values, but 1 were sent"),
         ({"inputs": [image("x") | {"shape": [-1]}]}, "inputs.0.shape.0: Input should be greater than or equal to 0"),
-        ({"inputs": [image("x") | {"datatype": "FP64"}]}, "image: its datatype is 'FP64': BYTES and UINT8 are supported"),
+        ({"inputs": [image("x") | {"datatype": "FP64"}]}, "image: its datatype is 'FP64': BYTES and UINT8 are"),
         ({"inputs": [image("x") | {"data": None}]}, "image: it has neither data nor a binary_data_size"),
         ({"inputs": [image("x") | {"parameters": {"shared_memory_region": "a"}}]}, "inputs.0.parameters.shared"),
         ({"inputs": [image("x") | {"parameters": {"binary_data_size": -1}}]}, "inputs.0.parameters.binary_data_size: "),
         ({"inputs": [image("x") | {"parameters": {"binary_data_size": 1}}]}, "it has both data and a binary_data_size"),
         ({"inputs": [], "outputs": [{"name": "a", "parameters": {"classification": 2}}]}, "parameters.classification"),
         ({"inputs": [], "outputs": [{"name": "a", "parameters": {"binary_data": 1}}]}, "parameters.binary_data: "),
-        ({"inputs": [], "parameters": {"binary_data_output": "yes"}}, "binary_data_output: this parameter must be true or"),
+        ({"inputs": [], "parameters": {"binary_data_output": "yes"}}, "binary_data_output: this parameter must be"),
         ({"inputs": [image("x"), texts("labels", "a")], "parameters": {"thresh": 1}}, "there is no such parameter"),
         ({"inputs": [image("x"), texts("labels", "a")], "parameters": {"box_threshold": 2}}, "box_threshold: Input"),
         ({"inputs": [image("x"), texts("labels", "a")], "outputs": [{"name": "masks"}]}, "masks: there is no such"),
@@ -304,9 +304,7 @@ def test_pixels_of_another_shape_or_place_are_refused(client, name, shape, reaso
 
 def test_body_full_of_numbers_is_refused_at_the_first(client):
     body = b'{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [9], "data": [' + b"1," * 10**6 + b"1]}]}"
-    assert "send numbers as bytes, with a binary_data_size" in refused(
-        client.post(f"{DETECTOR}/infer", content=body)
-    )
+    assert "send numbers as bytes, with a binary_data_size" in refused(client.post(f"{DETECTOR}/infer", content=body))
 
 
 def test_texts_and_labels_at_once_are_two_tasks(client):

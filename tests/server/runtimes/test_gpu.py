@@ -1,4 +1,7 @@
-"""An error that CUDA repeats for ever ends the worker at once; any other fails one run. On stand-ins."""
+"""Memory that engines and graphs share on a GPU, and a GPU that is lost: on stand-ins.
+
+An error that CUDA repeats for ever ends the worker at once; any other fails one run.
+"""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +15,12 @@ from server.bundle import Bundle
 from server.memory.cuda import CudaError, DeviceLost
 from server.memory.pool import PoolExhausted
 from server.registry.model_registry import BUNDLED, open_bundles
-from server.runtimes.device import AUTO
+from server.runtimes.device import AUTO, Device
+from server.runtimes.gpu import open_gpu
 from server.settings import Settings
 from tests.server.engine_bundles import with_engines
 from tests.server.fake_provider import Provider
-from tests.server.fake_trt import install_trt
+from tests.server.fake_trt import ACTIVATION_BYTES, install_trt
 from tests.server.fakes import picture
 
 CLIP, DETECTOR = BUNDLED / "clip-mini", BUNDLED / "grounding-dino-mini"
@@ -64,7 +68,7 @@ def test_illegal_address_loses_the_gpu_and_nothing_asks_it_again(machine, bindin
         pytest.raises(DeviceLost, match=r"cuda:0 is lost .*cudaErrorIllegalAddress"),
     ):
         bundle.embed_images(IMAGES)
-    assert "only a new process can use it again; it began with: " in caplog.text
+    assert "only a new process can use it again; the first error was: " in caplog.text
     del binding.calls[:]
     with pytest.raises(DeviceLost):
         bundle.embed_images(IMAGES)
@@ -104,6 +108,56 @@ def test_want_of_memory_does_not_lose_the_gpu(machine):
     assert bundle.gpu.lost == ""
 
 
+def run_detector(bundle):
+    pixels, prompts = [np.ones((3, 128, 160), np.float32)], [bundle.prompts.from_labels(["dog"])]
+    return bundle.run_detector(pixels, prompts, bundle.encode_prompts(prompts))
+
+
+def test_engines_take_turns_in_one_block_as_large_as_the_largest_needs(trt, binding, tmp_path, images):
+    detector = Bundle(with_engines(DETECTOR, tmp_path / "d"), device=AUTO)
+    encoder = Bundle(with_engines(CLIP, tmp_path / "c", activations=50_000), device=AUTO)
+    del binding.calls[:]
+    run_detector(detector)
+    encoder.embed_images(images(1))
+    run_detector(detector)
+    assert {context.memory for context in trt.contexts if context.memory} == {
+        (encoder.gpu.activations._block.address, 2 * 50_000)
+    }
+    turns = [call[0] for call in binding.calls if call[0] in ("cudaStreamWaitEvent", "execute", "cudaEventRecord")]
+    assert turns == ["cudaStreamWaitEvent", "execute", "cudaEventRecord"] * 7
+
+
+def test_larger_block_replaces_the_one_in_use_only_when_that_is_done(trt, binding, tmp_path, images):
+    first = Bundle(with_engines(CLIP, tmp_path / "a", parts=["image_encoder"]), device=AUTO)
+    assert first.gpu.activations.nbytes == 2 * ACTIVATION_BYTES
+    first.embed_images(images(1))
+    before = first.gpu.activations._block.address
+    Bundle(with_engines(CLIP, tmp_path / "b", activations=90_000), device=AUTO)
+    names = binding.names()
+    assert names.index("cudaEventSynchronize") < names.index("cudaFreeAsync")
+    assert first.gpu.activations._block.address != before
+    np.testing.assert_allclose(first.embed_images(images(1)), Bundle(CLIP).embed_images(images(1)), atol=1e-6)
+
+
+def test_all_sessions_of_a_device_share_its_pools(trt, tmp_path):
+    first = Bundle(with_engines(CLIP, tmp_path / "a"), device=AUTO)
+    second = Bundle(with_engines(DETECTOR, tmp_path / "b"), device=Device("cuda:0"))
+    assert first.gpu is second.gpu is open_gpu(AUTO)
+
+
+def test_arrays_in_page_locked_memory_are_not_staged(binding):
+    gpu = open_gpu(Device("cuda:0"))
+    stream = gpu.cuda.stream()
+    lease = gpu.staging.lease((1000,), np.float32, owner="test")
+    with gpu.run_buffers("test", stream) as buffers:
+        buffers.upload(lease.array, np.float32)
+        assert gpu.staging.stats().blocks == {"test": 1}
+        buffers.upload(lease.array[::2], np.float32)
+        buffers.upload(lease.array.astype(np.float64).astype(np.float32), np.float32)
+        assert gpu.staging.stats().blocks == {"test": 3}
+        gpu.cuda.synchronize(stream)
+
+
 def classify(client, count=1, labels=("dog", "cat")):
     files = [("image", ("a.png", picture()))] * count
     return client.post("/classify", files=files, data={"labels": list(labels)})
@@ -131,7 +185,7 @@ def test_lost_gpu_answers_all_that_waits_and_turns_livez_red_for_every_model_on_
         assert {kind(future.result(60)) for future in waiting} == {(503, "worker-stopped")}
         livez = client.get("/livez")
         assert kind(livez) == (503, "worker-stopped")
-        assert "clip-mini, grounding-dino-mini has died: start the server again" in livez.json()["detail"]
+        assert "clip-mini, grounding-dino-mini has died: restart the server" in livez.json()["detail"]
         assert client.get("/readyz").status_code == 503
         assert {kind(classify(client)), kind(detect(client))} == {(503, "worker-stopped")}
     assert "the worker of clip-mini has died" in caplog.text
@@ -152,7 +206,7 @@ def test_gpu_lost_while_a_text_is_encoded_is_told_and_turns_livez_red(monkeypatc
 def test_want_of_memory_runs_in_halves_then_answers_503_and_the_server_lives(machine, caplog):
     binding = machine.binding
     with served(machine, only=CLIP, max_wait_ms=60_000) as client:  # four images are a full batch
-        gpu = client.app.state.pipeline.registry.served[0].bundle.gpu
+        gpu = client.app.state.registry.models[0].bundle.gpu
         wanted = classify(client, 4).json()["results"]
 
         def leave(free):
@@ -178,7 +232,7 @@ def test_text_without_room_is_503_and_the_next_is_answered(monkeypatch, binding,
     folder = with_engines(CLIP, tmp_path / "clip", parts=["text_encoder"])
     settings = Settings(bundle=(folder,), threads=1, warm_up="largest")
     with TestClient(create_app(settings, open_bundles(settings))) as client:
-        client.app.state.pipeline.registry.served[0].bundle.gpu.buffers.trim()
+        client.app.state.registry.models[0].bundle.gpu.buffers.trim()
         binding.device_bytes = 0
         assert kind(classify(client)) == (503, "memory-exhausted")
         binding.device_bytes = 2**30

@@ -3,15 +3,13 @@ import sys
 
 import pytest
 
-from server.runtimes import gpu_detection as machine
-from server.runtimes.artefact_selection import Machine
-from server.runtimes.device import AUTO, Device
-from server.runtimes.gpu_detection import gpu_at, this_machine
+from server.runtimes import device as machine
+from server.runtimes.device import AUTO, Device, Machine, gpu_at, this_machine
 from tests.server.fake_trt import install_trt
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew():
+def _driver_is_asked_again():
     gpu_at.cache_clear()
     yield
     gpu_at.cache_clear()
@@ -70,7 +68,7 @@ def test_without_the_binding_no_engine_runs_and_the_package_is_named(binding, mo
 
 def test_machine_without_a_gpu_says_so_whatever_is_installed(binding):
     found = this_machine({"tensorrt-rtx"}, Device("cuda:5"))
-    assert found.absent == {"tensorrt-rtx": "this machine has no NVIDIA GPU that its driver shows"}
+    assert found.absent == {"tensorrt-rtx": "the driver shows no NVIDIA GPU on this machine"}
 
 
 def test_driver_without_a_gpu_shows_none(monkeypatch):
