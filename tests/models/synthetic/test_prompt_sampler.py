@@ -10,8 +10,7 @@ from models.synthetic.prompt_sampler import Asker, AskingConfig, Shown, akin, by
 from models.synthetic.scene_captions import caption, recoloured, with_article
 from models.synthetic.scenes import COLOUR_WORDS
 from models.synthetic.sprites import NamedObject, read_names
-from models.synthetic.vocabulary import write_vocabulary
-from models.tokenizers import text_rules
+from models.tokenizers import text_rules, write_vocabulary
 from server.contract.text import PromptTokenizer
 
 OBJECTS = read_names()[:40]
