@@ -1,6 +1,6 @@
 """Write synthetic evaluation sets: PNG files and one COCO-like `annotations.json`, which `openset evaluate` reads.
 
-    python -m models.synthetic.evaluation_set OUT --sprites PACK --seed 7
+python -m models.synthetic.evaluation_set OUT --sprites PACK --seed 7
 """
 
 import argparse
