@@ -14,7 +14,7 @@ from models.data.images import SUFFIXES, DataError, PictureFile
 from models.data.json_lines import json_object
 from models.data.odvg import OdvgSet, read_label_map
 from models.data.records import DetectionRecord, GroundingRecord
-from models.evaluation.coco_evaluator import Box
+from models.evaluation.coco_evaluator import GroundTruthBox
 from models.evaluation.metrics import EvaluationSet, Query, QuerySet
 from models.evaluation.synthetic_queries import ANNOTATIONS, open_generated
 
@@ -58,7 +58,7 @@ def open_evaluation_set(
 
 
 def _boxes_and_phrases(
-    records: OdvgSet | CocoSet, ground_truth: Mapping[int, list[Box]] | None, limit: int | None
+    records: OdvgSet | CocoSet, ground_truth: Mapping[int, list[GroundTruthBox]] | None, limit: int | None
 ) -> EvaluationSet:
     """Queries by label, by phrase, or both. `ground_truth`: boxes by record, where they have areas and crowds."""
     kinds: dict[type, list[int]] = defaultdict(list)
@@ -103,8 +103,10 @@ def _length(records: Any, limit: int | None) -> int:
     return len(records) if limit is None else min(limit, len(records))
 
 
-def _record_boxes(record: DetectionRecord) -> list[Box]:
-    return [Box(0, int(label), box.tolist()) for label, box in zip(record.labels, record.boxes_xyxy, strict=True)]
+def _record_boxes(record: DetectionRecord) -> list[GroundTruthBox]:
+    return [
+        GroundTruthBox(0, int(label), box.tolist()) for label, box in zip(record.labels, record.boxes_xyxy, strict=True)
+    ]
 
 
 def _annotated_labels(record: DetectionRecord) -> tuple[int, ...]:
@@ -131,19 +133,19 @@ def _phrases(record: GroundingRecord) -> Query:
     return Query(record.picture, record.where, texts, record.size, tuple(map(np.concatenate, boxes.values())))
 
 
-def _coco_ground_truth(file: Path, records: CocoSet) -> dict[int, list[Box]]:
+def _coco_ground_truth(file: Path, records: CocoSet) -> dict[int, list[GroundTruthBox]]:
     """Boxes by record as COCO's evaluator expects them: with the area of the segmentation, and with crowds."""
     data = json_object(file.read_bytes(), str(file))
     label_of = {entry["id"]: index for index, entry in enumerate(data.get("categories", ()))}
     row_of = {image: row for row, image in enumerate(records.image_ids)}
-    boxes: dict[int, list[Box]] = defaultdict(list)
+    boxes: dict[int, list[GroundTruthBox]] = defaultdict(list)
     for entry in data["annotations"]:
         box, label, row = entry.get("bbox"), label_of.get(entry.get("category_id")), row_of.get(entry.get("image_id"))
         if row is None or label is None or not isinstance(box, list) or len(box) != 4:
             continue  # refused by the reader, or skipped on request
         x, y, width, height = box
         crowd = bool(entry.get("iscrowd"))
-        boxes[row].append(Box(0, label, (x, y, x + width, y + height), entry.get("area"), crowd))
+        boxes[row].append(GroundTruthBox(0, label, (x, y, x + width, y + height), entry.get("area"), crowd))
     return boxes
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from models.evaluation.backends import Backend, Model
 from models.evaluation.calibration import best_f1, calibration_error, reliability_diagram, score_histogram
-from models.evaluation.coco_evaluator import HALF, Box, Evaluation, Matches
+from models.evaluation.coco_evaluator import HALF, CocoEvaluation, GroundTruthBox, MatchedBoxes
 from models.evaluation.metrics import MAX_EXAMPLES, ExampleImage, Float64, MetricResult, Plot, Query, labelled_box
 from server.contract.manifest import Task
 from server.contract.postprocess import Detection, iou_matrix
@@ -27,7 +27,7 @@ class DetectionMetric:
 
     def __init__(self, labels: Sequence[str], *, max_detections: int) -> None:
         self._labels, self._max_detections = labels, max_detections
-        self._truth: list[Box] = []
+        self._truth: list[GroundTruthBox] = []
         self._found: list[Float64] = []
         self._queries: list[Query] = []
 
@@ -40,14 +40,14 @@ class DetectionMetric:
     def add(self, query: Query, answer: list[list[float]]) -> None:
         image = len(self._queries)
         _, boxes = query.target
-        self._truth += [Box(image, box.label, box.box, box.area, box.crowd) for box in boxes]
+        self._truth += [GroundTruthBox(image, box.label, box.box, box.area, box.crowd) for box in boxes]
         self._found.append(np.asarray(answer, np.float64).reshape(-1, 6))
         self._queries.append(query)
 
     def result(self, model: Model) -> MetricResult:
         threshold = model.box_threshold
-        evaluation = Evaluation(self._truth, self._found, labels=len(self._labels))
-        class_agnostic = Evaluation(self._truth, self._found, labels=len(self._labels), by_label=False)
+        evaluation = CocoEvaluation(self._truth, self._found, labels=len(self._labels))
+        class_agnostic = CocoEvaluation(self._truth, self._found, labels=len(self._labels), by_label=False)
         matches = evaluation.matches()
         by_label = [
             (label, *values)
@@ -71,7 +71,7 @@ class DetectionMetric:
             details={"labels": {label: {"AP": ap, "AP50": ap50} for label, ap, ap50 in by_label}},
         )
 
-    def _examples(self, matches: Matches, threshold: float) -> Iterator[ExampleImage]:
+    def _examples(self, matches: MatchedBoxes, threshold: float) -> Iterator[ExampleImage]:
         """Images of the best and worst F1 at the threshold, the most certain false alarms, and the largest misses."""
         count = len(self._queries)
         above = matches.found[:, 2] > threshold
@@ -98,18 +98,18 @@ class DetectionMetric:
     def _box(self, row: Float64) -> Detection:
         return labelled_box(row[:4].tolist(), self._labels[int(row[4])], int(row[4]), row[5])
 
-    def _missed(self, image: int, truth: Box) -> Detection:
+    def _missed(self, image: int, truth: GroundTruthBox) -> Detection:
         same_label = self._found[image][self._found[image][:, 4] == truth.label]
         overlap = iou_matrix(np.asarray([truth.box], np.float32), same_label[:, :4].astype(np.float32))
         return labelled_box(truth.box, f"missed {self._labels[truth.label]}", truth.label, overlap.max(initial=0.0))
 
 
-def _area(truth: Box) -> float:
+def _area(truth: GroundTruthBox) -> float:
     x0, y0, x1, y1 = truth.box
     return (x1 - x0) * (y1 - y0)
 
 
-def _figures(evaluation: Evaluation, class_agnostic: Evaluation, matches: Matches) -> dict[str, float]:
+def _figures(evaluation: CocoEvaluation, class_agnostic: CocoEvaluation, matches: MatchedBoxes) -> dict[str, float]:
     scores = matches.found[:, 2]
     threshold, f1 = best_f1(scores, matches.hit, len(matches.objects))
     return {
@@ -127,7 +127,7 @@ def _figures(evaluation: Evaluation, class_agnostic: Evaluation, matches: Matche
     }
 
 
-def _plots(evaluation: Evaluation, class_agnostic: Evaluation, matches: Matches) -> tuple[Plot, ...]:
+def _plots(evaluation: CocoEvaluation, class_agnostic: CocoEvaluation, matches: MatchedBoxes) -> tuple[Plot, ...]:
     lines: dict[str, Any] = {}
     for text, curve in (("mean over labels", evaluation), ("any label", class_agnostic)):
         precision = curve.precision(iou=HALF)[0]  # [101, labels]

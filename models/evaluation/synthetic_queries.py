@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from models.data.images import DataError, PictureFile
-from models.evaluation.coco_evaluator import Box
+from models.evaluation.coco_evaluator import GroundTruthBox
 from models.evaluation.metrics import EvaluationSet, Query, QuerySet
 
 ANNOTATIONS = "annotations.json"
@@ -56,7 +56,7 @@ def open_generated(folder: Path, *, limit: int | None = None) -> EvaluationSet:
     def detection() -> Iterator[Query]:
         for scene in several:
             asked = tuple(labels.index(text) for text in scene.prompt)
-            boxes = [Box(0, label_of[row["category_id"]], _corners(row)) for row in scene.annotations]
+            boxes = [GroundTruthBox(0, label_of[row["category_id"]], _corners(row)) for row in scene.annotations]
             yield scene.query(scene.prompt, (asked, [box for box in boxes if box.label in asked]))
 
     def absent() -> Iterator[Query]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from models.evaluation.coco_evaluator import Evaluation
+from models.evaluation.coco_evaluator import CocoEvaluation
 from models.evaluation.dataset_queries import open_evaluation_set
 from models.synthetic.image_text_task import to_image
 from models.synthetic.scenes import SceneConfig, SceneGenerator
@@ -219,9 +219,9 @@ def interval(out: Path, first: str, second: str, *, rounds: int = 100) -> tuple[
     differences = []
     for _ in range(rounds):
         drawn = rng.integers(0, len(truth), len(truth)).tolist()
-        boxes = [replace(box, picture=row) for row, picture in enumerate(drawn) for box in truth[picture]]
+        boxes = [replace(box, image=row) for row, image in enumerate(drawn) for box in truth[image]]
         values = [
-            Evaluation(boxes, [rows[picture] for picture in drawn], labels=len(found.labels), ious=(0.5,))
+            CocoEvaluation(boxes, [rows[image] for image in drawn], labels=len(found.labels), ious=(0.5,))
             for rows in answers
         ]
         differences.append(values[1].average_precision() - values[0].average_precision())
