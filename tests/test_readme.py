@@ -10,6 +10,7 @@ from server.settings import Settings, shown_default
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = (ROOT / "openset/README.md").read_text(encoding="utf-8")
 
 
 def test_table_of_settings_is_what_the_code_says():
@@ -21,7 +22,10 @@ def test_table_of_settings_is_what_the_code_says():
     assert table.partition("\n\n")[0] == rows
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:server|models|tests|export)/[\w./-]*\w", README))))
+NAMED = set(re.findall(r"(?:openset|server|models|tests|export)/[\w./-]*\w", README + PYTHON))
+
+
+@pytest.mark.parametrize("path", sorted(NAMED))
 def test_named_file_exists(path):
     assert (ROOT / path).exists() or list(ROOT.glob(path + "*"))
 
