@@ -147,7 +147,7 @@ def nms(boxes: Float32, label_ids: Reservation, iou: float, *, limit: int, edge:
     """
     # Of each label the rows that may still stay, best first, and their boxes [4, rows]: a box is compared with those
     # alone, and with ever fewer.
-    left = {int(label): np.flatnonzero(label_ids == label) for label in np.unique(label_ids)}
+    left = {label: np.flatnonzero(label_ids == label) for label in set(label_ids.tolist())}
     columns = {label: np.ascontiguousarray(boxes[rows].T) for label, rows in left.items()}
     stays = np.ones(len(boxes), np.bool_)
     chosen: list[int] = []
