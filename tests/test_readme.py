@@ -26,7 +26,7 @@ from models.training.dataset_tasks import DATA
 from models.training.recipe import read_recipe
 from server.__main__ import _COMMANDS, main
 from server.settings import Settings, shown_default
-from tests.benchmarks.live import serving
+from tests.benchmarks.live_server import serving
 
 ROOT = Path(__file__).parent.parent
 # The lines that a page may have; a room's README fits its subject on a few screens, or the room is split.

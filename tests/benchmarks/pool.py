@@ -1,10 +1,10 @@
-"""What leased buffers save on the CPU: the same batches assembled in new arrays and in a pool, side by side.
+"""Host buffer pool against fresh arrays: time, page faults and allocations of assembling the same batches.
 
     python -m tests.benchmarks.pool
 
-Both ways take turns in one process, so that other load meets both alike. Times are medians of one way over the other;
-page faults are minor ones of the whole process; allocations are arrays of a page or more, or blocks that the pool took
-from the system.
+Both variants alternate in one process, so that other load affects both alike. Ratios are medians over pairs; page
+faults are minor faults of the process; allocations are arrays of a page or more, or blocks that the pool took from the
+system.
 """
 
 import resource
@@ -35,8 +35,8 @@ SHAPES = (
 
 
 @dataclass
-class Way:
-    """One way to assemble a batch, and what its rounds took."""
+class Variant:
+    """One way to assemble a batch, with the time and page faults of its rounds."""
 
     assemble: Callable[[], object]
     seconds: list[float] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Way:
 
 
 class CountingAllocator(HostAllocator):
-    """Host memory; `count` blocks were taken."""
+    """Host allocator that counts blocks."""
 
     count = 0
 
@@ -81,7 +81,7 @@ def _assembly(name: str, batch: int, canvas: tuple[int, int], size: tuple[int, i
     pool = BufferPool(allocator)
 
     def new() -> None:
-        _as_before(pixels, canvas, features)
+        _assemble_in_arrays(pixels, canvas, features)
 
     def leased() -> None:
         with (
@@ -92,12 +92,12 @@ def _assembly(name: str, batch: int, canvas: tuple[int, int], size: tuple[int, i
             pad_batch(pixels, canvas, out=(values, mask))
             pad_features(features, out=padded)
 
-    before, now = _take_turns(new, leased)
+    before, now = _alternate(new, leased)
     return f"{_row(name, before, now)} {3 * ROUNDS:>5} -> {allocator.count}"
 
 
-def _as_before(pixels: Sequence[np.ndarray], canvas: tuple[int, int], features: Sequence[np.ndarray]) -> None:
-    """Three zeroed arrays a batch, as before there was a pool."""
+def _assemble_in_arrays(pixels: Sequence[np.ndarray], canvas: tuple[int, int], features: Sequence[np.ndarray]) -> None:
+    """Assemble a batch in three fresh arrays."""
     values = np.zeros((len(pixels), 3, *canvas), np.float32)
     mask = np.zeros((len(pixels), *canvas), np.bool_)
     for row, image in enumerate(pixels):
@@ -124,19 +124,19 @@ def _run(name: str, batch: int) -> str:
         else:
             bundle.embed_images(pixels)
 
-    before, now = _take_turns(lambda: run(own), lambda: run(shared))
+    before, now = _alternate(lambda: run(own), lambda: run(shared))
     return _row(f"{name}, batch {batch}", before, now)
 
 
-def _take_turns(before: Callable[[], object], now: Callable[[], object]) -> tuple[Way, Way]:
-    ways = Way(before), Way(now)
+def _alternate(before: Callable[[], object], now: Callable[[], object]) -> tuple[Variant, Variant]:
+    variants = Variant(before), Variant(now)
     for place in range(ROUNDS):
-        for way in ways if place % 2 else reversed(ways):
-            way.round()
-    return ways
+        for variant in variants if place % 2 else reversed(variants):
+            variant.round()
+    return variants
 
 
-def _row(name: str, before: Way, now: Way) -> str:
+def _row(name: str, before: Variant, now: Variant) -> str:
     faults = f"{statistics.median(before.faults):.0f} -> {statistics.median(now.faults):.0f}"
     ratio = statistics.median(b / n for b, n in zip(before.seconds, now.seconds, strict=True))
     return f"{name:32} {before.median_ms:8.3f} ms {now.median_ms:6.3f} ms {ratio:5.2f}x {faults:>16}"
