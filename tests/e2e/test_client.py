@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.client import AsyncClient, Client, ConnectionFailed, ProblemError, Retries, UrlsUnsupported
+from openset import AsyncClient, Client, ConnectionFailed, ProblemError, Retries, UrlsUnsupported
 
 from .conftest import ROOT, free_port, until
 
@@ -112,13 +112,13 @@ def test_more_bytes_than_the_server_takes_go_in_several_requests(small):
 
 def test_too_large_an_image_is_refused_and_not_sent_again(small):
     noise = np.random.default_rng(0).integers(0, 255, (600, 600, 3), np.uint8)
-    with Client(small, retries=Retries(attempts=3, within_s=5)) as client, pytest.raises(ProblemError) as caught:
+    with Client(small, retries=Retries(max_attempts=3, budget_s=5)) as client, pytest.raises(ProblemError) as caught:
         client.detect(noise, labels="dog")
     assert caught.value.type == "urn:openset:problem:body-too-large"
 
 
 def test_busy_server_answers_all_in_the_end(small):
-    retries = Retries(attempts=100, within_s=60, first_s=0.1)
+    retries = Retries(max_attempts=100, budget_s=60, backoff_s=0.1)
 
     def ask(_):
         with Client(small, retries=retries) as client:
@@ -159,7 +159,7 @@ def test_tasks_and_threads_share_a_client(client, url):
 
 def test_absent_server_is_told_with_its_address():
     address = f"http://127.0.0.1:{free_port()}"
-    with Client(address, retries=Retries(attempts=2, first_s=0.01)) as client:
+    with Client(address, retries=Retries(max_attempts=2, backoff_s=0.01)) as client:
         assert not client.ready()
         with pytest.raises(ConnectionFailed, match=f"{address}/models gave no answer after 2 attempts"):
             client.models()

@@ -24,7 +24,7 @@ VERSION = "10.14.1"
 @pytest.fixture
 def trt(monkeypatch):
     monkeypatch.setattr("server.runtimes.gpu._opened", {})
-    for module in ("machine", "ort"):
+    for module in ("gpu_detection", "ort"):
         monkeypatch.setattr(f"server.runtimes.{module}.gpu_at", {0: ("NVIDIA RTX 4090", "8.9")}.get)
     return install_trt(monkeypatch, install(monkeypatch), version=VERSION)
 

@@ -1,4 +1,4 @@
-"""A refusal says why, whoever gave it."""
+"""Errors name the reason, whether the server or a proxy refused."""
 
 import pickle
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.client import AnswerError, ClientError, ImageError, ProblemError, UrlsUnsupported
-from server.client.errors import excerpt, problem_error
+from openset import AnswerError, ClientError, ImageError, ProblemError, UrlsUnsupported
+from openset.errors import excerpt, problem_error
 
 from .conftest import problem
 

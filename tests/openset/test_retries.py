@@ -1,5 +1,6 @@
 """When a request is sent again, and after how long."""
 
+import random
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.client import Clock, ConnectionFailed, ProblemError, Retries
-from server.client.retries import retry_after
+from openset import ConnectionFailed, ProblemError, Retries
+from openset.retries import parse_retry_after
 
 from .conftest import models_answer, problem
 
@@ -44,7 +45,7 @@ def test_busy_server_is_asked_again_after_the_seconds_it_names(connect, clock, s
 
 @pytest.mark.parametrize("status", BUSY)
 def test_busy_server_is_asked_again_at_the_date_it_names(connect, clock, status):
-    date = format_datetime(datetime.fromtimestamp(clock.now() + 9, UTC), usegmt=True)
+    date = format_datetime(datetime.fromtimestamp(clock.time() + 9, UTC), usegmt=True)
     connect(in_turn(busy(status, date), models_answer())).models()
     assert clock.slept == [9]
 
@@ -57,7 +58,7 @@ def test_date_that_has_passed_means_now(connect, clock):
 def test_wait_without_a_date_doubles_up_to_its_bound(connect, clock):
     clock.luck = 1
     server = in_turn(*[busy(503)] * 6, models_answer())
-    connect(server, retries=Retries(attempts=7, first_s=1, longest_s=8)).models()
+    connect(server, retries=Retries(max_attempts=7, backoff_s=1, max_backoff_s=8)).models()
     assert clock.slept == [1, 2, 4, 8, 8, 8]
 
 
@@ -92,7 +93,7 @@ def test_without_retries_the_first_refusal_is_raised_at_once(connect, clock):
 def test_wait_beyond_the_total_time_is_not_begun(connect, clock):
     server = in_turn(busy(429, "20"))
     with pytest.raises(ProblemError):
-        connect(server, retries=Retries(attempts=99, within_s=50)).models()
+        connect(server, retries=Retries(max_attempts=99, budget_s=50)).models()
     assert (server.asked, clock.slept) == (3, [20, 20])
 
 
@@ -105,11 +106,11 @@ def test_far_away_time_is_not_waited_for(connect, clock, after):
 
 def test_time_of_the_requests_counts_too(connect, clock):
     def slow(request):
-        clock.time += 31
+        clock.elapsed += 31
         return busy(503, "0")
 
     with pytest.raises(ProblemError):
-        connect(slow, retries=Retries(attempts=99, within_s=60)).models()
+        connect(slow, retries=Retries(max_attempts=99, budget_s=60)).models()
     assert len(clock.slept) == 1
 
 
@@ -130,7 +131,7 @@ def test_slow_server_is_not_given_the_same_work_twice(connect, clock, error):
     assert server.asked == 1
 
 
-def test_request_is_the_same_every_time(connect):
+def test_request_is_the_same_every_time(connect, clock):
     bodies = []
 
     def server(request):
@@ -139,14 +140,13 @@ def test_request_is_the_same_every_time(connect):
 
     with pytest.raises(ProblemError):
         connect(server).classify(b"picture", ["dog", "cat"])
-    boundaries = [body.split(b"\r\n", 1)[0] for body in bodies]
     assert len(bodies) == 5
-    assert len({body.replace(line, b"") for body, line in zip(bodies, boundaries, strict=True)}) == 1
+    assert len(set(bodies)) == 1
 
 
 @given(st.integers(1, 10_000), st.none() | st.floats(0, 1e6), st.floats(0, 1))
 def test_wait_is_never_less_than_asked_and_always_bounded(attempt, asked, chance):
-    bounds = Retries(first_s=0.5, longest_s=8)
+    bounds = Retries(backoff_s=0.5, max_backoff_s=8)
     wait = bounds.wait(attempt, asked, chance)
     if asked is None:
         assert 0.25 <= wait <= 8
@@ -155,23 +155,23 @@ def test_wait_is_never_less_than_asked_and_always_bounded(attempt, asked, chance
 
 
 def test_waits_of_two_clients_differ():
-    waits = {Retries().wait(1, 2.0, Clock().chance()) for _ in range(9)}
+    waits = {Retries().wait(1, 2.0, random.random()) for _ in range(9)}
     assert len(waits) > 1
 
 
 @given(st.text() | st.from_regex(r"(Mon, )?[0-9]{1,9} [A-Z][a-z]{2} -?[0-9]{1,9} [0-9:]{1,9}( GMT)?", fullmatch=True))
 def test_header_that_makes_no_sense_is_none(value):
-    after = retry_after(value, now=0)
+    after = parse_retry_after(value, now=0)
     assert after is None or after >= 0
 
 
 @pytest.mark.parametrize("value", [None, "", "soon", "-1", "1.5", "٣", "1e3"])
 def test_what_is_neither_seconds_nor_a_date_is_none(value):
-    assert retry_after(value, now=0) is None
+    assert parse_retry_after(value, now=0) is None
 
 
 @pytest.mark.parametrize(
-    "bounds", [{"attempts": 0}, {"within_s": -1}, {"first_s": float("nan")}, {"longest_s": -0.5}], ids=str
+    "bounds", [{"max_attempts": 0}, {"budget_s": -1}, {"backoff_s": float("nan")}, {"max_backoff_s": -0.5}], ids=str
 )
 def test_impossible_bounds_are_refused_by_name(bounds):
     with pytest.raises(ValueError, match=next(iter(bounds))):

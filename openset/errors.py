@@ -1,4 +1,4 @@
-"""Why a call has no result.
+"""Errors of a call.
 
 ClientError
 ├── ImageError            an image that cannot be sent; also a ValueError
@@ -14,12 +14,28 @@ from http import HTTPStatus
 from typing import Any
 
 import httpx
-from pydantic import ValidationError
-
-from server.schemas import FieldProblem, Problem
+from pydantic import BaseModel, ValidationError
 
 _MAX_EXCERPT = 300
 _MARKUP = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+
+
+class FieldProblem(BaseModel):
+    """A field of the request and the reason why it was refused."""
+
+    field: str
+    reason: str
+
+
+class Problem(BaseModel):
+    """Problem document of a refusal (RFC 9457); `type` is a stable name, about:blank where the answer had none."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] | None = None
+    request_id: str | None = None
 
 
 class ClientError(Exception):
@@ -39,47 +55,31 @@ class AnswerError(ClientError):
 
 
 class ProblemError(ClientError):
-    """A refusal, with the fields of its problem document (RFC 9457)."""
+    """A refusal, with the members of its problem document; `errors` are the fields that do not fit."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self.problem = problem
+        self.status, self.type = problem.status, problem.type
+        self.title, self.detail = problem.title, problem.detail
+        self.errors = tuple(problem.errors or ())
 
     def __str__(self) -> str:
         return f"{self.status} {self.title}" + (f": {self.detail}" if self.detail else "")
 
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return self.problem.status
-
-    @property
-    def type(self) -> str:
-        """The stable name of the kind of problem; `about:blank` where the answer was no problem document."""
-        return self.problem.type
-
-    @property
-    def title(self) -> str:
-        """The kind of problem in words."""
-        return self.problem.title
-
-    @property
-    def detail(self) -> str:
-        """What was wrong this time."""
-        return self.problem.detail
-
-    @property
-    def errors(self) -> tuple[FieldProblem, ...]:
-        """The fields that do not fit, each with its reason."""
-        return tuple(self.problem.errors or ())
-
 
 class UrlsUnsupported(ProblemError):
-    """A server that has no field for URLs of images."""
+    """The server does not know the field `image_urls`."""
+
+
+def no_answer(error: httpx.RequestError, attempts: int) -> ConnectionFailed:
+    """Error for a request that httpx could not get answered."""
+    times = f" after {attempts} attempts" if attempts > 1 else ""
+    return ConnectionFailed(f"{error.request.url} gave no answer{times}: {str(error) or type(error).__name__}")
 
 
 def problem_error(response: httpx.Response) -> ProblemError:
-    """What an answer that is no success means, whoever gave it."""
+    """Error for an answer that is no success, from the server or from a proxy before it."""
     problem = _problem(response)
     unknown = {fault.field for fault in problem.errors or () if fault.reason == "there is no such field"}
     if "image_urls" in unknown:
@@ -89,21 +89,23 @@ def problem_error(response: httpx.Response) -> ProblemError:
 
 
 def excerpt(response: httpx.Response) -> str:
-    """The beginning of the readable text of an answer, without markup."""
+    """Beginning of the readable text of an answer, without markup."""
     text = html.unescape(_MARKUP.sub(" ", response.text[: 100 * _MAX_EXCERPT]))
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return text if len(text) <= _MAX_EXCERPT else text[:_MAX_EXCERPT] + "…"
 
 
 def _problem(response: httpx.Response) -> Problem:
-    """Its problem document; members that it leaves out, as RFC 9457 allows, follow from the status."""
+    """Read a problem document; members that it leaves out, as RFC 9457 allows, follow from the status."""
     members: dict[str, Any] = {"type": "about:blank", "title": _phrase(response), "detail": ""}
+    status = {"status": response.status_code}
     try:
-        document = response.json()
-        return Problem.model_validate(members | document | {"status": response.status_code})
+        return Problem.model_validate(members | response.json() | status)
     except (ValueError, TypeError, RecursionError, ValidationError):
-        members["detail"] = _told(response)
-        return Problem.model_validate(members | {"status": response.status_code})
+        detail = excerpt(response)
+        if response.has_redirect_location:
+            detail = f"it points to {response.headers['location']}, and redirects are not followed: use that address"
+        return Problem.model_validate(members | status | {"detail": detail})
 
 
 def _phrase(response: httpx.Response) -> str:
@@ -111,9 +113,3 @@ def _phrase(response: httpx.Response) -> str:
         return HTTPStatus(response.status_code).phrase
     except ValueError:
         return response.reason_phrase or "Unknown status"
-
-
-def _told(response: httpx.Response) -> str:
-    if response.has_redirect_location:
-        return f"it points to {response.headers['location']}, and redirects are not followed: use that address"
-    return excerpt(response)

@@ -2,27 +2,17 @@
 
 import asyncio
 import inspect
-import subprocess
-import sys
-import threading
-from pathlib import Path
 
 import httpx
 import pytest
 
-from server.client import AsyncClient, Client, ProblemError
+from openset import AsyncClient, Client, ProblemError
 
 from .conftest import models_answer, problem
-
-ROOT = Path(__file__).parents[3]
 
 
 def public(client):
     return {name: each for name, each in vars(client).items() if not name.startswith("_") and callable(each)}
-
-
-def shell(code):
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def test_clients_have_the_same_methods_arguments_and_answers():
@@ -111,57 +101,3 @@ def test_closed_client_sends_nothing_more():
 
     with pytest.raises(RuntimeError):
         asyncio.run(closed())
-
-
-def test_async_client_prepares_images_off_the_loop(monkeypatch):
-    threads = []
-
-    def encoded(image):
-        threads.append(threading.current_thread())
-        return b"x"
-
-    monkeypatch.setattr("server.client.calls.encoded", encoded)
-
-    async def ask():
-        transport = httpx.MockTransport(lambda request: problem(422))
-        async with AsyncClient("http://a.test", transport=transport) as client:
-            await client.detect(b"x", labels="dog")
-
-    with pytest.raises(ProblemError):
-        asyncio.run(ask())
-    assert threads != []
-    assert threading.main_thread() not in threads
-
-
-def test_cancelled_call_waits_no_longer():
-    async def ask():
-        transport = httpx.MockTransport(lambda request: problem(503, headers={"Retry-After": "30"}))
-        async with AsyncClient("http://a.test", transport=transport) as client, asyncio.timeout(0.1):
-            await client.models()
-
-    with pytest.raises(TimeoutError):
-        asyncio.run(ask())
-
-
-def test_absent_httpx_is_named_with_its_extra_and_the_server_does_without():
-    code = (
-        "import sys; sys.modules['httpx'] = None\n"
-        "import server.app, server.cli, server.__main__\n"
-        "try: import server.client\n"
-        "except ModuleNotFoundError as error: print(error)"
-    )
-    assert "pip install 'openset[client]'" in shell(code)
-
-
-def test_client_loads_neither_torch_nor_what_only_serving_needs():
-    heavy = (
-        "torch",
-        "onnxruntime",
-        "fastapi",
-        "uvicorn",
-        "tokenizers",
-        "supervision",
-        "server.app",
-        "server.inference",
-    )
-    assert shell(f"import sys, server.client\nprint([m for m in {heavy} if m in sys.modules])").strip() == "[]"

@@ -1,74 +1,12 @@
-"""What is sent, in how many requests, and how their answers come together."""
-
-import json
-from email import message_from_bytes
-from email.policy import HTTP
+"""Requests of the clients: their content, their number, and the answers joined."""
 
 import httpx
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from server.client import AnswerError, Client, Detected, ImageError, ProblemError
-from server.schemas import ClassifyAnswer, DetectAnswer, SimilarityAnswer
+from openset import AnswerError, ClassifyAnswer, DetectAnswer, ImageError, ProblemError, SimilarityAnswer
 
-from .conftest import DOG, MODEL, models_answer, problem
-
-
-def fields_of(request):
-    """(name, content) of each part of a form, or the members of a JSON body."""
-    content = request.read()
-    if request.headers["content-type"] == "application/json":
-        return json.loads(content)
-    head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
-    parts = message_from_bytes(head + content, policy=HTTP).iter_parts()
-    return [(part.get_param("name", header="content-disposition"), part.get_payload(decode=True)) for part in parts]
-
-
-class Recorder:
-    """A server that answers each image with its own bytes, and keeps the requests."""
-
-    def __init__(self, **limits):
-        self.limits, self.requests, self.models = limits, [], [MODEL]
-
-    def __call__(self, request):
-        self.requests.append(request)
-        path = request.url.path.rpartition("/")[2]
-        if path == "models":
-            return models_answer(**self.limits)
-        fields = fields_of(request)
-        if isinstance(fields, dict):
-            images = [url.encode() for url in fields["image_urls"]]
-        else:
-            images = [content for name, content in fields if name == "image"]
-        model = self.models[min(len(self.asked), len(self.models)) - 1]
-        return httpx.Response(200, json={"model": model, "timings_ms": {"total": 1.5}} | getattr(self, path)(images))
-
-    @property
-    def asked(self):
-        """The requests with images."""
-        return [request for request in self.requests if request.method == "POST"]
-
-    @property
-    def counts(self):
-        """How many images each request had."""
-        return [len(self.images(request)) for request in self.asked]
-
-    def images(self, request):
-        fields = fields_of(request)
-        return fields["image_urls"] if isinstance(fields, dict) else [c for name, c in fields if name == "image"]
-
-    def detect(self, images):
-        results = [{"width": 1, "height": 1, "labels": [image.decode()], "detections": [DOG]} for image in images]
-        return {"results": results}
-
-    def classify(self, images):
-        return {"results": [{"scores": [{"label": image.decode(), "label_id": 0, "score": 1.0}]} for image in images]}
-
-    def similarity(self, images):
-        numbers = [[float(image)] for image in images]
-        return {"similarity": numbers, "logit_scale": 9, "embeddings": {"images": numbers, "texts": [[1.0]]}}
+from .conftest import MODEL, Recorder, fields_of, problem
 
 
 def test_detect_sends_a_form_with_what_was_given(connect):
@@ -166,28 +104,6 @@ def test_server_that_tells_no_limits_gets_all_at_once(connect):
     assert server.counts == [40]
 
 
-@given(
-    st.lists(st.integers(0, 4000), min_size=2, max_size=12),
-    st.lists(st.text(st.characters(codec="utf-8")), max_size=5),
-    st.integers(1, 5),
-)
-def test_no_request_has_more_images_or_bytes_than_the_server_takes(sizes, labels, max_images):
-    server = Recorder(max_images=max_images, max_body_bytes=9000)
-    with Client("http://openset.test", transport=httpx.MockTransport(server)) as client:
-        images = [b"%04d" % place + b"x" * size for place, size in enumerate(sizes)]
-        answer = client.detect(images, labels=labels)
-    assert [result.labels[0].encode() for result in answer.results] == images
-    for request, count in zip(server.asked, server.counts, strict=True):
-        assert count <= max_images
-        assert count == 1 or len(request.read()) <= 9000
-
-
-def test_image_beyond_the_bytes_of_a_request_is_sent_alone_for_the_server_to_judge(connect):
-    server = Recorder(max_images=9, max_body_bytes=4000)
-    connect(server).detect([b"1", b"2" * 9000, b"3"], labels="dog")
-    assert server.counts == [1, 1, 1]
-
-
 def test_urls_are_sent_as_they_are_and_apart_from_files(connect):
     server = Recorder(max_images=9)
     given = ["https://a.test/1.jpg", "https://a.test/2.jpg", b"3", "https://a.test/4.jpg"]
@@ -238,4 +154,4 @@ def test_server_of_another_version_is_asked_all_the_same(connect, told):
 def test_members_that_a_newer_server_adds_do_no_harm(connect):
     server = Recorder()
     server.detect = lambda images: {"results": [], "new": 1} | Recorder.detect(server, images)
-    assert isinstance(connect(server).detect(b"1", labels="dog"), Detected)
+    assert isinstance(connect(server).detect(b"1", labels="dog"), DetectAnswer)

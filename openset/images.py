@@ -1,24 +1,26 @@
-"""What may be given as an image, and what is sent for it."""
+"""Images as the clients take them, and as they are sent. Pillow and numpy are used only where an image is of theirs."""
 
 import io
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+from openset.errors import ImageError
 
-from server.client.errors import ImageError
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
 
-Picture: TypeAlias = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[np.uint8]
-)  # a string is a path, or a URL if it begins like one
-Pictures: TypeAlias = Picture | Sequence[Picture]
+# A string is a path, or a URL if it begins like one.
+ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[np.uint8]"
+ImageInputs: TypeAlias = "ImageInput | Sequence[ImageInput]"
 
-_ONE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
+_PLAIN = (str, os.PathLike, bytes, bytearray, memoryview)
 _ACCEPTED = "a path, an http(s) URL, bytes, a PIL image, or a numpy array (uint8, height x width x 3, RGB)"
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 _COLOUR_MODES = {"CMYK", "HSV", "LAB", "RGBX", "RGBa", "YCbCr"}  # PNG has none of them
@@ -26,14 +28,15 @@ _COLOUR_MODES = {"CMYK", "HSV", "LAB", "RGBX", "RGBa", "YCbCr"}  # PNG has none 
 
 @dataclass(frozen=True)
 class Url:
-    """An address that the server is to fetch."""
+    """Address of an image for the server to fetch."""
 
     address: str
 
 
-def one_by_one(images: Pictures) -> list[Picture]:
-    """The images given, which are looked at before the first is sent; ImageError names one that cannot be."""
-    given: Sequence[Any] = [images] if isinstance(images, _ONE) else images
+def as_list(images: ImageInputs) -> list[ImageInput]:
+    """List of the images given, all checked before the first is sent; ImageError names one that cannot be."""
+    one = isinstance(images, _PLAIN) or _is_array(images) or _is_pil(images)
+    given: Sequence[Any] = [images] if one else images  # type: ignore[assignment]
     if not isinstance(given, Sequence):
         raise ImageError(f"images must be {_ACCEPTED}, or a list of them; got {type(images).__name__}")
     if not given:
@@ -43,40 +46,52 @@ def one_by_one(images: Pictures) -> list[Picture]:
     return list(given)
 
 
-def encoded(image: Picture) -> bytes | Url:
-    """What is sent: the bytes of a file as they are, pixels as PNG, or the address for the server to fetch.
+def encoded(image: Any) -> bytes | Url:
+    """Encode one checked image: the bytes of a file as they are, pixels as PNG, or the address to fetch.
 
     A PIL image is its pixels as they stand: an orientation in its EXIF data is not sent, so boxes fit what was given.
     """
-    if isinstance(image, str) and _is_url(image):
+    if _is_url(image):
         return Url(image)
     if isinstance(image, str | os.PathLike):
         return _read(Path(image))
-    if isinstance(image, np.ndarray):
+    if _is_array(image):
+        from PIL import Image
+
         return _png(Image.fromarray(image))
-    if isinstance(image, Image.Image):
-        return _png(image)
-    return bytes(image)
+    return _png(image) if _is_pil(image) else bytes(image)
 
 
 def _check(image: Any, name: str) -> None:
-    if not isinstance(image, _ONE):
-        raise ImageError(f"{name} must be {_ACCEPTED}; got {type(image).__name__}")
-    if isinstance(image, np.ndarray):
-        fits = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
-        if not fits:
+    if _is_array(image):
+        if not (image.dtype == "uint8" and image.ndim == 3 and image.shape[2] == 3 and image.size):
             raise ImageError(f"{name} must be uint8, height x width x 3, RGB; got {image.dtype}, {image.shape}")
-    elif isinstance(image, Image.Image):
+        if not find_spec("PIL"):
+            raise ImageError(f"{name} is a numpy array, which Pillow compresses: pip install pillow")
+    elif _is_pil(image):
         if image.mode not in _PNG_MODES | _COLOUR_MODES:
             raise ImageError(f"{name} has the mode {image.mode}: convert it to RGB")
         if not image.width or not image.height:
             raise ImageError(f"{name} is {image.width} x {image.height} pixels")
+    elif not isinstance(image, _PLAIN):
+        raise ImageError(f"{name} must be {_ACCEPTED}; got {type(image).__name__}")
     elif isinstance(image, str | os.PathLike) and not _is_url(image) and not os.path.isfile(image):
         raise ImageError(f"{name}: there is no file {os.fspath(image)!r}")
 
 
-def _is_url(image: str | os.PathLike[str]) -> bool:
+def _is_url(image: object) -> bool:
     return isinstance(image, str) and image.lower().startswith(("http://", "https://"))
+
+
+def _is_array(image: object) -> bool:
+    """Whether numpy's: an array exists only where numpy has been imported."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(image, numpy.ndarray)
+
+
+def _is_pil(image: object) -> bool:
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(image, pillow.Image)
 
 
 def _read(path: Path) -> bytes:
@@ -86,8 +101,8 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
 
 
-def _png(image: Image.Image) -> bytes:
-    """The pixels, losslessly; of the colour modes that PNG lacks, as RGB, which the server would make of them too."""
+def _png(image: "Image.Image") -> bytes:
+    """Compress pixels losslessly; colour modes that PNG lacks become RGB, as the server would make of them too."""
     file = io.BytesIO()
     try:
         pixels = image.convert("RGB") if image.mode in _COLOUR_MODES else image

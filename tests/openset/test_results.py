@@ -1,16 +1,18 @@
-"""Detections in the forms of other tools."""
+"""Answers with the server's fields, and detections in the forms of other tools."""
 
 import json
 import sys
 import types
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from server.client import Detections
-from server.schemas import ImageDetections
+from openset import ImageDetections, errors, results
+from server import box_formats, schemas
 
 from .conftest import DOG
 
@@ -18,7 +20,7 @@ CAT = DOG | {"box": [0.1, 0.2, 0.4, 0.3], "label": "cat", "label_id": 0, "score"
 
 
 def found(*detections):
-    return Detections.model_validate(
+    return ImageDetections.model_validate(
         {"width": 64, "height": 80, "labels": ["cat", "dog"], "detections": list(detections)}
     )  # fmt: skip
 
@@ -45,9 +47,41 @@ def supervision(request, monkeypatch):
     return module
 
 
-def test_detections_are_the_servers_own():
-    assert isinstance(found(DOG), ImageDetections)
-    assert ImageDetections.model_fields.keys() == Detections.model_fields.keys()
+ANSWERS = {
+    results.Detection: schemas.DetectionBody,
+    results.ImageDetections: schemas.ImageDetections,
+    results.DetectAnswer: schemas.DetectAnswer,
+    results.ImageScores: schemas.ImageScores,
+    results.LabelScore: schemas.LabelScore,
+    results.ClassifyAnswer: schemas.ClassifyAnswer,
+    results.Embeddings: schemas.Embeddings,
+    results.SimilarityAnswer: schemas.SimilarityAnswer,
+    results.ModelId: schemas.ModelId,
+    results.ServedModel: schemas.ModelBody,
+    results.ModelsAnswer: schemas.ModelsAnswer,
+    errors.FieldProblem: schemas.FieldProblem,
+}
+
+
+@pytest.mark.parametrize(("ours", "servers"), ANSWERS.items(), ids=lambda kind: kind.__name__)
+def test_answers_have_the_servers_fields(ours, servers):
+    assert list(ours.model_fields) == list(servers.model_fields)
+    for name, field in ours.model_fields.items():
+        assert field.is_required() == servers.model_fields[name].is_required(), name
+        assert field.default == servers.model_fields[name].default, name
+
+
+BOX = st.tuples(*[st.floats(-10, 5000)] * 4)
+
+
+@given(BOX, st.sampled_from(get_args(results.BoxFormat)), st.integers(1, 9000), st.integers(1, 9000))
+def test_boxes_are_those_that_the_server_would_send_in_every_format(box, box_format, width, height):
+    found = ImageDetections(width=width, height=height, labels=["dog"], detections=[DOG | {"box": box}])
+    assert found.boxes(box_format) == [box_formats.formatted_box(box, box_format, size=(height, width))]
+
+
+def test_box_formats_are_the_servers():
+    assert get_args(results.BoxFormat) == get_args(box_formats.BoxFormat)
 
 
 def test_boxes_come_in_every_format():

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from server.client import ImageError
-from server.client.pictures import Url, encoded, one_by_one
+from openset import ImageError
+from openset.images import Url, as_list, encoded
 
 PIXELS = arrays.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(3)))
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX", "RGBa")
@@ -46,7 +46,7 @@ def test_view_of_an_array_arrives_as_it_is_seen(pixels, view):
 @given(PIXELS, st.sampled_from(MODES))
 def test_pil_image_arrives_with_the_same_colours_in_every_mode(pixels, mode):
     image = in_mode(pixels, mode)
-    (checked,) = one_by_one(image)
+    (checked,) = as_list(image)
     np.testing.assert_array_equal(
         np.asarray(decoded(encoded(checked)).convert("RGB")), np.asarray(image.convert("RGB"))
     )
@@ -71,14 +71,14 @@ def test_file_arrives_as_it_is(tmp_path_factory, data):
 
 @given(st.sampled_from(["http://", "https://", "HTTPS://"]), st.text())
 def test_string_that_begins_like_a_url_is_one(scheme, rest):
-    assert one_by_one(scheme + rest) == [scheme + rest]
+    assert as_list(scheme + rest) == [scheme + rest]
     assert encoded(scheme + rest) == Url(scheme + rest)
 
 
 @given(st.lists(PIXELS, min_size=1, max_size=4))
 def test_list_keeps_its_order(images):
-    assert all(one is other for one, other in zip(one_by_one(images), images, strict=True))
-    assert all(one is other for one, other in zip(one_by_one(tuple(images)), images, strict=True))
+    assert all(one is other for one, other in zip(as_list(images), images, strict=True))
+    assert all(one is other for one, other in zip(as_list(tuple(images)), images, strict=True))
 
 
 def test_orientation_of_a_pil_image_is_not_sent():
@@ -112,7 +112,7 @@ def test_array_of_another_kind_is_refused_with_its_dtype_and_shape(pixels):
     if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
         return
     with pytest.raises(ImageError) as caught:
-        one_by_one(pixels)
+        as_list(pixels)
     assert str(pixels.dtype) in str(caught.value)
     assert str(pixels.shape) in str(caught.value)
 
@@ -139,7 +139,7 @@ def test_array_of_another_kind_is_refused_with_its_dtype_and_shape(pixels):
 )
 def test_what_is_no_image_is_refused_by_name(images, told):
     with pytest.raises(ImageError) as caught:
-        one_by_one(images)
+        as_list(images)
     assert told in str(caught.value)
 
 
