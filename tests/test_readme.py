@@ -296,3 +296,9 @@ def test_every_family_has_its_licence_told():
     for family in FAMILIES.values():
         for licence in family.LICENCES.values():
             assert licence.split()[0] in PAGES["README.md"]
+
+
+def test_pre_commit_runs_the_checks_of_continuous_integration():
+    steps = (ROOT / ".ci/run").read_text(encoding="utf-8").rpartition("\nfi\n")[2].splitlines()
+    hooks = re.findall(r"entry: ([^,]+),", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert hooks == steps
