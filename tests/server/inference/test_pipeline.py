@@ -28,7 +28,7 @@ def bundle(request):
 
 @pytest.fixture(scope="module")
 def client(bundle):
-    with TestClient(create_app(Settings(warm_up=False, max_passes=32), [bundle])) as client:
+    with TestClient(create_app(Settings(warm_up="none", max_passes=32), [bundle])) as client:
         yield client
 
 
