@@ -1,4 +1,4 @@
-"""The Accept header."""
+"""Content negotiation by the Accept header."""
 
 import pytest
 
