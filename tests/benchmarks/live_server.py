@@ -1,4 +1,4 @@
-"""An `openset serve` process of its own, watched from outside: its metrics, and what /proc tells of it."""
+"""An `openset serve` subprocess, observed from outside by its metrics and /proc."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ _SERIES = re.compile(r"^(openset_\w+)(\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
 class LiveServer:
-    """A server that is ready; `log` is where its standard error goes."""
+    """A server that is ready; its standard error goes to `log`."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self.process, self.port, self.log = process, port, log
@@ -27,28 +27,28 @@ class LiveServer:
         self._client = httpx.Client(base_url=self.url, timeout=READY_WITHIN_S)
 
     def metrics(self) -> dict[str, float]:
-        """Every series as it stands, by its name and labels as Prometheus' text has them."""
+        """Current value of every series, by name and labels as in Prometheus' text format."""
         text = self._client.get("/metrics").text
         return {name + labels: float(value) for name, labels, value in _SERIES.findall(text)}
 
     def total(self, name: str, *labels: str) -> float:
-        """The sum of a metric's series that have all `labels`, each like `status="200"`."""
+        """Sum of a metric's series that have all `labels`, each like `status="200"`."""
         return total(self.metrics(), name, *labels)
 
     def resident_bytes(self) -> int:
-        """Memory of the process that is in RAM."""
+        """Resident memory of the process."""
         return int((self._proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def descriptors(self) -> int:
-        """Open files and sockets."""
+        """Number of open files and sockets."""
         return len(list((self._proc / "fd").iterdir()))
 
     def threads(self) -> int:
-        """Threads of the process."""
+        """Number of threads."""
         return len(list((self._proc / "task").iterdir()))
 
     def terminate(self) -> None:
-        """Ask it to stop, as an orchestrator does."""
+        """Send SIGTERM, as an orchestrator does."""
         self.process.send_signal(signal.SIGTERM)
 
     @property
@@ -57,7 +57,7 @@ class LiveServer:
 
 
 def total(metrics: dict[str, float], name: str, *labels: str) -> float:
-    """The sum of a metric's series in `metrics` that have all `labels`."""
+    """Sum of a metric's series in `metrics` that have all `labels`."""
     return sum(
         value
         for series, value in metrics.items()
@@ -67,7 +67,7 @@ def total(metrics: dict[str, float], name: str, *labels: str) -> float:
 
 @contextlib.contextmanager
 def serving(folder: Path, *flags: str) -> Iterator[LiveServer]:
-    """A server with the bundled models, started with `flags`; ready now, ended afterwards. Its log is in `folder`."""
+    """Run a server with the bundled models and `flags`; yields it when ready. Its log is in `folder`."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Sends the requests of `traffic`: over kept or new connections, or leaving in their midst."""
+"""HTTP load client for the requests of `traffic`: keep-alive or new connections, and disconnects halfway."""
 
 import asyncio
 import random
@@ -6,14 +6,14 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.benchmarks.traffic import Asked
+from tests.benchmarks.traffic import RequestCase
 
 ANSWERED_WITHIN_S = 300
 _LONGEST_WAIT_S = 0.05
 
 
-class Asker:
-    """A client of `url`; every third request has a connection of its own."""
+class LoadClient:
+    """Client of `url`; every third request opens its own connection."""
 
     def __init__(self, url: str, seed: int) -> None:
         self._url, self._random = url, random.Random(seed)
@@ -21,40 +21,40 @@ class Asker:
         self._kept = httpx.AsyncClient(base_url=url, timeout=ANSWERED_WITHIN_S, limits=unlimited)
 
     async def close(self) -> None:
-        """Close the kept connections."""
+        """Close the keep-alive connections."""
         await self._kept.aclose()
 
-    async def ask(self, asked: Asked) -> tuple[str, str]:
-        """What the answer was, in the words of `Asked.answers`, and its text where it is a problem."""
-        if asked.leaves:
-            await self._leave(asked)
+    async def send(self, case: RequestCase) -> tuple[str, str]:
+        """Send `case`; its outcome, in the terms of `RequestCase.accepted`, and the text of a problem."""
+        if case.disconnects:
+            await self._disconnect(case)
             return "left", ""
-        headers = asked.headers | ({"Connection": "close"} if self._random.randrange(3) == 0 else {})
+        headers = case.headers | ({"Connection": "close"} if self._random.randrange(3) == 0 else {})
         try:
-            answer = await self._kept.request(asked.method, asked.path, content=asked.content, headers=headers)
+            answer = await self._kept.request(case.method, case.path, content=case.content, headers=headers)
         except httpx.TransportError as error:
             return f"no answer ({type(error).__name__})", str(error)
         return outcome(answer), answer.text if answer.status_code >= 400 else ""
 
-    async def _leave(self, asked: Asked) -> None:
+    async def _disconnect(self, case: RequestCase) -> None:
         address = urlsplit(self._url)
         _, writer = await asyncio.open_connection(address.hostname, address.port)
-        head = httpx.Request(asked.method, self._url + asked.path, headers=asked.headers, content=asked.content)
+        head = httpx.Request(case.method, self._url + case.path, headers=case.headers, content=case.content)
         lines = "".join(f"{name}: {value}\r\n" for name, value in head.headers.items())
-        writer.write(f"{asked.method} {asked.path} HTTP/1.1\r\n{lines}\r\n".encode())
-        size = len(asked.content)
-        writer.write(asked.content[: self._random.randrange(size) if asked.leaves == "upload" else size])
+        writer.write(f"{case.method} {case.path} HTTP/1.1\r\n{lines}\r\n".encode())
+        size = len(case.content)
+        writer.write(case.content[: self._random.randrange(size) if case.disconnects == "upload" else size])
         await asyncio.wait_for(writer.drain(), ANSWERED_WITHIN_S)
         await asyncio.sleep(self._random.random() * _LONGEST_WAIT_S)
         if self._random.randrange(2):
-            writer.transport.abort()  # a reset, where closing would say good-bye
+            writer.transport.abort()  # a reset instead of an orderly close
         writer.close()
 
 
 def outcome(answer: httpx.Response) -> str:
-    """The status, and for a problem the end of its type; what is no problem and should be one says so."""
+    """The status, and for an error the last part of its problem type, or that it is not a problem document."""
     if answer.status_code < 400:
         return str(answer.status_code)
     if answer.headers.get("content-type") != "application/problem+json":
-        return f"{answer.status_code} without a problem"
+        return f"{answer.status_code} without a problem document"
     return f"{answer.status_code} {answer.json()['type'].removeprefix('urn:openset:problem:')}"
