@@ -376,7 +376,7 @@ def test_only_admin_keys_may_ask(serving, detector, method, name):
             path = "here" if method in ("POST", "PUT") else None
             plain = await change(client, method, name, path, headers=USER)
             assert (plain.status_code, plain.json()["type"]) == (403, "urn:openset:problem:forbidden")
-            assert "bob is no admin key" in plain.json()["detail"]
+            assert "bob is not an admin key" in plain.json()["detail"]
             assert (await change(client, method, name, path, headers={})).status_code == 401
 
     asyncio.run(scene())

@@ -37,7 +37,7 @@ def test_unknown_field_is_refused(client):
 
 def test_fields_in_the_url_are_refused(client):
     response = client.post("/detect?box_threshold=0.9", json={"image": IMAGE, "labels": ["dog"]})
-    refused(response, 422, "invalid-request", "box_threshold", "fields go in the body")
+    refused(response, 422, "invalid-request", "box_threshold", "fields go into the body")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1", b'{"image": "\\ud800"}', b"[" * 10_000, b"\xff\xfe"])
