@@ -20,8 +20,11 @@ router = APIRouter(tags=["vision"])
 async def classify(request: Request) -> Response:
     """Scores every label for every image, best first.
 
-    curl -F image=@street.jpg -F labels=dog -F labels=cat localhost:8000/classify
-    curl --data-binary @street.jpg -H "Content-Type: image/jpeg" "localhost:8000/classify?labels=dog&labels=cat"
+    A label is put into each of the `templates`, and their embeddings are averaged.
+
+        curl -F image=@street.jpg -F labels=dog -F labels=cat localhost:8000/classify
+        curl --data-binary @street.jpg -H "Content-Type: image/jpeg" \\
+            "localhost:8000/classify?labels=dog&labels=cat"
     """
     negotiate(request.headers.get("accept"), (JSON,))
     body = await read_body(request, ClassifyRequest)

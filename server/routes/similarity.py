@@ -18,10 +18,13 @@ router = APIRouter(tags=["vision"])
     openapi_extra=request_body(SimilarityRequest, {"texts": ["a red ball", "a dog"]}),
 )
 async def similarity(request: Request) -> Response:
-    """Computes the cosine similarity of each image (rows) and each text (columns); with `embeddings`, the vectors too.
+    """Computes the cosine similarity of each image (rows) and each text (columns).
 
-    curl -F image=@street.jpg -F texts="a photo of a dog" -F texts="a photo of a cat" localhost:8000/similarity
-    curl --data-binary @street.jpg -H "Content-Type: image/jpeg" "localhost:8000/similarity?texts=a%20dog&texts=a%20cat"
+    With `embeddings`, the unit-length vectors are returned too.
+
+        curl -F image=@street.jpg -F texts="a photo of a dog" -F texts="a photo of a cat" localhost:8000/similarity
+        curl --data-binary @street.jpg -H "Content-Type: image/jpeg" \\
+            "localhost:8000/similarity?texts=a%20dog&texts=a%20cat"
     """
     negotiate(request.headers.get("accept"), (JSON,))
     body = await read_body(request, SimilarityRequest)
