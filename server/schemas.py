@@ -18,10 +18,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from server.box_formats import BoxFormat
 from server.contract.manifest import Certificate, Task
 from server.memory.memory_budget import HostBudget, HostFootprint
 
+# Address of the admin endpoints.
+ADMIN_BUNDLES = "/admin/bundles"
+BoxFormat = Literal["xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn"]
 # What bounds the work on a body that is all list; what a request may really have is a setting, checked later.
 MAX_ITEMS = 100_000
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
