@@ -1,4 +1,4 @@
-"""Prints what a project depends on, one requirement a line: `python requirements.py pyproject.toml EXTRA...`."""
+"""Print the requirements of a project and its extras, one per line: `requirements.py pyproject.toml EXTRA...`."""
 
 import re
 import sys

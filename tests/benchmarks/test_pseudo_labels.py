@@ -1,4 +1,4 @@
-"""The scenes that the benchmark of pseudo-labels is about; its runs take too long to be tests."""
+"""Scenes and figures of the pseudo-label benchmark; its training runs take too long for a test."""
 
 import json
 from pathlib import Path

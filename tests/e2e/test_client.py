@@ -1,8 +1,7 @@
-"""The client with the real server and its bundled models, and the examples of openset/README.md, run as printed."""
+"""The client with the real server and its bundled models."""
 
 import asyncio
 import io
-import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +15,6 @@ from openset import AsyncClient, Client, ConnectionFailed, ProblemError, Retries
 from .conftest import ROOT, free_port, until
 
 SCENE, OBJECT = ROOT / "server/examples/scene.jpg", ROOT / "server/examples/object.jpg"
-README = (ROOT / "openset/README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```python\n(.*?)^```\n\n```\n(.*?)^```$", README, re.M | re.S)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +32,7 @@ def client(url):
 def small():
     """A server that takes 3 images, 300 kB and one request at a time."""
     port = free_port()
-    limits = ["--max-images", "3", "--max-body-bytes", "300000", "--max-inflight-requests", "1", "--no-warm-up"]
+    limits = ["--max-images", "3", "--max-body-bytes", "300000", "--max-inflight-requests", "1", "--warm-up", "none"]
     command = [sys.executable, "-m", "server", "serve", "--port", str(port), "--log-level", "warning", *limits]
     with subprocess.Popen(command, cwd=ROOT) as process, Client(f"http://127.0.0.1:{port}", retries=0) as client:
         try:
@@ -47,19 +44,6 @@ def small():
 
 def labels_of(answer):
     return [sorted({found.label for found in result.detections}) for result in answer.results]
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=["sync", "async"])
-def test_example_of_the_readme_prints_what_the_readme_says(url, example):
-    code, printed = example
-    assert code.count("http://localhost:8000") == 1
-    command = [sys.executable, "-c", code.replace("http://localhost:8000", url)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.stdout, done.returncode) == (printed, 0), done.stderr
-
-
-def test_every_python_example_of_the_readme_is_run():
-    assert len(EXAMPLES) == README.count("```python") == 2
 
 
 def test_every_form_of_an_image_gets_the_same_answer(client):
