@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from models.clip.model import Clip, unit_length
 from models.synthetic.curriculum import Curriculum
-from models.synthetic.distilled_text import read_places
+from models.synthetic.distillation import read_embeddings
 from models.synthetic.image_text_task import ImageTextTask, Places, normalised
 from models.synthetic.scenes import HARD, SceneConfig, SceneGenerator
 from models.synthetic.sprites import STYLES, NamedObject, SpritePack, load_pack, read_names
@@ -95,7 +95,7 @@ def run(variant: Variant, chosen: argparse.Namespace) -> list[float]:
     assert isinstance(prepared.task, SelfFedTask)
     task = prepared.task.task
     assert isinstance(task, ImageTextTask)
-    places = read_places(words)
+    places = read_embeddings(words)
     here, there, everything = (Places(places, group).labels for group in (trained, unseen, [*trained, *unseen]))
     unseen_pack = load_pack(chosen.sprites, styles=kept)
     with evaluating(model):

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from models.evaluation.coco_evaluator import Evaluation
-from models.evaluation.questions import open_set
+from models.evaluation.coco_evaluator import CocoEvaluation
+from models.evaluation.dataset_queries import open_evaluation_set
 from models.synthetic.image_text_task import to_image
 from models.synthetic.scenes import SceneConfig, SceneGenerator
 from models.synthetic.sprites import SMALL_PACK, NamedObject, load_pack, read_names
@@ -209,8 +209,8 @@ def measure(out: Path, bundle: Path) -> dict[str, float]:
 
 def interval(out: Path, first: str, second: str, *, rounds: int = 100) -> tuple[float, float]:
     """Bootstrap 90 % interval of the difference in AP50, second minus first."""
-    found = open_set(out / "measured.json", "coco", pictures=out / "measured")
-    truth = [question.truth[1] for question in found.askings["detection"].questions()]
+    found = open_evaluation_set(out / "measured.json", "coco", images=out / "measured")
+    truth = [query.target[1] for query in found.queries["detection"].draw()]
     answers = []
     for name in (first, second):
         lines = (out / f"{name}-report" / "answers-detection.jsonl").read_text().splitlines()[1:]
@@ -219,9 +219,9 @@ def interval(out: Path, first: str, second: str, *, rounds: int = 100) -> tuple[
     differences = []
     for _ in range(rounds):
         drawn = rng.integers(0, len(truth), len(truth)).tolist()
-        boxes = [replace(box, picture=row) for row, picture in enumerate(drawn) for box in truth[picture]]
+        boxes = [replace(box, image=row) for row, image in enumerate(drawn) for box in truth[image]]
         values = [
-            Evaluation(boxes, [rows[picture] for picture in drawn], labels=len(found.names), ious=(0.5,))
+            CocoEvaluation(boxes, [rows[image] for image in drawn], labels=len(found.labels), ious=(0.5,))
             for rows in answers
         ]
         differences.append(values[1].average_precision() - values[0].average_precision())

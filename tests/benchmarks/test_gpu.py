@@ -47,7 +47,7 @@ def test_cpu_fills_every_table(capsys):
 def test_fakes_of_a_gpu_fill_every_table(capsys, monkeypatch, tmp_path):
     binding = install(monkeypatch)
     monkeypatch.setattr("server.runtimes.gpu._opened", {})
-    for module in ("server.runtimes.gpu_detection", "server.runtimes.ort", "tests.benchmarks.gpu"):
+    for module in ("server.runtimes.device", "server.runtimes.ort", "tests.benchmarks.gpu"):
         monkeypatch.setattr(f"{module}.gpu_at", {0: ("NVIDIA RTX 4090", "8.9")}.get)
     Provider(monkeypatch, binding)
     install_trt(monkeypatch, binding)
