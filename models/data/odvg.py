@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.data.box_checks import as_array, box_of, size_of
+from models.data.annotation_checks import box_array, checked_box, checked_size, checked_spans, find_phrase
 from models.data.images import DataError, Picture, PictureFile
 from models.data.json_lines import Lines
-from models.data.phrase_spans import checked_spans, found_spans
 from models.data.records import DetectionRecord, GroundingRecord, Region
 
 LOG = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ def record(
     entry: dict[str, Any], picture: Picture, where: str, vocabulary: Vocabulary
 ) -> DetectionRecord | GroundingRecord:
     """The record of a line; DataError says what is wrong with it."""
-    size = size_of(entry, where)
+    size = checked_size(entry, where)
     if isinstance(entry.get("grounding"), dict):
         return _grounding(entry["grounding"], picture, where, size)
     if not isinstance(entry.get("detection"), dict):
@@ -90,9 +89,9 @@ def record(
     names = categories(entry, vocabulary.labels, where)
     if unknown := sorted(set(names) - vocabulary.place.keys()):
         raise DataError(f"{where}: {unknown} are not among the set's categories")
-    boxes = [box_of(item.get("bbox"), where) for item in _items(entry["detection"], "instances", where)]
+    boxes = [checked_box(item.get("bbox"), where) for item in _items(entry["detection"], "instances", where)]
     chosen = np.asarray([vocabulary.place[name] for name in names], np.int64)
-    return DetectionRecord(picture, as_array(boxes), chosen, vocabulary.names, where, size)
+    return DetectionRecord(picture, box_array(boxes), chosen, vocabulary.names, where, size)
 
 
 def categories(entry: dict[str, Any], labels: Mapping[str, str] | None, where: str) -> list[str]:
@@ -136,9 +135,9 @@ def _grounding(data: dict[str, Any], picture: Picture, where: str, size: tuple[i
         spans = (
             checked_spans(item["tokens_positive"], caption, where)
             if "tokens_positive" in item
-            else found_spans(str(item.get("phrase", "")), caption, where)
+            else find_phrase(str(item.get("phrase", "")), caption, where)
         )
-        regions.append(Region(spans, as_array([box_of(box, where) for box in boxes])))
+        regions.append(Region(spans, box_array([checked_box(box, where) for box in boxes])))
     return GroundingRecord(picture, caption, tuple(regions), where, size)
 
 

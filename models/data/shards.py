@@ -9,7 +9,7 @@ which they are drawn at random. Readers share the shards, or where there are few
 
 import random
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -188,7 +188,7 @@ def loaded(sample: Sample) -> Sample:
         return sample.read(file)
 
 
-def shard_files(patterns: str | list[str], folder: Path) -> tuple[Path, ...]:
+def shard_files(patterns: str | Sequence[str], folder: Path) -> tuple[Path, ...]:
     """The files of patterns like "cc/*.tar" or "cc/{00000..00331}.tar", relative to `folder`."""
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:

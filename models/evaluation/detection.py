@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from models.data.coco_evaluator import HALF, Box, Evaluation, Matches
 from models.evaluation.backends import Backend
 from models.evaluation.calibration import best_threshold, calibration_error, histogram, reliability
-from models.evaluation.coco_evaluator import HALF, Box, Evaluation, Matches
 from models.evaluation.metrics import Example, Float64, Plot, Question, Result, box_and_label
 from server.contract.manifest import Task
 from server.contract.postprocess import Detection as Drawn

@@ -11,11 +11,11 @@ import numpy as np
 
 from models.data.captions import open_captions
 from models.data.coco import CocoSet
+from models.data.coco_evaluator import Box
 from models.data.images import SUFFIXES, DataError, PictureFile
 from models.data.json_lines import json_object
 from models.data.odvg import OdvgSet, read_label_map
 from models.data.records import CaptionRecord, DetectionRecord, GroundingRecord, Record, RecordSet
-from models.evaluation.coco_evaluator import Box
 from models.evaluation.metrics import Question
 
 GENERATED = "annotations.json"

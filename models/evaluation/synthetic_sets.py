@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from models.data.coco_evaluator import Box
 from models.data.images import DataError, PictureFile
-from models.evaluation.coco_evaluator import Box
 from models.evaluation.metrics import Question
 from models.evaluation.questions import GENERATED, Asking, EvaluationSet
 

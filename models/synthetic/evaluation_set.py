@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from models.synthetic.image_text_task import to_image
-from models.synthetic.prompt_sampler import Shown
 from models.synthetic.scene_captions import caption, recoloured
-from models.synthetic.scenes import HARD, SceneConfig, SceneGenerator
+from models.synthetic.scene_prompts import SceneContents
+from models.synthetic.scenes import HARD, SceneConfig, SceneGenerator, to_image
 from models.synthetic.sprites import NAMES_FILE, SMALL_PACK, STYLES, NamedObject, load_pack, read_names
 
 ANNOTATIONS = "annotations.json"
@@ -85,7 +84,7 @@ def write_set(
             batch = generator.scenes(1, size, several)
             pixels, present, boxes = batch.pixels[0], batch.objects[0].tolist(), batch.boxes_xyxy[0].tolist()
             image["prompt"] = _prompt(present, names, rng)
-            shown = Shown(present, boxes, batch.colours[0].tolist(), size)
+            shown = SceneContents(present, boxes, batch.colours[0].tolist(), size)
             image |= _described(shown, generator.objects, len(annotations), rng)
         to_image(pixels).save(folder / image["file_name"])
         images.append(image)
@@ -102,7 +101,7 @@ def write_set(
     (folder / ANNOTATIONS).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def _described(shown: Shown, objects: Sequence[NamedObject], first: int, rng: random.Random) -> dict[str, Any]:
+def _described(shown: SceneContents, objects: Sequence[NamedObject], first: int, rng: random.Random) -> dict[str, Any]:
     """A caption and its phrases, with the annotations of each, which count from `first`."""
     made = caption(shown, objects, rng)
     phrases = [

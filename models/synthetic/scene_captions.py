@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.synthetic.label_phrases import plural
-from models.synthetic.prompt_sampler import Shown, by_place
+from models.synthetic.scene_prompts import SceneContents, by_place
 from models.synthetic.scenes import COLOUR_WORDS
 from models.synthetic.sprites import NamedObject
 
@@ -30,7 +30,7 @@ class Caption:
     phrases: tuple[CaptionPhrase, ...]
 
 
-def caption(shown: Shown, objects: Sequence[NamedObject], rng: random.Random) -> Caption:
+def caption(shown: SceneContents, objects: Sequence[NamedObject], rng: random.Random) -> Caption:
     """A sentence that names everything in a picture once, in random order."""
     order = list(dict.fromkeys(shown.objects))
     rng.shuffle(order)
@@ -59,7 +59,7 @@ def recoloured(phrase: str, rng: random.Random) -> str | None:
     return " ".join(words)
 
 
-def _phrase(label: str, rows: tuple[int, ...], shown: Shown, rng: random.Random) -> str:
+def _phrase(label: str, rows: tuple[int, ...], shown: SceneContents, rng: random.Random) -> str:
     colours = {shown.colours[row] for row in rows}
     coloured = f"{COLOUR_WORDS[min(colours)]} {label}" if len(colours) == 1 and min(colours) >= 0 else label
     words = f"{NUMBERS[len(rows)]} {plural(coloured)}" if len(rows) > 1 else with_article(coloured)

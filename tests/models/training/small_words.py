@@ -1,4 +1,4 @@
-"""A folder as a distillation leaves it, with students that know nothing and names in random places."""
+"""A folder as a distillation leaves it, with students of random weights and names of random embeddings."""
 
 from pathlib import Path
 
@@ -6,19 +6,18 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from models.synthetic.distillation import DIMENSIONS, Students
-from models.synthetic.distilled_text import BERT, CLIP_TEXT, CORPUS, TOKENIZER
 from models.synthetic.sprites import read_names
 from models.synthetic.vocabulary import vocabulary_size, write_vocabulary
+from models.training.distillation import BERT, CLIP_TEXT, CORPUS, DIMENSIONS, TOKENIZER, Students
 
 
 def write_small_words(folder: Path) -> Path:
-    """For the objects of the bundled list of names."""
+    """Write it for the objects of the bundled list of names."""
     folder.mkdir(parents=True, exist_ok=True)
     labels = [item.label for item in read_names()]
     write_vocabulary(labels, folder / TOKENIZER)
-    places = functional.normalize(torch.randn(len(labels), DIMENSIONS), dim=1)
-    torch.save({"texts": labels, "names": len(labels), "targets": places}, folder / CORPUS)
+    embeddings = functional.normalize(torch.randn(len(labels), DIMENSIONS), dim=1)
+    torch.save({"texts": labels, "names": len(labels), "targets": embeddings}, folder / CORPUS)
     students = Students(vocabulary_size(folder / TOKENIZER))
     save_file(students.clip.state_dict(), folder / CLIP_TEXT)
     save_file(students.bert.state_dict(), folder / BERT)

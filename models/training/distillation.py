@@ -1,10 +1,10 @@
-"""Word knowledge for small models: text encoders distilled from a large sentence encoder.
+"""Distillation of small text encoders from a large sentence encoder.
 
-    python -m models.synthetic.distillation OUT --teacher FOLDER --wordnet DICT --sprites PACK --names NAMES
+    python -m models.training.distillation OUT --teacher FOLDER --wordnet DICT --sprites PACK --names NAMES
 
-Two students learn together: a CLIP text tower, and a BERT for detectors. Both map a text to where the teacher puts it,
-in a space that is centred, since a plain sentence encoder holds all names alike. A sentence around a name ("a photo of
-a dog") leads to where the bare name lies.
+Two students are trained together: a CLIP text tower, and a BERT for detectors. Both map a text to the teacher's
+embedding, in a space that is centred, since a plain sentence encoder holds all names alike. The target of a sentence
+around a name ("a photo of a dog") is the embedding of the bare name.
 """
 
 import argparse
@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.clip.config import TextConfig
 from models.clip.text_tower import TextTower
 from models.layers.bert import Bert, BertConfig
-from models.synthetic.distilled_text import BERT, CLIP_TEXT, CORPUS, TOKENIZER
 from models.synthetic.label_phrases import SENTENCES
 from models.synthetic.sentence_encoder import Teacher
 from models.synthetic.sprites import NAMES_FILE, NamedObject, load_pack, read_names
@@ -39,14 +38,15 @@ from models.synthetic.wordnet import (
     descriptions,
 )
 from models.tokenizers import text_rules
-from models.training.loop import LoopConfig, SelfFedTask, Trainer
+from models.training.loop import LoopConfig, StepContext, Trainer
 from server.contract.text import SentenceTokenizer
 
 LOG = logging.getLogger(__name__)
+TOKENIZER, CORPUS, CLIP_TEXT, BERT = "tokenizer.json", "corpus.pt", "clip_text.safetensors", "bert.safetensors"
 DIMENSIONS, BATCH = 192, 256
-EVENNESS = 0.1  # directions are divided by this power of their variance; 0.5 would make them all equally wide
+EVENNESS = 0.1  # directions are divided by this power of their variance; 0.5 would whiten them
 TEMPERATURE = 20.0
-SEVERAL_WORDS = 4000  # names of several words that the teacher reads, the commonest
+SEVERAL_WORDS = 4000  # commonest names of several words that the teacher reads
 CLIP_CONFIG = TextConfig(width=128, layers=2, heads=4)
 BERT_CONFIG = BertConfig(width=128, layers=2, heads=4, hidden=256, max_positions=64, token_types=1)
 LOOP = LoopConfig(steps=3000, learning_rate=2e-3, warmup_steps=200, average=0.995, validate_every=500, save_every=250)
@@ -54,15 +54,37 @@ LOOP = LoopConfig(steps=3000, learning_rate=2e-3, warmup_steps=200, average=0.99
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts, names first, and where they lie [N, DIMENSIONS], unit length."""
+    """Texts, of which the first `names` are names, and their embeddings [N, DIMENSIONS], unit length."""
 
     texts: list[str]
     names: int
     targets: Tensor
 
 
+class DistilledWords:
+    """The folder of a distillation: its tokenizer, the embedding of each text, and its text encoders."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.tokenizer = folder, folder / TOKENIZER
+        corpus = read_corpus(folder)
+        self.names = corpus.texts[: corpus.names]
+        self.embeddings = dict(zip(corpus.texts, corpus.targets, strict=True))
+
+    def fill(self, encoder: nn.Module, file: str) -> None:
+        """Load the weights of a student into a text encoder; ValueError if it is of another size."""
+        try:
+            encoder.load_state_dict(load_file(self._folder / file))
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"{self._folder / file} does not fit the recipe's text encoder: {error}") from error
+
+
+def read_corpus(folder: Path) -> Corpus:
+    """Read the texts of a distillation, with the teacher's embeddings."""
+    return Corpus(**torch.load(folder / CORPUS, weights_only=True))
+
+
 class Students(nn.Module):
-    """Both students; `head` reads a BERT's mean token state in the teacher's space."""
+    """Both students; `head` maps a BERT's mean token state to the teacher's space."""
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
@@ -80,10 +102,11 @@ class Students(nn.Module):
 
 
 class DistillationTask:
-    """Cosine to the teacher's place, and contrast with the places of the batch's other texts."""
+    """Cosine to the teacher's embedding, and contrast with the embeddings of the batch's other texts."""
 
     def __init__(self, model: Students, corpus: Corpus, tokenizer: Path, *, batch: int, seed: int) -> None:
         self.model: nn.Module = model
+        self.module = self.model
         self.corpus, self.batch = corpus, batch
         rules = text_rules(tokenizer, "phrases", max_tokens=CONTEXT_LENGTH)
         self._tokenizer = SentenceTokenizer(tokenizer, text_rules(tokenizer, "sentence", max_tokens=CONTEXT_LENGTH))
@@ -91,8 +114,8 @@ class DistillationTask:
         self._rules = rules
         self._rng = random.Random(seed)
 
-    def loss(self, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Half of a batch are names, of which two in three stand in a sentence; a quarter of other texts do."""
+    def learn(self, step: StepContext) -> dict[str, float]:
+        """Half of a batch are names, two thirds of them in a sentence, as is a quarter of the other texts."""
         rng, corpus = self._rng, self.corpus
         rows = [rng.randrange(corpus.names) for _ in range(self.batch // 2)]
         rows += [rng.randrange(len(corpus.texts)) for _ in range(self.batch - len(rows))]
@@ -116,10 +139,11 @@ class DistillationTask:
             )
             total = total + 3 * near.mean() + 0.3 * apart
             figures |= {f"{name}_cosine": 1 - float(near.detach().mean()), f"{name}_contrast": float(apart.detach())}
-        return total, figures
+        step.backward(total)
+        return {"loss": float(total.detach()), **figures}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Of bare names and of names in a sentence, the share that lies nearest to its own place among all names."""
+        """Measure the share of bare names, and of names in a sentence, that are nearest to their own embedding."""
         names, targets = self.corpus.texts[: self.corpus.names], self.corpus.targets[: self.corpus.names]
         figures = {}
         for kind, template in (("name", "{}"), ("sentence", "a photo of a {}.")):
@@ -133,19 +157,15 @@ class DistillationTask:
         return figures
 
     def finish(self, model: nn.Module) -> dict[str, float]:
-        """Nothing is left to do."""
+        """Nothing to calibrate."""
         return {}
-
-    def is_slow(self, name: str) -> bool:
-        """Everything learns at the full rate."""
-        return False
 
     def state(self) -> dict[str, Any]:
         """Random state of the texts."""
         return {"rng": self._rng.getstate()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on with the texts that would have come next."""
+        """Restore the random state."""
         self._rng.setstate(state["rng"])
 
     def _encode(self, model: nn.Module, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -159,9 +179,9 @@ class DistillationTask:
 
 
 def even_out(embeddings: Tensor, names: int) -> Tensor:
-    """Teacher's embeddings [N, C] -> [N, DIMENSIONS], unit length: centred on the names, directions evened out."""
+    """Reduce embeddings [N, C] to [N, DIMENSIONS], unit length: centred on the names, variances evened out."""
     centred = embeddings - embeddings[:names].mean(0)
-    # The names decide what matters, other texts keep what only they vary in from being lost.
+    # The names decide the directions; other texts preserve those that only they vary in.
     covariance = centred[:names].T @ centred[:names] / names + 0.5 * centred.T @ centred / len(centred)
     values, directions = torch.linalg.eigh(covariance.double())
     kept = slice(-DIMENSIONS, None)
@@ -171,7 +191,7 @@ def even_out(embeddings: Tensor, names: int) -> Tensor:
 def build_corpus(
     objects: Sequence[NamedObject], wordnet: WordNet, teacher: Teacher, *, phrases: int, seed: int
 ) -> Corpus:
-    """Names, their synonyms and keywords, WordNet's visible nouns, and `phrases` descriptions of both."""
+    """Build a corpus of names, their synonyms and keywords, WordNet's visible nouns, and `phrases` descriptions."""
     labels = list(dict.fromkeys(item.label for item in objects))
     others = [text for item in objects for text in (*item.synonyms, *item.keywords)]
     everyday, nouns = wordnet.everyday_nouns(), wordnet.visible_nouns()
@@ -191,11 +211,10 @@ def knowledge(
     keywords: Mapping[str, str],
     teacher: Teacher,
 ) -> Tensor:
-    """Where words and descriptions lie for the teacher [N, C].
+    """Embed words and descriptions with the teacher [N, C].
 
-    A word is read with what it is a kind of and with its meaning: alone, "kangaroo" lies near "crocodile", with them
-    near "koala". What WordNet does not know is read with its keywords. A description differs from its nouns as the
-    teacher has it.
+    A word is averaged with its hypernym and its definition: alone, "kangaroo" is near "crocodile", with them near
+    "koala". A word that WordNet lacks is averaged with its keywords. A description keeps its difference from its nouns.
     """
     explained = [wordnet.explanations(word) or ((keywords[word],) if word in keywords else ()) for word in words]
     texts = [*words, *(text for group in explained for text in group), *(item.text for item in made)]
@@ -211,7 +230,7 @@ def knowledge(
 
 
 def english_words(objects: Sequence[NamedObject], wordnet: WordNet) -> tuple[list[str], list[str]]:
-    """Texts whose words a vocabulary needs, and texts whose words it should have as far as there is room."""
+    """List texts whose words a vocabulary needs, and texts whose words it should have as far as there is room."""
     needed = [text for item in objects for text in (item.label, *item.synonyms)]
     attributes = [*COLOURS, *SIZES, *LOOKS, *PLACES, *CONTEXT, *SENTENCES]
     keywords = [text for item in objects for text in item.keywords]
@@ -243,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = Students(vocabulary_size(tokenizer))
     config = LoopConfig(**{**vars(LOOP), "steps": chosen.steps})
     task = DistillationTask(model, corpus, tokenizer, batch=BATCH, seed=0)
-    trainer = Trainer(SelfFedTask(task), config, chosen.out)
+    trainer = Trainer(task, config, chosen.out)
     if chosen.resume:
         trainer.resume()
     trained = trainer.run()
@@ -254,12 +273,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _corpus(chosen: argparse.Namespace, objects: Sequence[NamedObject]) -> Corpus:
-    """What the teacher said, kept beside the run: reading everything takes it minutes."""
-    file = chosen.out / CORPUS
-    if file.is_file():
-        return Corpus(**torch.load(file, weights_only=True))
+    """Build the corpus, or read it from an earlier run in the folder: embedding everything takes minutes."""
+    if (chosen.out / CORPUS).is_file():
+        return read_corpus(chosen.out)
     corpus = build_corpus(objects, WordNet(chosen.wordnet), Teacher(chosen.teacher), phrases=chosen.phrases, seed=0)
-    torch.save(vars(corpus), file)
+    torch.save(vars(corpus), chosen.out / CORPUS)
     return corpus
 
 

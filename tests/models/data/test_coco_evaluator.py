@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.evaluation.coco_evaluator import HALF, Box, Evaluation
+from models.data.coco_evaluator import HALF, Box, Evaluation
 
 WIDE = (0.0, 0.0, 100.0, 10.0)
 
