@@ -15,8 +15,7 @@ from export.errors import ExportError
 from export.progress import Progress
 from export.tensorrt.profiles import Plan, Profile, profiles
 from server.contract.manifest import Manifest
-from server.runtimes.artefact_selection import MODULES, PACKAGES
-from server.runtimes.gpu_detection import gpu_at
+from server.runtimes.device import MODULES, PACKAGES, gpu_at
 
 EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]
 PLANS: dict[EngineRuntime, Plan] = {"tensorrt": "buckets", "tensorrt-rtx": "one"}

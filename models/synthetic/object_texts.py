@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from models.synthetic.label_phrases import SENTENCES, PhraseSampler
+from models.synthetic.label_phrases import SENTENCE_TEMPLATES, PhraseSampler
 from models.synthetic.sprites import NamedObject
 from server.contract.text import SentenceTokenizer
 
@@ -48,5 +48,5 @@ class ObjectTexts:
 
     def input_ids(self, rng: random.Random) -> Tensor:
         """Choose a sentence about each object, as ids [N, T]."""
-        phrases = PhraseSampler(SENTENCES, rng=rng)
+        phrases = PhraseSampler(SENTENCE_TEMPLATES, rng=rng)
         return torch.from_numpy(self._tokenizer.encode([phrases.text(item) for item in self._objects]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from models.data.grounding_prompts import PromptConfig
-from models.synthetic.label_phrases import PHRASES, PhraseSampler
+from models.synthetic.label_phrases import PHRASE_TEMPLATES, PhraseSampler
 from models.synthetic.scenes import COLOUR_WORDS, SceneBatch
 from models.synthetic.sprites import NamedObject
 
@@ -53,7 +53,7 @@ class ScenePromptSampler:
 
     def sample(self, scene: SceneContents, rng: random.Random) -> tuple[SceneLabel, ...]:
         """Choose the labels of a prompt about a picture."""
-        config, phrases = self._config, PhraseSampler(PHRASES, rng=rng)
+        config, phrases = self._config, PhraseSampler(PHRASE_TEMPLATES, rng=rng)
         count = rng.randint(config.fewest_labels, config.most_labels)
         asked = 0.0 if rng.random() < config.absent else config.asked
         labels = [

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.data.coco_evaluator import Box, Evaluation
+from models.data.coco_evaluator import CocoEvaluation, GroundTruthBox
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class LabelledBox:
 
 def evaluation(
     truths: Sequence[LabelledBox], found: Sequence[LabelledBox], *, iou: float = 0.5, by_label: bool = True
-) -> Evaluation:
+) -> CocoEvaluation:
     """Match detections with objects at one IoU; without `by_label` all boxes count as one label."""
     items = [*truths, *found]
     pictures = {name: place for place, name in enumerate(dict.fromkeys(item.picture for item in items))}
@@ -28,10 +28,10 @@ def evaluation(
     rows: list[list[list[float]]] = [[] for _ in pictures]
     for one in found:
         rows[pictures[one.picture]].append([*one.box, labels[one.label], one.score])
-    boxes = [Box(pictures[one.picture], labels[one.label], one.box) for one in truths]
+    boxes = [GroundTruthBox(pictures[one.picture], labels[one.label], one.box) for one in truths]
     arrays = [np.asarray(some, np.float64).reshape(-1, 6) for some in rows]
     most = max(map(len, rows), default=1)
-    return Evaluation(boxes, arrays, labels=len(labels), ious=(iou,), by_label=by_label, limit=most)
+    return CocoEvaluation(boxes, arrays, labels=len(labels), ious=(iou,), by_label=by_label, limit=most)
 
 
 def best_f1_threshold(truths: Sequence[LabelledBox], found: Sequence[LabelledBox]) -> float:

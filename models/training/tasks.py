@@ -19,7 +19,6 @@ from models.registry import FAMILIES, LoadedCheckpoint, load
 from models.synthetic.label_phrases import vocabulary_texts
 from models.synthetic.object_texts import ObjectTexts
 from models.synthetic.sprites import NamedObject
-from models.synthetic.vocabulary import vocabulary_size, write_vocabulary
 from models.training.contrastive_task import ContrastiveTask
 from models.training.dataset_task import TaskData
 from models.training.denoising import LabelQueries, add_noise
@@ -107,9 +106,9 @@ def _fresh(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords
             f"the recipe's [model] and --start {recipe.start} exclude each other: its sizes are the checkpoint's"
         )
     tokenizer = _tokenizer(recipe, start, words, folder)
-    table = {**recipe.model, "text": {**recipe.model.get("text", {}), "vocab_size": vocabulary_size(tokenizer)}}
+    text = {**recipe.model.get("text", {}), "vocab_size": tokenizers.vocabulary_size(tokenizer)}
     try:
-        config = from_json(FAMILIES[recipe.family].CONFIG, table)
+        config = from_json(FAMILIES[recipe.family].CONFIG, {**recipe.model, "text": text})
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
     torch.manual_seed(recipe.seed)
@@ -162,7 +161,7 @@ def _tokenizer(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledW
         return tokenizers.standard_file(FAMILIES[recipe.family].VOCABULARY)
     file = folder / TOKENIZER
     if not file.is_file():  # once written it stays: the word embeddings of a resumed run belong to it
-        write_vocabulary(vocabulary_texts(_objects(recipe)), file)
+        tokenizers.write_vocabulary(vocabulary_texts(_objects(recipe)), file)
     return file
 
 

@@ -3,12 +3,11 @@
 from fastapi import APIRouter, Depends, Request
 
 from server.errors import Forbidden
-from server.middleware.request_context import request_context
-from server.middleware.request_middleware import ADMIN
-from server.registry.hot_swap import Change, HotSwap, Place
-from server.routes.body import pipeline_of
+from server.registry.hot_swap import HotSwap, body_of
+from server.request_context import request_context
+from server.routes.body import pipeline_of, registry_of
 from server.routes.openapi import problems
-from server.schemas import BundleBody, BundleChange, BundlePath, BundlesAnswer
+from server.schemas import ADMIN_BUNDLES, BundleChange, BundlePath, BundlesAnswer
 
 
 def _admin(request: Request) -> None:
@@ -17,14 +16,16 @@ def _admin(request: Request) -> None:
         raise Forbidden(f"the API key of {context.client} is no admin key: `openset key new --admin` makes one")
 
 
-router = APIRouter(tags=["admin"], prefix=ADMIN, dependencies=[Depends(_admin)], responses=problems(401, 403))
+router = APIRouter(tags=["admin"], prefix=ADMIN_BUNDLES, dependencies=[Depends(_admin)], responses=problems(401, 403))
 
 
 @router.get("", summary="Bundles being served, and from where")
 async def bundles(request: Request) -> BundlesAnswer:
     """In the order in which they answer: the first that can do a task is its default."""
     roots = pipeline_of(request).settings.bundle_roots
-    return BundlesAnswer(bundles=_served(request), roots=[str(root) for root in roots])
+    return BundlesAnswer(
+        bundles=[body_of(model) for model in registry_of(request).models], roots=[str(root) for root in roots]
+    )
 
 
 @router.post("", summary="Serve one more bundle", responses=problems(409, 413, 422, 503))
@@ -36,7 +37,7 @@ async def add(request: Request, body: BundlePath) -> BundleChange:
         curl -H "X-API-Key: $KEY" -H "Content-Type: application/json" -d '{"path": "clip-vit-b-32"}' \\
             localhost:8000/admin/bundles
     """
-    return _told(request, await _changes(request).add(body.path))
+    return await _hot_swap(request).add(body.path)
 
 
 @router.put("/{name}", summary="Replace a bundle", responses=problems(404, 409, 413, 422, 503))
@@ -46,33 +47,15 @@ async def replace(request: Request, name: str, body: BundlePath) -> BundleChange
     Requests that the old one has accepted are finished by it; its memory is given back after the last. Both need room
     until then.
     """
-    return _told(request, await _changes(request).replace(name, body.path))
+    return await _hot_swap(request).replace(name, body.path)
 
 
 @router.delete("/{name}", summary="Serve a bundle no longer", responses=problems(404, 409, 503))
 async def remove(request: Request, name: str) -> BundleChange:
     """Requests that it has accepted are finished; then its memory is given back."""
-    return _told(request, await _changes(request).remove(name))
+    return await _hot_swap(request).remove(name)
 
 
-def _changes(request: Request) -> HotSwap:
-    changes: HotSwap = request.app.state.changes
-    return changes
-
-
-def _served(request: Request) -> list[BundleBody]:
-    return [_body(Place.of(served)) for served in pipeline_of(request).registry.served]
-
-
-def _body(place: Place) -> BundleBody:
-    return BundleBody(name=place.name, family=place.family, version=place.version, path=str(place.path))
-
-
-def _told(request: Request, change: Change) -> BundleChange:
-    return BundleChange(
-        added=_body(change.added) if change.added else None,
-        removed=_body(change.removed) if change.removed else None,
-        load_s=round(change.load_s, 3),
-        drain_s=round(change.drain_s, 3),
-        bundles=_served(request),
-    )
+def _hot_swap(request: Request) -> HotSwap:
+    hot_swap: HotSwap = request.app.state.hot_swap
+    return hot_swap

@@ -1,7 +1,6 @@
 """A request's body as the schema's model: JSON with base64 images, a multipart form with files, or one image itself."""
 
 import asyncio
-import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -22,12 +21,13 @@ from server.errors import (
     UrlRefused,
     invalid_request,
 )
-from server.inference.pipeline import Pipeline
-from server.inference.request_limits import image_names, refuse_too_many_images
-from server.middleware.image_fetcher import Fetcher
-from server.middleware.request_context import request_context
+from server.inference.pipeline import Pipeline, check_image_count, image_names
+from server.middleware.image_fetcher import ImageFetcher
+from server.registry.model_registry import ModelRegistry
+from server.request_context import request_context
 from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
+from server.telemetry.stage_timer import FETCH
 
 RequestModel = TypeVar("RequestModel", DetectRequest, ClassifyRequest, SimilarityRequest)
 T = TypeVar("T")
@@ -37,6 +37,7 @@ IMAGE_FIELDS, URL_FIELDS = ("image", "images"), ("image_url", "image_urls")
 # Fields that are given several times in a form or a query.
 _LISTS = {"images", "image_urls", "labels", "texts", "templates"}
 _PLURALS = {"image": "images", "image_url": "image_urls"}
+BODY_TIMEOUT_S = 30.0
 # The longest text field of a form; a caption may have 10,000 characters of up to 4 bytes.
 _MAX_TEXT_BYTES = 64 * 1024
 
@@ -86,6 +87,12 @@ def pipeline_of(request: Request) -> Pipeline:
     return pipeline
 
 
+def registry_of(request: Request) -> ModelRegistry:
+    """The model registry of the app that `request` came to."""
+    registry: ModelRegistry = request.app.state.registry
+    return registry
+
+
 async def read_body(request: Request, model: type[RequestModel]) -> RequestModel:
     """The request's body as `model`, its images there; a RequestFault says what does not fit."""
     body = await in_time(request, _read(request, model, pipeline_of(request)))
@@ -97,11 +104,10 @@ async def in_time(request: Request, reading: Awaitable[T]) -> T:
     """What reads the body of `request`, within the time that a client has for sending it."""
     pipeline = pipeline_of(request)
     try:
-        async with asyncio.timeout(pipeline.settings.body_timeout_s):
+        async with asyncio.timeout(BODY_TIMEOUT_S):
             return await reading
     except TimeoutError:
-        limit = pipeline.settings.body_timeout_s
-        raise BodyTimeout(f"the body did not arrive within {limit:g} seconds") from None
+        raise BodyTimeout(f"the body did not arrive within {BODY_TIMEOUT_S:g} seconds") from None
     except ClientDisconnect:
         pipeline.metrics.cancelled.labels("read").inc()
         raise ClientGone("the client closed the connection while it sent the body") from None
@@ -117,22 +123,18 @@ def note_inputs(request: Request, body: BaseModel) -> None:
 
 
 async def _fetched(request: Request, body: RequestModel) -> RequestModel:
-    fetcher: Fetcher | None = request.app.state.fetcher
+    fetcher: ImageFetcher | None = request.app.state.fetcher
     if fetcher is None:
         raise UrlRefused("this server fetches no URLs (its setting `url_images` is off): send the image itself")
     pipeline, context = pipeline_of(request), request_context(request.scope)
-    refuse_too_many_images(len(body.urls), pipeline.settings)
-    started = time.monotonic()
+    check_image_count(len(body.urls), pipeline.settings)
     try:
-        with pipeline.metrics.fetch_duration.time():
+        with context.timer.timed(FETCH, pipeline.metrics.fetch_duration):
             images = await fetcher.fetch(body.urls, image_names(len(body.urls)), context)
     except asyncio.CancelledError:
         pipeline.metrics.cancelled.labels("fetch").inc()
         raise
     pipeline.metrics.fetched_bytes.inc(sum(map(len, images)))
-    ended = time.monotonic()
-    context.timings_ms["fetch"] = round((ended - started) * 1000, 3)
-    context.trace.stage("fetch", started, ended)
     return body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
 
 

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from server.middleware.request_context import request_context
+from server.request_context import request_context
 from server.routes.body import JSON, pipeline_of, read_body, unless_gone
 from server.routes.content_negotiation import negotiate
 from server.routes.openapi import problems, request_body

@@ -8,8 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from server.errors import KINDS, PROBLEM
-from server.inference.fair_queue import PRIORITIES
-from server.middleware.request_context import MAX_TIMEOUT_MS, PRIORITY, REQUEST_ID, TIMEOUT
+from server.request_context import MAX_TIMEOUT_MS, PRIORITIES, PRIORITY, REQUEST_ID, TIMEOUT
 from server.routes.body import FORM, IMAGE_FIELDS, JSON, RAW, URL_FIELDS
 from server.schemas import EXAMPLE_IMAGE, Problem
 

@@ -11,7 +11,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-FILES = "/page/"
+from server.middleware.request_middleware import PAGE_FILES
+
 _PACKAGE = Path(__file__).parents[1]
 _HEADERS = {
     # Scripts and styles from files alone, and no text that becomes markup: labels are what users type.
@@ -43,6 +44,6 @@ def routes() -> list[BaseRoute]:
     """The page, its scripts and styles, and the pictures it offers as examples."""
     return [
         Route("/", _page),
-        Mount(FILES + "examples", _Files(directory=_PACKAGE / "examples")),
-        Mount(FILES.rstrip("/"), _Files(directory=_PACKAGE / "page")),
+        Mount(PAGE_FILES + "examples", _Files(directory=_PACKAGE / "examples")),
+        Mount(PAGE_FILES.rstrip("/"), _Files(directory=_PACKAGE / "page")),
     ]

@@ -5,15 +5,28 @@ import logging
 import sys
 import time
 import warnings
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Protocol
 
-from server.middleware.request_context import current
 from server.settings import Settings
 
 _TIME = "%Y-%m-%dT%H:%M:%S"
 # Libraries that, asked for detail, would log what clients send, or warn of it.
 _TALKATIVE = ("python_multipart", "PIL")
 access = logging.getLogger("server.access")
+
+
+class LogContext(Protocol):
+    """Ids that each line of the log names."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def trace_id(self) -> str: ...
+
+
+# Of the request being answered.
+current: ContextVar[LogContext | None] = ContextVar("log_context", default=None)
 
 
 def configure(settings: Settings) -> None:
@@ -37,7 +50,7 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = f"{_time(record)} {record.levelname} {record.name}: {record.getMessage()}"
         if context := current.get():
-            line += f" id={context.request_id}" + (f" trace={context.trace.trace_id}" if context.trace.trace_id else "")
+            line += f" id={context.request_id}" + (f" trace={context.trace_id}" if context.trace_id else "")
         return "\n".join([line, *_traceback(self, record)])
 
 
@@ -50,8 +63,8 @@ class JsonLines(logging.Formatter):
         line |= {"message": record.getMessage()} if fields is None else {"message": "request"} | fields
         if context := current.get():
             line["request_id"] = context.request_id
-            if context.trace.trace_id:
-                line["trace_id"] = context.trace.trace_id
+            if context.trace_id:
+                line["trace_id"] = context.trace_id
         if traceback := _traceback(self, record):
             line["exception"] = "\n".join(traceback)
         return json.dumps(line, default=str)

@@ -321,7 +321,8 @@ def keyed(tmp_path_factory):
         str(port),
         "--api-keys-file",
         str(folder / "keys.txt"),
-        "--no-warm-up",
+        "--warm-up",
+        "none",
         "--bundle",
         str(BUNDLE),
     ]

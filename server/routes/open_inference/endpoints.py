@@ -6,11 +6,11 @@ from fastapi import APIRouter, Request, Response
 
 from server.contract.text import shown
 from server.errors import NotReady, UnknownModel, UnsupportedBody, WorkerStopped
-from server.inference.pipeline import Pipeline
-from server.middleware.request_context import request_context
-from server.registry.model_registry import LoadedModel
+from server.inference.loaded_model import LoadedModel
+from server.registry.model_registry import ModelRegistry
+from server.request_context import request_context
 from server.routes import system
-from server.routes.body import JSON, in_time, note_inputs, pipeline_of, unless_gone
+from server.routes.body import JSON, in_time, note_inputs, pipeline_of, registry_of, unless_gone
 from server.routes.open_inference.schemas import (
     InferRequest,
     InferResponse,
@@ -57,7 +57,7 @@ async def ready(request: Request) -> ServerReady:
 @router.get("/v2/models/{name}/versions/{version}", summary="What a model takes and gives", responses=_OF_MODEL)
 async def model_metadata(request: Request, name: str, version: str | None = None) -> ModelMetadata:
     """The tensors of a model. `image` is needed; of the others those of one task, as the README says."""
-    manifest = _served(pipeline_of(request), name, version).bundle.manifest
+    manifest = _loaded(registry_of(request), name, version).bundle.manifest
     return ModelMetadata(
         name=manifest.name,
         versions=[manifest.version],
@@ -71,11 +71,11 @@ async def model_metadata(request: Request, name: str, version: str | None = None
 @router.get("/v2/models/{name}/versions/{version}/ready", summary="Can a model answer?", responses=_OF_MODEL)
 async def model_ready(request: Request, name: str, version: str | None = None) -> ModelReady:
     """503 while models are being loaded, and where this one's worker has died."""
-    pipeline = pipeline_of(request)
-    served = _served(pipeline, name, version)
-    if served.name in pipeline.registry.dead():
-        raise WorkerStopped(f"the worker of {served.name} has died: start the server again")
-    return ModelReady(name=served.name)
+    registry = registry_of(request)
+    model = _loaded(registry, name, version)
+    if model.name in registry.dead():
+        raise WorkerStopped(f"the worker of {model.name} has died: start the server again")
+    return ModelReady(name=model.name)
 
 
 _INFER: dict[str, Any] = {
@@ -98,17 +98,17 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
         raise UnsupportedBody(f"content encoding {shown(coding)} is not read: send the body as it is")
     content = await in_time(request, request.body())
-    served = _served(pipeline, name, version)
+    model = _loaded(registry_of(request), name, version)
     asked, contents = await pipeline.in_short(lambda: read_request(content, request.headers.get(HEADER_LENGTH)))
-    task, formats = task_of(served.bundle.tasks, contents), pipeline.settings.image_formats
-    body = await pipeline.in_short(lambda: as_request(task, served.name, asked, contents, formats))
+    task = task_of(model.bundle.tasks, contents)
+    body = await pipeline.in_short(lambda: as_request(task, model.name, asked, contents))
     note_inputs(request, body)
     tensors = await unless_gone(request, answered(pipeline, body, context))
-    return await pipeline.in_short(lambda: _response(served, asked, *write_outputs(asked, tensors)))
+    return await pipeline.in_short(lambda: _response(model, asked, *write_outputs(asked, tensors)))
 
 
-def _response(served: LoadedModel, request: InferRequest, outputs: list[Any], binary: bytes) -> Response:
-    manifest = served.bundle.manifest
+def _response(model: LoadedModel, request: InferRequest, outputs: list[Any], binary: bytes) -> Response:
+    manifest = model.bundle.manifest
     answer = InferResponse(
         model_name=manifest.name, model_version=manifest.version, id=request.id, outputs=outputs
     ).model_dump_json(exclude_none=True)
@@ -118,15 +118,13 @@ def _response(served: LoadedModel, request: InferRequest, outputs: list[Any], bi
     return Response(head + binary, media_type=BINARY, headers={HEADER_LENGTH: str(len(head))})
 
 
-def _served(pipeline: Pipeline, name: str, version: str | None) -> LoadedModel:
-    """The model of this very name and version."""
-    if not pipeline.registry.ready:
+def _loaded(registry: ModelRegistry, name: str, version: str | None) -> LoadedModel:
+    """The model of exactly this name and version."""
+    if not registry.ready:
         raise NotReady("bundles are being loaded, or the server is stopping")
-    for served in pipeline.registry.served:
-        if served.name == name and version in (None, served.bundle.manifest.version):
-            return served
-    there = ", ".join(
-        f"{served.name} (version {served.bundle.manifest.version})" for served in pipeline.registry.served
-    )
+    for model in registry.models:
+        if model.name == name and version in (None, model.bundle.manifest.version):
+            return model
+    known = ", ".join(f"{model.name} (version {model.bundle.manifest.version})" for model in registry.models)
     wanted = shown(name) + (f" of version {shown(version)}" if version is not None else "")
-    raise UnknownModel(f"there is no model {wanted}; there are {there or 'none'}")
+    raise UnknownModel(f"there is no model {wanted}; there are {known or 'none'}")

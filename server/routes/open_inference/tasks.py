@@ -15,7 +15,7 @@ from server.contract.manifest import Task
 from server.contract.text import shown
 from server.errors import FieldFault, InvalidRequest, invalid_request
 from server.inference.pipeline import Pipeline
-from server.middleware.request_context import RequestContext
+from server.request_context import RequestContext
 from server.routes.open_inference.schemas import InferRequest, TensorMetadata
 from server.routes.open_inference.tensors import ALL_BINARY, Content, Tensor
 from server.schemas import (
@@ -28,8 +28,6 @@ from server.schemas import (
 )
 
 AnyRequest = DetectRequest | ClassifyRequest | SimilarityRequest
-# Formats that keep pixels as they are; the quickest first.
-_LOSSLESS = ("BMP", "TIFF", "PNG")
 _EMBEDDINGS = ("image_embeds", "text_embeds")
 
 
@@ -103,13 +101,8 @@ def task_of(tasks: frozenset[Task], contents: Mapping[str, Content]) -> Task:
     return "similarity" if "texts" in contents else "classify"
 
 
-def as_request(
-    task: Task, model: str, request: InferRequest, contents: Mapping[str, Content], formats: Sequence[str]
-) -> AnyRequest:
-    """The task's own request, as its endpoint would take it; `formats` are the pictures that are read.
-
-    A RequestFault says what does not fit.
-    """
+def as_request(task: Task, model: str, request: InferRequest, contents: Mapping[str, Content]) -> AnyRequest:
+    """The task's own request, as its endpoint would take it; a RequestFault says what does not fit."""
     terms = _TERMS[task]
     names = [output.name for output in terms.outputs]
     faults = [
@@ -129,7 +122,7 @@ def as_request(
         named = {output.name for output in request.outputs or ()}
         fields["embeddings"] = not named or not named.isdisjoint(_EMBEDDINGS)
     try:
-        return terms.model.model_validate(fields | {"model": model, "images": _pictures(contents["image"], formats)})
+        return terms.model.model_validate(fields | {"model": model, "images": _pictures(contents["image"])})
     except ValidationError as error:
         raise invalid_request(error) from None
 
@@ -199,7 +192,7 @@ def _decoded(name: str, content: Content) -> str | list[str]:
     return texts[0]
 
 
-def _pictures(content: Content, formats: Sequence[str]) -> Sequence[str | bytes]:
+def _pictures(content: Content) -> Sequence[str | bytes]:
     """The encoded pictures: as they came, or pixels [H, W, 3] or [N, H, W, 3] (RGB) encoded."""
     if isinstance(content, list):
         return content
@@ -207,15 +200,10 @@ def _pictures(content: Content, formats: Sequence[str]) -> Sequence[str | bytes]
     if pixels.ndim != 4 or pixels.shape[-1] != 3 or 0 in pixels.shape:
         shape = shown(str(list(content.shape)))
         raise InvalidRequest([FieldFault("image", f"its shape is {shape}: pixels are [H, W, 3] or [N, H, W, 3], RGB")])
-    form = next((name for name in _LOSSLESS if name in formats), None)
-    if form is None:
-        raise InvalidRequest(
-            [FieldFault("image", f"pixels are not read here, only pictures encoded as {', '.join(formats)}")]
-        )
-    return [_encoded(image, form) for image in pixels]
+    return [_encoded(image) for image in pixels]
 
 
-def _encoded(pixels: npt.NDArray[np.uint8], form: str) -> bytes:
+def _encoded(pixels: npt.NDArray[np.uint8]) -> bytes:
     encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, form)
+    Image.fromarray(pixels).save(encoded, "BMP")  # the quickest lossless format
     return encoded.getvalue()

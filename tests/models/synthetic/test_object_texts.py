@@ -7,8 +7,7 @@ from torch.nn import functional
 from models.synthetic.label_phrases import vocabulary_texts
 from models.synthetic.object_texts import NameEmbeddings, ObjectTexts
 from models.synthetic.sprites import NamedObject
-from models.synthetic.vocabulary import write_vocabulary
-from models.tokenizers import text_rules
+from models.tokenizers import text_rules, write_vocabulary
 from server.contract.text import SentenceTokenizer
 
 DOG, CAT = NamedObject("dog", ("dog",), ("puppy", "unread")), NamedObject("cat", ("cat",))

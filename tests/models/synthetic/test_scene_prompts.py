@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from models.data.grounding_prompts import PromptConfig
-from models.synthetic.scene_captions import caption, recoloured, with_article
 from models.synthetic.scene_prompts import (
     SceneContents,
     SceneLabel,
@@ -161,22 +160,3 @@ def test_absent_names_are_often_similar_ones(rng: random.Random):
         hits = sum(len(near & set(named(ask.sample(scene(3), rng)))) for _ in range(40))
         often, seldom = (hits, seldom) if similar else (often, hits)
     assert often > 1.5 * seldom
-
-
-def test_a_caption_names_everything_once_and_knows_where():
-    seen = scene(0, 1, 1, boxes=[LEFT, RIGHT, SMALL_RIGHT], colours=[RED, -1, BLUE])
-    objects = (NamedObject("apple", ("apple",)), NamedObject("dog", ("dog",)))
-    for seed in range(10):
-        made = caption(seen, objects, random.Random(seed))
-        parts = {part.rows: made.text[part.start : part.end] for part in made.phrases}
-        assert parts[(0,)].startswith("a red apple")
-        assert parts[(1, 2)].startswith("two dogs")
-        assert " and " in made.text
-
-
-def test_articles_and_wrong_colours():
-    assert (with_article("apple"), with_article("dog")) == ("an apple", "a dog")
-    wrong = recoloured("a red apple on the left", random.Random(0))
-    assert wrong is not None
-    assert wrong.split()[1] in set(COLOUR_WORDS) - {"red"}
-    assert recoloured("a dog", random.Random(0)) is None

@@ -13,8 +13,7 @@ from models.data.records import ClassificationRecord, DetectionRecord, Grounding
 from models.synthetic.label_phrases import vocabulary_texts
 from models.synthetic.scene_set import SCENE_SIZES, ScenesConfig, SceneSet
 from models.synthetic.scenes import COLOUR_WORDS, SceneConfig
-from models.synthetic.vocabulary import write_vocabulary
-from models.tokenizers import text_rules
+from models.tokenizers import text_rules, write_vocabulary
 from server.contract.image import resized_size
 from server.contract.manifest import Preprocessing
 from server.contract.text import PromptTokenizer

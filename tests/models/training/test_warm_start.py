@@ -14,8 +14,7 @@ from models.glip.model import Glip
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
 from models.synthetic.sprites import read_names
-from models.synthetic.vocabulary import vocabulary_size
-from models.tokenizers import text_rules
+from models.tokenizers import text_rules, vocabulary_size
 from models.training.detectors import PROMPT
 from models.training.distillation import BERT, TOKENIZER, DistilledWords
 from models.training.recipe import read_recipe

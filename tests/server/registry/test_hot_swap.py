@@ -45,9 +45,9 @@ def shelf(roots, tmp_path, monkeypatch):
         return bundles[folder].manifest
 
     monkeypatch.setattr("server.registry.hot_swap.read_manifest", manifest)
-    monkeypatch.setattr("server.registry.hot_swap.weights_bytes", lambda folder, _: bundles[folder].weights_bytes)
+    monkeypatch.setattr("server.registry.footprints.weights_bytes", lambda folder, _: bundles[folder].weights_bytes)
     monkeypatch.setattr("server.registry.hot_swap.open_bundle", lambda folder, _: bundles.pop(folder))
-    monkeypatch.setattr("server.registry.hot_swap.tried", lambda *_: None)
+    monkeypatch.setattr("server.registry.hot_swap.probe_bundle", lambda *_: None)
     return put
 
 
@@ -124,7 +124,7 @@ def test_replaced_bundle_finishes_what_it_accepted_and_the_new_one_takes_the_res
             old += [ask(client, "cat"), ask(client, "dog", "bird")]
             await until(lambda: len(batcher(client)._queue) == 2)
             changing = change(client, "PUT", "/fake-detector", "new")
-            await until(lambda: client.app.state.pipeline.registry.served[0].bundle is new)
+            await until(lambda: client.app.state.registry.models[0].bundle is new)
             assert (await ask(client, "dog")).json()["model"]["version"] == "2", "while the old one drains"
             assert not changing.done()
             held.gate.set()
@@ -162,7 +162,7 @@ def test_removed_bundle_is_collected_and_its_memory_and_series_are_gone(serving,
 
     async def scene():
         async with serving(detector) as client:
-            registry = client.app.state.pipeline.registry
+            registry = client.app.state.registry
             sending(client)
             alone, cap = (await client.get("/models")).json()["memory"], registry.pool.cap
             await change(client, "POST", path="second")
@@ -199,7 +199,7 @@ def test_bundle_is_not_collected_before_its_last_request_is_answered(serving, sh
             last = ask(client, "dog")
             await until(held.started.is_set)
             removing = change(client, "DELETE", "/fake-detector")
-            await until(lambda: not client.app.state.pipeline.registry.served)
+            await until(lambda: not client.app.state.registry.models)
             assert (await ask(client, "dog")).status_code == 404
             assert (await client.get("/readyz")).status_code == 200
             held.gate.set()
@@ -243,15 +243,15 @@ def test_bundle_that_fails_its_checks_changes_nothing(
     spoil(bad)
 
     async def scene():
-        async with serving(detector, encoder, warm_up=True) as client:
+        async with serving(detector, encoder, warm_up="largest") as client:
             sending(client)
             before = [await client.get(path) for path in ("/models", "/readyz")]
-            registry = client.app.state.pipeline.registry
-            served, cap = registry.served, registry.pool.cap
+            registry = client.app.state.registry
+            served, cap = registry.models, registry.pool.cap
             refused = await change(client, method, name, "bad")
             assert refused.json()["type"] == f"urn:openset:problem:{kind}"
             assert reason in refused.json()["detail"]
-            assert registry.served == served
+            assert registry.models == served
             assert registry.pool.cap == cap
             assert [(await client.get(path)).text for path in ("/models", "/readyz")] == [b.text for b in before]
             assert await series(client, "bad") == []
@@ -273,7 +273,7 @@ def test_folder_that_is_no_bundle_is_refused_by_its_name(serving, roots, shelf, 
 
 
 def test_replacing_needs_room_for_both_and_says_so(serving, shelf, detector, tmp_path, monkeypatch):
-    monkeypatch.setattr("server.registry.budget.resident_bytes", lambda: 0)
+    monkeypatch.setattr("server.registry.footprints.resident_bytes", lambda: 0)
     detector.weights_bytes = 2**30
     new = shelf("new", FakeDetector(tmp_path))
     new.weights_bytes = 2**30
@@ -283,7 +283,7 @@ def test_replacing_needs_room_for_both_and_says_so(serving, shelf, detector, tmp
         async with serving(detector, **room) as client:
             refused = await change(client, "PUT", "/fake-detector", "new")
             assert refused.json()["type"] == "urn:openset:problem:bundle-refused"
-            assert "fake-detector does not fit in memory" in refused.json()["detail"]
+            assert "fake-detector does not fit in host memory" in refused.json()["detail"]
             assert "bundles before it 1025.7 MiB" in refused.json()["detail"]
             assert "Until fake-detector has answered its last request both are held" in refused.json()["detail"]
             assert (await change(client, "DELETE", "/fake-detector")).status_code == 200
@@ -302,7 +302,7 @@ def test_second_change_at_once_is_refused_with_409(serving, shelf, detector, enc
             last = ask(client, "dog")
             await until(held.started.is_set)
             first = change(client, "PUT", "/fake-detector", "new")
-            await until(lambda: client.app.state.changes._running)
+            await until(lambda: client.app.state.hot_swap._running)
             second = await change(client, "DELETE", "/fake-encoder")
             assert (second.status_code, second.json()["type"]) == (409, "urn:openset:problem:change-in-progress")
             held.gate.set()
@@ -426,8 +426,8 @@ def test_change_whose_client_has_gone_is_finished(serving, shelf, detector, tmp_
             await until(loading.is_set)
             changing.cancel()
             go_on.set()
-            await until(lambda: client.app.state.pipeline.registry.served[0].bundle is new)
-            await until(lambda: client.app.state.changes._running is None)
+            await until(lambda: client.app.state.registry.models[0].bundle is new)
+            await until(lambda: client.app.state.hot_swap._running is None)
 
     asyncio.run(scene())
 
