@@ -19,7 +19,7 @@ LOG = logging.getLogger(__name__)
 
 
 class _Annotation(NamedTuple):
-    """An annotation that passed: the image's place, its box x0, y0, x1, y1, its category's place or its spans."""
+    """A valid annotation: the index of its image, its box x0, y0, x1, y1, the index of its category or its spans."""
 
     image: int
     box: tuple[float, float, float, float]
@@ -28,9 +28,9 @@ class _Annotation(NamedTuple):
 
 
 class CocoSet:
-    """The images of a COCO file; crowd regions are left out, as the official training code does.
+    """The images of a COCO file, without crowd regions, as in the official training code.
 
-    DataError names a faulty annotation, or with `skip` it is left out and counted in `skipped`.
+    A faulty annotation raises DataError, or with `skip` is left out and counted in `skipped`.
     """
 
     def __init__(self, annotations: Path, pictures: Path, *, skip: bool = False) -> None:
@@ -43,7 +43,7 @@ class CocoSet:
         rows: dict[Any, int] = {image["id"]: row for row, image in enumerate(self._images)}
         found = list(self._kept(data["annotations"], lambda entry: self._annotation(entry, rows)))
         found.sort(key=lambda one: one.image)  # keeps the file's order within an image
-        # As arrays, which the readers' processes share; objects would be copied into each as soon as they are counted.
+        # Arrays, which reading processes share; objects would be copied into each once their references are counted.
         self._boxes = box_array([one.box for one in found])
         self._labels = np.asarray([one.label for one in found], np.int64)
         self._spans = [one.spans for one in found if one.spans]
@@ -75,14 +75,14 @@ class CocoSet:
         return DetectionRecord(picture, boxes, labels, self.names, where, size, self._absent(image, labels))
 
     def _absent(self, image: dict[str, Any], labels: np.ndarray) -> tuple[int, ...] | None:
-        """LVIS looks for some categories only: what is not listed may be there without a box."""
+        """The categories known to be absent; LVIS annotates some only, so that others may be present without a box."""
         if "neg_category_ids" not in image:
             return None
         present = set(labels.tolist())
         return tuple(self._place[name] for name in image["neg_category_ids"] if self._place[name] not in present)
 
     def _kept(self, entries: list[Any], check: Any) -> Any:
-        """The entries that `check` lets pass, as it returns them; None leaves one out without counting it."""
+        """Yield what `check` returns for each entry; None leaves one out without counting it."""
         for entry in entries:
             try:
                 passed = check(entry)

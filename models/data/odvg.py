@@ -4,8 +4,8 @@
 {"filename": "b.jpg", "grounding": {"caption": "a man and his dog", "regions":
     [{"bbox": [x0, y0, x1, y1], "phrase": "his dog", "tokens_positive": [[10, 17]]}]}}
 
-A `label` is a key of the label map; `category`, the name itself, does as well. A region's `bbox` may be a list of
-boxes; without `tokens_positive`, `phrase` is looked for in the caption.
+A `label` is a key of the label map; a `category`, the name itself, may replace it. A region's `bbox` may be a list of
+boxes; without `tokens_positive`, the span of `phrase` is found in the caption.
 """
 
 import json
@@ -25,9 +25,9 @@ LOG = logging.getLogger(__name__)
 
 
 class OdvgSet:
-    """The pictures of an ODVG file. Every line is checked once: DataError names a faulty one, or `skip` leaves it out.
+    """The pictures of an ODVG file. Every line is checked once: a faulty one raises DataError, or `skip` omits it.
 
-    `label_map`: a JSON file of {"0": "person", ...}; without it, the categories that occur are the set's.
+    `label_map`: a JSON file of {"0": "person", ...}; without it, the set has the categories that occur.
     """
 
     def __init__(self, annotations: Path, pictures: Path, *, label_map: Path | None = None, skip: bool = False) -> None:
@@ -70,7 +70,7 @@ class OdvgSet:
 
 
 class Vocabulary(NamedTuple):
-    """The categories of a set, the place of each among them, and the label map if there is one."""
+    """The categories of a set, the index of each, and the label map if there is one."""
 
     names: tuple[str, ...]
     place: Mapping[str, int]
@@ -80,7 +80,7 @@ class Vocabulary(NamedTuple):
 def record(
     entry: dict[str, Any], picture: Picture, where: str, vocabulary: Vocabulary
 ) -> DetectionRecord | GroundingRecord:
-    """The record of a line; DataError says what is wrong with it."""
+    """Convert a line to a record; DataError names what is wrong with it."""
     size = checked_size(entry, where)
     if isinstance(entry.get("grounding"), dict):
         return _grounding(entry["grounding"], picture, where, size)
@@ -95,7 +95,7 @@ def record(
 
 
 def categories(entry: dict[str, Any], labels: Mapping[str, str] | None, where: str) -> list[str]:
-    """The category name of each instance of a detection line."""
+    """List the category name of each instance of a detection line."""
     if not isinstance(entry.get("detection"), dict):
         return []
     names = []
@@ -114,7 +114,7 @@ def categories(entry: dict[str, Any], labels: Mapping[str, str] | None, where: s
 
 
 def read_label_map(file: Path) -> dict[str, str]:
-    """A label map; DataError where the file is none."""
+    """Read a label map; DataError if the file is none."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

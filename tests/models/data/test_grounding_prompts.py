@@ -163,3 +163,45 @@ def test_a_caption_over_the_limit_becomes_its_phrases(file: Path):
 def test_a_record_that_cannot_be_asked_for_is_named(file: Path):
     with pytest.raises(DataError, match="set: image 7"):
         ask(sampler(file), replace(detection(0), names=("",), labels=np.asarray([0])))
+
+
+def test_a_share_of_prompts_names_nothing_that_is_present(file: Path):
+    made = sampler(file, absent=0.4)
+    prompts = [ask(made, detection(0, 1), seed) for seed in range(100)]
+    silent = [asked for asked in prompts if not len(asked.boxes_xyxy)]
+    assert 25 < len(silent) < 55
+    assert not any({"cat", "dog"} & set(texts(asked)) for asked in silent)
+    assert all({"cat", "dog"} <= set(texts(asked)) for asked in prompts if len(asked.boxes_xyxy))
+
+
+def test_present_categories_are_named_with_a_probability(file: Path):
+    made = sampler(file, asked=0.5)
+    named_cats = sum("cat" in texts(ask(made, detection(0, 1), seed)) for seed in range(100))
+    assert 35 < named_cats < 65
+
+
+def test_where_nothing_is_absent_everything_present_is_named(file: Path):
+    record = replace(detection(0), names=("cat",))
+    for made in (sampler(file, absent=1.0), sampler(file, asked=0.0)):
+        assert texts(ask(made, record)) == ["cat"]
+
+
+def test_validation_asks_for_everything_present_or_for_nothing(file: Path):
+    made = sampler(file, absent=0.5, asked=0.5, negatives=2)
+    for seed in range(10):
+        assert {"cat", "dog"} <= set(texts(ask(made.with_absent(0.0), detection(0, 1), seed)))
+        assert ask(made.with_absent(1.0), detection(0, 1), seed).box_labels == ()
+
+
+def test_boxes_come_with_the_label_that_names_them(file: Path):
+    assert ask(sampler(file), detection(1, 0, 1)).box_labels == ("dog", "cat", "dog")
+    assert ask(sampler(file), grounding("a man and his dog", "his dog")).box_labels is None
+
+
+def test_a_phrase_without_boxes_has_its_tokens_among_the_labels(file: Path):
+    record = grounding("a dog. a cat.", "a dog", "a cat")
+    untrue = GroundingRecord(PICTURE, record.caption, (record.regions[0], Region(((7, 12),), box_array([]))), "x")
+    asked = ask(sampler(file), untrue)
+    assert len(asked.boxes_xyxy) == 1
+    assert asked.labels.any(1).all()
+    assert len(asked.labels) == 2
