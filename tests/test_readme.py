@@ -19,10 +19,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from models.training.dataset_tasks import DATA
 
 from models.data.datasets import FORMATS
 from models.registry import FAMILIES
-from models.training.dataset_tasks import DATA
 from models.training.recipe import read_recipe
 from server.__main__ import _COMMANDS, main
 from server.settings import markdown_table

@@ -1,7 +1,7 @@
-"""Parsing of request bodies: JSON with base64 images, a multipart form with files, or one image as the whole body."""
+"""Request parsing: a body of JSON with base64 images, a multipart form, or one image; and content negotiation."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -17,6 +17,7 @@ from server.errors import (
     FieldFault,
     InvalidRequest,
     MalformedBody,
+    NotAcceptable,
     UnsupportedBody,
     UrlRefused,
     invalid_request,
@@ -91,6 +92,27 @@ def registry_of(request: Request) -> ModelRegistry:
     """The model registry of the app that `request` came to."""
     registry: ModelRegistry = request.app.state.registry
     return registry
+
+
+def negotiate(accept: str | None, offered: Sequence[str]) -> str:
+    """The media type of `offered` that an Accept header prefers (RFC 9110, 12.5.1); NotAcceptable if it accepts none.
+
+    Between equals the type that is named more exactly wins, then the one offered first.
+    """
+    qualities: dict[str, float] = {}
+    for part in (accept or "*/*").lower().split(","):
+        media_range, *parameters = (piece.strip() for piece in part.split(";"))
+        qualities[media_range] = max(_quality(parameters), qualities.get(media_range, 0.0))
+
+    def rank(media_type: str) -> tuple[float, int]:
+        ranges = ("*/*", media_type.partition("/")[0] + "/*", media_type)
+        exactness = max((place for place, name in enumerate(ranges) if name in qualities), default=0)
+        return qualities.get(ranges[exactness], 0.0), exactness
+
+    best = max(offered, key=rank)
+    if rank(best)[0] <= 0:
+        raise NotAcceptable(f"Accept {shown(accept or '')} matches none of {', '.join(offered)}")
+    return best
 
 
 async def read_body(request: Request, model: type[RequestModel]) -> RequestModel:
@@ -224,3 +246,15 @@ async def _parse_form(request: Request, model: type[BaseModel], settings: Settin
     finally:
         await form.close()
     return fields.values()
+
+
+def _quality(parameters: Sequence[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                quality = float(value)
+            except ValueError:
+                return 0.0
+            return quality if 0 <= quality <= 1 else 0.0
+    return 1.0

@@ -3,8 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from server.request_context import request_context
-from server.routes.body import JSON, pipeline_of, read_body, until_disconnected
-from server.routes.content_negotiation import negotiate
+from server.routes.body import JSON, negotiate, pipeline_of, read_body, until_disconnected
 from server.routes.openapi import problems, request_body
 from server.schemas import ClassifyAnswer, ClassifyRequest
 

@@ -251,9 +251,9 @@ def test_folder_that_is_no_bundle_is_refused_by_its_name(serving, roots, shelf, 
 
 def test_replacing_needs_room_for_both_and_says_so(serving, shelf, detector, tmp_path, monkeypatch):
     monkeypatch.setattr("server.registry.footprints.resident_bytes", lambda: 0)
-    detector.weights_bytes = 2**30
+    detector.file_bytes = 2**30
     new = shelf("new", FakeDetector(tmp_path))
-    new.weights_bytes = 2**30
+    new.file_bytes = 2**30
     room = {"memory_limit_bytes": 2**31 - 1, "pool_bytes": 2**24, "prompt_cache_bytes": 0}
 
     async def scene():
