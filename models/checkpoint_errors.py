@@ -1,10 +1,10 @@
-"""What can be wrong with a checkpoint.
+"""Errors of loading a checkpoint.
 
 CheckpointError (ValueError)
-├── UnreadableCheckpoint      missing, cut short, or of no container known here
-├── UnsafeCheckpoint          a pickle that asks for more than tensors; nothing of it was executed
-├── UnknownCheckpoint         tensors of no family or size known here
-└── WeightsDoNotFit           keys missing, left over, or of a wrong shape: all of them named
+├── UnreadableCheckpoint      missing, truncated, or of an unknown container
+├── UnsafeCheckpoint          a pickle with more than tensors; nothing in it was executed
+├── UnknownCheckpoint         tensors of an unknown family or size
+└── WeightsDoNotFit           keys missing, left over, or of a wrong shape, all of them named
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ class CheckpointError(ValueError):
 
 
 class UnreadableCheckpoint(CheckpointError):
-    """The file or folder is missing, damaged, or of no container known here."""
+    """The file or folder is missing, damaged, or of an unknown container."""
 
 
 class UnsafeCheckpoint(CheckpointError):
-    """The pickle asks for something that is not a tensor; it was not executed."""
+    """The pickle refers to something other than tensors; it was not executed."""
 
 
 class UnknownCheckpoint(CheckpointError):
-    """The tensors belong to no family or size known here."""
+    """The tensors belong to no known family or size."""
 
 
 class WeightsDoNotFit(CheckpointError):
@@ -36,11 +36,11 @@ class WeightsDoNotFit(CheckpointError):
     ) -> None:
         self.missing, self.left_over, self.wrong = tuple(missing), tuple(left_over), tuple(wrong)
         faults = [("missing", self.missing), ("left over", self.left_over), ("of a wrong shape", self.wrong)]
-        text = "; ".join(f"{len(keys)} {what}: {listed(keys)}" for what, keys in faults if keys)
+        text = "; ".join(f"{len(keys)} {fault}: {listed(keys)}" for fault, keys in faults if keys)
         super().__init__(f"{path or 'the checkpoint'} does not fit the model and was not loaded; keys {text}")
 
 
 def listed(keys: Sequence[str]) -> str:
-    """The first keys, and how many more there are."""
+    """The first keys, and the number of the others."""
     more = f", and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
     return ", ".join(keys[:SHOWN_KEYS]) + more

@@ -28,5 +28,5 @@ def test_named_file_exists(path):
 
 def test_every_family_has_its_licence_told():
     for family in FAMILIES.values():
-        for licence in family.LICENCES.values():
+        for licence in family.weights.LICENCES.values():
             assert licence.split()[0] in README

@@ -1,7 +1,7 @@
-"""How bilinear sampling is written down in a graph, chosen for each export; the models know nothing of it.
+"""Lowering of bilinear sampling to GridSample or to gathers, chosen for each export and unknown to the models.
 
-TensorRT has miscompiled deformable attention built from GridSample (NVIDIA/TensorRT issues 4646 and 4813), so there is
-a second form made of gathers. Both are the same function within float32 rounding.
+TensorRT has miscompiled deformable attention built from GridSample (NVIDIA/TensorRT issues 4646 and 4813). Both forms
+are the same function within float32 rounding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from server.contract.manifest import LOWERINGS, Lowering
 
 
 class Lowered(TorchFunctionMode):
-    """While active, every `F.grid_sample` is taken as `lowering` says; `met` tells whether there was one."""
+    """While active, traces every `F.grid_sample` by `lowering`; `met` becomes True at the first one."""
 
     def __init__(self, lowering: Lowering) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Lowered(TorchFunctionMode):
 
 @contextmanager
 def lowered(lowering: Lowering) -> Iterator[Lowered]:
-    """Trace with one lowering; ValueError for one that is not known."""
+    """Trace with one lowering; ValueError for an unknown one."""
     if lowering not in LOWERINGS:
         raise ValueError(f"lowering is {lowering!r}; accepted are {LOWERINGS}")
     with Lowered(lowering) as mode:
@@ -56,22 +56,22 @@ def gather_sample(
     count, channels, height, width = maps.shape
     rows = F.pad(maps, (1, 1, 1, 1)).permute(0, 2, 3, 1).reshape(-1, channels)  # [N * (H + 2) * (W + 2), C]
     first = torch.arange(count, device=maps.device)[:, None, None] * ((height + 2) * (width + 2))  # [N, 1, 1]
-    columns, column_shares = _neighbours(grid[..., 0], width)
-    lines, line_shares = _neighbours(grid[..., 1], height)
+    columns, column_weights = _neighbours(grid[..., 0], width)
+    lines, line_weights = _neighbours(grid[..., 1], height)
     corners = []
-    for line, line_share in zip(lines, line_shares, strict=True):
+    for line, line_weight in zip(lines, line_weights, strict=True):
         start = first + line * (width + 2)
-        for column, column_share in zip(columns, column_shares, strict=True):
+        for column, column_weight in zip(columns, column_weights, strict=True):
             values = rows.index_select(0, (start + column).reshape(-1))  # [N * P * Q, C]
-            corners.append(values * (line_share * column_share).reshape(-1, 1))
+            corners.append(values * (line_weight * column_weight).reshape(-1, 1))
     total = (corners[0] + corners[1]) + (corners[2] + corners[3])
     return total.reshape(count, grid.shape[1], grid.shape[2], channels).permute(0, 3, 1, 2)
 
 
 def _neighbours(position: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The cells before and after each position (-1..1), counted in the bordered map, and the share of each.
+    """Cells before and after each position (-1..1), counted in the bordered map, and the weight of each.
 
-    Clamped as float: a place far outside, which falls on the border, need not fit an integer.
+    Clamped as float: a position far outside, which falls on the border, need not fit an integer.
     """
     cell = ((position + 1) * size - 1) / 2
     before = cell.floor()

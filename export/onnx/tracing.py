@@ -1,7 +1,7 @@
-"""Traces a part to an ONNX file.
+"""Traces a graph to an ONNX file, with PyTorch's TorchScript tracer.
 
-With PyTorch's TorchScript tracer: at 2.13 the newer exporter (torch.export) takes minutes over the shape arithmetic of
-even a two-layer Grounding DINO, the tracer half a minute over the full one.
+At PyTorch 2.13 the newer exporter (torch.export) takes minutes over the shape arithmetic of even a two-layer Grounding
+DINO; the tracer takes half a minute over the full one.
 """
 
 import logging
@@ -11,65 +11,65 @@ from pathlib import Path
 import onnx
 import torch
 
-from export.errors import ExportError
-from export.graph_spec import Part
+from export import ExportError
+from export.graph_spec import GraphSpec
 from export.onnx.lowering import lowered
 from export.onnx.weight_storage import WeightStorage, store_as_half
 from server.contract.manifest import Lowering
 
-# GridSample begins at 16, and that of opset 20 is wrong in TensorRT (NVIDIA/TensorRT issue 4646). At 17
-# LayerNormalization is an operator of its own, which runs faster than its pieces.
+# GridSample begins at opset 16, and that of opset 20 is wrong in TensorRT (NVIDIA/TensorRT issue 4646). At 17
+# LayerNormalization is an operator of its own, which runs faster than its parts.
 OPSETS = (16, 17, 18)
 DEFAULT_OPSET = 17
 DEFAULT_LOWERING: Lowering = "grid_sample"
-# A protobuf holds no more, and none of the published models needs it.
+# Limit of a protobuf; none of the published models reaches it.
 MAX_BYTES = 2**31 - 2**20
 
 
 def to_onnx(
-    part: Part,
+    spec: GraphSpec,
     file: Path,
     *,
     opset: int = DEFAULT_OPSET,
     weights: WeightStorage = "fp32",
     lowering: Lowering = DEFAULT_LOWERING,
 ) -> Lowering | None:
-    """Write `part` to `file`, checked: a valid graph of this opset whose named axes are all open.
+    """Write the graph to `file`, checked: valid in this opset, its named axes all dynamic.
 
-    Returns the lowering, or None where the part does not sample.
+    Returns the lowering, or None where the graph does not sample.
     """
     if opset not in OPSETS:
         raise ExportError(f"opset is {opset}; accepted are {OPSETS}")
-    size = sum(tensor.numel() * tensor.element_size() for tensor in part.module.state_dict().values())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in spec.module.state_dict().values())
     if size > MAX_BYTES:
-        raise ExportError(f"{part.name} holds {size / 1e9:.1f} GB of weights; one ONNX file holds 2 GB")
+        raise ExportError(f"{spec.name} holds {size / 1e9:.1f} GB of weights; one ONNX file holds 2 GB")
     with lowered(lowering) as mode:
-        _trace(part, file, opset)
+        _trace(spec, file, opset)
     model = onnx.load(str(file))
-    _forget_this_machine(model)
+    _strip_source_paths(model)
     if weights == "fp16":
         store_as_half(model)
     onnx.checker.check_model(model)
-    _check_axes(model, part)
+    _check_axes(model, spec)
     onnx.save(model, str(file))
     return lowering if mode.met else None
 
 
-def _trace(part: Part, file: Path, opset: int) -> None:
+def _trace(spec: GraphSpec, file: Path, opset: int) -> None:
     with warnings.catch_warnings(), torch.inference_mode():
-        # It warns of every size taken as a number; the certificate shows whether one was fixed by that.
+        # The tracer warns of every size read as a number; the certificate shows if one was fixed by that.
         warnings.simplefilter("ignore")
         logger = logging.getLogger("torch.onnx")
         level = logger.level
         logger.setLevel(logging.ERROR)
         try:
             torch.onnx.export(
-                part.module,
-                tuple(part.inputs.values()),
+                spec.module,
+                tuple(spec.inputs.values()),
                 str(file),
-                input_names=list(part.inputs),
-                output_names=list(part.outputs),
-                dynamic_axes={name: dict(axes) for name, axes in part.axes.items()},
+                input_names=list(spec.inputs),
+                output_names=list(spec.outputs),
+                dynamic_axes={name: dict(axes) for name, axes in spec.axes.items()},
                 opset_version=opset,
                 dynamo=False,
             )
@@ -77,8 +77,8 @@ def _trace(part: Part, file: Path, opset: int) -> None:
             logger.setLevel(level)
 
 
-def _forget_this_machine(model: onnx.ModelProto) -> None:
-    """Drop what the tracer notes of source files and paths."""
+def _strip_source_paths(model: onnx.ModelProto) -> None:
+    """Remove the source files and paths that the tracer records."""
     model.doc_string = ""
     model.graph.doc_string = ""
     del model.metadata_props[:]
@@ -87,8 +87,8 @@ def _forget_this_machine(model: onnx.ModelProto) -> None:
         del node.metadata_props[:]
 
 
-def _check_axes(model: onnx.ModelProto, part: Part) -> None:
+def _check_axes(model: onnx.ModelProto, spec: GraphSpec) -> None:
     for value in [*model.graph.input, *model.graph.output]:
-        for axis, label in part.axes[value.name].items():
+        for axis, label in spec.axes[value.name].items():
             if not value.type.tensor_type.shape.dim[axis].dim_param:
-                raise ExportError(f"the graph of {part.name} has fixed the {label} of {value.name}")
+                raise ExportError(f"the graph of {spec.name} has fixed the {label} of {value.name}")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.clip.config import TextConfig
-from models.clip.text_tower import TextTower
+from models.clip.model import TextTower
 from models.layers.bert import Bert, BertConfig
 from models.synthetic.distilled_text import BERT, CLIP_TEXT, CORPUS, TOKENIZER
 from models.synthetic.label_phrases import SENTENCES

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from models.clip.config import ClipConfig
-from models.clip.image_tower import ResNetTower
-from models.clip.model import Clip
+from models.clip.model import Clip, ResNetTower
 from models.config_io import from_json
 from models.glip.config import GlipConfig
 from models.glip.model import Glip

@@ -31,7 +31,6 @@ from models.training.grounding_task import GroundingTask
 from models.training.loop import Task
 from models.training.param_groups import freeze
 from models.training.recipe import Recipe, RecipeError, filled
-from models.training.serving import preprocessing_of, text_rules_of
 from server.contract.manifest import Preprocessing
 from server.contract.text import PromptTokenizer, SentenceTokenizer
 
@@ -61,7 +60,7 @@ def prepare_annotated(recipe: Recipe, *, start: Path | None, processes: Processe
     frozen = freeze(model, recipe.loop.frozen)
     model = model.to(processes.device)
     serving = {} if checkpoint is None else dict(checkpoint.serving)
-    preprocessing = _preprocessing(recipe, serving, config)
+    preprocessing = _preprocessing(recipe, serving, FAMILIES[recipe.family].serving(model, tokenizer).preprocessing)
     build = _clip_task if isinstance(model, Clip) else _detector_task
     task = build(recipe, model, config, tokenizer, preprocessing, processes, frozen)
     source = "data sets of the recipe" if checkpoint is None else f"data sets of the recipe, from {checkpoint.source}"
@@ -81,7 +80,7 @@ def _clip_task(
     assert isinstance(model, Clip)
     if unknown := sorted(recipe.data.keys() & {"prompts", "denoising", "rules"} or recipe.loss.keys()):
         raise RecipeError(f"a CLIP has no {unknown} to set")
-    texts = SentenceTokenizer(tokenizer, text_rules_of(config, tokenizer))
+    texts = SentenceTokenizer(tokenizer, FAMILIES[recipe.family].serving(model, tokenizer).text)
     augmentation = filled(SquareAugmentation, recipe.data.get("augmentation", {}))
 
     def examples(training: bool) -> PairExamples:
@@ -99,7 +98,7 @@ def _detector_task(
     processes: Processes,
     frozen: list[nn.Module],
 ) -> Task:
-    rules = text_rules_of(config, tokenizer)
+    rules = FAMILIES[recipe.family].serving(model, tokenizer).text
     prompts = filled(PromptingConfig, recipe.data.get("prompts", {}))
     prompter = Prompter(PromptTokenizer(tokenizer, rules), rules.max_tokens, prompts)
     table = dict(recipe.data.get("augmentation", {}))
@@ -171,13 +170,13 @@ def _fresh(recipe: Recipe) -> tuple[nn.Module, Any, Path]:
         if not tokenizer.is_file():
             raise RecipeError(f"data.tokenizer: {tokenizer} does not exist")
     else:
-        tokenizer = tokenizers.standard_file(family.VOCABULARY)
+        tokenizer = tokenizers.standard_file(family.vocabulary)
     table = {**recipe.model, "text": {**recipe.model.get("text", {}), "vocab_size": vocabulary_size(tokenizer)}}
-    config = from_json(family.CONFIG, table)
+    config = from_json(family.config, table)
     torch.manual_seed(recipe.seed)
-    return family.build(config), config, tokenizer
+    return family.model(config), config, tokenizer
 
 
-def _preprocessing(recipe: Recipe, serving: Mapping[str, Any], config: Any) -> Preprocessing:
+def _preprocessing(recipe: Recipe, serving: Mapping[str, Any], default: Preprocessing) -> Preprocessing:
     table = recipe.data.get("preprocessing", serving.get("preprocessing"))
-    return preprocessing_of(config) if table is None else Preprocessing.model_validate(table)
+    return default if table is None else Preprocessing.model_validate(table)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.glip.anchors import grid_anchors
 from models.glip.candidates import candidates
+from models.glip.heads import grid_anchors
 from models.glip.model import Glip, GlipOutput
 from models.grounding_dino.model import DenoisedOutput, DenoisingQueries, GroundingDino, GroundingDinoOutput
 from models.losses.box_losses import to_cxcywh

@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from models import registry
-from models.clip.image_tower import VisionTransformer
+from models.clip.model import VisionTransformer
 from models.glip.candidates import candidates
-from models.glip.vl_dyhead import like
+from models.glip.vl_dyhead import unflatten_levels
 from models.registry import LoadedCheckpoint
 from server.contract.image import pad_batch
 from server.contract.manifest import DetectionRules, TextRules
@@ -198,7 +198,7 @@ def run_glip(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor
         output = _glip_output(model, inputs)
     values = results.values
     levels = [values[f"fpn.{level}"] for level in range(len(model.config.strides))]
-    for level, fused in enumerate(like(values.pop("fused"), levels)):
+    for level, fused in enumerate(unflatten_levels(values.pop("fused"), levels)):
         values[f"tower0.visual.{level}"] = fused
     values["tower2.lang"] = values["tower1.lang"]  # the convolution behind it leaves the text alone
     for level, part in enumerate(output.token_logits.split(output.level_sizes, 1)):

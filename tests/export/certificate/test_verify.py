@@ -11,7 +11,7 @@ from export.progress import Progress
 from server.contract.manifest import BundleError, read_manifest, sha256_of, write_manifest
 from tests.export.tampering import replace_graph, with_changed_weight
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 QUIET = Progress(quiet=True)
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import onnx
 import pytest
 
+from export import ExportError
 from export.certificate.parity import CEILINGS, FLOORS, limits_of, measure, shortfalls
 from export.certificate.parity_cases import unpack_cases
 from export.certificate.verify import verify
-from export.errors import ExportError
-from export.onnx.reduced_graphs import add_precision
 from export.progress import Progress
+from export.reduced_graphs import add_precision
 from server.__main__ import main
 from server.bundle import Bundle
 from server.contract.manifest import read_manifest, write_manifest
@@ -140,11 +140,10 @@ def test_limits_of_float32_are_the_published_ones():
 @pytest.mark.parametrize("precision", ["mixed", "fp16", "bf16"])
 def test_reduced_graphs_become_engines(clip_copy, precision):
     pytest.importorskip("tensorrt_rtx", reason="needs the package tensorrt-rtx-cu13")
-    from export.tensorrt.builder import Target
-    from export.tensorrt.engines import add_engines
+    from export.tensorrt.engines import EngineTarget, add_engines
 
     write_manifest(clip_copy, _passed(add_precision(clip_copy, precision, progress=QUIET), precision))
-    manifest = add_engines(clip_copy, Target("tensorrt-rtx", ("8.9",)), precision=precision, progress=QUIET)
+    manifest = add_engines(clip_copy, EngineTarget("tensorrt-rtx", ("8.9",)), precision=precision, progress=QUIET)
     engines = [artefact for artefact in manifest.artefacts if artefact.engine]
     assert {engine.precision for engine in engines} == {precision}
 

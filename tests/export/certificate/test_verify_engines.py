@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from export.certificate.verify import verify
+from export.certificate.verify import engines_of, verify
 from export.progress import Progress
-from export.tensorrt.engine_certificate import engines_of
 from server.__main__ import main
 from server.bundle import Bundle
 from server.contract.manifest import read_manifest, sha256_of, write_manifest
@@ -24,7 +23,7 @@ VERSION = "10.14.1"
 @pytest.fixture
 def trt(monkeypatch):
     monkeypatch.setattr("server.runtimes.gpu._opened", {})
-    for module in ("machine", "ort"):
+    for module in ("gpu_detection", "ort"):
         monkeypatch.setattr(f"server.runtimes.{module}.gpu_at", {0: ("NVIDIA RTX 4090", "8.9")}.get)
     return install_trt(monkeypatch, install(monkeypatch), version=VERSION)
 
@@ -135,5 +134,5 @@ def test_two_engines_of_a_part_are_measured_apart(engines):
 def test_shell_tells_what_was_certified(engines, capsys):
     assert main(["verify", str(engines)]) == 0
     out = capsys.readouterr().out
-    assert "detector.tensorrt.engine is certified for this machine" in out
+    assert "detector.tensorrt.engine is certified on this machine" in out
     assert "detector tensorrt " in out

@@ -7,19 +7,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from export import ExportError
 from export.bundle import export_bundle
 from export.certificate.verify import verify
-from export.errors import ExportError
 from export.progress import Progress
-from export.tensorrt import builder as to_tensorrt
-from export.tensorrt.builder import Target, build_engine, capabilities_of
-from export.tensorrt.engines import add_engines
+from export.tensorrt import engines as to_tensorrt
+from export.tensorrt.engines import EngineTarget, add_engines, build_engine, capabilities_of
 from server.__main__ import main
 from server.bundle import Bundle
 from server.contract.manifest import read_manifest, sha256_of
 
 QUIET = Progress(quiet=True)
-RTX = Target("tensorrt-rtx", capabilities=("8.9",))
+RTX = EngineTarget("tensorrt-rtx", capabilities=("8.9",))
 
 
 @pytest.fixture(scope="session")
@@ -126,17 +125,17 @@ def test_graph_that_is_none_is_refused(trt, clip_bundle, tmp_path):
 
 
 def test_compute_capability_that_is_not_known_is_refused_with_those_that_are(trt):
-    with pytest.raises(ExportError, match=r"for compute capability 3\.5; it does for .*8\.9"):
-        capabilities_of(trt, Target("tensorrt-rtx", ("3.5",)))
+    with pytest.raises(ExportError, match=r"for compute capability 3\.5; supported are .*8\.9"):
+        capabilities_of(trt, EngineTarget("tensorrt-rtx", ("3.5",)))
 
 
 def test_capabilities_are_written_out_where_none_is_named(trt):
-    assert capabilities_of(trt, Target("tensorrt-rtx")) == ("8.0", "8.6", "8.9", "12.0")
+    assert capabilities_of(trt, EngineTarget("tensorrt-rtx")) == ("8.0", "8.6", "8.9", "12.0")
 
 
 def test_timing_cache_goes_with_tensorrt_alone(trt, tmp_path):
-    with pytest.raises(ExportError, match="no use for a timing cache"):
-        capabilities_of(trt, Target("tensorrt-rtx", timing_cache=tmp_path / "cache"))
+    with pytest.raises(ExportError, match="cannot use a timing cache"):
+        capabilities_of(trt, EngineTarget("tensorrt-rtx", timing_cache=tmp_path / "cache"))
 
 
 def test_missing_module_names_the_package(monkeypatch, clip_bundle, capsys):
@@ -157,12 +156,12 @@ def test_graphs_that_are_not_certified_are_not_built_from(clip_bundle):
 
 def test_tensorrt_needs_the_gpu_that_runs_the_engine(monkeypatch):
     monkeypatch.setattr(to_tensorrt, "gpu_at", lambda ordinal: None)
-    with pytest.raises(ExportError, match="this machine shows none"):
-        capabilities_of(None, Target("tensorrt"))
+    with pytest.raises(ExportError, match="this machine has none"):
+        capabilities_of(None, EngineTarget("tensorrt"))
     with pytest.raises(ExportError, match="builds for the GPU it runs on"):
-        capabilities_of(None, Target("tensorrt", ("8.9",)))
+        capabilities_of(None, EngineTarget("tensorrt", ("8.9",)))
     monkeypatch.setattr(to_tensorrt, "gpu_at", lambda ordinal: ("NVIDIA H100", "9.0"))
-    assert capabilities_of(None, Target("tensorrt")) == ("9.0",)
+    assert capabilities_of(None, EngineTarget("tensorrt")) == ("9.0",)
 
 
 def test_tensorrt_is_built_by_the_same_path_with_a_profile_for_each_bucket(trt, detector_bundle, monkeypatch):
@@ -171,7 +170,7 @@ def test_tensorrt_is_built_by_the_same_path_with_a_profile_for_each_bucket(trt, 
     monkeypatch.setattr(to_tensorrt, "gpu_at", lambda ordinal: ("NVIDIA H100", "9.0"))
     manifest = read_manifest(detector_bundle)
     graph = detector_bundle / "text_encoder.onnx"
-    built = build_engine(graph, manifest, Target("tensorrt"), full=True, progress=QUIET)
+    built = build_engine(graph, manifest, EngineTarget("tensorrt"), full=True, progress=QUIET)
     assert built.capabilities == ("9.0",)
     assert [profile["tokens"][2] for profile in built.profiles] == list(manifest.buckets.tokens)
     assert len(built.data) > 10_000
@@ -199,7 +198,7 @@ class CacheConfig:
 
 
 def test_timing_cache_is_read_where_there_is_one(tmp_path):
-    target = Target("tensorrt", timing_cache=tmp_path / "cache")
+    target = EngineTarget("tensorrt", timing_cache=tmp_path / "cache")
     first = CacheConfig()
     assert to_tensorrt._load_timing_cache(first, target).serialize() == b"more"
     (tmp_path / "cache").write_bytes(b"old")
@@ -210,8 +209,10 @@ def test_timing_cache_is_read_where_there_is_one(tmp_path):
 
 def test_timing_cache_of_another_machine_is_refused(tmp_path):
     (tmp_path / "cache").write_bytes(b"old")
-    with pytest.raises(ExportError, match="of another TensorRT or GPU"):
-        to_tensorrt._load_timing_cache(CacheConfig(fits=False), Target("tensorrt", timing_cache=tmp_path / "cache"))
+    with pytest.raises(ExportError, match="belongs to another TensorRT or GPU"):
+        to_tensorrt._load_timing_cache(
+            CacheConfig(fits=False), EngineTarget("tensorrt", timing_cache=tmp_path / "cache")
+        )
 
 
 def test_long_build_tells_how_far_it_is(capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""Adds graphs of a lower precision to a bundle, certified by their twins; PyTorch is not needed."""
+"""Adds graphs of a lower precision to a bundle, certified by their float32 twins; needs no PyTorch."""
 
 import shutil
 import tempfile
@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from export import ExportError
 from export.certificate.parity import certificate, describe, measure, versions
 from export.certificate.parity_cases import unpack_cases
-from export.errors import ExportError
 from export.onnx.precision import Reduced, reduced, reduced_products
 from export.progress import Progress
 from server.bundle import Bundle, check_file
@@ -18,9 +18,9 @@ from server.runtimes.ort import OrtSession
 
 
 def add_precision(folder: Path, precision: Reduced, *, progress: Progress) -> Manifest:
-    """Write each part's float32 graph in this precision beside it, and return the new manifest.
+    """Rewrite each part's float32 graph in this precision, beside it, and return the new manifest.
 
-    The certificate holds the figures of the graphs' twins (`export.onnx.precision`), passed or not.
+    Their certificates, passed or failed, hold the figures of their twins (`export.onnx.precision`).
     """
     manifest = read_manifest(folder)
     graphs = [a for a in manifest.artefacts if a.engine is None and a.precision == "fp32" and not a.uncertified]
@@ -51,8 +51,8 @@ def _rewrite(
     name = f"{graph.file.removesuffix('.onnx')}.{precision}.onnx"
     rewritten = reduced(model, precision)
     onnx.save(rewritten, str(written / name))
-    if precision != "bf16":  # which ONNX Runtime has not on a CPU
-        OrtSession(written / name)  # whose types it checks
+    if precision != "bf16":  # ONNX Runtime has no bf16 on a CPU
+        OrtSession(written / name)  # checks the types
     onnx.save(reduced(model, precision, twin=True), str(twins / name))
     half, total = reduced_products(rewritten)
     progress.say(f"  {graph.part}: {half} of {total} products")
@@ -61,7 +61,7 @@ def _rewrite(
 
 
 def _certified(folder: Path, manifest: Manifest, artefacts: list[Artefact], twins: Path) -> list[Artefact]:
-    """The artefacts with the figures of their twins, which are run as a bundle of their own."""
+    """The artefacts with certificates measured on their twins, run as a bundle of their own."""
     for entry in (manifest.tokenizer, manifest.canary, manifest.reference):
         shutil.copyfile(folder / entry.file, twins / entry.file)
     stand_ins = [artefact.model_copy(update={"sha256": sha256_of(twins / artefact.file)}) for artefact in artefacts]

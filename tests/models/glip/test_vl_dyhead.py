@@ -1,7 +1,9 @@
+"""Dynamic convolution and dynamic ReLU of the VL DyHead."""
+
 import torch
 import torch.nn.functional as F
 
-from models.glip.dyhead import DynamicConv, DynamicReLU, hard_sigmoid, reread
+from models.glip.vl_dyhead import DynamicConv, DynamicReLU, hard_sigmoid, reread
 from tests.models.small_glip import SWIN, random_model
 
 LEVELS = [torch.randn(2, SWIN.channels, size, size + 1) for size in (8, 4, 2)]

@@ -1,7 +1,7 @@
-"""What the graphs of all detectors have alike.
+"""Graphs that all detectors share: image encoder, text encoder, and the specification of all three parts.
 
 The image encoder's outputs, `image_features_0` and so on from the finest level, are inputs of the detector by the same
-names. A level's height and width count the input's over its stride, rounded up, so that is what their axes are called.
+names. The height and width of a level are those of the input over its stride, rounded up; its axes are named by that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,28 +10,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.graph_spec import Part, mosaic
+from export.graph_spec import GraphSpec, mosaic
 from models.layers.bert import BertConfig
 
-TOKENS = {0: "batch", 1: "tokens"}
-PAIRS = TOKENS | {2: "tokens"}
+TOKEN_AXES = {0: "batch", 1: "tokens"}
 AXES = {
     "pixel_values": {0: "batch", 2: "height", 3: "width"},
     "pixel_mask": {0: "batch", 1: "height", 2: "width"},
-    "input_ids": TOKENS,
-    "position_ids": TOKENS,
-    "self_attention_mask": PAIRS,
-    "text_features": TOKENS,
-    "text_mask": TOKENS,
-    "token_label": TOKENS,
+    "input_ids": TOKEN_AXES,
+    "position_ids": TOKEN_AXES,
+    "self_attention_mask": TOKEN_AXES | {2: "tokens"},
+    "text_features": TOKEN_AXES,
+    "text_mask": TOKEN_AXES,
+    "token_label": TOKEN_AXES,
     "token_scores": {0: "batch", 1: "queries", 2: "tokens"},
     "boxes": {0: "batch", 1: "queries"},
 }
-ANSWERS = ("token_scores", "boxes")
-PROMPT_NAMES = ("input_ids", "position_ids", "self_attention_mask")
+TEXT_INPUTS = ("input_ids", "position_ids", "self_attention_mask")
 
 
-class ImageEncoder(nn.Module):
+class DetectorImageEncoder(nn.Module):
     """pixel_values [B, 3, H, W] -> image_features_0.., [B, C, h, w] each."""
 
     def __init__(self, model: Any) -> None:
@@ -42,7 +40,7 @@ class ImageEncoder(nn.Module):
         return tuple(self.model.encode_image(pixel_values))
 
 
-class TextEncoder(nn.Module):
+class DetectorTextEncoder(nn.Module):
     """input_ids, position_ids [B, T] int64, self_attention_mask [B, T, T] bool -> text_features [B, T, C]."""
 
     def __init__(self, model: Any) -> None:
@@ -54,19 +52,19 @@ class TextEncoder(nn.Module):
         return features
 
 
-def parts(
+def detector_graphs(
     model: Any,
     detector: nn.Module,
     traced: Mapping[str, Tensor],
     canary: Mapping[str, Tensor],
     *,
     strides: Sequence[int],
-    takes: Sequence[str],
-) -> tuple[Part, ...]:
-    """The image encoder, the text encoder and the detector.
+    inputs: Sequence[str],
+) -> tuple[GraphSpec, ...]:
+    """Specifications of the image encoder, the text encoder and `detector`.
 
-    traced, canary: the inputs of all three but the image features; strides: of the levels; takes: the names of what the
-    detector takes before the image features.
+    traced, canary: inputs of all three but the image features; strides: of the levels; inputs: names of the detector's
+    inputs before the image features.
     """
     with torch.inference_mode():
         levels = model.encode_image(traced["pixel_values"])
@@ -75,27 +73,22 @@ def parts(
         name: {0: "batch", 2: f"height_{stride}", 3: f"width_{stride}"}
         for name, stride in zip(features, strides, strict=True)
     }
+    traced = {**traced, **features}
+
+    def spec(name: str, module: nn.Module, takes: Sequence[str], axes: Mapping[str, Mapping[int, str]]) -> GraphSpec:
+        return GraphSpec(
+            name=name,
+            module=module.eval(),
+            inputs={name: traced[name] for name in takes},
+            canary={name: canary[name] for name in takes if name in canary},
+            axes={**_axes(*(name for name in takes if name in AXES)), **axes},
+        )
+
+    answers = level_axes | _axes("token_scores", "boxes")
     return (
-        _part("image_encoder", ImageEncoder(model), ("pixel_values",), traced, canary, level_axes),
-        _part("text_encoder", TextEncoder(model), PROMPT_NAMES, traced, canary, _axes("text_features")),
-        _part("detector", detector, (*takes, *features), {**traced, **features}, canary, level_axes | _axes(*ANSWERS)),
-    )
-
-
-def _part(
-    name: str,
-    module: nn.Module,
-    takes: Sequence[str],
-    traced: Mapping[str, Tensor],
-    canary: Mapping[str, Tensor],
-    axes: Mapping[str, Mapping[int, str]],
-) -> Part:
-    return Part(
-        name=name,
-        module=module.eval(),
-        inputs={name: traced[name] for name in takes},
-        canary={name: canary[name] for name in takes if name in canary},
-        axes={**_axes(*(name for name in takes if name in AXES)), **axes},
+        spec("image_encoder", DetectorImageEncoder(model), ("pixel_values",), level_axes),
+        spec("text_encoder", DetectorTextEncoder(model), TEXT_INPUTS, _axes("text_features")),
+        spec("detector", detector, (*inputs, *features), answers),
     )
 
 
@@ -103,7 +96,7 @@ def _axes(*names: str) -> dict[str, Mapping[int, str]]:
     return {name: AXES[name] for name in names}
 
 
-def prompt(text: BertConfig, *, batch: int, length: int, group: int) -> dict[str, Tensor]:
+def text_inputs(text: BertConfig, *, batch: int, length: int, group: int) -> dict[str, Tensor]:
     """Tokens in groups whose positions restart and which see their own group only."""
     order = torch.arange(length)
     groups = order // group
