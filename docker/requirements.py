@@ -1,9 +1,20 @@
-"""Prints what a project depends on, one requirement a line: `python requirements.py pyproject.toml EXTRA...`."""
+"""Print the requirements of a project and its extras, one per line: `requirements.py pyproject.toml EXTRA...`."""
 
+import re
 import sys
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 project = tomllib.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["project"]
-extras = project["optional-dependencies"]
-print(*project["dependencies"], *(line for extra in sys.argv[2:] for line in extras[extra]), sep="\n")
+
+
+def requirements(extras: Iterable[str]) -> Iterator[str]:
+    """Requirements of the extras; one that refers to the project's own extras stands for theirs."""
+    for extra in extras:
+        for line in project["optional-dependencies"][extra]:
+            own = re.fullmatch(rf"{project['name']}\[([\w,-]+)\]", line)
+            yield from requirements(own[1].split(",")) if own else [line]
+
+
+print(*dict.fromkeys([*project["dependencies"], *requirements(sys.argv[2:])]), sep="\n")

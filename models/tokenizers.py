@@ -6,7 +6,7 @@ The files map clean text to ids only: cleaning, and start and end tokens, are th
 import functools
 import gzip
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ _BPE = ("<|startoftext|>", "<|endoftext|>", "!")
 _WORDPIECE = ("[CLS]", "[SEP]", "[PAD]")
 _SEPARATORS = (".", "?")
 
+ENGLISH_PIECES = 600  # word pieces of an English vocabulary, a quarter of them letters
 WORD_END = "</w>"
 CLIP_SPECIALS = ("<|startoftext|>", "<|endoftext|>")
 BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -104,6 +105,35 @@ def word_pieces(words: Iterable[str], count: int) -> list[str]:
     trainer = trainers.WordPieceTrainer(vocab_size=count, show_progress=False)
     tokenizer.train_from_iterator(words, trainer)
     return sorted(tokenizer.get_vocab(with_added_tokens=False))
+
+
+def write_vocabulary(texts: Iterable[str], file: Path) -> None:
+    """Write a `tokenizer.json` whose whole words are those of `texts`; it spells all others."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    small_wordpiece(word for text in texts for word in text.split()).save(str(file))
+
+
+def write_english_vocabulary(required: Iterable[str], frequent: Sequence[str], file: Path, *, size: int) -> None:
+    """Write a `tokenizer.json` of at most `size` tokens for English.
+
+    It holds the words of the texts `required`, pieces that spell English, and in the remaining room the words of the
+    texts `frequent`, in their order. ValueError where the required words do not fit.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pieces = word_pieces(frequent, ENGLISH_PIECES)
+    words = dict.fromkeys(word for text in required for word in text.split())
+    room = size - vocabulary_size(small_wordpiece(words, pieces))
+    if room < 0:
+        raise ValueError(f"a vocabulary of {size} tokens has no room for all required words: {-room} do not fit")
+    others = dict.fromkeys(word for text in frequent for word in text.split() if word not in words)
+    small_wordpiece([*words, *[*others][:room]], pieces).save(str(file))
+
+
+def vocabulary_size(tokenizer: Path | Tokenizer) -> int:
+    """Number of tokens of a tokenizer, or of a `tokenizer.json`."""
+    if isinstance(tokenizer, Path):
+        tokenizer = Tokenizer.from_file(str(tokenizer))
+    return int(tokenizer.get_vocab_size())
 
 
 def _ascii_letters() -> Iterable[str]:

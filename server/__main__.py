@@ -66,6 +66,8 @@ def _module(command: str) -> Register:
 
 def _missing(command: str, error: ModuleNotFoundError) -> int:
     extra = _COMMANDS[command][2] or "cpu"
+    if error.name == "onnxruntime" and extra != "cpu":
+        extra = f"cpu,{extra}"
     print(f"openset {command}: {error}; install it with: pip install 'openset[{extra}]'", file=sys.stderr)
     return 2
 

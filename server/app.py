@@ -38,7 +38,7 @@ from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
 from server.settings import Settings, SettingsError, read_settings, shown_default
 from server.telemetry import logs
-from server.telemetry.metrics import Metrics
+from server.telemetry.metrics import Metrics, package_version
 from server.telemetry.tracing import open_tracing
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def create_app(
     app = _App(
         title="Openset",
         summary="Open-set detection, zero-shot classification and image-text similarity.",
-        version="0.1.0",
+        version=package_version("openset"),
         lifespan=lifespan,
         docs_url=None,  # the usual pages load scripts from elsewhere: ours works offline
         redoc_url=None,

@@ -1,9 +1,11 @@
 """A loaded bundle: text and pixels in, embeddings or token scores and boxes out; serving and certifying share it."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +17,17 @@ from server.contract.text import Prompt, PromptTokenizer, SentenceTokenizer, pad
 from server.memory.allocators import HostAllocator
 from server.memory.pool import BufferPool
 from server.runtimes.base import Tensors
-from server.runtimes.device import PROCESSOR, Device
-from server.runtimes.loader import open_parts
+from server.runtimes.device import CPU, Device
+from server.runtimes.loader import load_parts
 
 Float32 = npt.NDArray[np.float32]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 # Texts in one run of a sentence encoder: bounds its memory.
 TEXT_BATCH = 64
+# Smallest host buffer that is leased: up to 32 MiB the C heap reuses memory itself and a lease takes longer, above that
+# each new array is mapped and faulted in again, which takes 1.6 times as long as a lease (tests/benchmarks/pool.py).
+LEASED_BYTES = 32 * 2**20
 # A canary is right when nearly all rows agree: two queries of near-equal score may swap places on another processor.
 CANARY_TOLERANCE, CANARY_SHARE = 1e-2, 0.95
 
@@ -37,7 +43,7 @@ class Encoded:
 class Bundle:
     """A bundle ready to run; all methods are synchronous and may be called from several threads.
 
-    Batches are assembled in leases of `pool`, in whose place a server puts the pool that its bundles share; the
+    Large batches are assembled in leases of `pool`, in whose place a server puts the pool that its bundles share; the
     bundle's own keeps nothing. PoolExhausted where a batch does not fit it.
     Of each part's artefacts it runs the first that this machine can (`artefacts`, by part), and says of the others that
     come before why not (`refused`, by file); `files` leaves it no others. An artefact is opened only once it is chosen,
@@ -55,13 +61,13 @@ class Bundle:
         allow_uncertified: bool = False,
         threads: int = 0,
         files: Collection[str] | None = None,
-        device: Device = PROCESSOR,
+        device: Device = CPU,
     ) -> None:
         self.folder = folder
         self.manifest: Manifest = read_manifest(folder)
         for entry in (self.manifest.tokenizer, self.manifest.canary):
             check_file(folder, entry)
-        opened = open_parts(
+        loaded = load_parts(
             folder,
             self.manifest.artefacts,
             device=device,
@@ -70,7 +76,7 @@ class Bundle:
             files=files,
             check=lambda artefact: check_file(folder, artefact),
         )
-        self.artefacts, self.refused, self._sessions = opened.artefacts, opened.refused, opened.sessions
+        self.artefacts, self.refused, self._sessions = loaded.artefacts, loaded.refused, loaded.sessions
         if lacking := {artefact.part for artefact in self.manifest.artefacts} - self.artefacts.keys():
             faults = "; ".join(f"{file}: {fault}" for file, fault in self.refused.items())
             raise BundleError(
@@ -110,7 +116,7 @@ class Bundle:
 
     def embed_images(self, pixels: Sequence[Float32]) -> Float32:
         """Unit-length embeddings [B, D] of inputs of one size."""
-        with self.pool.lease((len(pixels), *pixels[0].shape), np.float32, owner=self.manifest.name) as values:
+        with self._buffer((len(pixels), *pixels[0].shape), np.float32) as values:
             np.stack(pixels, out=values)
             return self._run("image_encoder", {"pixel_values": values}, leased=[values])["image_embeds"]
 
@@ -143,7 +149,7 @@ class Bundle:
     ) -> list[tuple[Float32, Float32]]:
         """As `run_detector`, of images that were encoded before, maybe for other prompts too."""
         batch, length, width = len(prompts), self.token_bucket(prompts), text_features[0].shape[1]
-        with self.pool.lease((batch, length, width), np.float32, owner=self.manifest.name) as features:
+        with self._buffer((batch, length, width), np.float32) as features:
             pad_features(text_features, out=features)
             tensors = {**encoded.levels, **pad_prompts(prompts, length), "text_features": features}
             result = self._run("detector", tensors | {"pixel_mask": encoded.mask}, leased=[encoded.mask, features])
@@ -155,10 +161,10 @@ class Bundle:
     @contextmanager
     def encoded(self, pixels: Sequence[Float32]) -> Iterator[Encoded]:
         """Images of one canvas, encoded for the detector; the mask is lent for as long as the context is."""
-        canvas, batch, owner = self.canvas(pixels[0]), len(pixels), self.manifest.name
+        canvas, batch = self.canvas(pixels[0]), len(pixels)
         assert all(self.canvas(image) == canvas for image in pixels), "a batch holds one canvas"
-        with self.pool.lease((batch, *canvas), np.bool_, owner=owner) as mask:
-            with self.pool.lease((batch, 3, *canvas), np.float32, owner=owner) as values:
+        with self._buffer((batch, *canvas), np.bool_) as mask:
+            with self._buffer((batch, 3, *canvas), np.float32) as values:
                 images.pad_batch(pixels, canvas, out=(values, mask))
                 tensors = {"pixel_values": values, "pixel_mask": mask}
                 levels = self._run("image_encoder", tensors, leased=[values, mask])
@@ -185,6 +191,12 @@ class Bundle:
                             f"{self.folder}: the canary of {part} differs in {name}: this machine does not run the"
                             " artefact as it was certified; run `openset verify` on it"
                         )
+
+    def _buffer(self, shape: tuple[int, ...], dtype: type[Scalar]) -> AbstractContextManager[npt.NDArray[Scalar]]:
+        """An uninitialised array for one run: leased where it is large, or copied to a GPU; else a new one."""
+        if self.gpu is None and prod(shape) * np.dtype(dtype).itemsize < LEASED_BYTES:
+            return nullcontext(np.empty(shape, dtype))
+        return self.pool.lease(shape, dtype, owner=self.manifest.name)
 
     def _run(self, part: str, tensors: Tensors, *, leased: Sequence[npt.NDArray[np.generic]]) -> dict[str, Float32]:
         """The outputs of a part; where a runtime hands an input through, a copy of it, since the leases end here."""

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from server.box_formats import BoxFormat
 from server.contract.manifest import Certificate, Task
-from server.memory.budget_schemas import BudgetBody, FootprintBody
+from server.memory.memory_budget import HostBudget, HostFootprint
 
 # What bounds the work on a body that is all list; what a request may really have is a setting, checked later.
 MAX_ITEMS = 100_000
@@ -302,7 +302,7 @@ class ModelBody(BaseModel):
     weights_sha256: str
     defaults: dict[str, Any] = Field(description="What a request gets that does not say otherwise.")
     limits: dict[str, int]
-    memory: FootprintBody
+    memory: HostFootprint
     artefacts: list[ArtefactBody]
 
 
@@ -311,7 +311,7 @@ class ModelsAnswer(BaseModel):
 
     models: list[ModelBody]
     limits: dict[str, int | float] = Field(description="Bounds of a request.")
-    memory: BudgetBody
+    memory: HostBudget
 
 
 class BundlePath(BaseModel):

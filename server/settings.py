@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from server.memory.cpu_count import available_processors
+from server.memory.process_resources import available_cpus
 from server.schemas import MAX_ITEMS
 
 PREFIX = "OPENSET_"
@@ -166,8 +166,8 @@ class Settings(BaseSettings):
     pool_bytes: int = Field(
         0,
         ge=0,
-        description="Memory for assembling batches, shared by all bundles; 0 takes twice what the largest batch of"
-        " each needs. Lower where memory is short: batches are then run in parts.",
+        description="Memory for assembling batches of 32 MiB and more, shared by all bundles; 0 takes twice what the"
+        " largest batch of each needs. Lower where memory is short: batches are then run in parts.",
     )
     memory_limit_bytes: int = Field(
         0,
@@ -279,12 +279,12 @@ class Settings(BaseSettings):
     @property
     def run_threads(self) -> int:
         """Threads of each model run, as a number."""
-        return self.threads or available_processors()
+        return self.threads or available_cpus()
 
     @property
     def pool_threads(self) -> int:
         """Threads of the decoding pool, as a number."""
-        return self.decode_threads or available_processors()
+        return self.decode_threads or available_cpus()
 
 
 def read_settings(config: Path | None = None, **given: Any) -> Settings:

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("server", "models", "export")
+PACKAGES = ("openset", "server", "models", "export")
 # What the modules of a room may import of ours; the longest matching prefix decides.
 MAY_IMPORT = {
     "server": ("server",),
     "server.contract": ("server.contract",),
-    "server.memory": ("server.memory",),
+    "server.memory": ("server.memory", "server.contract"),
     "server.runtimes": ("server.runtimes", "server.contract", "server.memory"),
     "server.scheduling": ("server.scheduling", "server.memory", "server.telemetry", "server.errors"),
     "server.__main__": PACKAGES,
-    "server.client": ("server.client", "server.schemas", "server.box_formats"),
+    "openset": ("openset",),
+    "openset.predictor": ("openset", "server.predictor"),  # on demand
     "models": ("models", "server.contract"),
-    "models.evaluation": ("models", "server"),
+    "models.evaluation": ("models", "server", "openset"),
     "models.pseudo_labels": ("models", "server"),
     "export": PACKAGES,
 }
@@ -69,6 +70,16 @@ def test_importing_the_server_loads_no_torch():
     code = (
         "import sys, server.app, server.cli, server.__main__\n"
         "print([m for m in ('torch', 'models', 'export', 'transformers', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_openset_loads_nothing_that_only_an_extra_brings():
+    extras = "numpy PIL fastapi uvicorn pydantic_settings tokenizers onnxruntime torch supervision pycocotools"
+    code = (
+        "import sys, openset\n"
+        f"print([m for m in {extras.split()} + ['server', 'models', 'export'] if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

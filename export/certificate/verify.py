@@ -35,9 +35,8 @@ from server.contract.manifest import (
     read_manifest,
     write_manifest,
 )
-from server.runtimes.artefact_selection import misfit
-from server.runtimes.device import AUTO
-from server.runtimes.gpu_detection import this_machine
+from server.runtimes.artefact_selection import mismatch
+from server.runtimes.device import AUTO, this_machine
 
 EngineGroup = tuple[Artefact, ...]
 
@@ -198,7 +197,7 @@ def engines_of(manifest: Manifest) -> tuple[list[EngineGroup], dict[str, str]]:
     graphs = {artefact.sha256 for artefact in manifest.artefacts if artefact.engine is None}
     machine = this_machine({artefact.runtime for artefact in manifest.artefacts}, AUTO)
     engines = [artefact for artefact in manifest.artefacts if artefact.engine is not None]
-    reasons = {engine.file: misfit(engine, machine, graphs) for engine in engines}
+    reasons = {engine.file: mismatch(engine, machine, graphs) for engine in engines}
     fitting = [engine for engine in engines if reasons[engine.file] is None]
     return list(_groups(fitting)), {file: reason for file, reason in reasons.items() if reason is not None}
 

@@ -25,8 +25,7 @@ from server.contract.manifest import (
     sha256_of,
     write_manifest,
 )
-from server.runtimes.artefact_selection import MODULES, PACKAGES
-from server.runtimes.gpu_detection import gpu_at
+from server.runtimes.device import MODULES, PACKAGES, gpu_at
 
 EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]
 PLANS: dict[EngineRuntime, Plan] = {"tensorrt": "buckets", "tensorrt-rtx": "one"}

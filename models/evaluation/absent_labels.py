@@ -1,75 +1,57 @@
-"""How often nothing is found when all that is asked for is absent, at the model's own threshold."""
-
-from collections.abc import Callable, Iterator
+"""False alarms on absent labels: how often the best detection scores above the model's own threshold."""
 
 import numpy as np
 
-from models.evaluation.backends import Backend
-from models.evaluation.metrics import Example, Plot, Question, Result, box_and_label
+from models.evaluation.backends import Backend, Model
+from models.evaluation.metrics import MAX_EXAMPLES, ExampleImage, MetricResult, Plot, Query, labelled_box, mean_or_nan
 from server.contract.manifest import Task
 from server.contract.postprocess import Detection
 
-EACH = 4
 THRESHOLDS = np.linspace(0, 1, 101)
 
 
-class Silence:
-    """Questions whose texts are all absent from the picture. `name`: "absent", or "untrue" for phrases."""
+class AbsentLabelsMetric:
+    """Share of images without a false alarm; no text of a query is in its image.
+
+    `name`: "absent", or "untrue" for phrases that do not describe the image.
+    """
 
     task: Task = "detect"
 
-    def __init__(self, name: str, count: int, questions: Callable[[], Iterator[Question]]) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self._count, self._questions = count, questions
         self._scores: list[float] = []
-        self._false: list[tuple[list[float], Question]] = []
+        self._false_alarms: list[tuple[list[float], Query]] = []
 
-    def __len__(self) -> int:
-        return self._count
-
-    def questions(self) -> Iterator[Question]:
-        return self._questions()
-
-    def ask(self, served: Backend, question: Question, picture: bytes) -> list[float]:
-        """The best box x0, y0, x1, y1, the place of its label among the texts, its score; empty where there is none."""
-        found = served.detect(picture, question.texts, box_threshold=0.0, max_detections=1).detections
+    def ask(self, backend: Backend, query: Query, image: bytes) -> list[float]:
+        """The best detection as x0, y0, x1, y1, index of its text, score; empty without one."""
+        found = backend.detect(image, query.texts, box_threshold=0.0, max_detections=1).detections
         return [*found[0].box, found[0].label_id, found[0].score] if found else []
 
-    def add(self, question: Question, answer: list[float] | None) -> None:
-        if answer is None:
-            return
+    def add(self, query: Query, answer: list[float]) -> None:
         self._scores.append(answer[5] if answer else 0.0)
         if answer:
-            self._false.append((answer, question))
-        self._false = sorted(self._false, key=lambda one: -one[0][5])[:EACH]
+            self._false_alarms.append((answer, query))
+        self._false_alarms = sorted(self._false_alarms, key=lambda alarm: -alarm[0][5])[:MAX_EXAMPLES]
 
-    def result(self, served: Backend) -> Result:
-        threshold, scores = served.model.box_threshold, np.asarray(self._scores)
-        silent = np.asarray([(scores <= value).mean() if len(scores) else np.nan for value in THRESHOLDS])
-        figures = {
-            "silent": float((scores <= threshold).mean()) if len(scores) else float("nan"),
-            "threshold": threshold,
-            "questions": len(scores),
-        }
-        return Result(
-            figures,
-            notes=(f"Silent: nothing scores above the model's own threshold, {threshold:g}.",),
+    def result(self, model: Model) -> MetricResult:
+        threshold, scores = model.box_threshold, np.asarray(self._scores)
+        silent = np.asarray([mean_or_nan(scores <= value) for value in THRESHOLDS])
+        return MetricResult(
+            {"silent": mean_or_nan(scores <= threshold), "threshold": threshold, "questions": len(scores)},
+            notes=(f"Silent: no detection scores above the model's own threshold, {threshold:g}.",),
             plots=(
                 Plot(
-                    "silence",
-                    "Pictures in which nothing absent is found",
-                    "threshold",
-                    "share",
-                    {self.name: (THRESHOLDS, silent)},
+                    "silence", "Images without a false alarm", "threshold", "share", {self.name: (THRESHOLDS, silent)}
                 ),
             ),
             examples=tuple(
-                Example("false alarms", one, [self._box(row, one)], one.texts[int(row[4])])
-                for row, one in self._false
+                ExampleImage("false alarms", query, [_box(row, query)], query.texts[int(row[4])])
+                for row, query in self._false_alarms
                 if row[5] > threshold
             ),
         )
 
-    @staticmethod
-    def _box(row: list[float], question: Question) -> Detection:
-        return box_and_label(row[:4], question.texts[int(row[4])], int(row[4]), row[5])
+
+def _box(row: list[float], query: Query) -> Detection:
+    return labelled_box(row[:4], query.texts[int(row[4])], int(row[4]), row[5])

@@ -14,8 +14,9 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from openset import Client, ClientError
+from openset.results import ServedModel
 from server.bundle import Bundle
-from server.client import Client, ClientError
 from server.contract.text import PromptError
 from server.errors import Fault, invalid_request
 from server.inference.pipeline import Pipeline
@@ -27,7 +28,6 @@ from server.schemas import (
     Embeddings,
     ImageDetections,
     LabelScore,
-    ModelBody,
     SimilarityRequest,
 )
 from server.settings import read_settings
@@ -207,7 +207,7 @@ def _of_bundle(bundle: Bundle) -> Model:
     )
 
 
-def _of_answer(body: ModelBody) -> Model:
+def _of_answer(body: ServedModel) -> Model:
     return Model(body.name, body.family, body.version, tuple(body.tasks), body.weights_sha256, body.defaults)
 
 

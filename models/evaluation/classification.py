@@ -1,79 +1,75 @@
-"""Zero-shot classification: how often the right name is the best, or among the five best."""
+"""Zero-shot classification: top-1 and top-5 accuracy, and the calibration of the best class."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from models.evaluation.backends import Backend
-from models.evaluation.calibration import calibration_error, histogram, reliability
-from models.evaluation.metrics import Example, Question, Result
+from models.evaluation.backends import Backend, Model
+from models.evaluation.calibration import calibration_error, reliability_diagram, score_histogram
+from models.evaluation.metrics import MAX_EXAMPLES, ExampleImage, MetricResult, Query, mean_or_nan
 from server.contract.manifest import Task
 
-BEST = 5
-EACH = 4
+TOP = 5
 
 
-class Classification:
-    """Questions whose texts are all names; `truth`: the place of the right one. `templates`: none, the model's own."""
+class ClassificationMetric:
+    """Accuracy over `labels`, the texts of every query; a query's target is the index of the correct one.
+
+    `templates`: prompt templates to average, the model's own where empty.
+    """
 
     name = "classification"
     task: Task = "classify"
 
-    def __init__(
-        self, count: int, questions: Callable[[], Iterator[Question]], names: Sequence[str], templates: Sequence[str]
-    ) -> None:
-        self._count, self._questions = count, questions
-        self._names, self._templates = names, templates
+    def __init__(self, labels: Sequence[str], templates: Sequence[str]) -> None:
+        self._labels, self._templates = labels, templates
         self._ranks: list[int] = []
         self._scores: list[float] = []
-        self._right: np.ndarray = np.zeros((len(names), 2), np.int64)  # of each name, how often it was, and was found
-        self._wrong: list[tuple[float, Question, int]] = []
+        self._counts: np.ndarray = np.zeros((len(labels), 2), np.int64)  # [labels, 2]: images, of which correct
+        self._mistakes: list[tuple[float, Query, int]] = []
 
-    def __len__(self) -> int:
-        return self._count
+    def ask(self, backend: Backend, query: Query, image: bytes) -> list[list[float]]:
+        """The five best labels as index and score."""
+        scores = backend.classify(image, query.texts, templates=self._templates)
+        return [[score.label_id, score.score] for score in scores[:TOP]]
 
-    def questions(self) -> Iterator[Question]:
-        return self._questions()
-
-    def ask(self, served: Backend, question: Question, picture: bytes) -> list[list[float]]:
-        """The five best names, by their places, with their scores."""
-        scores = served.classify(picture, question.texts, templates=self._templates)
-        return [[score.label_id, score.score] for score in scores[:BEST]]
-
-    def add(self, question: Question, answer: list[list[float]] | None) -> None:
-        if answer is None:
-            return
-        places = [int(place) for place, _ in answer]
-        rank = places.index(question.truth) if question.truth in places else BEST
+    def add(self, query: Query, answer: list[list[float]]) -> None:
+        top = [int(index) for index, _ in answer]
+        rank = top.index(query.target) if query.target in top else TOP
         self._ranks.append(rank)
         self._scores.append(answer[0][1])
-        self._right[question.truth] += [1, rank == 0]
+        self._counts[query.target] += [1, rank == 0]
         if rank:
-            self._wrong.append((answer[0][1], question, places[0]))
-        self._wrong = sorted(self._wrong, key=lambda one: -one[0])[:EACH]
+            self._mistakes.append((answer[0][1], query, top[0]))
+        self._mistakes = sorted(self._mistakes, key=lambda mistake: -mistake[0])[:MAX_EXAMPLES]
 
-    def result(self, served: Backend) -> Result:
+    def result(self, model: Model) -> MetricResult:
         ranks, scores = np.asarray(self._ranks), np.asarray(self._scores)
-        right = ranks == 0
-        there, found = self._right.T
-        shares = {self._names[place]: float(found[place] / there[place]) for place in np.flatnonzero(there).tolist()}
-        worst = sorted(shares.items(), key=lambda one: one[1])[:10]
-        return Result(
+        correct = ranks == 0
+        images, hits = self._counts.T
+        accuracy = {self._labels[row]: float(hits[row] / images[row]) for row in np.flatnonzero(images).tolist()}
+        worst = sorted(accuracy.items(), key=lambda item: item[1])[:10]
+        return MetricResult(
             {
-                "top-1": float(right.mean()) if len(ranks) else float("nan"),
-                "top-5": float((ranks < BEST).mean()) if len(ranks) else float("nan"),
-                "top-1, mean over names": float(np.mean([*shares.values()])) if shares else float("nan"),
-                "calibration error": calibration_error(scores, right),
-                "names": len(self._names),
+                "top-1": mean_or_nan(correct),
+                "top-5": mean_or_nan(ranks < TOP),
+                "top-1, mean over names": mean_or_nan(np.asarray([*accuracy.values()])),
+                "calibration error": calibration_error(scores, correct),
+                "names": len(self._labels),
             },
             plots=(
-                histogram("scores", "Scores of the best name", scores, right),
-                reliability("calibration", "Calibration of the best name", scores, right),
+                score_histogram("scores", "Scores of the best class", scores, correct),
+                reliability_diagram("calibration", "Calibration of the best class", scores, correct),
             ),
             examples=tuple(
-                Example("worst", one, (), f"{self._names[one.truth]!r}, taken for {self._names[taken]!r} ({score:.2f})")
-                for score, one, taken in self._wrong
+                ExampleImage(
+                    "worst",
+                    query,
+                    (),
+                    f"{self._labels[query.target]!r} taken for {self._labels[index]!r} ({score:.2f})",
+                )
+                for score, query, index in self._mistakes
             ),
-            tables=(("Names, the worst first", ("name", "top-1"), worst),),
-            details={"names": shares},
+            tables=(("Classes, worst first", ("class", "top-1"), worst),),
+            details={"names": accuracy},
         )

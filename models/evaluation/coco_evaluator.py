@@ -1,4 +1,4 @@
-"""Average precision by COCO's own evaluator (pycocotools), for boxes that are given as arrays."""
+"""Average precision of boxes in arrays, by COCO's own evaluator (pycocotools)."""
 
 import contextlib
 import io
@@ -13,17 +13,18 @@ from pycocotools.cocoeval import COCOeval
 
 Float64 = npt.NDArray[np.float64]
 SIZES = ("all", "small", "medium", "large")  # by area: up to 32 x 32 pixels, up to 96 x 96, above
-HALF = 0  # the place of IoU 0.50 among the evaluator's ten
+HALF = 0  # index of IoU 0.50 among the evaluator's ten thresholds
 
 
 @dataclass(frozen=True)
-class Box:
-    """An object that is in a picture: a box x0, y0, x1, y1 in pixels, of the label at that place in a list.
+class GroundTruthBox:
+    """An annotated object: image and label as indices, box x0, y0, x1, y1 in pixels.
 
-    `area` is that of its outline where there is one, since COCO sorts by that; of a crowd nothing is missed or false.
+    `area` is the segmentation's, which decides COCO's size class; None takes the box's. A `crowd` is never missed, and
+    detections in it are no false alarms.
     """
 
-    picture: int
+    image: int
     label: int
     box: Sequence[float]
     area: float | None = None
@@ -31,11 +32,11 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Matches:
-    """What became of each detection and each object at IoU 0.5; crowds, and what lies in them, are left out.
+class MatchedBoxes:
+    """Detections matched with objects at the first IoU threshold, without crowds and the detections in them.
 
-    found [K, 3]: picture, its row among that picture's detections, score; hit [K] whether it found an object that no
-    better one had. objects [M, 3]: picture, place among the objects, score of what found it (-1: nothing).
+    found [K, 3]: image, row among its detections, score; hit [K]: matches an object that no better detection matches.
+    objects [M, 3]: image, index among all objects, score of the matching detection (-1: missed).
     """
 
     found: Float64
@@ -43,16 +44,16 @@ class Matches:
     objects: Float64
 
 
-class Evaluation:
-    """Boxes of `labels` in pictures 0 .. `pictures` - 1 against detections, arrays [N, 6] by picture.
+class CocoEvaluation:
+    """Evaluates detections, an array [N, 6] for each image, against ground truth with `labels` labels.
 
-    A detection is x0, y0, x1, y1, label, score. Without `by_label` all count as one label. At most `limit` of the best
-    are looked at per picture and label, as COCO does.
+    A detection is x0, y0, x1, y1, label, score. Without `by_label` labels are ignored. The best `limit` detections of
+    each image and label count, as in COCO.
     """
 
     def __init__(
         self,
-        truth: Sequence[Box],
+        truth: Sequence[GroundTruthBox],
         found: Sequence[Float64],
         *,
         labels: int,
@@ -61,7 +62,7 @@ class Evaluation:
         limit: int = 100,
     ) -> None:
         self._starts = np.cumsum([0, *(len(rows) for rows in found)])
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its steps
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             objects = _objects(truth, len(found), labels)
             self._evaluator = COCOeval(objects, _detections(objects, found), "bbox")
             parameters = self._evaluator.params
@@ -73,81 +74,83 @@ class Evaluation:
             self._evaluator.accumulate()
 
     def precision(self, *, iou: int | None = None, size: str = "all") -> Float64:
-        """Precision [overlaps, 101 recalls, labels], -1 for a label without an object; `iou`: one overlap's place."""
+        """Precision [IoUs, 101 recalls, labels], -1 for a label without objects; `iou`: the index of one threshold."""
         values: Float64 = self._evaluator.eval["precision"][..., SIZES.index(size), 0]
         return values if iou is None else values[iou : iou + 1]
 
     def average_precision(self, *, iou: int | None = None, size: str = "all") -> float:
-        """The mean over overlaps, recalls and labels that occur; NaN where there is no object."""
+        """Mean over IoU thresholds, recalls and labels that occur; NaN without objects."""
         return _mean(self.precision(iou=iou, size=size))
 
     def average_recall(self, *, size: str = "all") -> float:
-        """The share of objects found, mean over overlaps and labels; NaN where there is no object."""
+        """Share of objects found, mean over IoU thresholds and labels; NaN without objects."""
         return _mean(self._evaluator.eval["recall"][..., SIZES.index(size), 0])
 
     def by_label(self) -> list[tuple[float, float]]:
-        """AP and AP50 of each label, NaN where it does not occur."""
+        """AP and AP50 of each label, NaN for a label that does not occur."""
         precision = self.precision()
         return [(_mean(precision[..., label]), _mean(precision[HALF, :, label])) for label in range(precision.shape[2])]
 
-    def matches(self) -> Matches:
-        """What was found and missed at the first overlap."""
+    def matches(self) -> MatchedBoxes:
+        """Matches at the first IoU threshold."""
         found: list[list[float]] = []
         hit: list[bool] = []
         objects: list[list[float]] = []
-        for one in self._all_sizes():
-            score_of = dict(zip(one["dtIds"], one["dtScores"], strict=True))
-            for row, score, match, ignored in zip(
-                one["dtIds"], one["dtScores"], one["dtMatches"][HALF], one["dtIgnore"][HALF], strict=True
+        for match in self._matches_of_any_size():
+            score_of = dict(zip(match["dtIds"], match["dtScores"], strict=True))
+            for row, score, matched, ignored in zip(
+                match["dtIds"], match["dtScores"], match["dtMatches"][HALF], match["dtIgnore"][HALF], strict=True
             ):
                 if not ignored:
-                    found.append([one["image_id"], row - 1 - self._starts[one["image_id"]], score])
-                    hit.append(bool(match))
-            for place, match, ignored in zip(one["gtIds"], one["gtMatches"][HALF], one["gtIgnore"], strict=True):
+                    found.append([match["image_id"], row - 1 - self._starts[match["image_id"]], score])
+                    hit.append(bool(matched))
+            for index, matched, ignored in zip(
+                match["gtIds"], match["gtMatches"][HALF], match["gtIgnore"], strict=True
+            ):
                 if not ignored:
-                    objects.append([one["image_id"], place - 1, score_of.get(int(match), -1.0)])
-        return Matches(_rows(found), np.asarray(hit, np.bool_), _rows(objects))
+                    objects.append([match["image_id"], index - 1, score_of.get(int(matched), -1.0)])
+        return MatchedBoxes(_rows(found), np.asarray(hit, np.bool_), _rows(objects))
 
-    def _all_sizes(self) -> Iterator[dict[str, Any]]:
-        """The matches of each label in each picture, for objects of any size, which come first of each label."""
-        pictures = len(self._evaluator.params.imgIds)
-        for place, one in enumerate(self._evaluator.evalImgs):
-            if one is not None and place // pictures % len(SIZES) == 0:
-                yield one
+    def _matches_of_any_size(self) -> Iterator[dict[str, Any]]:
+        """Matches of each label and image for objects of any size, the first of each label's size classes."""
+        images = len(self._evaluator.params.imgIds)
+        for index, match in enumerate(self._evaluator.evalImgs):
+            if match is not None and index // images % len(SIZES) == 0:
+                yield match
 
 
-def _objects(truth: Sequence[Box], pictures: int, labels: int) -> COCO:
+def _objects(truth: Sequence[GroundTruthBox], images: int, labels: int) -> COCO:
     annotations = []
-    for number, one in enumerate(truth, 1):  # an id of 0 would read as no match
-        x0, y0, x1, y1 = one.box
-        area = (x1 - x0) * (y1 - y0) if one.area is None else one.area
+    for number, box in enumerate(truth, 1):  # the evaluator reads an id of 0 as no match
+        x0, y0, x1, y1 = box.box
+        area = (x1 - x0) * (y1 - y0) if box.area is None else box.area
         annotations.append(
             {
                 "id": number,
-                "image_id": one.picture,
-                "category_id": one.label,
+                "image_id": box.image,
+                "category_id": box.label,
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "area": area,
-                "iscrowd": int(one.crowd),
+                "iscrowd": int(box.crowd),
             }
         )
-    return _coco(annotations, pictures, labels)
+    return _coco(annotations, images, labels)
 
 
 def _detections(objects: COCO, found: Sequence[Float64]) -> COCO:
-    pictures = np.repeat(np.arange(len(found)), [len(rows) for rows in found])
+    images = np.repeat(np.arange(len(found)), [len(rows) for rows in found])
     rows = np.concatenate([np.zeros((0, 6)), *found])
     if not len(rows):
-        return _coco([], len(objects.imgs), len(objects.cats))  # its own reader takes no empty list
+        return _coco([], len(objects.imgs), len(objects.cats))  # loadRes rejects an empty list
     corner, extent = rows[:, :2], rows[:, 2:4] - rows[:, :2]
-    return objects.loadRes(np.column_stack([pictures, corner, extent, rows[:, 5], rows[:, 4]]))
+    return objects.loadRes(np.column_stack([images, corner, extent, rows[:, 5], rows[:, 4]]))
 
 
-def _coco(annotations: list[dict[str, Any]], pictures: int, labels: int) -> COCO:
+def _coco(annotations: list[dict[str, Any]], images: int, labels: int) -> COCO:
     coco = COCO()
     coco.dataset = {
         "info": {},
-        "images": [{"id": picture} for picture in range(pictures)],
+        "images": [{"id": image} for image in range(images)],
         "categories": [{"id": label, "name": str(label)} for label in range(labels)],
         "annotations": annotations,
     }

@@ -1,34 +1,76 @@
-"""What a measure is: questions about pictures, how each is asked, and what all answers come to."""
+"""Interfaces of an evaluation: queries about images, metrics over their answers, results with plots and examples."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from models.data.images import Picture
-from models.evaluation.backends import Backend
+from models.data.images import BrokenPicture, Picture, PictureBytes, PictureFile
+from models.evaluation.backends import Backend, Model
 from server.contract.manifest import Task
 from server.contract.postprocess import Detection
 
 Float64 = npt.NDArray[np.float64]
+MAX_EXAMPLES = 4  # example images of a kind in a report
+EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """A picture and the texts it is asked for or compared with; `truth` is the measure's own. `where`: the record."""
+class Query:
+    """An image and the texts to compare it with or to detect in it.
 
-    picture: Picture
-    where: str
+    `source` names the record in error messages; `size` is the annotated (height, width); `target` is the ground truth
+    in the form that the metric expects.
+    """
+
+    image: Picture
+    source: str
     texts: tuple[str, ...]
     size: tuple[int, int] | None = None
-    truth: Any = None
+    target: Any = None
+
+    def image_bytes(self) -> bytes:
+        """The encoded image to send; BrokenPicture where it is unreadable or not of the annotated size.
+
+        The file unchanged, but where EXIF says to rotate it and the annotation is of the stored pixels, those as PNG: a
+        server would rotate the file.
+        """
+        pixels = self.image.open(self.size)
+        data = _stored_bytes(self.image)
+        with Image.open(io.BytesIO(data)) as file:
+            if file.getexif().get(EXIF_ORIENTATION, 1) == 1:
+                return data
+        stream = io.BytesIO()
+        pixels.getexif().clear()
+        pixels.save(stream, "PNG", compress_level=1, exif=b"")
+        return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class QuerySet:
+    """Queries of one metric: `count` at most; each call of `draw` iterates over them anew, in the same order."""
+
+    count: int
+    draw: Callable[[], Iterator[Query]]
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Query sets by metric, the label names of the set, and the number of faulty entries skipped in reading it."""
+
+    name: str
+    queries: Mapping[str, QuerySet]
+    labels: tuple[str, ...] = ()
+    skipped: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Plot:
-    """Lines, or with `bars` steps, of x and y by name; `diagonal`: where a calibrated model would lie."""
+    """Named lines of x and y, or a bar chart; `diagonal` adds the line of perfect calibration."""
 
     name: str
     title: str
@@ -40,49 +82,59 @@ class Plot:
 
 
 @dataclass(frozen=True, eq=False)
-class Example:
-    """A picture to look at: of a kind like "misses", with boxes to draw and a line to say below it."""
+class ExampleImage:
+    """An image for the report, of a kind such as "misses", with boxes to draw and a caption."""
 
     kind: str
-    question: Question
+    query: Query
     boxes: Sequence[Detection]
-    text: str
+    caption: str
 
 
 @dataclass(frozen=True)
-class Result:
-    """Figures by name; `details` go into the JSON report only, `tables` (title, head, rows) into the Markdown too."""
+class MetricResult:
+    """Figures by name; `tables` (title, head, rows) are for the Markdown report, `details` for the JSON report."""
 
     figures: dict[str, float]
     notes: tuple[str, ...] = ()
     plots: tuple[Plot, ...] = ()
-    examples: tuple[Example, ...] = ()
+    examples: tuple[ExampleImage, ...] = ()
     tables: tuple[tuple[str, tuple[str, ...], list[tuple[Any, ...]]], ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
 
-class Measure(Protocol):
-    """One kind of question about a set."""
+class Metric(Protocol):
+    """Accumulates the answers to one kind of query."""
 
     name: str
     task: Task
 
-    def __len__(self) -> int: ...
+    def ask(self, backend: Backend, query: Query, image: bytes) -> Any:
+        """The backend's answer in a form that JSON can hold, but no bare string."""
 
-    def questions(self) -> Iterator[Question]:
-        """In an order that is always the same."""
+    def add(self, query: Query, answer: Any) -> None:
+        """Accumulate one answer."""
 
-    def ask(self, served: Backend, question: Question, picture: bytes) -> Any:
-        """The answer, as JSON can hold it."""
-
-    def add(self, question: Question, answer: Any) -> None:
-        """Take an answer, or None where the picture was left out as faulty."""
-
-    def result(self, served: Backend) -> Result:
-        """What the answers come to."""
+    def result(self, model: Model) -> MetricResult:
+        """The result over all answers."""
 
 
-def box_and_label(box: Sequence[float], label: str, label_id: int, score: float) -> Detection:
-    """A box to draw."""
+def labelled_box(box: Sequence[float], label: str, label_id: int, score: float) -> Detection:
+    """A box x0, y0, x1, y1 to draw on an example image."""
     x0, y0, x1, y1 = (float(side) for side in box)
     return Detection((x0, y0, x1, y1), label, label_id, float(score), ())
+
+
+def mean_or_nan(values: npt.NDArray[Any]) -> float:
+    """The mean as a float; NaN for no value."""
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _stored_bytes(image: Picture) -> bytes:
+    if isinstance(image, PictureBytes):
+        return image.data
+    assert isinstance(image, PictureFile), "images are files or members of archives"
+    try:
+        return image.path.read_bytes()
+    except OSError as error:
+        raise BrokenPicture(f"{image.path}: the image cannot be read: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""The report of an evaluation: `report.json`, `report.md`, plots and example pictures, in one folder."""
+"""Report of an evaluation: `report.json`, `report.md`, plots and example images, in one folder."""
 
 import json
 import math
@@ -8,58 +8,62 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+
+matplotlib.use("Agg")  # renders without a display
+from matplotlib.figure import Figure
+
 from models.data.images import BrokenPicture
-from models.evaluation.metrics import Example, Result
-from models.evaluation.plots import write_plot
+from models.evaluation.metrics import ExampleImage, MetricResult, Plot
 from server.inference.drawing import draw
 
-REPORT, MARKDOWN, PICTURES = "report.json", "report.md", "pictures"
+REPORT, MARKDOWN, IMAGES = "report.json", "report.md", "pictures"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A measure's part: what came out, of how many questions, in how many seconds of asking; `left_out`: why."""
+    """The report of one metric: its result, the number of queries, the seconds they took, and faults left out."""
 
     name: str
     model: str
-    result: Result
-    questions: int
+    result: MetricResult
+    queries: int
     seconds: float
     left_out: Sequence[str]
 
 
 def write_report(folder: Path, about: dict[str, Any], sections: Sequence[Section]) -> None:
-    """Write all of it into `folder`."""
-    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+    """Write all files of the report into `folder`."""
+    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     data = {
         **about,
-        "figures": {one.name: {name: _known(value) for name, value in one.result.figures.items()} for one in sections},
-        "questions": {one.name: one.questions for one in sections},
-        "left_out": {one.name: list(one.left_out) for one in sections},
-        "details": {one.name: one.result.details for one in sections},
+        "figures": {section.name: _json_figures(section.result.figures) for section in sections},
+        "questions": {section.name: section.queries for section in sections},
+        "left_out": {section.name: list(section.left_out) for section in sections},
+        "details": {section.name: section.result.details for section in sections},
     }
     (folder / REPORT).write_text(json.dumps(data, indent=1, default=float) + "\n", encoding="utf-8")
     lines = ["# Evaluation", "", *(f"- {name}: {_text(value)}" for name, value in about.items()), ""]
-    lines += [table(sections), ""]
+    lines += [figures_table(sections), ""]
     for section in sections:
         lines += _section(section, folder)
     (folder / MARKDOWN).write_text("\n".join(lines), encoding="utf-8")
 
 
-def table(sections: Sequence[Section]) -> str:
-    """All figures as Markdown."""
+def figures_table(sections: Sequence[Section]) -> str:
+    """Markdown table of all figures."""
     rows = [
-        f"| {one.name} | {name} | {_number(value)} | {one.questions} |"
-        for one in sections
-        for name, value in one.result.figures.items()
+        f"| {section.name} | {name} | {_number(value)} | {section.queries} |"
+        for section in sections
+        for name, value in section.result.figures.items()
     ]
     return "\n".join(["| measure | figure | value | questions |", "| --- | --- | --- | --- |", *rows])
 
 
 def _section(section: Section, folder: Path) -> list[str]:
-    pace = f", {section.questions / section.seconds:.1f} a second" if section.seconds > 0 else ""
+    rate = f", {section.queries / section.seconds:.1f} a second" if section.seconds > 0 else ""
     lines = [f"## {section.name[:1].upper()}{section.name[1:]}", ""]
-    lines += [f"{section.questions} questions to {section.model}{pace}.", ""]
+    lines += [f"{section.queries} questions to {section.model}{rate}.", ""]
     if section.left_out:
         lines += [f"Left out as faulty: {len(section.left_out)}, the first {section.left_out[0]}.", ""]
     for note in section.result.notes:
@@ -69,31 +73,53 @@ def _section(section: Section, folder: Path) -> list[str]:
             lines += [f"{title}:", "", f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
             lines += [f"| {' | '.join(_cell(value) for value in row)} |" for row in rows] + [""]
     for plot in section.result.plots:
-        file = Path(PICTURES) / f"{section.name}-{plot.name}.png"
-        write_plot(plot, folder / file)
+        file = Path(IMAGES) / f"{section.name}-{plot.name}.png"
+        _write_plot(plot, folder / file)
         lines += [f"![{plot.title}]({file.as_posix()})"]
     lines += [""] if section.result.plots else []
     for number, example in enumerate(section.result.examples):
-        file = Path(PICTURES) / f"{section.name}-{example.kind.replace(' ', '-')}-{number}.png"
-        if _draw(example, folder / file):
-            text = f"{example.kind}: {example.text} ({example.question.where})"
+        file = Path(IMAGES) / f"{section.name}-{example.kind.replace(' ', '-')}-{number}.png"
+        if _write_example(example, folder / file):
+            text = f"{example.kind}: {example.caption} ({example.query.source})"
             lines += [f"![{_escaped(text)}]({file.as_posix()})", "", _escaped(text), ""]
     return lines
 
 
-def _draw(example: Example, file: Path) -> bool:
-    """Whether the picture could be drawn: it may be gone since it was asked about."""
+def _write_plot(plot: Plot, file: Path) -> None:
+    """Render a plot as PNG; its axes range from 0 to 1, except for the counts of a bar chart."""
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, (x, y) in plot.lines.items():
+        if plot.bars:
+            width = float(x[1] - x[0]) if len(x) > 1 else 1.0
+            axes.bar(x, y, width=width, align="edge", alpha=0.6, label=name)
+        else:
+            axes.plot(x, y, marker="o" if plot.diagonal else None, label=name)
+    if plot.diagonal:
+        axes.plot([0, 1], [0, 1], linestyle=":", color="grey", label="calibrated")
+    axes.set(title=plot.title, xlabel=plot.x, ylabel=plot.y, xlim=(0, 1))
+    if plot.bars:
+        axes.set_yscale("symlog")
+    else:
+        axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def _write_example(example: ExampleImage, file: Path) -> bool:
+    """Draw an example's boxes on its image; False where the image has become unreadable since the query."""
     try:
-        image = example.question.picture.open(example.question.size)
+        image = example.query.image.open(example.query.size)
     except BrokenPicture:
         return False
     file.write_bytes(draw(image, example.boxes))
     return True
 
 
-def _known(value: float) -> float | None:
-    """JSON has no NaN."""
-    return None if math.isnan(value) else value
+def _json_figures(figures: dict[str, float]) -> dict[str, float | None]:
+    """Figures with NaN, which JSON lacks, as None."""
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 def _number(value: float) -> str:
@@ -111,5 +137,5 @@ def _text(value: Any) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A text that may come from a data set, as Markdown shows it literally on one line."""
+    """Escape text of a data set, so that Markdown shows it literally on one line."""
     return re.sub(r"([\\`*_\[\]<>|#!])", r"\\\1", " ".join(text.split()))

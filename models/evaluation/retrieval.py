@@ -1,85 +1,78 @@
-"""Retrieval: how often a picture's text is among those nearest to it, and the other way round."""
+"""Image-text retrieval: recall at 1, 5 and 10, in both directions."""
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.backends import Backend
-from models.evaluation.metrics import Example, Question, Result
+from models.evaluation.backends import Backend, Model
+from models.evaluation.metrics import MAX_EXAMPLES, ExampleImage, MetricResult, Query
 from server.contract.manifest import Task
 
 Float32 = npt.NDArray[np.float32]
 DEPTHS = (1, 5, 10)
-ROWS = 256  # of the matrix of cosines at once
-EACH = 4
+CHUNK = 256  # rows of the cosine matrix computed at once
 
 
-class Retrieval:
-    """Questions whose texts are a picture's captions; all pictures are compared with all texts.
+class RetrievalMetric:
+    """Recall over all images and all texts; a query's texts are the captions of its image.
 
-    Equal texts count as one, which is then right for every picture it stands by.
+    Equal texts count as one, which matches each of its images.
     """
 
     name = "retrieval"
     task: Task = "similarity"
 
-    def __init__(self, count: int, questions: Callable[[], Iterator[Question]]) -> None:
-        self._count, self._questions = count, questions
-        self._pictures: list[Float32] = []
+    def __init__(self) -> None:
+        self._images: list[Float32] = []
         self._texts: dict[str, Float32] = {}
-        self._asked: list[Question] = []
+        self._queries: list[Query] = []
 
-    def __len__(self) -> int:
-        return self._count
-
-    def questions(self) -> Iterator[Question]:
-        return self._questions()
-
-    def ask(self, served: Backend, question: Question, picture: bytes) -> list[str]:
-        """The embeddings of the picture and of each text, as base64 of float32."""
-        found = served.embed(picture, question.texts)
+    def ask(self, backend: Backend, query: Query, image: bytes) -> list[str]:
+        """The embeddings of the image and of each text, as base64 of little-endian float32."""
+        found = backend.embed(image, query.texts)
         return [base64.b64encode(np.asarray(row, "<f4").tobytes()).decode() for row in (*found.images, *found.texts)]
 
-    def add(self, question: Question, answer: list[str] | None) -> None:
-        if answer is None:
-            return
-        picture, *texts = (np.frombuffer(base64.b64decode(row), "<f4") for row in answer)
-        self._pictures.append(picture)
-        self._texts.update(zip(question.texts, texts, strict=True))
-        self._asked.append(question)
+    def add(self, query: Query, answer: list[str]) -> None:
+        image, *texts = (np.frombuffer(base64.b64decode(row), "<f4") for row in answer)
+        self._images.append(image)
+        self._texts.update(zip(query.texts, texts, strict=True))
+        self._queries.append(query)
 
-    def result(self, served: Backend) -> Result:
-        place = {text: row for row, text in enumerate(self._texts)}
-        of_picture = [[place[text] for text in question.texts] for question in self._asked]
-        of_text: list[list[int]] = [[] for _ in place]
-        for picture, captions in enumerate(of_picture):
+    def result(self, model: Model) -> MetricResult:
+        column = {text: index for index, text in enumerate(self._texts)}
+        texts_of_image = [[column[text] for text in query.texts] for query in self._queries]
+        images_of_text: list[list[int]] = [[] for _ in column]
+        for row, captions in enumerate(texts_of_image):
             for text in captions:
-                of_text[text].append(picture)
-        pictures, texts = np.stack(self._pictures), np.stack([*self._texts.values()])
-        picture_ranks, text_ranks = ranks(pictures, texts, of_picture), ranks(texts, pictures, of_text)
+                images_of_text[text].append(row)
+        images, texts = np.stack(self._images), np.stack([*self._texts.values()])
+        image_ranks = best_ranks(images, texts, texts_of_image)
         figures = {
-            f"{way} R@{depth}": float((found < depth).mean())
-            for way, found in (("picture to text", picture_ranks), ("text to picture", text_ranks))
+            f"{direction} R@{depth}": float((ranks < depth).mean())
+            for direction, ranks in (
+                ("picture to text", image_ranks),
+                ("text to picture", best_ranks(texts, images, images_of_text)),
+            )
             for depth in DEPTHS
         }
-        worst = np.argsort(-picture_ranks, kind="stable")[:EACH]
-        return Result(
-            figures | {"pictures": len(pictures), "texts": len(texts)},
+        worst = np.argsort(-image_ranks, kind="stable")[:MAX_EXAMPLES]
+        return MetricResult(
+            figures | {"pictures": len(images), "texts": len(texts)},
             examples=tuple(
-                Example("worst", self._asked[row], (), f"its text is number {picture_ranks[row] + 1} of {len(texts)}")
+                ExampleImage("worst", self._queries[row], (), f"its text ranks {image_ranks[row] + 1} of {len(texts)}")
                 for row in worst.tolist()
-                if picture_ranks[row]
+                if image_ranks[row]
             ),
         )
 
 
-def ranks(rows: Float32, columns: Float32, right: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
-    """For each of the rows [N, D] how many of the columns [M, D] are nearer than the nearest that is right for it."""
+def best_ranks(rows: Float32, columns: Float32, matches: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """0-based rank [N] of the most similar match of each row [N, D] among the columns [M, D], by cosine."""
     found: list[int] = []
-    for start in range(0, len(rows), ROWS):
-        cosines = rows[start : start + ROWS] @ columns.T
+    for start in range(0, len(rows), CHUNK):
+        cosines = rows[start : start + CHUNK] @ columns.T
         for row, values in enumerate(cosines, start):
-            found.append(int((values > values[list(right[row])].max()).sum()))
+            found.append(int((values > values[list(matches[row])].max()).sum()))
     return np.asarray(found, np.int64)

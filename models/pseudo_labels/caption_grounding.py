@@ -1,4 +1,4 @@
-"""A teacher grounds a caption's noun phrases: confident boxes become an ODVG grounding record (Li et al. 2022, 3.3)."""
+"""Pseudo-labels from a teacher's grounding of a caption's noun phrases (GLIP: Li et al. 2022, section 3.3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,47 +7,47 @@ from typing import Any
 from models.evaluation.backends import Backend
 from models.pseudo_labels.noun_phrases import NounPhrase, noun_phrases
 
-MOST_BOXES = 300
+MAX_DETECTIONS = 300
 
 
 @dataclass(frozen=True)
-class Confidence:
-    """Which boxes are believed: those scoring above `threshold` (GLIP: 0.5), of overlapping ones of a phrase the best.
+class GroundingFilter:
+    """Criteria for a teacher's boxes: a score above `threshold` (GLIP: 0.5) after non-maximum suppression at `nms_iou`.
 
-    A phrase with more boxes than `most` is left out, since no caption counts so many. `complete`: a caption of which a
-    phrase has no box is left out; kept, it teaches that what the phrase names is nowhere in the picture.
+    A phrase with more than `max_boxes` boxes is dropped. `complete` drops a caption of which a phrase has no box; kept,
+    it is a negative example of that phrase.
     """
 
     threshold: float = 0.5
     nms_iou: float = 0.5
-    most: int = 10
+    max_boxes: int = 10
     complete: bool = False
 
 
-def grounded(
-    teacher: Backend, picture: bytes, caption: str, confidence: Confidence, *, filename: str
+def ground_caption(
+    teacher: Backend, image: bytes, caption: str, criteria: GroundingFilter, *, filename: str
 ) -> dict[str, Any] | None:
-    """The ODVG line of a picture: its caption and the boxed phrases; None where no phrase has a confident box.
+    """ODVG record of an image with its caption and grounded phrases; None where no phrase has a box.
 
-    Phrases are asked for as labels, equal ones once: their boxes belong to each of the places they stand at.
+    Phrases are detected as labels. A repeated phrase is detected once, and its region has the spans of all occurrences.
     """
     phrases = noun_phrases(caption)
     labels = list(dict.fromkeys(phrase.text for phrase in phrases))
     if not labels:
         return None
     answer = teacher.detect(
-        picture,
+        image,
         labels,
-        box_threshold=confidence.threshold,
-        nms_iou=confidence.nms_iou,
-        max_detections=MOST_BOXES,
+        box_threshold=criteria.threshold,
+        nms_iou=criteria.nms_iou,
+        max_detections=MAX_DETECTIONS,
     )
     boxes: dict[str, list[tuple[float, tuple[float, ...]]]] = {label: [] for label in labels}
     for found in answer.detections:
         if found.box[2] > found.box[0] and found.box[3] > found.box[1]:
             boxes[labels[found.label_id]].append((found.score, found.box))
-    regions = _regions(phrases, {label: some for label, some in boxes.items() if 0 < len(some) <= confidence.most})
-    if not regions or (confidence.complete and len(regions) < len(labels)):
+    regions = _regions(phrases, {label: some for label, some in boxes.items() if 0 < len(some) <= criteria.max_boxes})
+    if not regions or (criteria.complete and len(regions) < len(labels)):
         return None
     return {
         "filename": filename,
@@ -64,12 +64,12 @@ def _regions(
     for phrase in phrases:
         if phrase.text in boxes:
             scores, corners = zip(*boxes.pop(phrase.text), strict=True)
-            places = [[other.start, other.end] for other in phrases if other.text == phrase.text]
+            spans = [[other.start, other.end] for other in phrases if other.text == phrase.text]
             regions.append(
                 {
                     "phrase": phrase.text,
                     "bbox": [list(box) for box in corners],
-                    "tokens_positive": places,
+                    "tokens_positive": spans,
                     "scores": list(scores),
                 }
             )

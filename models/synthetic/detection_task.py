@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.synthetic.curriculum import Curriculum
-from models.synthetic.distilled_text import read_places
+from models.synthetic.distillation import read_embeddings
 from models.synthetic.image_text_task import SMALL_BATCHES, VALIDATION_SEED, Places, normalised, to_image
 from models.synthetic.prompt_sampler import Asker, AskingConfig, Shown
 from models.synthetic.scenes import SceneBatch, SceneGenerator
@@ -84,7 +84,7 @@ class DetectionTask:
         self._validation: list[HeldOut] | None = None
         self._prompts = prompts
         self._rng = random.Random(seed)
-        places = None if words is None else Places(read_places(words), objects).labels
+        places = None if words is None else Places(read_embeddings(words), objects).labels
         self._asker = Asker(objects, prompts, config.asking, rng=self._rng, places=places)
         self._frozen = [module for name, module in model.named_modules() if f"{name}." in config.frozen]
         for module in self._frozen:

@@ -1,10 +1,10 @@
-"""Word knowledge for small models: text encoders distilled from a large sentence encoder.
+"""Distillation of small text encoders from a large sentence encoder.
 
     python -m models.synthetic.distillation OUT --teacher FOLDER --wordnet DICT --sprites PACK --names NAMES
 
-Two students learn together: a CLIP text tower, and a BERT for detectors. Both map a text to where the teacher puts it,
-in a space that is centred, since a plain sentence encoder holds all names alike. A sentence around a name ("a photo of
-a dog") leads to where the bare name lies.
+Two students are trained together: a CLIP text tower, and a BERT for detectors. Both regress the teacher's embedding of
+a text, centred and partly whitened, since a plain sentence encoder finds all names alike. A sentence around a name ("a
+photo of a dog") has the bare name's embedding as its target.
 """
 
 import argparse
@@ -16,37 +16,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.clip.config import TextConfig
 from models.clip.model import TextTower
 from models.layers.bert import Bert, BertConfig
-from models.synthetic.distilled_text import BERT, CLIP_TEXT, CORPUS, TOKENIZER
-from models.synthetic.label_phrases import SENTENCES
-from models.synthetic.sentence_encoder import Teacher
+from models.synthetic.label_phrases import SENTENCE_TEMPLATES
+from models.synthetic.sentence_encoder import SentenceEncoder
 from models.synthetic.sprites import NAMES_FILE, NamedObject, load_pack, read_names
-from models.synthetic.vocabulary import CONTEXT_LENGTH, vocabulary_size, write_english_vocabulary
 from models.synthetic.wordnet import (
+    ATTRIBUTES,
     COLOURS,
-    CONTEXT,
-    LOOKS,
-    PLACES,
+    FUNCTION_WORDS,
+    LOCATIONS,
     SIZES,
-    Description,
+    AttributePhrase,
     WordNet,
-    descriptions,
+    attribute_phrases,
 )
-from models.tokenizers import text_rules
+from models.tokenizers import text_rules, vocabulary_size, write_english_vocabulary
 from models.training.loop import LoopConfig, SelfFedTask, Trainer
 from server.contract.text import SentenceTokenizer
 
 LOG = logging.getLogger(__name__)
+# Files of a finished run, which synthetic training starts from.
+TOKENIZER, CORPUS = "tokenizer.json", "corpus.pt"
+CLIP_TEXT, BERT = "clip_text.safetensors", "bert.safetensors"
+CONTEXT_LENGTH = 77
 DIMENSIONS, BATCH = 192, 256
-EVENNESS = 0.1  # directions are divided by this power of their variance; 0.5 would make them all equally wide
+WHITENING = 0.1  # power of the variance that principal directions are divided by; 0.5 is full whitening
 TEMPERATURE = 20.0
-SEVERAL_WORDS = 4000  # names of several words that the teacher reads, the commonest
+MAX_COMPOUNDS = 4000  # most frequent names of several words in the corpus
 CLIP_CONFIG = TextConfig(width=128, layers=2, heads=4)
 BERT_CONFIG = BertConfig(width=128, layers=2, heads=4, hidden=256, max_positions=64, token_types=1)
 LOOP = LoopConfig(steps=3000, learning_rate=2e-3, warmup_steps=200, average=0.995, validate_every=500, save_every=250)
@@ -54,7 +56,7 @@ LOOP = LoopConfig(steps=3000, learning_rate=2e-3, warmup_steps=200, average=0.99
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts, names first, and where they lie [N, DIMENSIONS], unit length."""
+    """Texts, of which the first `names` are names, and their target embeddings [N, DIMENSIONS], unit length."""
 
     texts: list[str]
     names: int
@@ -62,7 +64,7 @@ class Corpus:
 
 
 class Students(nn.Module):
-    """Both students; `head` reads a BERT's mean token state in the teacher's space."""
+    """Both students; `head` projects the mean token state of the BERT to the teacher's space."""
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
@@ -70,13 +72,13 @@ class Students(nn.Module):
         self.bert = Bert(BertConfig(**{**vars(BERT_CONFIG), "vocab_size": vocabulary}))
         self.head = nn.Linear(BERT_CONFIG.width, DIMENSIONS)
 
-    def by_bert(self, ids: Tensor, valid: Tensor) -> Tensor:
-        """Ids [B, T] of a label and its separator, valid [B, T] bool -> [B, DIMENSIONS]."""
+    def encode_labels(self, ids: Tensor, valid: Tensor) -> Tensor:
+        """Ids [B, T] of labels with their separators, valid [B, T] bool -> [B, DIMENSIONS]."""
         length = ids.shape[1]
-        looks = valid[:, None].expand(-1, length, -1) | torch.eye(length, dtype=torch.bool)
-        states = self.bert(ids, torch.arange(length).expand_as(ids), looks)
-        named = valid & torch.cat([valid[:, 1:], torch.zeros_like(valid[:, :1])], 1)  # all but the separator
-        return self.head((states * named[:, :, None]).sum(1) / named.sum(1, keepdim=True))
+        attention = valid[:, None].expand(-1, length, -1) | torch.eye(length, dtype=torch.bool)
+        states = self.bert(ids, torch.arange(length).expand_as(ids), attention)
+        label = valid & torch.cat([valid[:, 1:], torch.zeros_like(valid[:, :1])], 1)  # without the separator
+        return self.head((states * label[:, :, None]).sum(1) / label.sum(1, keepdim=True))
 
 
 class DistillationTask:
@@ -97,7 +99,7 @@ class DistillationTask:
         rows = [rng.randrange(corpus.names) for _ in range(self.batch // 2)]
         rows += [rng.randrange(len(corpus.texts)) for _ in range(self.batch - len(rows))]
         texts = [
-            rng.choice(SENTENCES).format(corpus.texts[row])
+            rng.choice(SENTENCE_TEMPLATES).format(corpus.texts[row])
             if rng.random() < (0.67 if row < corpus.names else 0.25)
             else corpus.texts[row]
             for row in rows
@@ -154,111 +156,125 @@ class DistillationTask:
         label = torch.where(ids == self._rules.end_id, self._separator, ids)[:, 1:]
         valid = label != self._rules.pad_id
         with torch.autocast("cpu", torch.bfloat16, enabled=torch.is_grad_enabled()):
-            clip, bert = model.clip(ids), model.by_bert(label, valid)
+            clip, bert = model.clip(ids), model.encode_labels(label, valid)
         return clip.float(), bert.float()
 
 
-def even_out(embeddings: Tensor, names: int) -> Tensor:
-    """Teacher's embeddings [N, C] -> [N, DIMENSIONS], unit length: centred on the names, directions evened out."""
+def whiten(embeddings: Tensor, names: int) -> Tensor:
+    """Project embeddings [N, C] to [N, DIMENSIONS], unit length: centred on the names, then partly whitened."""
     centred = embeddings - embeddings[:names].mean(0)
-    # The names decide what matters, other texts keep what only they vary in from being lost.
+    # Names dominate the covariance; the other texts preserve directions in which only they vary.
     covariance = centred[:names].T @ centred[:names] / names + 0.5 * centred.T @ centred / len(centred)
     values, directions = torch.linalg.eigh(covariance.double())
     kept = slice(-DIMENSIONS, None)
-    return functional.normalize((centred @ directions[:, kept].float()) / values[kept].float() ** EVENNESS, dim=1)
+    return functional.normalize((centred @ directions[:, kept].float()) / values[kept].float() ** WHITENING, dim=1)
 
 
 def build_corpus(
-    objects: Sequence[NamedObject], wordnet: WordNet, teacher: Teacher, *, phrases: int, seed: int
+    objects: Sequence[NamedObject], wordnet: WordNet, teacher: SentenceEncoder, *, phrases: int, seed: int
 ) -> Corpus:
-    """Names, their synonyms and keywords, WordNet's visible nouns, and `phrases` descriptions of both."""
+    """Names, their synonyms and keywords, WordNet's visible nouns, and `phrases` random phrases about both."""
     labels = list(dict.fromkeys(item.label for item in objects))
     others = [text for item in objects for text in (*item.synonyms, *item.keywords)]
     everyday, nouns = wordnet.everyday_nouns(), wordnet.visible_nouns()
-    seldom = [name for name in nouns if " " not in name] + [name for name in nouns if " " in name][:SEVERAL_WORDS]
-    words = list(dict.fromkeys([*labels, *others, *everyday, *seldom]))
+    rarer = [name for name in nouns if " " not in name] + [name for name in nouns if " " in name][:MAX_COMPOUNDS]
+    words = list(dict.fromkeys([*labels, *others, *everyday, *rarer]))
     keywords = {item.label: f"{item.label}, {', '.join(item.keywords[:5])}" for item in objects if item.keywords}
-    described = descriptions(labels, everyday, phrases, rng=random.Random(seed))
-    made = list({item.text: item for item in described}.values())
-    places = knowledge(words, made, wordnet, keywords, teacher)
-    return Corpus([*words, *(item.text for item in made)], len(labels), even_out(places, len(labels)))
+    sampled = attribute_phrases(labels, everyday, phrases, rng=random.Random(seed))
+    distinct = list({phrase.text: phrase for phrase in sampled}.values())
+    embeddings = teacher_embeddings(words, distinct, wordnet, keywords, teacher)
+    return Corpus([*words, *(phrase.text for phrase in distinct)], len(labels), whiten(embeddings, len(labels)))
 
 
-def knowledge(
+def teacher_embeddings(
     words: Sequence[str],
-    made: Sequence[Description],
+    phrases: Sequence[AttributePhrase],
     wordnet: WordNet,
     keywords: Mapping[str, str],
-    teacher: Teacher,
+    teacher: SentenceEncoder,
 ) -> Tensor:
-    """Where words and descriptions lie for the teacher [N, C].
+    """The teacher's embeddings [N, C] of words and phrases.
 
-    A word is read with what it is a kind of and with its meaning: alone, "kangaroo" lies near "crocodile", with them
-    near "koala". What WordNet does not know is read with its keywords. A description differs from its nouns as the
-    teacher has it.
+    A word's embedding is averaged with those of its hypernym and definition: alone, "kangaroo" lies near "crocodile",
+    with them near "koala". Keywords replace them for a word that WordNet lacks. A phrase keeps its difference from its
+    nouns' bare embeddings.
     """
-    explained = [wordnet.explanations(word) or ((keywords[word],) if word in keywords else ()) for word in words]
-    texts = [*words, *(text for group in explained for text in group), *(item.text for item in made)]
-    LOG.info("the teacher reads %d texts", len(texts))
-    read = teacher.encode(texts)
-    plain, rest = read[: len(words)], iter(read[len(words) :])
-    grouped = zip(plain, explained, strict=True)
+    glosses = [wordnet.glosses(word) or ((keywords[word],) if word in keywords else ()) for word in words]
+    texts = [*words, *(text for group in glosses for text in group), *(phrase.text for phrase in phrases)]
+    LOG.info("the teacher encodes %d texts", len(texts))
+    encoded = teacher.encode(texts)
+    plain, rest = encoded[: len(words)], iter(encoded[len(words) :])
+    grouped = zip(plain, glosses, strict=True)
     full = torch.stack([torch.stack([word, *(next(rest) for _ in group)]).mean(0) for word, group in grouped])
     row = {word: index for index, word in enumerate(words)}
-    nouns = [[row[noun] for noun in item.nouns] for item in made]
-    described = [found + (full[rows] - plain[rows]).mean(0) for found, rows in zip(rest, nouns, strict=True)]
-    return torch.stack([*full, *described])
+    nouns = [[row[noun] for noun in phrase.nouns] for phrase in phrases]
+    shifted = [phrase + (full[rows] - plain[rows]).mean(0) for phrase, rows in zip(rest, nouns, strict=True)]
+    return torch.stack([*full, *shifted])
 
 
-def english_words(objects: Sequence[NamedObject], wordnet: WordNet) -> tuple[list[str], list[str]]:
-    """Texts whose words a vocabulary needs, and texts whose words it should have as far as there is room."""
-    needed = [text for item in objects for text in (item.label, *item.synonyms)]
-    attributes = [*COLOURS, *SIZES, *LOOKS, *PLACES, *CONTEXT, *SENTENCES]
+def english_vocabulary_texts(objects: Sequence[NamedObject], wordnet: WordNet) -> tuple[list[str], list[str]]:
+    """Texts whose words the vocabulary requires, and texts whose words fill the remaining room, in their order."""
+    required = [text for item in objects for text in (item.label, *item.synonyms)]
+    attributes = [*COLOURS, *SIZES, *ATTRIBUTES, *LOCATIONS, *FUNCTION_WORDS, *SENTENCE_TEMPLATES]
     keywords = [text for item in objects for text in item.keywords]
     nouns = wordnet.visible_nouns()
     single = [name for name in nouns if " " not in name]
-    return [*needed, *attributes], [*wordnet.everyday_nouns(), *keywords, *single, *nouns]
+    return [*required, *attributes], [*wordnet.everyday_nouns(), *keywords, *single, *nouns]
+
+
+def read_embeddings(folder: Path) -> dict[str, Tensor]:
+    """The target embedding [D], unit length, of each text in a run's corpus."""
+    corpus = torch.load(folder / CORPUS, weights_only=True)
+    return dict(zip(corpus["texts"], corpus["targets"], strict=True))
+
+
+def load_student(folder: Path, file: str, model: nn.Module) -> None:
+    """Load a student of a run into a text encoder; ValueError where it does not fit."""
+    try:
+        model.load_state_dict(load_file(folder / file))
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"{folder / file} is not the recipe's text encoder: {error}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
     parser = argparse.ArgumentParser(description="Distil small text encoders from a sentence encoder.")
-    parser.add_argument("out", type=Path, help="folder of the run, with what it makes")
+    parser.add_argument("out", type=Path, help="folder of the run and its results")
     parser.add_argument("--teacher", type=Path, required=True, help="folder with all-MiniLM-L6-v2's model.safetensors")
     parser.add_argument("--wordnet", type=Path, required=True, help="WordNet's dict folder")
     parser.add_argument("--sprites", type=Path, required=True, help="sprite pack, for the names' keywords")
     parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of objects")
     parser.add_argument("--tokens", type=int, default=2816, help="size of the vocabulary")
-    parser.add_argument("--phrases", type=int, default=60000, help="descriptions the teacher reads")
+    parser.add_argument("--phrases", type=int, default=60000, help="random phrases in the corpus")
     parser.add_argument("--steps", type=int, default=LOOP.steps)
-    parser.add_argument("--resume", action="store_true", help="go on from the last state in OUT")
-    chosen = parser.parse_args(arguments)
+    parser.add_argument("--resume", action="store_true", help="continue from the last saved state in OUT")
+    args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.manual_seed(0)
-    objects = read_names(chosen.names, pack=load_pack(chosen.sprites))
-    tokenizer = chosen.out / TOKENIZER
+    objects = read_names(args.names, pack=load_pack(args.sprites))
+    tokenizer = args.out / TOKENIZER
     if not tokenizer.is_file():
-        write_english_vocabulary(*english_words(objects, WordNet(chosen.wordnet)), tokenizer, size=chosen.tokens)
-    corpus = _corpus(chosen, objects)
+        write_english_vocabulary(*english_vocabulary_texts(objects, WordNet(args.wordnet)), tokenizer, size=args.tokens)
+    corpus = _corpus(args, objects)
     model = Students(vocabulary_size(tokenizer))
-    config = LoopConfig(**{**vars(LOOP), "steps": chosen.steps})
+    config = LoopConfig(**{**vars(LOOP), "steps": args.steps})
     task = DistillationTask(model, corpus, tokenizer, batch=BATCH, seed=0)
-    trainer = Trainer(SelfFedTask(task), config, chosen.out)
-    if chosen.resume:
+    trainer = Trainer(SelfFedTask(task), config, args.out)
+    if args.resume:
         trainer.resume()
     trained = trainer.run()
     assert isinstance(trained, Students)
-    save_file(trained.clip.state_dict(), chosen.out / CLIP_TEXT)
-    save_file(trained.bert.state_dict(), chosen.out / BERT)
+    save_file(trained.clip.state_dict(), args.out / CLIP_TEXT)
+    save_file(trained.bert.state_dict(), args.out / BERT)
     return 0
 
 
-def _corpus(chosen: argparse.Namespace, objects: Sequence[NamedObject]) -> Corpus:
-    """What the teacher said, kept beside the run: reading everything takes it minutes."""
-    file = chosen.out / CORPUS
+def _corpus(args: argparse.Namespace, objects: Sequence[NamedObject]) -> Corpus:
+    """The corpus, stored with the run, as encoding it takes minutes."""
+    file = args.out / CORPUS
     if file.is_file():
         return Corpus(**torch.load(file, weights_only=True))
-    corpus = build_corpus(objects, WordNet(chosen.wordnet), Teacher(chosen.teacher), phrases=chosen.phrases, seed=0)
+    corpus = build_corpus(objects, WordNet(args.wordnet), SentenceEncoder(args.teacher), phrases=args.phrases, seed=0)
     torch.save(vars(corpus), file)
     return corpus
 

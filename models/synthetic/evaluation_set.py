@@ -1,4 +1,4 @@
-"""Evaluation sets: fresh pictures with known content, as PNG files and one COCO-like `annotations.json`.
+"""Write synthetic evaluation sets: PNG files and one COCO-like `annotations.json`, which `openset evaluate` reads.
 
 python -m models.synthetic.evaluation_set OUT --sprites PACK --seed 7
 """
@@ -7,14 +7,14 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from models.synthetic.image_text_task import to_image
-from models.synthetic.prompt_sampler import Shown
-from models.synthetic.scene_captions import caption, recoloured
-from models.synthetic.scenes import HARD, SceneConfig, SceneGenerator
+from models.synthetic.label_phrases import plural
+from models.synthetic.prompt_sampler import Shown, by_place
+from models.synthetic.scenes import COLOUR_WORDS, HARD, SceneConfig, SceneGenerator
 from models.synthetic.sprites import NAMES_FILE, SMALL_PACK, STYLES, NamedObject, load_pack, read_names
 
 ANNOTATIONS = "annotations.json"
@@ -23,53 +23,16 @@ SINGLE = SceneConfig(smallest=0.4, largest=1.0)
 SCENES = SceneConfig(smallest=0.2, largest=0.6, most_objects=5)
 HARD_SINGLE = replace(HARD, smallest=0.4, largest=1.0)
 HARD_SCENES = replace(HARD, smallest=0.1, largest=0.6, most_objects=5, painted=0.15)
-FEWEST_LABELS, MOST_LABELS = 6, 14
-
-
-@dataclass(frozen=True)
-class Thing:
-    """An object in a picture; box x0, y0, x1, y1 in pixels."""
-
-    label: str
-    box: tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Description:
-    """A phrase that says more than a name, and the boxes of what it describes, none where it is untrue."""
-
-    text: str
-    boxes: tuple[tuple[float, float, float, float], ...]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture, what it shows, and the labels to ask for (present and absent ones; none for single objects).
-
-    A scene has a caption as well, and descriptions: the caption's phrases, and some in a wrong colour.
-    """
-
-    file: Path
-    objects: tuple[Thing, ...]
-    prompt: tuple[str, ...]
-    caption: str = ""
-    descriptions: tuple[Description, ...] = ()
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """All names, pictures of one object, and scenes of several."""
-
-    names: tuple[str, ...]
-    single: tuple[Picture, ...]
-    scenes: tuple[Picture, ...]
+MIN_LABELS, MAX_LABELS = 6, 14
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LOCATED = 0.4  # share of caption phrases that say where an object is, if that is clear
 
 
 def write_set(
     folder: Path, generator: SceneGenerator, *, single: int, scenes: int, seed: int, hard: bool = False
 ) -> None:
-    """Write `single` pictures of one object and `scenes` scenes into `folder`; `hard`: as the recipes have them."""
-    alone, several = (HARD_SINGLE, HARD_SCENES) if hard else (SINGLE, SCENES)
+    """Write `single` images of one object and `scenes` scenes into `folder`; `hard`: as difficult as in the recipes."""
+    single_config, scene_config = (HARD_SINGLE, HARD_SCENES) if hard else (SINGLE, SCENES)
     folder.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -79,20 +42,20 @@ def write_set(
         size = SIZES[number % len(SIZES)]
         image: dict[str, Any] = {"id": number, "height": size[0], "width": size[1], "file_name": f"{number:04d}.png"}
         if number < single:
-            one = generator.single(1, size, alone)
-            pixels, present, boxes = one.pixels[0], one.objects.tolist(), []
+            batch = generator.single(1, size, single_config)
+            pixels, present, boxes = batch.pixels[0], batch.objects.tolist(), []
         else:
-            batch = generator.scenes(1, size, several)
-            pixels, present, boxes = batch.pixels[0], batch.objects[0].tolist(), batch.boxes_xyxy[0].tolist()
+            scene = generator.scenes(1, size, scene_config)
+            pixels, present, boxes = scene.pixels[0], scene.objects[0].tolist(), scene.boxes_xyxy[0].tolist()
             image["prompt"] = _prompt(present, names, rng)
-            shown = Shown(present, boxes, batch.colours[0].tolist(), size)
-            image |= _described(shown, generator.objects, len(annotations), rng)
+            shown = Shown(present, boxes, scene.colours[0].tolist(), size)
+            image |= _caption_fields(shown, generator.objects, len(annotations), rng)
         to_image(pixels).save(folder / image["file_name"])
         images.append(image)
-        for place, index in enumerate(present):
+        for position, index in enumerate(present):
             row = {"id": len(annotations), "image_id": number, "category_id": index}
             if boxes:
-                box = boxes[place]
+                box = boxes[position]
                 # COCO's boxes are x, y, width, height.
                 row |= {"bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]], "iscrowd": 0}
                 row["area"] = row["bbox"][2] * row["bbox"][3]
@@ -102,64 +65,71 @@ def write_set(
     (folder / ANNOTATIONS).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def _described(shown: Shown, objects: Sequence[NamedObject], first: int, rng: random.Random) -> dict[str, Any]:
-    """A caption and its phrases, with the annotations of each, which count from `first`."""
-    made = caption(shown, objects, rng)
-    phrases = [
-        {"text": made.text[part.start : part.end], "annotations": [first + row for row in part.rows]}
-        for part in made.phrases
-    ]
-    untrue = [recoloured(str(phrase["text"]), rng) for phrase in phrases]
+def _caption_fields(shown: Shown, objects: Sequence[NamedObject], first: int, rng: random.Random) -> dict[str, Any]:
+    """A caption and its phrases with the ids of their annotations, numbered from `first`; untrue phrases have none."""
+    text, spans = scene_caption(shown, objects, rng)
+    phrases = [{"text": text[start:end], "annotations": [first + row for row in rows]} for start, end, rows in spans]
+    untrue = [swap_colour(str(phrase["text"]), rng) for phrase in phrases]
     return {
-        "caption": made.text,
-        "phrases": [*phrases, *({"text": text, "annotations": []} for text in untrue if text is not None)],
+        "caption": text,
+        "phrases": [*phrases, *({"text": phrase, "annotations": []} for phrase in untrue if phrase is not None)],
     }
 
 
+def scene_caption(
+    shown: Shown, objects: Sequence[NamedObject], rng: random.Random
+) -> tuple[str, list[tuple[int, int, tuple[int, ...]]]]:
+    """A caption that names every object of a scene once, in random order.
+
+    Returns the text and its phrases: characters [start, end), and the rows of the scene's objects that they refer to.
+    """
+    order = list(dict.fromkeys(shown.objects))
+    rng.shuffle(order)
+    text, spans = "", []
+    for position, index in enumerate(order):
+        text += "" if position == 0 else " and " if position == len(order) - 1 else ", "
+        rows = tuple(row for row, other in enumerate(shown.objects) if other == index)
+        phrase = _caption_phrase(objects[index].label, rows, shown, rng)
+        spans.append((len(text), len(text) + len(phrase), rows))
+        text += phrase
+    return text, spans
+
+
+def swap_colour(phrase: str, rng: random.Random) -> str | None:
+    """The phrase with another colour in place of its first; None for a phrase without one."""
+    words = phrase.split()
+    index = next((index for index, word in enumerate(words) if word in COLOUR_WORDS), None)
+    if index is None:
+        return None
+    words[index] = rng.choice([colour for colour in COLOUR_WORDS if colour != words[index]])
+    return " ".join(words)
+
+
+def _caption_phrase(label: str, rows: tuple[int, ...], shown: Shown, rng: random.Random) -> str:
+    colours = {shown.colours[row] for row in rows}
+    coloured = f"{COLOUR_WORDS[min(colours)]} {label}" if len(colours) == 1 and min(colours) >= 0 else label
+    article = "an" if coloured[0].lower() in "aeiou" else "a"
+    phrase = f"{NUMBERS[len(rows)]} {plural(coloured)}" if len(rows) > 1 else f"{article} {coloured}"
+    locations = [template for template, found in by_place(rows, shown) if found == rows]
+    if locations and rng.random() < LOCATED:
+        phrase += rng.choice(locations).removeprefix("the {}")
+    return phrase
+
+
 def _prompt(present: Sequence[int], names: Sequence[str], rng: random.Random) -> list[str]:
-    """The present objects and enough absent ones, in random order."""
-    named = sorted(set(present))
-    others = [index for index in range(len(names)) if index not in named]
-    count = max(rng.randint(FEWEST_LABELS, MOST_LABELS), len(named) + 2)
-    order = [*named, *rng.sample(others, min(len(others), count - len(named)))]
+    """Labels of a prompt: all present objects and random absent ones, in random order."""
+    found = sorted(set(present))
+    others = [index for index in range(len(names)) if index not in found]
+    count = max(rng.randint(MIN_LABELS, MAX_LABELS), len(found) + 2)
+    order = [*found, *rng.sample(others, min(len(others), count - len(found)))]
     rng.shuffle(order)
     return [names[index] for index in order]
-
-
-def read_set(folder: Path) -> EvaluationSet:
-    """The evaluation set in `folder`."""
-    data = json.loads((folder / ANNOTATIONS).read_text(encoding="utf-8"))
-    names = {category["id"]: category["name"] for category in data["categories"]}
-    things: dict[int, list[Thing]] = {image["id"]: [] for image in data["images"]}
-    boxes: dict[int, tuple[float, float, float, float]] = {}
-    for row in data["annotations"]:
-        x, y, width, height = row.get("bbox", (0.0, 0.0, 0.0, 0.0))
-        boxes[row["id"]] = (x, y, x + width, y + height)
-        things[row["image_id"]].append(Thing(names[row["category_id"]], boxes[row["id"]]))
-    pictures = [
-        Picture(
-            folder / image["file_name"],
-            tuple(things[image["id"]]),
-            tuple(image.get("prompt", ())),
-            image.get("caption", ""),
-            tuple(
-                Description(phrase["text"], tuple(boxes[index] for index in phrase["annotations"]))
-                for phrase in image.get("phrases", ())
-            ),
-        )
-        for image in data["images"]
-    ]
-    return EvaluationSet(
-        tuple(names.values()),
-        tuple(picture for picture in pictures if not picture.prompt),
-        tuple(picture for picture in pictures if picture.prompt),
-    )
 
 
 def objects_and_generator(
     sprites: Path, names: Path, *, seed: int, styles: Sequence[str] = STYLES
 ) -> tuple[tuple[NamedObject, ...], SceneGenerator]:
-    """The objects that the pack can draw in these styles, and a generator of pictures of them."""
+    """The objects that the pack has in these styles, and a generator of images of them."""
     pack = load_pack(sprites, styles=styles)
     objects = read_names(names, pack=pack)
     return objects, SceneGenerator(pack, objects, seed=seed)
@@ -170,16 +140,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write an evaluation set.")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--sprites", type=Path, default=SMALL_PACK, help="sprite pack, zip or folder")
-    parser.add_argument("--styles", nargs="+", default=STYLES, help="art styles of the pack that are drawn")
+    parser.add_argument("--styles", nargs="+", default=STYLES, help="art styles of the pack to use")
     parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of objects")
-    parser.add_argument("--single", type=int, default=300, help="pictures of one object")
+    parser.add_argument("--single", type=int, default=300, help="images of one object")
     parser.add_argument("--scenes", type=int, default=300, help="scenes of several objects")
-    parser.add_argument("--hard", action="store_true", help="scenes as hard as the recipes'")
+    parser.add_argument("--hard", action="store_true", help="scenes as difficult as the training recipes'")
     parser.add_argument("--seed", type=int, required=True, help="a seed that no training run has used")
-    chosen = parser.parse_args(arguments)
-    objects, generator = objects_and_generator(chosen.sprites, chosen.names, seed=chosen.seed, styles=chosen.styles)
-    write_set(chosen.out, generator, single=chosen.single, scenes=chosen.scenes, seed=chosen.seed, hard=chosen.hard)
-    print(f"wrote {chosen.single} + {chosen.scenes} pictures of {len(objects)} objects to {chosen.out}")
+    args = parser.parse_args(arguments)
+    objects, generator = objects_and_generator(args.sprites, args.names, seed=args.seed, styles=args.styles)
+    write_set(args.out, generator, single=args.single, scenes=args.scenes, seed=args.seed, hard=args.hard)
+    print(f"wrote {args.single} + {args.scenes} images of {len(objects)} objects to {args.out}")
     return 0
 
 

@@ -15,11 +15,10 @@ from torch.nn import functional
 from models.clip.model import Clip, unit_length
 from models.losses.contrastive import info_nce, top1
 from models.synthetic.curriculum import Curriculum
-from models.synthetic.distilled_text import CLIP_TEXT, load_student, read_places
-from models.synthetic.label_phrases import SENTENCES, PhraseSampler
+from models.synthetic.distillation import CLIP_TEXT, CONTEXT_LENGTH, load_student, read_embeddings
+from models.synthetic.label_phrases import SENTENCE_TEMPLATES, PhraseSampler
 from models.synthetic.scenes import SceneGenerator
 from models.synthetic.sprites import NamedObject, SpritePack
-from models.synthetic.vocabulary import CONTEXT_LENGTH
 from models.tokenizers import text_rules
 from models.training.calibration import best_logit_scale
 from server.contract.image import preprocess
@@ -89,11 +88,11 @@ class ImageTextTask:
         self._scenes = SceneGenerator(pack, objects, seed=seed)
         self._held_out = SceneGenerator(pack, objects, seed=seed + VALIDATION_SEED)
         self._rng = random.Random(seed)
-        self._phrases = PhraseSampler(SENTENCES, rng=self._rng)
+        self._phrases = PhraseSampler(SENTENCE_TEMPLATES, rng=self._rng)
         self._tokenizer = SentenceTokenizer(tokenizer, text_rules(tokenizer, "sentence", max_tokens=CONTEXT_LENGTH))
         self._validation: tuple[Tensor, Tensor] | None = None
         self._words = words
-        self._places = None if words is None else Places(read_places(words), objects)
+        self._places = None if words is None else Places(read_embeddings(words), objects)
         if words is not None:
             model.text_tower.requires_grad_(False)
 

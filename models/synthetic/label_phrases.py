@@ -1,11 +1,11 @@
-"""What objects are called: labels, synonyms, keywords and plurals, alone or in a sentence."""
+"""Random names of an object: label, synonym, keyword or plural, in a prompt template."""
 
 import random
 from collections.abc import Sequence
 
 from models.synthetic.sprites import NamedObject
 
-SENTENCES = (
+SENTENCE_TEMPLATES = (
     "{}",
     "a {}",
     "a photo of a {}.",
@@ -19,12 +19,12 @@ SENTENCES = (
     "there is a {} here",
     "a photo of the large {}.",
 )
-PHRASES = ("{}", "a {}", "the {}")
-PLAIN = 0.4  # how often the first template is taken, which is the bare word
+PHRASE_TEMPLATES = ("{}", "a {}", "the {}")
+BARE_SHARE = 0.4  # of texts use the first template, the bare word
 
 
 class PhraseSampler:
-    """Draws a text for an object; the same dice give the same texts."""
+    """Samples names of objects; `synonyms`, `keywords` and `plurals` are probabilities."""
 
     def __init__(
         self,
@@ -36,36 +36,36 @@ class PhraseSampler:
         plurals: float = 0.06,
     ) -> None:
         self._templates = tuple(templates)
-        self._chances = (synonyms, keywords, plurals)
+        self._probabilities = (synonyms, keywords, plurals)
         self._rng = rng
 
     def text(self, item: NamedObject) -> str:
-        """The object's label or, by the chances given, a synonym, a keyword or its plural, in a template."""
-        if self._rng.random() < self._chances[2]:
+        """A name of the object in a template, or its plural alone."""
+        if self._rng.random() < self._probabilities[2]:
             return plural(item.label)
         word = self.word(item)
-        template = self._templates[0] if self._rng.random() < PLAIN else self._rng.choice(self._templates)
+        template = self._templates[0] if self._rng.random() < BARE_SHARE else self._rng.choice(self._templates)
         return template.format(word)
 
     def word(self, item: NamedObject) -> str:
-        """The object's label or, by the chances given, a synonym or a keyword."""
-        synonyms, keywords, _ = self._chances
-        roll = self._rng.random()
-        if item.synonyms and roll < synonyms:
+        """A name of the object: its label, a synonym or a keyword."""
+        synonyms, keywords, _ = self._probabilities
+        draw = self._rng.random()
+        if item.synonyms and draw < synonyms:
             return self._rng.choice(item.synonyms)
-        if item.keywords and synonyms <= roll < synonyms + keywords:
+        if item.keywords and synonyms <= draw < synonyms + keywords:
             return self._rng.choice(item.keywords)
         return item.label
 
 
 def plural(word: str) -> str:
-    """The regular plural; a word that ends like one stays as it is."""
+    """The regular plural; a word that ends in a single s stays unchanged."""
     if word.endswith(("ss", "x", "ch", "sh")):
         return word + "es"
     return word if word.endswith("s") else word + "s"
 
 
 def vocabulary_texts(objects: Sequence[NamedObject]) -> list[str]:
-    """Every text whose words a vocabulary for `objects` should hold."""
+    """Texts whose words a vocabulary for `objects` should hold: names and templates."""
     names = [text for item in objects for text in (item.label, *item.synonyms, *item.keywords)]
-    return [*names, *SENTENCES, *PHRASES]
+    return [*names, *SENTENCE_TEMPLATES, *PHRASE_TEMPLATES]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.synthetic.label_phrases import PHRASES, PhraseSampler
+from models.synthetic.label_phrases import PHRASE_TEMPLATES, PhraseSampler
 from models.synthetic.scenes import COLOUR_WORDS
 from models.synthetic.sprites import NamedObject
 from server.contract.text import Prompt, PromptTokenizer
@@ -97,7 +97,7 @@ class Asker:
         """`places` [N, D], unit length, is where the objects' labels lie, to know similar ones by."""
         self._objects, self._prompts, self._config = objects, prompts, config
         self._rng = rng
-        self._phrases = None if labels_only else PhraseSampler(PHRASES, rng=rng)
+        self._phrases = None if labels_only else PhraseSampler(PHRASE_TEMPLATES, rng=rng)
         self._akin = akin(objects)
         self._similar = None if places is None else (places @ places.T).topk(min(16, len(places))).indices.tolist()
 

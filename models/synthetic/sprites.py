@@ -1,4 +1,4 @@
-"""The sprite pack: drawings of everyday objects in several art styles, and the names they are trained under."""
+"""The sprite pack: drawings of everyday objects in several art styles, and the labels they are trained under."""
 
 import io
 import json
@@ -15,19 +15,19 @@ from torch import Tensor
 from torch.nn import functional
 
 STYLES = ("noto", "twemoji", "fluent")
-SIDE = 96  # pixels of a stored drawing; its longer side fills it
-MIP_LEVELS = 3  # each half as sharp as the one before
+SIDE = 96  # pixels of a stored sprite, which its longer side fills
+MIP_LEVELS = 3  # each at half the resolution of the one before
 NAMES_FILE = Path(__file__).parent / "names.txt"
 SMALL_PACK = Path(__file__).parent / "sprites"
 
 
 class SpriteError(ValueError):
-    """A sprite pack or a list of names that cannot be used; the message says why."""
+    """An unusable sprite pack or list of names; the message says why."""
 
 
 @dataclass(frozen=True)
 class NamedObject:
-    """Something to recognise: its label, the slugs it may be drawn by, and other words for it."""
+    """A class of objects: its label, the slugs of its sprites, and other names for it."""
 
     label: str
     slugs: tuple[str, ...]
@@ -37,9 +37,9 @@ class NamedObject:
 
 @dataclass(frozen=True)
 class SpritePack:
-    """Drawings as one tensor.
+    """All sprites as one tensor.
 
-    `pixels` [N, MIP_LEVELS, 4, SIDE, SIDE] uint8, RGBA premultiplied; `rows` lists the drawings of each slug,
+    `pixels` [N, MIP_LEVELS, 4, SIDE, SIDE] uint8, premultiplied RGBA; `rows` are the indices of each slug's sprites,
     `keywords` its keywords.
     """
 
@@ -49,15 +49,15 @@ class SpritePack:
 
     @cached_property
     def halves(self) -> Tensor:
-        """The drawings at half their side [N, MIP_LEVELS, 4, SIDE / 2, SIDE / 2] uint8."""
+        """Sprites at half resolution [N, MIP_LEVELS, 4, SIDE / 2, SIDE / 2] uint8."""
         rows = [functional.avg_pool2d(row.float(), 2).round().to(torch.uint8) for row in self.pixels]
         return torch.stack(rows)
 
     def rows_of(self, slugs: Sequence[str]) -> list[tuple[int, ...]]:
-        """The drawings of each of `slugs`; SpriteError names those the pack lacks."""
+        """Indices of the sprites of each of `slugs`; SpriteError names those the pack lacks."""
         missing = sorted(set(slugs) - set(self.rows))
         if missing:
-            raise SpriteError(f"the sprite pack has no drawing of {missing}; it has {len(self.rows)} slugs")
+            raise SpriteError(f"the sprite pack has no sprite of {missing}; it has {len(self.rows)} slugs")
         return [self.rows[slug] for slug in slugs]
 
 
@@ -68,21 +68,21 @@ def load_pack(path: str | Path, *, styles: Sequence[str] = STYLES) -> SpritePack
     if not index.is_file():
         raise SpriteError(f"{path} is no sprite pack: it has no sprites.json")
     entries = json.loads(index.read_text(encoding="utf-8"))
-    drawings: list[Tensor] = []
+    sprites: list[Tensor] = []
     rows: dict[str, tuple[int, ...]] = {}
     for entry in entries:
         files = [root / style / f"{entry['slug']}.png" for style in styles]
         found = [file for file in files if file.is_file()]
-        rows[entry["slug"]] = tuple(range(len(drawings), len(drawings) + len(found)))
-        drawings += [_drawing(file.read_bytes()) for file in found]
-    if not drawings:
-        raise SpriteError(f"{path} has no drawing in the styles {list(styles)}")
+        rows[entry["slug"]] = tuple(range(len(sprites), len(sprites) + len(found)))
+        sprites += [_decode(file.read_bytes()) for file in found]
+    if not sprites:
+        raise SpriteError(f"{path} has no sprite in the styles {list(styles)}")
     keywords = {entry["slug"]: (entry["name"], *entry["keywords"]) for entry in entries}
-    return SpritePack(_mipmaps(torch.stack(drawings)), {k: v for k, v in rows.items() if v}, keywords)
+    return SpritePack(_mipmaps(torch.stack(sprites)), {k: v for k, v in rows.items() if v}, keywords)
 
 
-def _drawing(data: bytes) -> Tensor:
-    """[4, SIDE, SIDE] uint8, premultiplied, centred."""
+def _decode(data: bytes) -> Tensor:
+    """Decode a sprite to [4, SIDE, SIDE] uint8: premultiplied RGBA, centred."""
     with Image.open(io.BytesIO(data)) as file:
         image = file.convert("RGBA")
     scale = SIDE / max(image.size)
@@ -96,24 +96,24 @@ def _drawing(data: bytes) -> Tensor:
     return torch.from_numpy(values.round().astype(np.uint8)).permute(2, 0, 1)
 
 
-def _mipmaps(drawings: Tensor) -> Tensor:
-    """[N, 4, SIDE, SIDE] uint8 -> [N, MIP_LEVELS, 4, SIDE, SIDE]: for drawing small without aliasing."""
-    levels = [drawings]
+def _mipmaps(sprites: Tensor) -> Tensor:
+    """Mipmaps [N, MIP_LEVELS, 4, SIDE, SIDE] of [N, 4, SIDE, SIDE] uint8, against aliasing of small sprites."""
+    levels = [sprites]
     for level in range(1, MIP_LEVELS):
-        blurred = torch.cat([_blurred(chunk, 2**level) for chunk in drawings.split(64)])
+        blurred = torch.cat([_blurred(chunk, 2**level) for chunk in sprites.split(64)])
         levels.append(blurred)
     return torch.stack(levels, dim=1)
 
 
-def _blurred(drawings: Tensor, factor: int) -> Tensor:
-    pooled = functional.avg_pool2d(drawings.float(), factor)
+def _blurred(sprites: Tensor, factor: int) -> Tensor:
+    pooled = functional.avg_pool2d(sprites.float(), factor)
     return functional.interpolate(pooled, size=(SIDE, SIDE), mode="bilinear").round().clamp(0, 255).to(torch.uint8)
 
 
 def read_names(path: str | Path = NAMES_FILE, *, pack: SpritePack | None = None) -> tuple[NamedObject, ...]:
-    """The objects of a names file (its head says how it is written).
+    """Read the objects of a names file (its head describes the format).
 
-    With a pack, objects it cannot draw are left out, and each object gets those of the pack's keywords that name no
+    With a pack, objects without a sprite are dropped, and each object gets those of the pack's keywords that name no
     other object of the list.
     """
     objects = list(_parse(Path(path)))
@@ -121,7 +121,7 @@ def read_names(path: str | Path = NAMES_FILE, *, pack: SpritePack | None = None)
         return tuple(objects)
     drawable = [item for item in objects if all(slug in pack.rows for slug in item.slugs)]
     if not drawable:
-        raise SpriteError(f"the sprite pack draws none of the {len(objects)} objects of {path}")
+        raise SpriteError(f"the sprite pack has none of the {len(objects)} objects of {path}")
     taken = {text for item in objects for text in (item.label, *item.synonyms)}
     words = {item.label: {w for slug in item.slugs for w in pack.keywords[slug]} - taken for item in drawable}
     counts: dict[str, int] = {}
@@ -145,9 +145,7 @@ def _parse(path: Path) -> Iterator[NamedObject]:
         slugs, _, synonyms = rest.partition("|")
         item = NamedObject(label.strip(), _words(slugs), _words(synonyms))
         if not (colon and item.label and item.slugs):
-            raise SpriteError(
-                f"{path} line {number} is {line!r}; a line is written 'label: slug, slug | synonym, synonym'"
-            )
+            raise SpriteError(f"{path} line {number} is {line!r}; the format is 'label: slug, slug | synonym, synonym'")
         yield item
 
 

@@ -21,13 +21,12 @@ from models.losses.glip_loss import AlignmentLossConfig
 from models.losses.grounding_dino_loss import DetectorLossConfig
 from models.registry import LoadedCheckpoint, load
 from models.synthetic.detection_task import DetectionConfig, DetectionTask
-from models.synthetic.distilled_text import BERT, load_student, read_places
+from models.synthetic.distillation import BERT, load_student, read_embeddings
 from models.synthetic.image_text_task import ImageTextConfig, ImageTextTask, Places
 from models.synthetic.label_phrases import vocabulary_texts
 from models.synthetic.prompt_sampler import AskingConfig
 from models.synthetic.sprites import NamedObject, SpritePack
-from models.synthetic.vocabulary import vocabulary_size, write_vocabulary
-from models.tokenizers import text_rules
+from models.tokenizers import text_rules, vocabulary_size, write_vocabulary
 from models.training.detectors import Detector, GlipDetector, GroundingDinoDetector
 from models.training.loop import LoopConfig, SelfFedTask, Task
 from models.training.recipe import Recipe, curriculum, filled
@@ -211,7 +210,7 @@ def _align(
         return
     head, last = tower.pool[-1], model.config.stages[-1]
     if isinstance(head, nn.Linear) and model.config.backbone.channels[last] == head.in_features:
-        places = Places(read_places(words), objects).labels
+        places = Places(read_embeddings(words), objects).labels
         align(model, head, [item.label for item in objects], places, prompts)
 
 

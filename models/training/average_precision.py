@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.evaluation.coco_evaluator import Box, Evaluation
+from models.evaluation.coco_evaluator import CocoEvaluation, GroundTruthBox
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def matched(truths: Sequence[Truth], found: Sequence[Found], *, iou: float) -> l
 
 def _evaluation(
     truths: Sequence[Truth], found: Sequence[Found], *, iou: float, by_label: bool
-) -> tuple[Evaluation, list[list[Found]]]:
+) -> tuple[CocoEvaluation, list[list[Found]]]:
     """The evaluation, and the detections by picture in its order."""
     items: list[Truth | Found] = [*truths, *found]
     pictures = {name: place for place, name in enumerate(dict.fromkeys(item.picture for item in items))}
@@ -62,6 +62,6 @@ def _evaluation(
         np.asarray([[*one.box, labels[one.label], one.score] for one in some], np.float64).reshape(-1, 6)
         for some in by_picture
     ]
-    boxes = [Box(pictures[one.picture], labels[one.label], one.box) for one in truths]
+    boxes = [GroundTruthBox(pictures[one.picture], labels[one.label], one.box) for one in truths]
     most = max(map(len, by_picture), default=1)
-    return Evaluation(boxes, rows, labels=len(labels), ious=(iou,), by_label=by_label, limit=most), by_picture
+    return CocoEvaluation(boxes, rows, labels=len(labels), ious=(iou,), by_label=by_label, limit=most), by_picture

@@ -21,7 +21,6 @@ from models.losses.grounding_dino_loss import DetectorLossConfig
 from models.losses.matcher import MatchCost
 from models.registry import FAMILIES, LoadedCheckpoint, load
 from models.synthetic.synthetic_tasks import Prepared
-from models.synthetic.vocabulary import vocabulary_size
 from models.training.contrastive_task import ContrastiveTask
 from models.training.dataset_task import Data
 from models.training.denoising import DenoisingConfig, LabelQueries
@@ -171,7 +170,10 @@ def _fresh(recipe: Recipe) -> tuple[nn.Module, Any, Path]:
             raise RecipeError(f"data.tokenizer: {tokenizer} does not exist")
     else:
         tokenizer = tokenizers.standard_file(family.vocabulary)
-    table = {**recipe.model, "text": {**recipe.model.get("text", {}), "vocab_size": vocabulary_size(tokenizer)}}
+    table = {
+        **recipe.model,
+        "text": {**recipe.model.get("text", {}), "vocab_size": tokenizers.vocabulary_size(tokenizer)},
+    }
     config = from_json(family.config, table)
     torch.manual_seed(recipe.seed)
     return family.model(config), config, tokenizer

@@ -1,1 +1,1 @@
-"""What a bundle is and means: its schema, image and text preprocessing, and post-processing."""
+"""Contract of a bundle: manifest schema, image and text preprocessing, post-processing."""

@@ -1,4 +1,4 @@
-"""Image preprocessing: a decoded Pillow image becomes `pixel_values`, as the official code of each family does it."""
+"""Image preprocessing: a decoded Pillow image to `pixel_values`, as the official code of each family does it."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,9 @@ _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.
 
 
 def preprocess(image: Image.Image, rules: Preprocessing) -> Float32:
-    """`image` as one model input.
+    """Convert an image to one model input: float32 [3, h, w], normalised, channels in the order of the rules.
 
-    Returns float32 [3, h, w], normalised, channels in the order of the rules. Orientation is taken as it is: turn the
-    image upright before.
+    The image must be upright: its orientation tag is ignored.
     """
     if not rules.rgb_after_resize:
         image = image.convert("RGB")
@@ -30,9 +29,7 @@ def preprocess(image: Image.Image, rules: Preprocessing) -> Float32:
     if rules.channels == "bgr":
         pixels = pixels[..., ::-1]
     if rules.scale == 1 / 255:
-        pixels = pixels / np.float32(
-            255
-        )  # what the official code computes; multiplying by 1/255 differs in the last bit
+        pixels = pixels / np.float32(255)  # as the official code: multiplying by 1/255 differs in the last bit
     elif rules.scale != 1:
         pixels = pixels * np.float32(rules.scale)
     pixels = np.divide(pixels - np.asarray(rules.mean, np.float32), np.asarray(rules.std, np.float32), dtype=np.float32)
@@ -40,7 +37,7 @@ def preprocess(image: Image.Image, rules: Preprocessing) -> Float32:
 
 
 def resized_size(height: int, width: int, rules: Preprocessing) -> tuple[int, int]:
-    """(height, width) after resizing, before any crop.
+    """Size (height, width) after resizing, before any crop.
 
     The rounding follows torchvision's Resize for "shorter_crop" and GroundingDINO datasets/transforms.py
     `get_size_with_aspect_ratio` for "shorter_longer", by which the longer side may exceed its bound by a few pixels.
@@ -54,7 +51,7 @@ def resized_size(height: int, width: int, rules: Preprocessing) -> tuple[int, in
 
 
 def canvas_size(height: int, width: int, buckets: Buckets) -> tuple[int, int]:
-    """The (height, width) an input is padded to, which depends on this input alone: no neighbour changes an answer."""
+    """Size (height, width) an input is padded to; it depends on this input alone, so no neighbour changes an answer."""
     multiple = buckets.pixel_multiple
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
@@ -62,15 +59,14 @@ def canvas_size(height: int, width: int, buckets: Buckets) -> tuple[int, int]:
 def pad_batch(
     pixels: Sequence[Float32], canvas: tuple[int, int], *, out: tuple[Float32, Bool] | None = None
 ) -> tuple[Float32, Bool]:
-    """Images of one canvas as a batch: `pixel_values` [B, 3, H, W], `pixel_mask` [B, H, W], True where valid.
+    """Pad images of one canvas to a batch: `pixel_values` [B, 3, H, W], `pixel_mask` [B, H, W], True where valid.
 
-    Zeros fill the right and the bottom. `out` are arrays of these shapes to write to, whatever they hold; without it
-    new ones are made.
+    Zeros fill the right and the bottom. out: arrays of these shapes to write to, whatever they hold; None for new ones.
     """
     if out is None:
         out = np.empty((len(pixels), 3, *canvas), np.float32), np.empty((len(pixels), *canvas), np.bool_)
     values, mask = out
-    assert (values.shape, mask.shape) == ((len(pixels), 3, *canvas), (len(pixels), *canvas)), "`out` has their shapes"
+    assert (values.shape, mask.shape) == ((len(pixels), 3, *canvas), (len(pixels), *canvas)), "`out` fits the batch"
     for row, image in enumerate(pixels):
         _, height, width = image.shape
         values[row, :, :height, :width] = image

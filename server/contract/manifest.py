@@ -1,6 +1,6 @@
-"""The bundle's manifest: everything that differs between two models, as data.
+"""Manifest of a bundle: everything that differs between two models, as data.
 
-A bundle is a folder: `manifest.json`, `tokenizer.json`, the artefacts, and the reference outputs they are held to.
+A bundle is a folder: `manifest.json`, `tokenizer.json`, the artefacts, and their reference outputs.
 All boxes are x0, y0, x1, y1 in pixels or cx, cy, w, h in 0..1; all sizes are (height, width).
 """
 
@@ -21,14 +21,14 @@ BundleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$",
 # Any family: everything that serving must know of it is in the other fields.
 FamilyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 Task = Literal["similarity", "classify", "detect"]
-# In the order in which they run: what one puts out, the next may take by the same name.
+# In the order in which they run: outputs of one are inputs of the next by the same name.
 PartName = Literal["image_encoder", "text_encoder", "detector"]
 PARTS: tuple[PartName, ...] = ("image_encoder", "text_encoder", "detector")
-# How bilinear sampling is written down in a graph.
+# Operators that bilinear sampling is lowered to in a graph.
 Lowering = Literal["grid_sample", "gather"]
 LOWERINGS: tuple[Lowering, ...] = ("grid_sample", "gather")
 Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
-# Of the graph: casts are written in it. "mixed" is fp16 but for what needs more (`export/onnx/precision.py`).
+# Of the graph, which holds the casts. "mixed" is fp16, with fp32 where that is not enough (`export/onnx/precision.py`).
 Precision = Literal["fp32", "fp16", "bf16", "mixed"]
 ComputeCapability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}\.[0-9]$")]
 
@@ -49,7 +49,7 @@ class FileHash(_Data):
 
 
 class Preprocessing(_Data):
-    """How a decoded image becomes `pixel_values`.
+    """Rules from a decoded image to `pixel_values`.
 
     `resize` "shorter_crop": shorter side to `shorter`, then the centre square (CLIP). "shorter_longer": shorter side
     to `shorter` unless the longer side would exceed `longer` (Grounding DINO, GLIP). `rgb_after_resize` converts to
@@ -71,20 +71,21 @@ class Preprocessing(_Data):
     def _longer_goes_with_its_rule(self) -> "Preprocessing":
         if (self.resize == "shorter_longer") != (self.longer is not None):
             raise ValueError(
-                f"resize={self.resize!r} with longer={self.longer!r}: 'longer' goes with 'shorter_longer' only"
+                f"resize={self.resize!r} with longer={self.longer!r}: 'shorter_longer' needs 'longer', the other takes"
+                " none"
             )
         return self
 
 
 class TextRules(_Data):
-    """How text becomes token ids.
+    """Rules from text to token ids.
 
-    `style` "sentence": one row a text (CLIP). "phrases": labels joined into one prompt. `attention` "label": each label
-    has its own attention block, and positions restart with it (Grounding DINO). "prompt": all tokens of a prompt see
-    each other, positions run on, and a label's tokens end with the first of its last character (GLIP). Ids are those of
-    the bundle's `tokenizer.json`, which also says how a phrase's case and accents are treated; `separator_ids` are "."
-    and, where it closes a phrase too, "?". `max_tokens` bounds a sentence or a whole prompt; `max_label_tokens` one
-    label with its separator, where the model knows fewer positions than a prompt may have tokens.
+    `style` "sentence": one row per text (CLIP). "phrases": labels joined into one prompt. `attention` "label": each
+    label has its own attention block, and positions restart with it (Grounding DINO). "prompt": all tokens of a prompt
+    attend to each other, positions run on, and the tokens of a label end with the first of its last character (GLIP).
+    Ids are those of `tokenizer.json`, which also normalises case and accents of a phrase; `separator_ids` are "." and,
+    where it ends a phrase too, "?". `max_tokens` bounds a sentence or a whole prompt; `max_label_tokens` one label with
+    its separator, where the model has fewer positions than a prompt may have tokens.
     """
 
     style: Literal["sentence", "phrases"]
@@ -108,7 +109,7 @@ class TextRules(_Data):
     @model_validator(mode="after")
     def _a_shared_prompt_has_no_label_limit(self) -> "TextRules":
         if self.attention == "prompt" and self.style != "phrases":
-            raise ValueError(f"attention='prompt' with style={self.style!r}: it goes with 'phrases' only")
+            raise ValueError(f"attention='prompt' with style={self.style!r}: accepted is style='phrases'")
         if self.attention == "prompt" and self.max_label_tokens is not None:
             raise ValueError(
                 f"attention='prompt' with max_label_tokens={self.max_label_tokens}: positions run through the whole"
@@ -118,7 +119,7 @@ class TextRules(_Data):
 
 
 class ClassificationRules(_Data):
-    """How image and text embeddings become class scores: `logit_scale` times the cosine; default `templates`."""
+    """Rules from image and text embeddings to class scores: `logit_scale` times the cosine; default `templates`."""
 
     logit_scale: float = Field(gt=0)
     logit_bias: float = 0.0
@@ -126,12 +127,12 @@ class ClassificationRules(_Data):
 
 
 class DetectionRules(_Data):
-    """How token scores become detections, and the default thresholds of a request.
+    """Rules from token scores to detections, and the default thresholds of a request.
 
-    `token_reduction` makes a label's score of its tokens'. `labels_per_box` "best": a box has the label that scores
-    best; "all": every label above the threshold is a detection of its own (GLIP). `box_edges` "continuous": a box is
-    x1 - x0 wide. "inclusive": both edges are pixels of the box, which is x1 - x0 + 1 wide in the model's own input and
-    reaches its last pixel at most (GLIP, as all of maskrcnn_benchmark).
+    `token_reduction` reduces the scores of a label's tokens to its own. `labels_per_box` "best": a box has its best
+    label only; "all": every label above the threshold is a detection of its own (GLIP). `box_edges` "continuous": a box
+    is x1 - x0 wide. "inclusive": both edges are pixels of the box, which is x1 - x0 + 1 wide in the input of the model
+    and ends at its last pixel at most (GLIP, as all of maskrcnn_benchmark).
     """
 
     token_reduction: Literal["max", "mean"] = "max"
@@ -144,7 +145,7 @@ class DetectionRules(_Data):
 
 
 class Buckets(_Data):
-    """The shapes a bundle runs at: sides are rounded up to `pixel_multiple`, tokens to the next of `tokens`."""
+    """Shapes of a bundle's runs: sides are rounded up to `pixel_multiple`, tokens to the next of `tokens`."""
 
     pixel_multiple: int = Field(default=1, ge=1)
     tokens: tuple[int, ...] = ()
@@ -152,7 +153,7 @@ class Buckets(_Data):
 
 
 class Certificate(_Data):
-    """The measured agreement of one artefact with PyTorch fp32, and the tolerance it was held to.
+    """Measured agreement of one artefact with PyTorch fp32, and the tolerances it had to meet.
 
     `figures` are the worst over all `cases`; `artefact_sha256` ties the certificate to one file.
     """
@@ -166,12 +167,12 @@ class Certificate(_Data):
 
 
 class Engine(_Data):
-    """What a TensorRT engine was built by, from and for; it runs under the same `version` alone.
+    """Build record of a TensorRT engine, which runs under the same `version` only.
 
-    `compute_capabilities`: the GPUs it was built for, such as "8.9". `source_sha256`: of the graph it was built from.
-    `profiles`: the shapes it takes, each as the least, usual and largest size of every axis (batch, height, ...).
-    `status` "not run": where it was built there was no GPU that runs it, so nothing is known of its answers.
-    `activation_bytes`: what it computes in at most, told where it ran.
+    `compute_capabilities`: of the GPUs it was built for, such as "8.9". `source_sha256`: of its source graph.
+    `profiles`: the shapes it accepts, each as the least, usual and largest size of every axis (batch, height, ...).
+    `status` "not run": the machine that built it has no GPU that runs it, so nothing is known of its answers.
+    `activation_bytes`: the most memory it computes in, known where it ran.
     """
 
     version: str
@@ -185,8 +186,8 @@ class Engine(_Data):
 class Artefact(_Data):
     """One compiled part of the model: an ONNX graph, or a TensorRT engine with its `engine` record.
 
-    `precision` is what it computes with, `weights` how they are stored. `opset` and `lowering` (where it samples
-    bilinearly) are those of the graph, or of the graph it was built from.
+    `precision` is that of its arithmetic, `weights` that of its stored weights. `opset` and `lowering` (where it
+    samples bilinearly) are those of the graph, or of the graph it was built from.
     """
 
     part: PartName
@@ -202,7 +203,7 @@ class Artefact(_Data):
 
     @property
     def uncertified(self) -> str | None:
-        """Why it counts as uncertified, or None."""
+        """Reason why it counts as uncertified, or None."""
         if self.certificate is None:
             not_run = self.engine is not None and self.engine.status == "not run"
             return "it was not run where it was built: it has no certificate" if not_run else "it has no certificate"
@@ -213,14 +214,12 @@ class Artefact(_Data):
     @model_validator(mode="after")
     def _an_engine_has_its_record(self) -> "Artefact":
         if (self.runtime == "onnxruntime") != (self.engine is None):
-            raise ValueError(
-                f"runtime={self.runtime!r}: 'engine' goes with TensorRT's engines, and each of them has one"
-            )
+            raise ValueError(f"runtime={self.runtime!r}: TensorRT engines have an 'engine' record, graphs have none")
         return self
 
 
 class Manifest(_Data):
-    """The whole of `manifest.json`."""
+    """Root of `manifest.json`."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
     name: BundleName
@@ -242,7 +241,7 @@ class Manifest(_Data):
 
     @property
     def tasks(self) -> frozenset[Task]:
-        """What this bundle can answer."""
+        """Tasks that this bundle can do."""
         return frozenset({"detect"} if self.detection else {"similarity", "classify"})
 
     @model_validator(mode="after")
@@ -255,12 +254,12 @@ class Manifest(_Data):
             raise ValueError(f"artefacts for parts {sorted(parts)}, but this bundle needs exactly {sorted(wanted)}")
         files = [artefact.file for artefact in self.artefacts]
         if twins := sorted({file for file in files if files.count(file) > 1}):
-            raise ValueError(f"several artefacts are in {', '.join(twins)}: each has a file of its own")
+            raise ValueError(f"several artefacts are in {', '.join(twins)}: each needs a file of its own")
         return self
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the bundle in `folder`; BundleError names the file and the fault."""
+    """Read the manifest of the bundle in `folder`; BundleError names the file and the fault."""
     path = folder / MANIFEST_FILE
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -281,11 +280,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest` into `folder`."""
+    """Write `manifest` into `folder`, in place of any before."""
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of the bytes of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

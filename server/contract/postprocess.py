@@ -1,7 +1,7 @@
-"""Post-processing: a detector's token scores and boxes become detections, embeddings become class scores."""
+"""Post-processing: token scores and boxes of a detector to detections, embeddings to class scores."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +10,14 @@ from server.contract.manifest import DetectionRules
 from server.contract.text import Prompt
 
 Float32 = npt.NDArray[np.float32]
-Reservation = npt.NDArray[np.intp]
-# Two passes that box one thing agree on it to a few pixels; a person and the shirt they wear overlap by less.
+Indices = npt.NDArray[np.intp]
+# IoU: boxes of one object by two passes differ by a few pixels; a person and the shirt they wear overlap by less.
 SAME_BOX = 0.8
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a request asks for; every field has its default in the bundle's `DetectionRules`."""
+    """Thresholds of a request; every field has its default in the `DetectionRules` of the bundle."""
 
     box_threshold: float
     text_threshold: float
@@ -31,10 +31,10 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Detection:
-    """A box (x0, y0, x1, y1 in pixels of the image) with the label as it was written and its place in the request.
+    """A box (x0, y0, x1, y1 in pixels of the image) with its label as the client wrote it and its index in the request.
 
-    `matched` holds the [start, end) characters, within the label, of the words that scored above the text threshold.
-    `label_scores`, where asked for, has the score of every label of the request, None where it has none for this box.
+    matched: [start, end) characters, within the label, of the words that scored above the text threshold. label_scores:
+    where requested, the score of every label of the request, None for a label without a score for this box.
     """
 
     box: tuple[float, float, float, float]
@@ -47,14 +47,14 @@ class Detection:
 
 @dataclass(frozen=True, eq=False)
 class PassOutput:
-    """What the detector gave for one prompt: token_scores [N, T] in 0..1, boxes_cxcywh [N, 4] in 0..1 of the image."""
+    """Detector output for one prompt: token_scores [N, T] in 0..1, boxes_cxcywh [N, 4] in 0..1 of the image."""
 
     prompt: Prompt
     token_scores: Float32
     boxes_cxcywh: Float32
 
     def above(self, threshold: float, rules: DetectionRules) -> "PassOutput":
-        """A copy of those queries alone that some label scores above `threshold` for."""
+        """Copy with only the queries for which some label scores above `threshold`."""
         rows = label_scores(self.token_scores, self.prompt, rules).max(1) > threshold
         return PassOutput(self.prompt, self.token_scores[rows], self.boxes_cxcywh[rows])
 
@@ -69,7 +69,7 @@ def detections(
     thresholds: Thresholds,
     input_size: tuple[int, int] | None = None,
 ) -> list[Detection]:
-    """The detections of one image that was asked about in one prompt: see `merged_detections`."""
+    """Detections of one image and one prompt: see `merged_detections`."""
     output = PassOutput(prompt, token_scores, boxes_cxcywh)
     return merged_detections([output], size=size, rules=rules, thresholds=thresholds, input_size=input_size)
 
@@ -83,19 +83,19 @@ def merged_detections(
     input_size: tuple[int, int] | None = None,
     with_label_scores: bool = False,
 ) -> list[Detection]:
-    """The detections of one image, best first, `max_detections` over all labels and passes at most.
+    """Detections of one image, best first, at most `max_detections` over all labels and passes.
 
-    (height, width) in pixels: `size` of the image, `input_size` of the model's input without padding, where inclusive
-    edges are counted (None: as `size`). A label is kept where its score is above `box_threshold` (strictly, as in
-    GroundingDINO util/inference.py and GLIP engine/predictor_glip.py). Boxes are clipped to the image. Where a box has
-    its best label alone, so has what several passes box alike (IoU above `SAME_BOX`). `with_label_scores`: a label of
-    another pass has the score of that pass's box of the same thing, if it has one.
+    Sizes are (height, width) in pixels: `size` of the image, `input_size` of the model input without padding, where
+    inclusive edges are counted (None: as `size`). A label is kept where its score is above `box_threshold` (strictly,
+    as in GroundingDINO util/inference.py and GLIP engine/predictor_glip.py). Boxes are clipped to the image. With
+    labels_per_box "best", boxes of several passes that agree (IoU above `SAME_BOX`) have one label too, the best.
+    with_label_scores: a label of another pass has the score of that pass's box of the same object, if there is one.
     """
     edge = int(rules.box_edges == "inclusive")
     frame = (input_size or size) if edge else size
     scores = [label_scores(output.token_scores, output.prompt, rules) for output in outputs]  # [N, labels] each
     boxes = [to_pixels(output.boxes_cxcywh, frame, edge=edge) for output in outputs]  # [N, 4] each
-    chosen = _Chosen.of(outputs, scores, boxes, rules, thresholds.box_threshold)
+    chosen = _Candidates.of(outputs, scores, boxes, rules, thresholds.box_threshold)
     chosen = chosen[_kept(chosen, rules, thresholds, several=len(outputs) > 1, edge=edge)]
     rows = _label_score_rows(chosen, scores, boxes, edge=edge) if with_label_scores else [None] * len(chosen.boxes)
     final = _scaled(chosen.boxes, frame, size) if edge else chosen.boxes
@@ -117,14 +117,14 @@ def merged_detections(
 
 
 def label_scores(token_scores: Float32, prompt: Prompt, rules: DetectionRules) -> Float32:
-    """[N, labels] from token_scores [N, T]: the best or the mean of each label's own tokens."""
+    """Label scores [N, labels] of token_scores [N, T]: maximum or mean over the tokens of each label."""
     reduce = np.max if rules.token_reduction == "max" else np.mean
     columns = [reduce(token_scores[:, prompt.token_label == label], axis=1) for label in range(len(prompt.labels))]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def to_pixels(boxes_cxcywh: Float32, size: tuple[int, int], *, edge: int = 0) -> Float32:
-    """[N, 4] cx, cy, w, h in 0..1 to x0, y0, x1, y1 in pixels, clipped to the image of `size` (height, width).
+    """Convert boxes [N, 4] from cx, cy, w, h in 0..1 to x0, y0, x1, y1 in pixels, clipped to `size` (height, width).
 
     With inclusive edges (`edge` 1) the last pixel is at width - 1 and height - 1.
     """
@@ -136,17 +136,17 @@ def to_pixels(boxes_cxcywh: Float32, size: tuple[int, int], *, edge: int = 0) ->
 
 
 def iou_matrix(a: Float32, b: Float32) -> Float32:
-    """[N, M] intersection over union of boxes x0, y0, x1, y1; 0 where both are empty."""
+    """Intersection over union [N, M] of boxes x0, y0, x1, y1 [N, 4] and [M, 4]; 0 where both are empty."""
     return _iou(a.T[:, :, None], b.T[:, None], edge=0)
 
 
-def nms(boxes: Float32, label_ids: Reservation, iou: float, *, limit: int, edge: int = 0) -> Reservation:
-    """Which of the boxes, sorted best first, stay when a worse one of the same label overlaps by more than `iou`.
+def nms(boxes: Float32, label_ids: Indices, iou: float, *, limit: int, edge: int = 0) -> Indices:
+    """Non-maximum suppression per label: rows of the boxes that stay, at most `limit`.
 
-    boxes [N, 4] x0, y0, x1, y1, label_ids [N]; `edge` 1 counts both edges, in pixels. The first `limit` are returned.
+    boxes [N, 4] x0, y0, x1, y1, sorted best first, label_ids [N]; a box is dropped where a better one of its label
+    overlaps by more than `iou`. edge: 1 counts both edges, in pixels.
     """
-    # Of each label the rows that may still stay, best first, and their boxes [4, rows]: a box is compared with those
-    # alone, and with ever fewer.
+    # By label: the rows still in question, best first, and their boxes [4, rows]. Only those are compared, ever fewer.
     left = {int(label): np.flatnonzero(label_ids == label) for label in np.unique(label_ids)}
     columns = {label: np.ascontiguousarray(boxes[rows].T) for label, rows in left.items()}
     stays = np.ones(len(boxes), np.bool_)
@@ -167,7 +167,7 @@ def nms(boxes: Float32, label_ids: Reservation, iou: float, *, limit: int, edge:
 
 
 def class_scores(similarity: Float32, *, logit_scale: float, logit_bias: float, multi_label: bool) -> Float32:
-    """[images, labels] probabilities from cosines: a softmax over the labels, or a sigmoid for each (`multi_label`)."""
+    """Probabilities [images, labels] of cosines: softmax over the labels, or a sigmoid of each (`multi_label`)."""
     logits = similarity * np.float32(logit_scale) + np.float32(logit_bias)
     if multi_label:
         return np.asarray((1 + np.tanh(logits / 2)) / 2, np.float32)  # the sigmoid, without overflow
@@ -176,17 +176,17 @@ def class_scores(similarity: Float32, *, logit_scale: float, logit_bias: float, 
 
 
 @dataclass(frozen=True, eq=False)
-class _Chosen:
-    """Of K candidates: the pass, the query in it, the label's place in the request and its score [K]; boxes [K, 4]."""
+class _Candidates:
+    """K candidates: their pass, query in it, index of the label in the request and score [K]; boxes [K, 4]."""
 
-    passes: Reservation
-    queries: Reservation
-    label_ids: Reservation
+    passes: Indices
+    queries: Indices
+    label_ids: Indices
     scores: Float32
     boxes: Float32
 
-    def __getitem__(self, rows: Reservation) -> "_Chosen":
-        return _Chosen(self.passes[rows], self.queries[rows], self.label_ids[rows], self.scores[rows], self.boxes[rows])
+    def __getitem__(self, rows: Indices) -> "_Candidates":
+        return _Candidates(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @classmethod
     def of(
@@ -196,8 +196,8 @@ class _Chosen:
         boxes: Sequence[Float32],
         rules: DetectionRules,
         threshold: float,
-    ) -> "_Chosen":
-        """What scores above the threshold in any pass, best first."""
+    ) -> "_Candidates":
+        """Queries and labels that score above the threshold in any pass, best first."""
         parts = []
         for number, (output, table, places) in enumerate(zip(outputs, scores, boxes, strict=True)):
             queries, labels = _candidates(table, rules, threshold)
@@ -207,22 +207,22 @@ class _Chosen:
         return cls(passes, queries, label_ids, values, boxes_)[np.argsort(-values, kind="stable")]
 
 
-def _kept(chosen: _Chosen, rules: DetectionRules, thresholds: Thresholds, *, several: bool, edge: int) -> Reservation:
-    """Which candidates, best first, become detections."""
+def _kept(chosen: _Candidates, rules: DetectionRules, thresholds: Thresholds, *, several: bool, edge: int) -> Indices:
+    """Rows of the candidates that become detections, best first."""
     keep = np.arange(len(chosen.boxes))
     merging = several and rules.labels_per_box == "best"
     if thresholds.nms_iou is not None:
         limit = len(keep) if merging else thresholds.max_detections
         keep = nms(chosen.boxes, chosen.label_ids, thresholds.nms_iou, limit=limit, edge=edge)
     if merging:
-        keep = keep[_once(chosen.boxes[keep], chosen.passes[keep], limit=thresholds.max_detections, edge=edge)]
+        keep = keep[_unrepeated(chosen.boxes[keep], chosen.passes[keep], limit=thresholds.max_detections, edge=edge)]
     return keep[: thresholds.max_detections]
 
 
-def _once(boxes: Float32, passes: Reservation, *, limit: int, edge: int) -> Reservation:
-    """Which of the boxes [N, 4], sorted best first, stay when a pass boxes what another has boxed with a better score.
+def _unrepeated(boxes: Float32, passes: Indices, *, limit: int, edge: int) -> Indices:
+    """Rows of the boxes [N, 4], sorted best first, that stay: no better box of another pass is of the same object.
 
-    The first `limit` are returned.
+    At most `limit` rows are returned.
     """
     stays = np.ones(len(boxes), np.bool_)
     columns = np.ascontiguousarray(boxes.T)
@@ -238,9 +238,9 @@ def _once(boxes: Float32, passes: Reservation, *, limit: int, edge: int) -> Rese
 
 
 def _label_score_rows(
-    chosen: _Chosen, scores: Sequence[Float32], boxes: Sequence[Float32], *, edge: int
+    chosen: _Candidates, scores: Sequence[Float32], boxes: Sequence[Float32], *, edge: int
 ) -> list[tuple[float | None, ...]]:
-    """For each detection the scores of all labels, None where the label's pass has no box of the same thing."""
+    """Scores of all labels for each candidate, None where the pass of a label has no box of the same object."""
     columns = []
     for number, (table, places) in enumerate(zip(scores, boxes, strict=True)):
         own = chosen.passes == number
@@ -255,8 +255,8 @@ def _label_score_rows(
     return [tuple(None if np.isnan(value) else value for value in row) for row in matrix]
 
 
-def _candidates(scores: Float32, rules: DetectionRules, threshold: float) -> tuple[Reservation, Reservation]:
-    """Queries and labels [K] that score above `threshold` in scores [N, labels], best first."""
+def _candidates(scores: Float32, rules: DetectionRules, threshold: float) -> tuple[Indices, Indices]:
+    """Queries and labels [K] above `threshold` in scores [N, labels], best first."""
     if rules.labels_per_box == "all":
         queries, label_ids = np.nonzero(scores > threshold)
     else:
@@ -268,7 +268,7 @@ def _candidates(scores: Float32, rules: DetectionRules, threshold: float) -> tup
 
 
 def _iou(a: Float32, b: Float32, *, edge: int) -> Float32:
-    """Intersection over union of boxes whose x0, y0, x1, y1 [4, ...] are broadcast; 0 where both are empty."""
+    """Intersection over union of boxes x0, y0, x1, y1 [4, ...], broadcast; 0 where both are empty."""
     width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0]) + edge
     height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1]) + edge
     inter = np.maximum(width, 0) * np.maximum(height, 0)
@@ -283,9 +283,9 @@ def _area(boxes: Float32, edge: int) -> Float32:
 
 
 def _scaled(boxes: Float32, frame: tuple[int, int], size: tuple[int, int]) -> Float32:
-    """Boxes [N, 4] x0, y0, x1, y1 with inclusive edges, from pixels of `frame` to pixels of `size` (height, width).
+    """Scale boxes [N, 4] x0, y0, x1, y1 with inclusive edges from pixels of `frame` to those of `size` (height, width).
 
-    Inclusive edges of a box narrower than a pixel stand in reverse, which no client expects: it becomes a line.
+    Inclusive edges of a box narrower than a pixel are in reverse order, which no client expects: it becomes a line.
     """
     ratio = np.asarray([size[1] / frame[1], size[0] / frame[0]], np.float32)
     low, high = boxes[:, :2], np.maximum(boxes[:, :2], boxes[:, 2:])
@@ -294,6 +294,7 @@ def _scaled(boxes: Float32, frame: tuple[int, int], size: tuple[int, int]) -> Fl
 
 
 def _matched(scores: Float32, prompt: Prompt, label_id: int, threshold: float) -> tuple[tuple[int, int], ...]:
+    """Spans of the label's words whose tokens score above the threshold."""
     spans: list[tuple[int, int]] = []
     for start, end in prompt.token_span[(prompt.token_label == label_id) & (scores > threshold)]:
         if spans and spans[-1][1] >= start:  # word pieces of one word touch

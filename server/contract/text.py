@@ -1,7 +1,7 @@
 """Text preprocessing: sentences for CLIP, prompts with exact label spans for the detectors.
 
-Tokens are never decoded back to text. A label is tokenised on its own and keeps its span, so "car" is not found inside
-"cartoon", duplicates stay apart, and a detection carries the label as it was written.
+Tokens are never decoded back to text. Each label is tokenised on its own and keeps its span, so "car" is not found in
+"cartoon", duplicates stay apart, and a detection carries the label as the client wrote it.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _PHRASE = re.compile(r"([^.?]*)([.?]?)")
 
 
 class PromptError(ValueError):
-    """Text that cannot be asked for; the message names it."""
+    """Text that cannot be used as a prompt; the message names it."""
 
 
 class PromptTooLong(PromptError):
@@ -35,7 +35,7 @@ class PromptTooLong(PromptError):
 
 @dataclass(frozen=True)
 class Phrase:
-    """A label as the user wrote it; for a caption, the characters [start, end) it stands at."""
+    """A label as the client wrote it; of a caption, with its characters [start, end)."""
 
     text: str
     start: int | None = None
@@ -46,10 +46,10 @@ class Phrase:
 class Prompt:
     """A tokenised prompt of T tokens.
 
-    input_ids, position_ids [T] int64; self_attention_mask [T, T] bool, True where a token may look; token_label [T]
-    int64, the label a token belongs to or -1; token_span [T, 2] int64, the token's characters in its own label.
-    Two prompts with the same `key` have the same text features. Of a request in several passes each has its own prompt,
-    whose labels begin at the request's `first_label`.
+    input_ids, position_ids [T] int64; self_attention_mask [T, T] bool, True where a token may attend; token_label [T]
+    int64, the label a token belongs to or -1; token_span [T, 2] int64, characters of a token in its own label.
+    Prompts with the same `key` have the same text features. Each pass of a request has its own prompt, whose labels
+    start at label `first_label` of the request.
     """
 
     labels: tuple[Phrase, ...]
@@ -66,10 +66,10 @@ class Prompt:
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
-    """A phrase with its tokens and the separator behind them."""
+class _TokenizedPhrase:
+    """A label with its tokens and the separator that follows them."""
 
-    phrase: Phrase
+    label: Phrase
     separator: int
     tokens: Encoding
 
@@ -78,14 +78,14 @@ class _Asked:
 
 
 class SentenceTokenizer:
-    """Texts to rows of ids for a CLIP text tower (openai/CLIP clip/simple_tokenizer.py and `tokenize`)."""
+    """Tokenizer of texts for a CLIP text tower (openai/CLIP clip/simple_tokenizer.py and `tokenize`)."""
 
     def __init__(self, file: Path, rules: TextRules) -> None:
         self._tokenizer = read_tokenizer(file)
         self._rules = rules
 
     def encode(self, texts: Sequence[str]) -> Int64:
-        """[B, T] int64, T that of the longest text; the causal tower does not see the padding behind a text's end."""
+        """Token ids [B, T] int64, T of the longest text; the causal tower does not see the padding after a text."""
         rows = [self._row(text) for text in texts]
         length = max((len(row) for row in rows), default=0)
         ids = np.full((len(rows), length), self._rules.pad_id, np.int64)
@@ -106,10 +106,10 @@ class SentenceTokenizer:
 
 
 class PromptTokenizer:
-    """Labels or a caption to a `Prompt` for a detector, or to several where one does not hold them.
+    """Tokenizer of labels or a caption to a `Prompt` for a detector, or to several where one does not hold them.
 
-    The start, then each label's tokens and a separator, then the end; with attention "label" as GroundingDINO
-    models/GroundingDINO/bertwarper.py groups them, with "prompt" as microsoft/GLIP engine/predictor_glip.py does.
+    A prompt is the start, then the tokens of each label and a separator, then the end; grouped with attention "label"
+    as in GroundingDINO models/GroundingDINO/bertwarper.py, with "prompt" as in microsoft/GLIP engine/predictor_glip.py.
     """
 
     def __init__(self, file: Path, rules: TextRules) -> None:
@@ -117,69 +117,69 @@ class PromptTokenizer:
         self._rules = rules
 
     def from_labels(self, labels: Sequence[str]) -> Prompt:
-        """The one prompt that asks for `labels`, in their order; PromptTooLong where there is none."""
+        """The one prompt of `labels`, in their order; PromptTooLong where they do not fit."""
         return self.label_passes(labels, max_passes=1)[0]
 
     def from_caption(self, caption: str) -> Prompt:
-        """The one prompt of a caption; a phrase ends at "." or "?", as in the official code."""
+        """The one prompt of a caption, whose phrases end at "." or "?", as in the official code."""
         return self.caption_passes(caption, max_passes=1)[0]
 
     def label_passes(self, labels: Sequence[str], *, max_passes: int) -> tuple[Prompt, ...]:
-        """The fewest prompts that hold `labels` in their order, each whole.
+        """The fewest prompts that hold `labels` in their order, none split.
 
         PromptTooLong for a label that no prompt holds, and where more than `max_passes` are needed.
         """
         if not labels:
             raise PromptError("no label was given: name at least one thing to look for")
         separator = self._rules.separator_ids[0]
-        return self._passes([self._asked(Phrase(label), separator) for label in labels], max_passes)
+        return self._passes([self._tokenized(Phrase(label), separator) for label in labels], max_passes)
 
     def caption_passes(self, caption: str, *, max_passes: int) -> tuple[Prompt, ...]:
-        """As `label_passes`, of a caption's phrases."""
-        asked = []
+        """As `label_passes`, for the phrases of a caption."""
+        phrases = []
         for match in _PHRASE.finditer(caption):
             text = match[1].strip()
             if text:
                 start = match.start() + match[1].index(text)
                 separator = self._rules.separator_ids[-1 if match[2] == "?" else 0]
-                asked.append(self._asked(Phrase(text, start, start + len(text)), separator))
-        if not asked:
+                phrases.append(self._tokenized(Phrase(text, start, start + len(text)), separator))
+        if not phrases:
             raise PromptError(f"{shown(caption)} names nothing to look for: write it like 'a dog. a bicycle.'")
-        return self._passes(asked, max_passes)
+        return self._passes(phrases, max_passes)
 
-    def _passes(self, asked: Sequence[_Asked], max_passes: int) -> tuple[Prompt, ...]:
+    def _passes(self, phrases: Sequence[_TokenizedPhrase], max_passes: int) -> tuple[Prompt, ...]:
         room = self._rules.max_tokens - 2  # besides start and end
-        starts, taken = [0], 0
-        for place, each in enumerate(asked):
-            if taken + len(each) > room and taken:
-                starts.append(place)
-                taken = 0
-            taken += len(each)
+        starts, length = [0], 0
+        for index, phrase in enumerate(phrases):
+            if length + len(phrase) > room and length:
+                starts.append(index)
+                length = 0
+            length += len(phrase)
         if len(starts) > max_passes:
-            told = f"the prompt's {len(asked)} label(s) take {sum(map(len, asked)) + 2} tokens, the model reads"
+            fault = f"the prompt's {len(phrases)} label(s) take {sum(map(len, phrases)) + 2} tokens, the model reads"
             if max_passes == 1:
-                raise PromptTooLong(f"{told} {self._rules.max_tokens}")
+                raise PromptTooLong(f"{fault} {self._rules.max_tokens}")
             raise PromptTooLong(
-                f"{told} {self._rules.max_tokens} in one pass: of the {len(starts)} passes that they need at most"
+                f"{fault} {self._rules.max_tokens} in one pass: of the {len(starts)} passes that they need at most"
                 f" {max_passes} are run (max_passes); ask for fewer in a request"
             )
-        ends = [*starts[1:], len(asked)]
-        return tuple(self._prompt(asked[start:end], start) for start, end in zip(starts, ends, strict=True))
+        ends = [*starts[1:], len(phrases)]
+        return tuple(self._prompt(phrases[start:end], start) for start, end in zip(starts, ends, strict=True))
 
-    def _prompt(self, asked: Sequence[_Asked], first_label: int) -> Prompt:
+    def _prompt(self, phrases: Sequence[_TokenizedPhrase], first_label: int) -> Prompt:
         rules = self._rules
         ids, owner, spans, counts = [rules.start_id], [NO_LABEL], [(0, 0)], [1]
-        for label_id, each in enumerate(asked):
-            ids += [*each.tokens.ids, each.separator]
-            named = self._named(each.tokens)
-            owner += [label_id] * named + [NO_LABEL] * (len(each) - named)
-            spans += [*each.tokens.offsets, (0, 0)]
-            counts.append(len(each))
+        for label_id, phrase in enumerate(phrases):
+            ids += [*phrase.tokens.ids, phrase.separator]
+            num_scored = self._num_scored(phrase.tokens)
+            owner += [label_id] * num_scored + [NO_LABEL] * (len(phrase) - num_scored)
+            spans += [*phrase.tokens.offsets, (0, 0)]
+            counts.append(len(phrase))
         ids, owner, spans, counts = [*ids, rules.end_id], [*owner, NO_LABEL], [*spans, (0, 0)], [*counts, 1]
         group, positions = _groups(counts if rules.attention == "label" else [len(ids)])
         input_ids = np.asarray(ids, np.int64)
         return Prompt(
-            labels=tuple(each.phrase for each in asked),
+            labels=tuple(phrase.label for phrase in phrases),
             input_ids=input_ids,
             position_ids=positions,
             self_attention_mask=group[:, None] == group[None],
@@ -189,35 +189,34 @@ class PromptTokenizer:
             first_label=first_label,
         )
 
-    def _named(self, tokens: Encoding) -> int:
-        """How many of a label's tokens, from its first, speak for it: all but rarely.
+    def _num_scored(self, tokens: Encoding) -> int:
+        """Number of a label's tokens, from its first, whose scores count for it: nearly always all.
 
         GLIP trained each label up to the first token of its last character (engine/predictor_glip.py
-        `create_positive_map`), and a Korean syllable becomes a token a letter.
+        `create_positive_map`), and a Korean syllable becomes one token per letter.
         """
         if self._rules.attention == "label":
             return len(tokens.ids)
         last_character = tokens.offsets[-1][1] - 1
         return 1 + next(index for index, (_, end) in enumerate(tokens.offsets) if end > last_character)
 
-    def _asked(self, phrase: Phrase, separator: int) -> _Asked:
-        label = phrase.text
-        tokens = self._tokenizer.encode(label, add_special_tokens=False)
+    def _tokenized(self, label: Phrase, separator: int) -> _TokenizedPhrase:
+        tokens = self._tokenizer.encode(label.text, add_special_tokens=False)
         if not tokens.ids:
-            raise PromptError(f"label {shown(label)} has no word the model can read")
-        asked = _Asked(phrase, separator, tokens)
+            raise PromptError(f"label {shown(label.text)} has no word the model can read")
+        tokenized = _TokenizedPhrase(label, separator, tokens)
         room = self._rules.max_tokens - 2  # besides start and end
         limit = min(room, self._rules.max_label_tokens or room)
-        if len(asked) > limit:
-            raise PromptTooLong(f"label {shown(label)} takes {len(asked)} tokens, the model reads {limit}")
-        return asked
+        if len(tokenized) > limit:
+            raise PromptTooLong(f"label {shown(label.text)} takes {len(tokenized)} tokens, the model reads {limit}")
+        return tokenized
 
 
 def pad_prompts(prompts: Sequence[Prompt], length: int) -> dict[str, npt.NDArray[np.generic]]:
-    """Prompts as one batch of `length` tokens.
+    """Pad prompts to one batch of `length` tokens.
 
-    input_ids, position_ids [B, T]; self_attention_mask [B, T, T], where padding looks at itself only; text_mask [B, T],
-    True where a token is valid; token_label [B, T] int64, -1 on tokens of no label and on padding.
+    Returns input_ids, position_ids [B, T]; self_attention_mask [B, T, T], where padding attends to itself only;
+    text_mask [B, T], True where a token is valid; token_label [B, T] int64, -1 on tokens of no label and on padding.
     """
     batch = len(prompts)
     ids = np.zeros((batch, length), np.int64)
@@ -242,35 +241,35 @@ def pad_prompts(prompts: Sequence[Prompt], length: int) -> dict[str, npt.NDArray
 
 
 def _groups(counts: Sequence[int]) -> tuple[Int64, Int64]:
-    """For groups of `counts` tokens that see each other: the group of each token, and its position in it, both [T]."""
+    """Group of each token and its position in it, both [T], for groups of `counts` tokens that attend to each other."""
     group = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
     starts = np.cumsum([0, *counts[:-1]], dtype=np.int64)
     return group, np.arange(len(group), dtype=np.int64) - starts[group]
 
 
 def token_bucket(length: int, sizes: Sequence[int]) -> int:
-    """The smallest of `sizes` that holds `length` tokens; `length` itself where none does."""
+    """Smallest of `sizes` that holds `length` tokens; `length` itself where none does."""
     return min((size for size in sizes if size >= length), default=length)
 
 
 def clean_sentence(text: str, *, lower_case: bool) -> str:
-    """Text as CLIP's tokeniser sees it: mojibake mended, HTML unescaped twice, white space single, lower case."""
+    """Clean a text as CLIP does: mojibake fixed, HTML unescaped twice, white space collapsed, lower case."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     text = re.sub(r"\s+", " ", text.strip()).strip()
     return text.lower() if lower_case else text
 
 
 def read_tokenizer(file: Path) -> Tokenizer:
-    """The tokenizer stored in `file`; BundleError where it is none."""
+    """Read the tokenizer in `file`; BundleError where it is none."""
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain Exception for every fault of the file
         raise BundleError(f"{file} is no tokenizer file: {error}") from error
-    tokenizer.no_truncation()  # a published file may ask for it, and would cut a text silently
+    tokenizer.no_truncation()  # a published file may enable it, and would cut a text silently
     tokenizer.no_padding()
     return tokenizer
 
 
 def shown(text: str, limit: int = 60) -> str:
-    """`text` as an error message may repeat it: quoted and cut."""
+    """Quote and shorten `text` for an error message."""
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")

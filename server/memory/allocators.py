@@ -1,4 +1,4 @@
-"""Where a pool's memory comes from: blocks of raw memory of the host or of a GPU, behind one protocol."""
+"""Allocators of raw memory for a pool: of the host, page-locked, and of a GPU."""
 
 import ctypes
 import mmap
@@ -14,8 +14,8 @@ from server.memory.cuda import Cuda, CudaError
 class Block:
     """`nbytes` of memory at `address`.
 
-    On a `stream` its use is ordered by that stream alone; None is memory that may be used at once. `memory` is what
-    the allocator needs to keep for it.
+    stream: the only one that may use it, in its order; None for memory that may be used at once. memory: an object that
+    the allocator keeps for it.
     """
 
     address: int
@@ -25,43 +25,42 @@ class Block:
 
 
 class Allocator(Protocol):
-    """Takes memory from a device or the host and gives it back; a pool calls it from one thread at a time."""
+    """Allocator of memory of the host or of a device; a pool calls it from one thread at a time."""
 
     @property
     def on_host(self) -> bool:
-        """Whether the processor can read and write its blocks: page-locked memory can, a GPU's cannot."""
+        """Whether the CPU can read and write its blocks: it can for page-locked memory, not for that of a GPU."""
 
     def allocate(self, nbytes: int, *, stream: int | None = None) -> Block:
-        """A block of `nbytes`, its content undefined; MemoryError where there is none."""
+        """Allocate a block of `nbytes`, uninitialised; MemoryError where there is none."""
 
     def free(self, block: Block) -> None:
-        """Give a block back, in the order of its stream."""
+        """Free a block, in the order of its stream."""
 
 
 class HostAllocator:
-    """Page-aligned memory of the host, straight from the system and back to it: nothing stays in the C heap."""
+    """Page-aligned host memory, mapped and unmapped by the system: nothing stays in the C heap."""
 
     on_host = True
 
     def allocate(self, nbytes: int, *, stream: int | None = None) -> Block:
-        """A block of `nbytes` zeros at a page's start; MemoryError where the system has none."""
+        """Allocate a block of `nbytes` zeros at the start of a page; MemoryError where the system has none."""
         try:
             memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError) as error:
-            raise MemoryError(f"the system gave no {nbytes} bytes: {error}") from error
+            raise MemoryError(f"the system has no {nbytes} bytes to give: {error}") from error
         return Block(ctypes.addressof(ctypes.c_char.from_buffer(memory)), nbytes, stream, memory)
 
     def free(self, block: Block) -> None:
-        """Nothing to do: the memory is unmapped with the last that refers to the block, so no view is ever left
-        dangling."""
+        """Do nothing: the memory is unmapped with the last reference to the block, so that no view dangles."""
 
 
 class _PageLocked:
-    """Stands for memory that is given back with the last reference to it."""
+    """Handle of memory that is freed with the last reference to it."""
 
 
 class PinnedAllocator:
-    """Page-locked memory of the host, which a GPU copies from and to without the processor, while it computes."""
+    """Page-locked host memory, which a GPU copies from and to by itself, while it computes."""
 
     on_host = True
 
@@ -70,30 +69,30 @@ class PinnedAllocator:
         self._held: dict[int, int] = {}
 
     def allocate(self, nbytes: int, *, stream: int | None = None) -> Block:
-        """A block of `nbytes`, its content undefined; MemoryError where the system locks no more."""
+        """Allocate a block of `nbytes`, uninitialised; MemoryError where the system locks no more."""
         self._cuda.use()
         address, memory = self._cuda.allocate_pinned(nbytes), _PageLocked()
         self._held[address] = nbytes
-        weakref.finalize(memory, self._give_back, address)
+        weakref.finalize(memory, self._free, address)
         return Block(address, nbytes, stream, memory)
 
     def free(self, block: Block) -> None:
-        """Nothing to do: the memory goes with the last that refers to the block, so no view is ever left dangling."""
+        """Do nothing: the memory is freed with the last reference to the block, so that no view dangles."""
 
-    def refcount(self, address: int, nbytes: int) -> bool:
+    def owns(self, address: int, nbytes: int) -> bool:
         """Whether these bytes are page-locked memory of this allocator."""
         return any(start <= address and address + nbytes <= start + held for start, held in tuple(self._held.items()))
 
-    def _give_back(self, address: int) -> None:
+    def _free(self, address: int) -> None:
         del self._held[address]
-        with suppress(CudaError):  # a device that is lost takes nothing back
+        with suppress(CudaError):  # a lost device frees nothing
             self._cuda.free_pinned(address)
 
 
 class DeviceAllocator:
-    """Memory of a GPU, taken and given back in the order of a stream; what is given back returns to the device.
+    """Memory of a GPU, allocated and freed in the order of a stream.
 
-    A block without a stream may be used by all of them at once, and is given back when none uses it any more.
+    A block without a stream may be used by all of them at once, and must be freed when none uses it any more.
     """
 
     on_host = False
@@ -102,7 +101,7 @@ class DeviceAllocator:
         self._cuda = cuda
 
     def allocate(self, nbytes: int, *, stream: int | None = None) -> Block:
-        """A block of `nbytes`, its content undefined; MemoryError where the device has none."""
+        """Allocate a block of `nbytes`, uninitialised; MemoryError where the device has none."""
         self._cuda.use()
         address = self._cuda.allocate(nbytes, stream or 0)
         if stream is None:
@@ -110,5 +109,5 @@ class DeviceAllocator:
         return Block(address, nbytes, stream)
 
     def free(self, block: Block) -> None:
-        """Give a block back, once its stream's work so far is done."""
+        """Free a block, once the work of its stream so far is done."""
         self._cuda.free(block.address, block.stream or 0)

@@ -1,7 +1,7 @@
-"""The few CUDA calls the server needs, through NVIDIA's own binding, which is imported only where a GPU is chosen.
+"""CUDA runtime calls through NVIDIA's Python binding, which is imported only where a GPU is chosen.
 
-Streams, events and graphs are plain integers here, as they are for TensorRT and ONNX Runtime. So far this has run
-against a stand-in for the binding alone, never on a GPU.
+Streams, events and graphs are plain integers, as they are for TensorRT and ONNX Runtime. So far this has run only
+against a stand-in for the binding, never on a GPU.
 """
 
 import importlib
@@ -21,13 +21,13 @@ class CudaError(RuntimeError):
 
 
 class DeviceLost(CudaError):
-    """A device that fails whatever it is asked, since some work on it went wrong; only a new process can use it."""
+    """A device that fails every call since some work on it went wrong; only a new process can use it again."""
 
 
 class Cuda:
     """One device of CUDA's runtime API; every call raises CudaError, or MemoryError where memory is short.
 
-    A thread that has not used the device before calls `use` first.
+    A thread must call `use` before anything else.
     """
 
     def __init__(self, device: int = 0) -> None:
@@ -36,20 +36,20 @@ class Cuda:
         self.use()
 
     def use(self) -> None:
-        """Make this the calling thread's device."""
+        """Make this the device of the calling thread."""
         self._call("cudaSetDevice", self.device)
 
     def memory(self) -> tuple[int, int]:
-        """The device's free bytes, and all of them."""
+        """Free bytes of the device, and all of them."""
         free, total = self._call("cudaMemGetInfo")
         return int(free), int(total)
 
     def stream(self) -> int:
-        """A new stream, which does not wait for the default one."""
+        """Create a stream, which does not wait for the default one."""
         return int(self._call("cudaStreamCreateWithFlags", _NON_BLOCKING)[0])
 
     def destroy_stream(self, stream: int) -> None:
-        """Let a stream go, once its work is done."""
+        """Destroy a stream, once its work is done."""
         self._call("cudaStreamDestroy", stream)
 
     def synchronize(self, stream: int) -> None:
@@ -57,19 +57,19 @@ class Cuda:
         self._call("cudaStreamSynchronize", stream)
 
     def event(self) -> int:
-        """A new event, which takes no times."""
+        """Create an event without timing."""
         return int(self._call("cudaEventCreateWithFlags", _NO_TIMING)[0])
 
     def record(self, event: int, stream: int) -> None:
-        """Let the event stand for the work that is on the stream now."""
+        """Record the work that is on the stream now in the event."""
         self._call("cudaEventRecord", event, stream)
 
     def wait(self, stream: int, event: int) -> None:
-        """Let later work of the stream wait for the event; the caller does not wait."""
+        """Make later work of the stream wait for the event; the caller does not wait."""
         self._call("cudaStreamWaitEvent", stream, event, 0)
 
     def wait_for(self, event: int) -> None:
-        """Wait for the event here."""
+        """Block the caller until the event is done."""
         self._call("cudaEventSynchronize", event)
 
     def copy_to_device(self, target: int, source: int, nbytes: int, stream: int) -> None:
@@ -81,26 +81,26 @@ class Cuda:
         self._copy("cudaMemcpyDeviceToHost", target, source, nbytes, stream)
 
     def allocate_pinned(self, nbytes: int) -> int:
-        """Page-locked memory of the host, for every device."""
+        """Allocate page-locked host memory, for every device."""
         return int(self._call("cudaHostAlloc", nbytes, _PORTABLE)[0])
 
     def free_pinned(self, address: int) -> None:
-        """Give page-locked memory back; CUDA waits for work that is under way."""
+        """Free page-locked memory; CUDA waits for work in progress."""
         self._call("cudaFreeHost", address)
 
     def allocate(self, nbytes: int, stream: int) -> int:
-        """Memory of the device, in the order of the stream."""
+        """Allocate memory of the device, in the order of the stream."""
         return int(self._call("cudaMallocAsync", nbytes, stream)[0])
 
     def free(self, address: int, stream: int) -> None:
-        """Give memory of the device back, once the stream's work so far is done."""
+        """Free memory of the device, once the work of the stream so far is done."""
         self._call("cudaFreeAsync", address, stream)
 
     @contextmanager
     def captured(self, stream: int) -> Iterator[list[int]]:
-        """Within it the stream's work is recorded, not run; afterwards the list holds the graph of it.
+        """Context that captures the work of the stream instead of running it; then the list holds its graph.
 
-        Where the work fails, or cannot be recorded, the stream is usable again and nothing is left.
+        Where the work fails or cannot be captured, the stream is usable again and nothing is left.
         """
         graphs: list[int] = []
         mode = self._binding.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
@@ -121,7 +121,7 @@ class Cuda:
         self._call("cudaGraphLaunch", graph, stream)
 
     def destroy_graph(self, graph: int) -> None:
-        """Let a graph go; where it is running, once it is done."""
+        """Destroy a graph; where it is running, once it is done."""
         self._call("cudaGraphExecDestroy", graph)
 
     def _copy(self, kind: str, target: int, source: int, nbytes: int, stream: int) -> None:
@@ -136,7 +136,7 @@ class Cuda:
     def _call(self, name: str, *arguments: object) -> tuple[Any, ...]:
         status, *values = getattr(self._binding, name)(*arguments)
         if int(status):
-            # CUDA remembers the failure for the next who asks: a runtime would take it for its own.
+            # CUDA keeps the error for the next caller that asks: a runtime would take it for its own.
             self._binding.cudaGetLastError()
             raise self._error(name, status)
         return tuple(values)
@@ -149,7 +149,7 @@ class Cuda:
 
 
 def load_binding() -> Any:
-    """NVIDIA's binding of CUDA's runtime API; CudaError says what to install."""
+    """Import NVIDIA's binding of CUDA's runtime API; CudaError says what to install."""
     try:
         return importlib.import_module(BINDING)
     except ImportError as error:

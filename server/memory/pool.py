@@ -1,10 +1,9 @@
-"""Memory that model runs borrow: blocks in size classes, bounded, reused, and accounted for by who holds them.
+"""Buffer pool for model runs: blocks in size classes, bounded, reused, and accounted for by owner.
 
 A block belongs to the pool from its allocation to its trimming, and is free or in use. Free blocks are reused, last
 released first, and trimmed, first released first.
 """
 
-import ctypes
 import math
 import threading
 from collections import Counter, deque
@@ -21,23 +20,18 @@ from server.memory.allocators import Allocator, Block
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 PAGE_BYTES = 4096
-POISON = 0xFF  # a NaN in every float, True in a bool, -1 in an integer
 
 
 class PoolExhausted(Exception):
-    """The pool cannot lend this now: its cap or its allocator leaves no room, even with every free block trimmed."""
-
-
-class UseAfterRelease(RuntimeError):
-    """A free block was written to by who had released it; found by pools in debug mode only."""
+    """A request with no room left in the pool: its cap or its allocator refuses, even with every free block trimmed."""
 
 
 @dataclass(frozen=True)
 class PoolStats:
-    """What a pool holds, in bytes of size classes.
+    """Accounts of a pool, in bytes of whole blocks.
 
-    `reserved`: taken from the allocator; `in_use`: lent, of that; `high_water`: the most ever lent at once. By owner:
-    `blocks` in use, and `leaked`, how many were collected unreleased since the start.
+    reserved: taken from the allocator; in_use: lent, of that; high_water: the most ever lent at once. By owner: number
+    of blocks in use, and number leaked, that is garbage-collected without a release, since the start.
     """
 
     reserved: int
@@ -48,19 +42,19 @@ class PoolStats:
 
 
 def size_class(nbytes: int) -> int:
-    """The size of the block that holds `nbytes`: whole pages, and powers of two split in quarters.
+    """Size of the block that holds `nbytes`: whole pages, and powers of two split in quarters.
 
-    A block exceeds what was asked for by less than a quarter of it, or by less than one page.
+    It exceeds `nbytes` by less than a quarter, or by less than one page.
     """
     step = max(PAGE_BYTES, 1 << max(0, (nbytes - 1).bit_length() - 3))
     return max(1, -(-nbytes // step)) * step
 
 
 class Lease(Generic[Scalar]):
-    """A block lent to `owner` until released; as a context manager it gives its array, and releases at the end.
+    """A block lent to `owner` until it is released; as a context manager it gives its array, and releases it.
 
-    The array is uninitialised. It and its views are not to be used after the release: the block may be another's.
-    Memory of a device has no array: take its `address`, and call `release`.
+    The array is uninitialised. It and its views must not be used after the release: the block may have been lent again.
+    Device memory has no array: use its `address`, and call `release`.
     """
 
     def __init__(
@@ -72,31 +66,31 @@ class Lease(Generic[Scalar]):
 
     @property
     def address(self) -> int:
-        """Where the block begins, on its device."""
+        """Address of the block, on its device."""
         self._refuse_released()
         return self._block.address
 
     @property
     def nbytes(self) -> int:
-        """The size of the block, which may exceed what was asked for."""
+        """Size of the block, which may exceed the size of the array."""
         return self._block.nbytes
 
     @property
     def array(self) -> npt.NDArray[Scalar]:
-        """A view of the block; for memory of the host only."""
+        """View of the block; host memory only."""
         return np.asarray(self)
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        # The array refers to the lease, never the other way round: a lease is collected with its last view, and
-        # only then does its block count as leaked.
+        # The array refers to the lease, never the other way round: a lease is garbage-collected with its last view,
+        # and only then does its block count as leaked.
         self._refuse_released()
         if not self._pool.on_host:
-            raise TypeError("the processor cannot read this pool's blocks: pass their address to the device")
+            raise TypeError("the CPU cannot read the blocks of this pool: pass their address to the device")
         return {"version": 3, "shape": self._shape, "typestr": self._dtype.str, "data": (self._block.address, False)}
 
     def release(self) -> None:
-        """Give the block back; again does nothing."""
+        """Give the block back; a second call does nothing."""
         self._pool._take_back(self)
 
     def __enter__(self) -> npt.NDArray[Scalar]:
@@ -107,27 +101,19 @@ class Lease(Generic[Scalar]):
 
     def __del__(self) -> None:
         if getattr(self, "held", False):
-            # The collector may run inside the pool's own lock, so the pool only takes note.
+            # The garbage collector may run while the pool holds its lock, so the block is only queued here.
             self._pool._abandoned.append((self._block, self.owner))
 
     def _refuse_released(self) -> None:
         if not self.held:
-            raise ValueError(f"a lease of {self.owner} is used after its release")
-
-
-@dataclass(frozen=True, eq=False)
-class _Free:
-    released: int  # a number that grows from release to release
-    block: Block
-    owner: str
+            raise ValueError(f"a lease of {self.owner} was used after its release")
 
 
 class BufferPool:
     """Lends blocks of `allocator`; all methods may be called from several threads.
 
-    `cap`: bytes it never holds more than; `soft_limit`: bytes above which free blocks are trimmed at each release (0
-    keeps none). `debug` fills every block that nobody holds with POISON, and raises UseAfterRelease when a free block
-    that was written to is lent or trimmed. A block is reused on the stream it was allocated on.
+    cap: the most bytes it holds; soft_limit: bytes above which free blocks are trimmed at each release (0 keeps none).
+    A block is reused only on the stream it was allocated on.
     """
 
     def __init__(
@@ -137,14 +123,14 @@ class BufferPool:
         name: str = "host",
         cap: int | None = None,
         soft_limit: int | None = None,
-        debug: bool = False,
     ) -> None:
         if cap is not None and cap < PAGE_BYTES:
-            raise ValueError(f"cap={cap}: a pool needs at least {PAGE_BYTES} bytes, the smallest block")
+            raise ValueError(f"cap={cap}: accepted are {PAGE_BYTES} bytes, the smallest block, and more")
         self.name, self.cap = name, cap
-        self._allocator, self._soft_limit, self._debug = allocator, soft_limit, debug and allocator.on_host
+        self._allocator, self._soft_limit = allocator, soft_limit
         self._lock = threading.Lock()
-        self._free: dict[tuple[int, int | None], deque[_Free]] = {}
+        # By size and stream: number of the release, which grows, and block.
+        self._free: dict[tuple[int, int | None], deque[tuple[int, Block]]] = {}
         self._releases = count()
         self._abandoned: deque[tuple[Block, str]] = deque()
         self._blocks: Counter[str] = Counter()
@@ -153,13 +139,13 @@ class BufferPool:
 
     @property
     def on_host(self) -> bool:
-        """Whether the processor can read and write its blocks."""
+        """Whether the CPU can read and write its blocks."""
         return self._allocator.on_host
 
     def lease(
         self, shape: tuple[int, ...], dtype: type[Scalar], *, owner: str, stream: int | None = None
     ) -> Lease[Scalar]:
-        """A block for an array of that shape and dtype; PoolExhausted at once where there is no room for it."""
+        """Lend a block for an array of this shape and dtype; PoolExhausted at once where there is no room for it."""
         size = size_class(math.prod(shape) * np.dtype(dtype).itemsize)
         with self._lock:
             self._reclaim()
@@ -170,20 +156,19 @@ class BufferPool:
         return Lease(self, block, shape, dtype, owner)
 
     def resize(self, cap: int) -> None:
-        """Hold at most `cap` bytes from now on, half of it free; what is lent beyond it stays so until its release."""
+        """Hold at most `cap` bytes from now on, half of it free; blocks lent beyond it stay until their release."""
         with self._lock:
             self.cap, self._soft_limit = cap, cap // 2
             self._trim(self._soft_limit)
 
     def trim(self, to_bytes: int = 0) -> int:
-        """Give free blocks back to the allocator until at most `to_bytes` are held, blocks in use included; the bytes
-        given back."""
+        """Free blocks until at most `to_bytes` are held, blocks in use included; returns the bytes freed."""
         with self._lock:
             self._reclaim()
             return self._trim(to_bytes)
 
     def stats(self) -> PoolStats:
-        """What the pool holds now, all numbers of one moment."""
+        """Accounts of the pool, all of one moment."""
         with self._lock:
             self._reclaim()
             return PoolStats(self._reserved, self._in_use, self._high_water, dict(+self._blocks), dict(self._leaked))
@@ -202,17 +187,16 @@ class BufferPool:
             self._put(block, owner)
 
     def _put(self, block: Block, owner: str) -> None:
-        self._poison(block)
         self._in_use -= block.nbytes
         self._blocks[owner] -= 1
         key = block.nbytes, block.stream
-        self._free.setdefault(key, deque()).append(_Free(next(self._releases), block, owner))
+        self._free.setdefault(key, deque()).append((next(self._releases), block))
         if self._soft_limit is not None:
             self._trim(self._soft_limit)
 
     def _reused(self, size: int, stream: int | None) -> Block | None:
-        waiting = self._free.get((size, stream))
-        return self._unfree(waiting.pop()) if waiting else None
+        free = self._free.get((size, stream))
+        return free.pop()[1] if free else None
 
     def _allocated(self, size: int, stream: int | None, owner: str) -> Block:
         if self.cap is not None:
@@ -227,7 +211,6 @@ class BufferPool:
         except MemoryError:
             block = self._allocated_after_trimming(size, stream, owner)
         self._reserved += block.nbytes
-        self._poison(block)
         return block
 
     def _allocated_after_trimming(self, size: int, stream: int | None, owner: str) -> Block:
@@ -242,20 +225,8 @@ class BufferPool:
     def _trim(self, to_bytes: int) -> int:
         held = self._reserved
         while self._reserved > to_bytes and any(self._free.values()):
-            oldest = min((blocks for blocks in self._free.values() if blocks), key=lambda blocks: blocks[0].released)
-            block = self._unfree(oldest.popleft())
+            oldest = min((blocks for blocks in self._free.values() if blocks), key=lambda blocks: blocks[0][0])
+            _, block = oldest.popleft()
             self._reserved -= block.nbytes
             self._allocator.free(block)
         return held - self._reserved
-
-    def _poison(self, block: Block) -> None:
-        if self._debug:
-            ctypes.memset(block.address, POISON, block.nbytes)
-
-    def _unfree(self, free: _Free) -> Block:
-        if self._debug:
-            content = np.ctypeslib.as_array((ctypes.c_uint8 * free.block.nbytes).from_address(free.block.address))
-            if not (content == POISON).all():
-                self._reserved -= free.block.nbytes  # it is lost: whoever wrote to it may still
-                raise UseAfterRelease(f"a block was written to after {free.owner} had released it")
-        return free.block

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.bundle import Bundle, weights_bytes
+from server.bundle import Bundle
 from server.contract.manifest import BundleError, read_manifest
 from server.contract.text import shown
 from server.errors import (
@@ -28,13 +28,12 @@ from server.errors import (
     UnknownModel,
 )
 from server.inference.pipeline import Pipeline
-from server.memory.process_memory import return_free_memory
-from server.registry.budget import OverBudget
+from server.memory.memory_budget import OverBudget
+from server.memory.process_resources import return_free_memory
 from server.registry.daemon_thread import in_daemon_thread
-from server.registry.gpu_budget import on_gpu_by_record
+from server.registry.footprints import plan_folder
 from server.registry.model_registry import LoadedModel, ModelRegistry, open_bundle
 from server.registry.probe import tried
-from server.runtimes.device import Device
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -161,9 +160,7 @@ class HotSwap:
         manifest = read_manifest(folder)
         if manifest.name in taken:
             raise BundleNameTaken(f"a bundle named {manifest.name} is being served: replace it, or remove it first")
-        device = Device(self._settings.device, self._settings.gpu_memory_bytes)
-        there = on_gpu_by_record(folder, manifest, device, allow_uncertified=self._settings.allow_uncertified)
-        self._registry.check_fits(manifest, weights_bytes(folder, manifest), there)
+        self._registry.budget_with(plan_folder(folder, manifest, self._settings))
         on_gpu = self._settings.device.startswith("cuda") or any(served.bundle.gpu for served in self._registry.served)
         # A second process would take as much of the GPU again.
         trying = self._settings.warm_up != "none" and not on_gpu

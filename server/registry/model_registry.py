@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 from typing import TypeVar
@@ -12,17 +12,17 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from server.bundle import Bundle, weights_bytes
-from server.contract.manifest import BundleError, Manifest, Task, read_manifest
+from server.bundle import Bundle
+from server.contract.manifest import BundleError, Task, read_manifest
 from server.contract.postprocess import PassOutput
 from server.contract.text import Prompt, shown
 from server.errors import InferenceFailed, NotReady, UnknownModel, UnsuitableModel
 from server.inference.batching import Batcher, BatchLimits, Run
 from server.inference.fair_queue import FairSemaphore
 from server.memory.allocators import HostAllocator
+from server.memory.memory_budget import HostBudget, HostFootprint
 from server.memory.pool import PAGE_BYTES, BufferPool
-from server.registry.budget import Budget, Footprint, with_peaks
-from server.registry.gpu_budget import OnGpu, measured_on_gpu, on_gpu, on_gpu_by_record
+from server.registry.footprints import host_budget, plan_bundle, plan_folder, with_peaks, with_second_image
 from server.registry.refcount import RefCount
 from server.registry.warmup import Peaks, largest_batches, warm_up, warm_up_shapes
 from server.runtimes.device import Device
@@ -64,7 +64,7 @@ class LoadedModel:
     batcher: Batcher[ModelInput, ModelOutput]
     texts: ThreadPoolExecutor
     metrics: ModelMetrics
-    footprint: Footprint
+    footprint: HostFootprint
     text_slots: FairSemaphore = field(
         default_factory=lambda: FairSemaphore(2)
     )  # the next is there when the thread gets free
@@ -103,7 +103,7 @@ class ModelRegistry:
     def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing | None = None) -> None:
         self._settings, self._metrics, self._tracing = settings, metrics, tracing or Tracing()
         self._served: tuple[LoadedModel, ...] = ()
-        self.budget = Budget.of(settings)
+        self.budget = host_budget(settings)
         self.pool: BufferPool | None = None  # the bundles', once they are known: its size follows from theirs
         self.ready = self._closed = False
         self.failure: Exception | None = None
@@ -118,12 +118,12 @@ class ModelRegistry:
         try:
             checked = list(bundles)
             _refuse_twins([bundle.manifest.name for bundle in checked])
-            planned = [self.budget.plan(bundle.manifest, bundle.weights_bytes, on_gpu(bundle)) for bundle in checked]
-            self.budget.check(planned)
+            planned = [plan_bundle(bundle, self._settings) for bundle in checked]
+            budget = self.budget.fit(planned)
             if checked:
-                self._share_pool(checked, planned)
+                self._share_pool(checked, budget)
             footprints = [self._check(bundle, plan) for bundle, plan in zip(checked, planned, strict=True)]
-            self.budget.check(footprints)
+            self.budget.fit(footprints)
             if self._closed:
                 return
             self._serve(*map(self._start, checked, footprints))
@@ -134,24 +134,23 @@ class ModelRegistry:
         self._metrics.ready.set(1)
         log.info("ready: %s", ", ".join(entry.name for entry in self._served) or "no bundle")
 
-    def check_fits(self, manifest: Manifest, weights: int, there: OnGpu | None) -> Footprint:
-        """What one more bundle would take at least; OverBudget where that does not fit beside what is served."""
-        plan = self.budget.plan(manifest, weights, there)
-        self.budget.check([*self._footprints(), plan])
-        return plan
+    def budget_with(self, footprint: HostFootprint) -> HostBudget:
+        """The budget with one more bundle; OverBudget where it does not fit beside those being served."""
+        return self.budget.fit([*self._footprints(), footprint])
 
     def prepare(self, bundle: Bundle, peaks: Peaks | None = None) -> LoadedModel:
         """Check, warm and start one more bundle, which no request can choose yet; OverBudget, BundleError.
 
         `peaks` tell its memory, where that was measured before. Called from any thread, but once at a time.
         """
-        plan = self.check_fits(bundle.manifest, bundle.weights_bytes, on_gpu(bundle))
+        plan = plan_bundle(bundle, self._settings)
+        budget = self.budget_with(plan)
         try:
-            self._share_pool([bundle], [*self._footprints(), plan])
+            self._share_pool([bundle], budget)
             footprint = self._check(bundle, plan, peaks)
-            self.budget.check([*self._footprints(), footprint])
+            self.budget_with(footprint)
         except Exception:
-            self._fit_pool(self._footprints())
+            self._fit_pool(self.budget)
             raise
         return self._start(bundle, footprint)
 
@@ -177,7 +176,7 @@ class ModelRegistry:
             self._metrics.forget_parts(old.name, parts - kept)
         else:
             self._metrics.forget(old.name, parts)
-        self._fit_pool(self._footprints())
+        self._fit_pool(self.budget)
 
     def choose(self, model: str | None, task: Task) -> LoadedModel:
         """The bundle named `model`, or the only one of that family; without a name the first that can do `task`."""
@@ -224,33 +223,34 @@ class ModelRegistry:
             self.pool.trim()
         return all(ended)
 
-    def _footprints(self) -> list[Footprint]:
+    def _footprints(self) -> list[HostFootprint]:
         return [entry.footprint for entry in self._served]
 
     def _serve(self, *entries: LoadedModel) -> None:
         self._served = entries
+        self.budget = self.budget.fit(self._footprints())
         for entry in entries:
             for artefact in entry.bundle.manifest.artefacts:
                 valid = artefact.part not in entry.bundle.uncertified
                 self._metrics.certificate_valid.labels(entry.name, artefact.part).set(valid)
 
-    def _share_pool(self, bundles: Sequence[Bundle], footprints: Sequence[Footprint]) -> None:
-        """Let `bundles` borrow from the one pool, of the size that the footprints ask for."""
+    def _share_pool(self, bundles: Sequence[Bundle], budget: HostBudget) -> None:
+        """Let `bundles` borrow from the one pool, of the size that the budget gives it."""
         gpus = {bundle.gpu.name: bundle.gpu for bundle in bundles if bundle.gpu}
         if self.pool is None:
             allocator = next((gpu.pinned for gpu in gpus.values()), HostAllocator())
             self.pool = BufferPool(allocator)
-        self._fit_pool(footprints)
+        self._fit_pool(budget)
         for watched in (self.pool, *(own for gpu in gpus.values() for own in (gpu.staging, gpu.buffers))):
             self._metrics.watch(watched)
         for bundle in bundles:
             bundle.pool = self.pool
 
-    def _fit_pool(self, footprints: Sequence[Footprint]) -> None:
+    def _fit_pool(self, budget: HostBudget) -> None:
         if self.pool is not None:
-            self.pool.resize(max(PAGE_BYTES, self.budget.pool_cap(footprints)))
+            self.pool.resize(max(PAGE_BYTES, budget.pool_bytes))
 
-    def _check(self, bundle: Bundle, planned: Footprint, peaks: Peaks | None = None) -> Footprint:
+    def _check(self, bundle: Bundle, planned: HostFootprint, peaks: Peaks | None = None) -> HostFootprint:
         """The bundle's footprint, measured if it is warmed, unless `peaks` are known."""
         bundle.check_canary()
         wanted = self._settings.warm_up
@@ -259,8 +259,7 @@ class ModelRegistry:
         measured = warm_up(bundle)
         footprint = with_peaks(planned, bundle.manifest, peaks or measured)
         if footprint.gpu and bundle.gpu:
-            there = measured_on_gpu(footprint.gpu, bundle.gpu, largest_batches(bundle))
-            footprint = replace(footprint, gpu=there)
+            footprint = with_second_image(footprint, bundle.gpu, largest_batches(bundle))
         if wanted == "all" or (wanted == "auto" and bundle.gpu):
             left = warm_up_shapes(bundle, batch=footprint.batch, within_s=self._settings.warm_up_s)
             if left:
@@ -269,7 +268,7 @@ class ModelRegistry:
                 )
         return footprint
 
-    def _start(self, bundle: Bundle, footprint: Footprint) -> LoadedModel:
+    def _start(self, bundle: Bundle, footprint: HostFootprint) -> LoadedModel:
         manifest = bundle.manifest
         execute, bucket = _detector(bundle) if "detect" in bundle.tasks else _encoder(bundle)
         limits = BatchLimits(
@@ -327,13 +326,7 @@ def _refuse_twins(names: Sequence[str]) -> None:
 
 def _refuse_over_budget(folders: Sequence[Path], settings: Settings) -> None:
     """OverBudget before anything is loaded, by what is known then."""
-    budget, manifests = Budget.of(settings), {folder: read_manifest(folder) for folder in folders}
-    device = Device(settings.device, settings.gpu_memory_bytes)
-    plans = []
-    for folder, manifest in manifests.items():
-        there = on_gpu_by_record(folder, manifest, device, allow_uncertified=settings.allow_uncertified)
-        plans.append(budget.plan(manifest, weights_bytes(folder, manifest), there))
-    budget.check(plans)
+    host_budget(settings).fit([plan_folder(folder, read_manifest(folder), settings) for folder in folders])
 
 
 def run_attributes(model: str, run: Run) -> dict[str, Attribute]:

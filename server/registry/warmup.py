@@ -16,7 +16,7 @@ from server.bundle import TEXT_BATCH, Bundle
 from server.contract.manifest import Manifest
 from server.contract.text import Prompt
 from server.memory.pool import PoolExhausted
-from server.memory.process_memory import with_peak
+from server.memory.process_resources import with_peak
 
 _WORD = "dog"
 # One text of a small tower hides in what the C heap has spare; of several the heap must grow.

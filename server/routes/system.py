@@ -1,6 +1,5 @@
 """What operators ask: which models are served, is the server alive, ready, and how is it doing."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,17 +8,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from server.bundle import Bundle
 from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
-from server.memory.budget_schemas import BudgetBody, FootprintBody, GpuBudgetBody, GpuFootprintBody
-from server.registry.gpu_budget import GpuFootprint, gpu_total
-from server.registry.model_registry import LoadedModel, ModelRegistry
+from server.registry.model_registry import LoadedModel
 from server.routes.body import pipeline_of
-from server.schemas import (
-    ArtefactBody,
-    Health,
-    ModelBody,
-    ModelsAnswer,
-    Problem,
-)
+from server.schemas import ArtefactBody, Health, ModelBody, ModelsAnswer, Problem
 
 router = APIRouter(tags=["system"])
 _UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
@@ -33,7 +24,7 @@ async def models(request: Request) -> ModelsAnswer:
     return ModelsAnswer(
         models=[_model(served) for served in pipeline.registry.served],
         limits={name: getattr(pipeline.settings, name) for name in names},
-        memory=_budget(pipeline.registry),
+        memory=pipeline.registry.budget,
     )
 
 
@@ -63,31 +54,6 @@ async def metrics(request: Request) -> Response:
     return Response(pipeline_of(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _budget(registry: ModelRegistry) -> BudgetBody:
-    budget, footprints = registry.budget, [served.footprint for served in registry.served]
-    return BudgetBody(
-        limit_bytes=budget.limit,
-        total_bytes=budget.total(footprints),
-        process_bytes=budget.process,
-        pool_bytes=budget.pool_cap(footprints),
-        prompt_cache_bytes=budget.prompt_cache,
-        gpu=_gpu_budget([footprint.gpu for footprint in footprints if footprint.gpu]),
-    )
-
-
-def _gpu_budget(footprints: Sequence[GpuFootprint]) -> GpuBudgetBody | None:
-    """Of the one GPU that a server runs models on."""
-    if not footprints:
-        return None
-    there = footprints[0].there
-    return GpuBudgetBody(
-        device=there.device,
-        limit_bytes=there.limit,
-        total_bytes=gpu_total(footprints),
-        block_bytes=max(footprint.there.block for footprint in footprints),
-    )
-
-
 def _model(served: LoadedModel) -> ModelBody:
     manifest = served.bundle.manifest
     rules = manifest.detection or manifest.classification
@@ -103,27 +69,8 @@ def _model(served: LoadedModel) -> ModelBody:
         weights_sha256=manifest.weights_sha256,
         defaults=rules.model_dump(),
         limits={"max_tokens": manifest.text.max_tokens, "max_batch": manifest.buckets.max_batch},
-        memory=FootprintBody(
-            bucket=served.footprint.bucket,
-            weights_bytes=served.footprint.weights,
-            activations_bytes=served.footprint.activations,
-            measured=served.footprint.measured,
-            buffers_bytes=served.footprint.buffers,
-            gpu=_gpu_footprint(served.footprint.gpu),
-        ),
+        memory=served.footprint,
         artefacts=[_artefact(served.bundle, artefact) for artefact in manifest.artefacts],
-    )
-
-
-def _gpu_footprint(footprint: GpuFootprint | None) -> GpuFootprintBody | None:
-    if footprint is None:
-        return None
-    return GpuFootprintBody(
-        device=footprint.there.device,
-        weights_bytes=footprint.there.weights,
-        block_bytes=footprint.there.block,
-        batch_bytes=footprint.batches,
-        measured=footprint.measured,
     )
 
 

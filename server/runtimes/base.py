@@ -1,4 +1,4 @@
-"""What every runtime offers: a session that takes and returns named numpy arrays."""
+"""Protocol of a runtime: a session takes and returns named numpy arrays."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -16,23 +16,23 @@ class Session(Protocol):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The names of the tensors it takes."""
+        """Names of the tensors it takes."""
 
     @property
     def provider(self) -> str:
-        """What runs it: ONNX Runtime's name of it, or the TensorRT."""
+        """Name of the ONNX Runtime provider, or of the TensorRT, that runs it."""
 
     @property
     def gpu(self) -> Gpu | None:
-        """The GPU that it runs on, if it does."""
+        """GPU that it runs on, if it does."""
 
     @property
     def fallback(self) -> str | None:
-        """Why it runs on the processor although a GPU was asked for."""
+        """Reason why it runs on the CPU although a GPU was asked for."""
 
     @property
     def activation_bytes(self) -> int:
-        """What it computes in of the block that the engines of a GPU share; 0 where it is no engine."""
+        """Scratch memory that an engine uses of the block shared on its GPU; 0 for a graph."""
 
     def run(self, tensors: Tensors) -> dict[str, npt.NDArray[np.float32]]:
-        """Run on those of `tensors` that it takes; the outputs by name."""
+        """Run on those of `tensors` that it takes; returns the outputs by name."""

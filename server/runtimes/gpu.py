@@ -1,4 +1,4 @@
-"""A GPU as all runtimes of the process share it: its pools, and the buffers of one run. Tested on stand-ins so far."""
+"""A GPU as all runtimes of the process share it: its pools, and the buffers of one run. Tested on stand-ins only."""
 
 import logging
 import threading
@@ -16,16 +16,16 @@ from server.runtimes.device import Device
 
 log = logging.getLogger(__name__)
 
-# What the pools keep for later runs: sizes differ from request to request, and each would be kept for good.
+# Free memory that the pools keep for later runs: sizes differ from request to request, and each would be kept for good.
 KEPT_DEVICE_BYTES, KEPT_PINNED_BYTES = 2**30, 2**28
 
 
 class Gpu:
     """One GPU: `buffers` on it, of at most `memory_bytes` (0: no limit), and page-locked `staging` for copies.
 
-    `activations`: what engines compute in. `graphs`: held while ONNX Runtime computes. `arena`: whether its sessions
-    share one, None until the first asks. `free_bytes`: what the device had free at first. `lost`: why it answers
-    nothing any more, else empty.
+    activations: the memory that engines compute in; arena_lock: held while ONNX Runtime computes; shares_arena: whether
+    its sessions share one arena, None until the first is opened; free_bytes: free memory of the device at first; lost:
+    reason why it can no longer be used, else empty.
     """
 
     def __init__(self, ordinal: int, memory_bytes: int = 0) -> None:
@@ -33,12 +33,12 @@ class Gpu:
         self.ordinal, self.name = ordinal, f"cuda:{ordinal}"
         self.lost = ""
         self.memory_bytes, (self.free_bytes, _) = memory_bytes, self.cuda.memory()
-        self.graphs = threading.Lock()
-        self.arena: bool | None = None
+        self.arena_lock = threading.Lock()
+        self.shares_arena: bool | None = None
         self.pinned = PinnedAllocator(self.cuda)
         self.staging = BufferPool(self.pinned, name=f"pinned:{ordinal}", soft_limit=KEPT_PINNED_BYTES)
         memory = DeviceAllocator(self.cuda)
-        self.activations = Activations(self.cuda, memory)
+        self.activations = ActivationMemory(self.cuda, memory)
         self.buffers = BufferPool(
             memory,
             name=self.name,
@@ -48,10 +48,10 @@ class Gpu:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """For work of the calling thread; DeviceLost where it fails and the GPU fails everything since.
+        """Context for work of the calling thread; DeviceLost where it fails and the GPU fails everything since.
 
-        An illegal address, say, spoils the process's whole context, and is told by whatever is called next, of any
-        runtime. Other failures pass: an error that was told once is gone, unless it is of this kind.
+        An illegal address, for example, corrupts the CUDA context of the whole process, and every later call of any
+        runtime reports it. Other errors are reported once and gone.
         """
         if self.lost:
             raise DeviceLost(self.lost)
@@ -59,47 +59,47 @@ class Gpu:
             self.cuda.use()
             yield
         except Exception as error:
-            self._ask_whether_lost(error)
+            self._raise_if_lost(error)
             raise
 
-    def _ask_whether_lost(self, error: Exception) -> None:
+    def _raise_if_lost(self, error: Exception) -> None:
         try:
             self.cuda.synchronize(0)
         except CudaError as fault:
             self.lost = f"{self.name} is lost ({fault}); only a new process can use it again"
-            log.critical("%s; it began with: %s", self.lost, error)
+            log.critical("%s; the first error was: %s", self.lost, error)
             raise DeviceLost(self.lost) from error
 
     @contextmanager
-    def loan(self, owner: str, stream: int) -> Iterator["Loan"]:
-        """Buffers for one run on a stream, given back at the end; where the run fails, once the stream is done."""
-        loan = Loan(self, owner, stream)
+    def run_buffers(self, owner: str, stream: int) -> Iterator["RunBuffers"]:
+        """Buffers for one run on a stream, released at the end; where the run fails, once the stream is done."""
+        buffers = RunBuffers(self, owner, stream)
         try:
-            yield loan
+            yield buffers
         except BaseException:
             with suppress(CudaError, MemoryError):
                 self.cuda.synchronize(stream)
             raise
         finally:
-            loan.release()
+            buffers.release()
 
 
-class Activations:
-    """One block of a device that all engines compute in, so they take turns, in the order in which they ask."""
+class ActivationMemory:
+    """One block of device memory that all engines compute in, one after the other, in the order of their calls."""
 
     def __init__(self, cuda: Cuda, allocator: Allocator) -> None:
         self._cuda, self._allocator = cuda, allocator
         self._lock = threading.Lock()
         self._block: Block | None = None
-        self._done: int | None = None  # the event that the last turn ends with
+        self._done: int | None = None  # event at the end of the last use
 
     @property
     def nbytes(self) -> int:
-        """The size of the block."""
+        """Size of the block."""
         return self._block.nbytes if self._block else 0
 
     def reserve(self, nbytes: int) -> None:
-        """Let the block have at least `nbytes`; MemoryError where there is no room for a larger one beside it."""
+        """Grow the block to at least `nbytes`; MemoryError where there is no room for a larger one beside it."""
         with self._lock:
             if nbytes <= self.nbytes:
                 return
@@ -111,8 +111,8 @@ class Activations:
             self._block = larger
 
     @contextmanager
-    def turn(self, stream: int) -> Iterator[tuple[int, int]]:
-        """The block's address and size, for work that is put on the stream within; it begins when the last is done."""
+    def exclusive(self, stream: int) -> Iterator[tuple[int, int]]:
+        """Address and size of the block, for work put on the stream within; it starts when the last use is done."""
         with self._lock:
             if self._done is None:
                 self._done = self._cuda.event()
@@ -123,21 +123,21 @@ class Activations:
                 self._cuda.record(self._done, stream)
 
 
-class Loan:
-    """The buffers of one run: what it uploads, computes into and downloads, all in the order of its stream."""
+class RunBuffers:
+    """Leases of one run: its uploads, device buffers and downloads, all in the order of its stream."""
 
     def __init__(self, gpu: Gpu, owner: str, stream: int) -> None:
         self._gpu, self._owner, self._stream = gpu, owner, stream
         self._leases: list[Lease[Any]] = []
 
     def buffer(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
-        """The address of memory on the device for such an array."""
+        """Address of device memory for an array."""
         lease = self._gpu.buffers.lease(shape, np.dtype(dtype).type, owner=self._owner, stream=self._stream)
         self._leases.append(lease)
         return lease.address
 
     def upload(self, array: npt.NDArray[Any], dtype: npt.DTypeLike) -> int:
-        """The address of the array's copy on the device, once the stream is there; it must not change before that.
+        """Address of the copy of an array on the device, once the stream is there; do not change the array before.
 
         An array in page-locked memory is copied from where it is, any other is staged first.
         """
@@ -151,14 +151,14 @@ class Loan:
         return address
 
     def download(self, address: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """A view of page-locked memory that holds the device's array once the stream is there, until the end."""
+        """Page-locked copy of an array on the device, valid once the stream is there and until the release."""
         target = self._staged(shape, dtype)
         if target.nbytes:
             self._gpu.cuda.copy_to_host(target.ctypes.data, address, target.nbytes, self._stream)
         return target
 
     def release(self) -> None:
-        """Give all buffers back."""
+        """Release all buffers."""
         while self._leases:
             self._leases.pop().release()
 
@@ -169,7 +169,7 @@ class Loan:
 
     def _page_locked(self, array: npt.NDArray[Any], dtype: npt.DTypeLike) -> bool:
         ready = array.flags.c_contiguous and array.dtype == np.dtype(dtype)
-        return ready and self._gpu.pinned.refcount(array.ctypes.data, array.nbytes)
+        return ready and self._gpu.pinned.owns(array.ctypes.data, array.nbytes)
 
 
 _opened: dict[int, Gpu] = {}
@@ -177,9 +177,9 @@ _lock = threading.Lock()
 
 
 def open_gpu(device: Device) -> Gpu:
-    """The GPU of a device, the same for all who ask; CudaError where it cannot be used."""
+    """The one Gpu object of a device; CudaError where it cannot be used."""
     ordinal = device.ordinal
-    assert ordinal is not None, "the processor is no GPU"
+    assert ordinal is not None, "the CPU is no GPU"
     with _lock:
         if ordinal not in _opened:
             _opened[ordinal] = Gpu(ordinal, device.memory_bytes)

@@ -1,4 +1,4 @@
-"""Opens artefacts in the runtime they were made for, of each part the first that can be."""
+"""Loading of artefacts: of each part, the first that its runtime can open on this machine."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -7,22 +7,21 @@ from pathlib import Path
 from server.contract.manifest import Artefact, BundleError
 from server.runtimes.artefact_selection import choose
 from server.runtimes.base import Session
-from server.runtimes.device import Device
-from server.runtimes.gpu_detection import this_machine
+from server.runtimes.device import Device, this_machine
 from server.runtimes.ort import open_graph
 from server.runtimes.trt import open_engine
 
 
 @dataclass
-class Opened:
-    """artefacts: those that are open, with their sessions, by part; refused: why others that come before are not."""
+class LoadedParts:
+    """Open artefacts and their sessions by part, and the reasons against those that come before them, by file."""
 
     artefacts: dict[str, Artefact] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def open_parts(
+def load_parts(
     folder: Path,
     artefacts: Sequence[Artefact],
     *,
@@ -31,31 +30,28 @@ def open_parts(
     allow_uncertified: bool,
     files: Collection[str] | None,
     check: Callable[[Artefact], None],
-) -> Opened:
-    """The first artefact of each part that is usable by its record, passes `check`, and can be opened.
+) -> LoadedParts:
+    """Open the first artefact of each part that is usable by its record, passes `check`, and can be opened.
 
-    What fails to open although its record fits gives way to the next; a part that has none is left out. What `check`
-    raises is passed on.
+    An artefact that fails to open although its record fits gives way to the next; a part without any is left out.
+    Errors that `check` raises are passed on.
     """
     machine = this_machine({artefact.runtime for artefact in artefacts}, device)
-    opened, broken = Opened(), dict[str, str]()
+    loaded, broken = LoadedParts(), dict[str, str]()
     while True:
         choice = choose(artefacts, machine, allow_uncertified=allow_uncertified, files=files, broken=broken)
-        opened.refused = choice.refused
-        left = {part: artefact for part, artefact in choice.chosen.items() if part not in opened.sessions}
+        loaded.refused = choice.refused
+        left = {part: artefact for part, artefact in choice.chosen.items() if part not in loaded.sessions}
         if not left:
-            return opened
+            return loaded
         for part, artefact in left.items():
             check(artefact)
+            file = folder / artefact.file
             try:
-                opened.sessions[part] = open_session(folder / artefact.file, artefact, threads=threads, device=device)
-                opened.artefacts[part] = artefact
+                if artefact.engine is not None:
+                    loaded.sessions[part] = open_engine(file, artefact, device)
+                else:
+                    loaded.sessions[part] = open_graph(file, threads=threads, device=device)
+                loaded.artefacts[part] = artefact
             except BundleError as error:
                 broken[artefact.file] = str(error)
-
-
-def open_session(file: Path, artefact: Artefact, *, threads: int, device: Device) -> Session:
-    """A session of a graph or an engine; BundleError where the device cannot run it."""
-    if artefact.engine is not None:
-        return open_engine(file, artefact, device)
-    return open_graph(file, threads=threads, device=device)

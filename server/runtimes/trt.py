@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX engines: one API in two modules, imported by the name that the artefact's record gives.
+"""TensorRT and TensorRT-RTX engines: one API in two modules, imported by the name in the record of the artefact.
 
 Tested against stand-ins for both modules and for CUDA, in host memory; no engine has run on a GPU yet.
 """
@@ -17,27 +17,26 @@ import numpy as np
 import numpy.typing as npt
 
 from server.contract.manifest import Artefact, BundleError
-from server.runtimes.artefact_selection import MODULES
 from server.runtimes.base import Tensors
-from server.runtimes.device import Device
+from server.runtimes.device import MODULES, Device
 from server.runtimes.engine_stream import EngineStream, LoadedEngine, Shapes
 from server.runtimes.gpu import Gpu, open_gpu
 
 log = logging.getLogger(__name__)
 
-# Runs of one engine that may be under way: one computes while the other's inputs or outputs are copied.
-LANES = 2
+# Concurrent runs of one engine: one computes while the inputs or outputs of the other are copied.
+MAX_STREAMS = 2
 
 
 @dataclass(frozen=True)
-class Port:
-    """An input or output of an engine; `ranges`: of an input, its least and largest shape in each profile."""
+class IOTensor:
+    """An input or output of an engine; `ranges` of an input: its least and largest shape in each profile."""
 
     name: str
     dtype: np.dtype[Any]
     ranges: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
 
-    def takes(self, profile: int, shape: tuple[int, ...]) -> bool:
+    def accepts(self, profile: int, shape: tuple[int, ...]) -> bool:
         """Whether a shape is within a profile."""
         least, largest = self.ranges[profile]
         return len(shape) == len(least) and all(a <= b <= c for a, b, c in zip(least, shape, largest, strict=True))
@@ -46,66 +45,67 @@ class Port:
 class TrtSession:
     """An engine on a GPU.
 
-    A shape that no profile has is a ValueError, memory that is not there PoolExhausted, a lost GPU DeviceLost.
+    ValueError for a shape that no profile has, PoolExhausted where memory is short, DeviceLost for a lost GPU.
     """
 
     fallback = None
 
-    def __init__(self, gpu: Gpu, loaded: LoadedEngine, ports: Sequence[Port], *, provider: str) -> None:
+    def __init__(self, gpu: Gpu, engine: LoadedEngine, tensors: Sequence[IOTensor], *, provider: str) -> None:
         self.gpu, self.provider = gpu, provider
-        self.activation_bytes = loaded.activation_bytes
-        self._loaded = loaded
-        self._taken = [port for port in ports if port.ranges]
-        self._given = [port for port in ports if not port.ranges]
-        self._places = threading.BoundedSemaphore(LANES)
-        self._idle = [EngineStream(gpu, loaded)]
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return tuple(port.name for port in self._taken)
+        self.activation_bytes = engine.activation_bytes
+        self._engine = engine
+        self._inputs = [tensor for tensor in tensors if tensor.ranges]
+        self._outputs = [tensor for tensor in tensors if not tensor.ranges]
+        self.inputs = tuple(tensor.name for tensor in self._inputs)
+        self._slots = threading.BoundedSemaphore(MAX_STREAMS)
+        self._idle = [EngineStream(gpu, engine)]
 
     def run(self, tensors: Tensors) -> dict[str, npt.NDArray[np.float32]]:
         arrays = {name: tensors[name] for name in self.inputs}
         shapes = {name: array.shape for name, array in arrays.items()}
         profile = self._profile(shapes)
-        with self.gpu.watched(), self._lane() as lane, self.gpu.loan(self._loaded.name, lane.stream) as loan:
-            addresses = {port.name: loan.upload(arrays[port.name], port.dtype) for port in self._taken}
-            context = lane.fitted(profile, shapes)
-            for port in self._given:
-                addresses[port.name] = loan.buffer(context.outputs[port.name], port.dtype)
-            lane.compute(context, addresses)
+        with (
+            self.gpu.watched(),
+            self._engine_stream() as stream,
+            self.gpu.run_buffers(self._engine.name, stream.stream) as buffers,
+        ):
+            addresses = {tensor.name: buffers.upload(arrays[tensor.name], tensor.dtype) for tensor in self._inputs}
+            context = stream.context_for(profile, shapes)
+            for tensor in self._outputs:
+                addresses[tensor.name] = buffers.buffer(context.outputs[tensor.name], tensor.dtype)
+            stream.compute(context, addresses)
             views = {
-                port.name: loan.download(addresses[port.name], context.outputs[port.name], port.dtype)
-                for port in self._given
+                tensor.name: buffers.download(addresses[tensor.name], context.outputs[tensor.name], tensor.dtype)
+                for tensor in self._outputs
             }
-            self.gpu.cuda.synchronize(lane.stream)
+            self.gpu.cuda.synchronize(stream.stream)
             return {name: np.array(view, np.float32) for name, view in views.items()}
 
     def _profile(self, shapes: Shapes) -> int:
-        """The first profile that takes these shapes."""
-        count = len(self._taken[0].ranges)
+        """The first profile that accepts these shapes."""
+        count = len(self._inputs[0].ranges)
         for profile in range(count):
-            if all(port.takes(profile, shapes[port.name]) for port in self._taken):
+            if all(tensor.accepts(profile, shapes[tensor.name]) for tensor in self._inputs):
                 return profile
         shown = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-        raise ValueError(f"{self._loaded.name} takes no {shown}: none of its {count} profiles has these shapes")
+        raise ValueError(f"{self._engine.name} accepts no {shown}: none of its {count} profiles has these shapes")
 
     @contextmanager
-    def _lane(self) -> Iterator[EngineStream]:
-        """A lane that is free, the last used first; a second one only where two runs meet."""
-        with self._places:
+    def _engine_stream(self) -> Iterator[EngineStream]:
+        """An idle stream, the last used first; a second one is opened only where two runs overlap."""
+        with self._slots:
             try:
-                lane = self._idle.pop()
+                stream = self._idle.pop()
             except IndexError:
-                lane = EngineStream(self.gpu, self._loaded)
+                stream = EngineStream(self.gpu, self._engine)
             try:
-                yield lane
+                yield stream
             finally:
-                self._idle.append(lane)
+                self._idle.append(stream)
 
 
 def open_engine(file: Path, artefact: Artefact, device: Device) -> TrtSession:
-    """The session of an engine; BundleError where it cannot be loaded here, with the reason."""
+    """Open an engine; BundleError where it cannot be loaded here, with the reason."""
     try:
         trt = importlib.import_module(MODULES[artefact.runtime])
         gpu = open_gpu(device)
@@ -113,27 +113,28 @@ def open_engine(file: Path, artefact: Artefact, device: Device) -> TrtSession:
         reasons: deque[str] = deque(maxlen=3)
         runtime = trt.Runtime(_logger(trt, reasons))
         engine = _deserialised(trt, runtime, file, artefact, reasons)
-        ports = _ports(trt, engine, file)
-        activation_bytes = _activation_bytes(engine)
+        tensors = _io_tensors(trt, engine, file)
+        profiles = range(engine.num_optimization_profiles)
+        activation_bytes = max(int(engine.get_device_memory_size_for_profile_v2(profile)) for profile in profiles)
         gpu.activations.reserve(activation_bytes)
         loaded = LoadedEngine(
             name=artefact.part,
-            kept=(runtime, engine),
-            new_context=_context_maker(trt, engine),
-            outputs=tuple(port.name for port in ports if not port.ranges),
+            keep_alive=(runtime, engine),
+            new_context=_context_factory(trt, engine),
+            outputs=tuple(tensor.name for tensor in tensors if not tensor.ranges),
             activation_bytes=activation_bytes,
-            graphs=not hasattr(trt, "CudaGraphStrategy"),
+            capture_graphs=not hasattr(trt, "CudaGraphStrategy"),
             reasons=reasons,
         )
-        return TrtSession(gpu, loaded, ports, provider=artefact.runtime)
+        return TrtSession(gpu, loaded, tensors, provider=artefact.runtime)
     except BundleError:
         raise
-    except Exception as error:  # the runtime raises its own classes; whatever it is, this engine does not serve
+    except Exception as error:  # the runtime raises its own classes, derived from Exception alone
         raise BundleError(f"{file} cannot be loaded on {device.name}: {error}") from error
 
 
 def _deserialised(trt: Any, runtime: Any, file: Path, artefact: Artefact, reasons: deque[str]) -> Any:
-    """The engine in a file, after what can be checked before: whoever loads the wrong one gets obscure errors."""
+    """The engine in a file, after all checks that can be made before: loading a wrong one gives obscure errors."""
     record = artefact.engine
     assert record is not None, "a graph is no engine"
     if trt.__version__ != record.version:
@@ -156,41 +157,29 @@ def _deserialised(trt: Any, runtime: Any, file: Path, artefact: Artefact, reason
     return engine
 
 
-def _ports(trt: Any, engine: Any, file: Path) -> list[Port]:
-    """The engine's inputs and outputs."""
-    ports = []
+def _io_tensors(trt: Any, engine: Any, file: Path) -> list[IOTensor]:
+    """Inputs and outputs of the engine."""
+    tensors = []
     for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
         if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
-            raise BundleError(f"{file}: {name} is read on the host, which this server does not do")
+            raise BundleError(f"{file}: {name} is read on the host, which this server does not support")
         try:
             dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
         except TypeError as error:
-            raise BundleError(f"{file}: {name} has a type that numpy has not: {error}") from None
-        taken = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-        ports.append(Port(name, dtype, _ranges(engine, name) if taken else ()))
-    return ports
+            raise BundleError(f"{file}: {name} has a type that numpy lacks: {error}") from None
+        ranges = []
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+            for profile in range(engine.num_optimization_profiles):
+                least, _, largest = engine.get_tensor_profile_shape(name, profile)
+                ranges.append((tuple(least), tuple(largest)))
+        tensors.append(IOTensor(name, dtype, tuple(ranges)))
+    return tensors
 
 
-def _ranges(engine: Any, name: str) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
-    ranges = []
-    for profile in range(engine.num_optimization_profiles):
-        least, _, largest = engine.get_tensor_profile_shape(name, profile)
-        ranges.append((tuple(least), tuple(largest)))
-    return tuple(ranges)
+def _context_factory(trt: Any, engine: Any) -> Callable[[], Any]:
+    """Factory of contexts that are given their memory; TensorRT-RTX is told to capture graphs of its own.
 
-
-def _activation_bytes(engine: Any) -> int:
-    """What any of its profiles needs to compute in."""
-    return max(
-        int(engine.get_device_memory_size_for_profile_v2(profile))
-        for profile in range(engine.num_optimization_profiles)
-    )
-
-
-def _context_maker(trt: Any, engine: Any) -> Callable[[], Any]:
-    """What makes contexts that are given their memory; TensorRT-RTX is told to capture graphs of its own.
-
-    It alone knows when the kernels that it compiles for a shape have taken the place of the general ones.
+    It alone knows when the kernels that it compiles for a shape have replaced the general ones.
     """
     managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
     if not hasattr(trt, "CudaGraphStrategy"):

@@ -1,4 +1,4 @@
-"""The curves of training runs as one picture, a column each: the loss, and what was measured on held-out pictures.
+"""Plot of training curves, one column per run: loss above, held-out figures below.
 
 python -m tests.benchmarks.curves curves.png clip-mini=runs/clip/curve.jsonl glip-mini=runs/glip/curve.jsonl
 """
@@ -13,17 +13,17 @@ import matplotlib
 matplotlib.use("Agg")  # no window, wherever it runs
 from matplotlib.figure import Figure
 
-SHARES = ("top1", "top5", "ap50", "recall", "found")  # figures from 0 to 1, by the end of their names
+SHARES = ("top1", "top5", "ap50", "recall", "found")  # suffixes of figures from 0 to 1
 Lines = dict[str, tuple[list[int], list[float]]]
 
 
 def read_curve(file: Path) -> tuple[Lines, Lines]:
-    """The losses and the held-out shares of a run's curve, by name, over its steps."""
+    """Losses and held-out shares of a run by name, each as (steps, values)."""
     losses: Lines = {}
     shares: Lines = {}
     for line in file.read_text().splitlines():
         record = json.loads(line)
-        training = "loss" in record  # a step's own figures; others are of held-out pictures
+        training = "loss" in record  # other records are of held-out pictures
         for name, value in record.items():
             kept = losses if name == "loss" else shares if not training and name.endswith(SHARES) else None
             if kept is not None:
@@ -34,7 +34,7 @@ def read_curve(file: Path) -> tuple[Lines, Lines]:
 
 
 def draw(curves: Mapping[str, Path], out: Path) -> None:
-    """Draw the curves of runs, by name, into the picture `out`."""
+    """Plot the curve files of runs, by name, into the image `out`."""
     figure = Figure(figsize=(4.5 * len(curves), 6), layout="constrained")
     axes = figure.subplots(2, len(curves), squeeze=False)
     for (name, file), (above, below) in zip(curves.items(), axes.T, strict=True):

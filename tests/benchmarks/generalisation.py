@@ -1,11 +1,11 @@
-"""What helps a small CLIP with an art style and with objects it has never seen: short runs, each without one thing.
+"""Ablations of a small CLIP: generalisation to an unseen art style and to unseen names, in short training runs.
 
     python -m tests.benchmarks.generalisation OUT --sprites sprites.zip --names models/synthetic/names.txt \\
         --words runs/words --steps 600
 
-One style and every tenth name are kept from training. Pictures become harder over the whole run, and those measured are
-half as hard as the last. A row of the table appears as soon as its run is over; rows that are in OUT already are not
-made again, and a run that was cut off goes on.
+One style and every tenth name are held out. Pictures get harder over the whole run; those measured are half as hard as
+the last. A row of the table is printed as soon as its run is over; rows in OUT are reused, and an interrupted run is
+resumed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from models.clip.model import Clip, unit_length
 from models.synthetic.curriculum import Curriculum
-from models.synthetic.distilled_text import read_places
+from models.synthetic.distillation import read_embeddings
 from models.synthetic.image_text_task import ImageTextTask, Places, normalised
 from models.synthetic.scenes import HARD, SceneConfig, SceneGenerator
 from models.synthetic.sprites import STYLES, NamedObject, SpritePack, load_pack, read_names
@@ -43,7 +43,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A run without something: scene settings changed, or places that know nothing."""
+    """One ablation: changed scene settings, or random text embeddings instead of distilled ones."""
 
     name: str
     scenes: dict[str, float]
@@ -52,18 +52,18 @@ class Variant:
 
 VARIANTS = (
     Variant("everything", {}),
-    Variant("styles as they are (no restyling, no bending)", {"restyle": 0.0, "warp": 0.0}),
-    Variant("colours as they are", {"colour": 0.05, "painted": 0.0}),
-    Variant("pictures as they are (no blur, noise, compression)", {"degrade": 0.0}),
-    Variant("flat backgrounds, nothing before or beside an object", {"busy": -1.0, "overlap": 0.0, "shapes": 0}),
-    Variant("words that know nothing (random places)", {}, knows=False),
+    Variant("no style augmentation (no restyling, no bending)", {"restyle": 0.0, "warp": 0.0}),
+    Variant("no colour augmentation", {"colour": 0.05, "painted": 0.0}),
+    Variant("no corruptions (blur, noise, compression)", {"degrade": 0.0}),
+    Variant("flat backgrounds, no occlusion, no distractors", {"busy": -1.0, "overlap": 0.0, "shapes": 0}),
+    Variant("random text embeddings", {}, knows=False),
 )
 
 
 def measure(
     model: Clip, task: ImageTextTask, pack: SpritePack, objects: Sequence[NamedObject], among: Tensor, *, pictures: int
 ) -> tuple[Tensor, Tensor]:
-    """Cosines [pictures, N] of fresh pictures of `objects` with the places `among` [N, D], and the object of each."""
+    """Cosines [pictures, N] of fresh pictures of `objects` with text embeddings `among` [N, D]; targets [pictures]."""
     rules = task.config.preprocessing
     scenes = SceneGenerator(pack, tuple(objects), seed=SEED)
     batches = [scenes.single(100, (rules.shorter, rules.shorter), MEASURED) for _ in range(max(1, pictures // 100))]
@@ -72,12 +72,12 @@ def measure(
 
 
 def share(cosines: Tensor, wanted: Tensor, best: int = 1) -> float:
-    """The share of rows [B, N] with the wanted column [B] among the best ones."""
+    """Top-`best` accuracy: share of rows [B, N] whose target column [B] is among the best ones."""
     return float((cosines.topk(min(best, cosines.shape[1])).indices == wanted[:, None]).any(1).float().mean())
 
 
 def run(variant: Variant, chosen: argparse.Namespace) -> list[float]:
-    """Train a variant and measure it; figures in the order of `COLUMNS`."""
+    """Train and measure a variant; figures in the order of `COLUMNS`."""
     torch.manual_seed(0)
     recipe = _recipe(variant, chosen.batch)
     kept = (KEPT_STYLE,)
@@ -95,7 +95,7 @@ def run(variant: Variant, chosen: argparse.Namespace) -> list[float]:
     assert isinstance(prepared.task, SelfFedTask)
     task = prepared.task.task
     assert isinstance(task, ImageTextTask)
-    places = read_places(words)
+    places = read_embeddings(words)
     here, there, everything = (Places(places, group).labels for group in (trained, unseen, [*trained, *unseen]))
     unseen_pack = load_pack(chosen.sprites, styles=kept)
     with evaluating(model):
@@ -117,7 +117,7 @@ def _recipe(variant: Variant, batch: int) -> Recipe:
 
 
 def _random_words(words: Path, folder: Path) -> Path:
-    """The same names in random places."""
+    """Write the same names with random embeddings."""
     folder.mkdir(parents=True, exist_ok=True)
     corpus = torch.load(words / "corpus.pt", weights_only=True)
     generator = torch.Generator().manual_seed(0)
@@ -131,7 +131,7 @@ def _random_words(words: Path, folder: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
-    parser = argparse.ArgumentParser(description="Short runs, each without one thing, on what was never seen.")
+    parser = argparse.ArgumentParser(description="Ablations: generalisation to unseen styles and names.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--sprites", type=Path, required=True)
     parser.add_argument("--names", type=Path, required=True)
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--pictures", type=int, default=1000, help="fresh pictures for each column")
-    parser.add_argument("--variants", type=int, default=len(VARIANTS), help="the first so many only")
+    parser.add_argument("--variants", type=int, default=len(VARIANTS), help="run only the first ones")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     random.seed(0)

@@ -1,10 +1,10 @@
-"""What a GPU machine has to show, in one go: agreement, engines, pools and memory under load, latency per bucket.
+"""GPU acceptance check: agreement with PyTorch, engines, memory under load, and latency per shape bucket.
 
     python -m tests.benchmarks.gpu --device cuda:0 --bundle bundles/grounding-dino-swin-t
 
-Runs the bundled models and those given, prints a table for each question, and goes on where one cannot be answered: the
-exit status is then 1. Engines are built for this GPU, if TensorRT-RTX is there, and certified in copies of the bundles.
-With `--device cpu` the same is run on the processor, without engines.
+Runs the bundled models and those given and prints a table per check. A check that fails does not stop the others; the
+exit status is then 1. Engines are built for this GPU if TensorRT-RTX is installed, and certified in copies of the
+bundles. `--device cpu` runs the same on the CPU, without engines.
 """
 
 import argparse
@@ -34,11 +34,10 @@ from server.contract.manifest import read_manifest
 from server.errors import Fault, InferenceFailed, WorkerStopped
 from server.inference.pipeline import Pipeline
 from server.memory.pool import BufferPool
-from server.memory.process_memory import resident_bytes
+from server.memory.process_resources import resident_bytes
 from server.middleware.request_context import RequestContext
 from server.registry.model_registry import BUNDLED, ModelRegistry, open_bundles
-from server.runtimes.device import Device
-from server.runtimes.gpu_detection import gpu_at
+from server.runtimes.device import Device, gpu_at
 from server.schemas import ClassifyRequest, DetectRequest
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
@@ -46,10 +45,10 @@ from server.telemetry.metrics import Metrics
 QUIET = Progress(quiet=True)
 WORDS = ("dog", "red car", "bicycle", "small house", "cat", "guitar", "boat", "umbrella")
 SIZES = ((64, 48), (320, 240), (640, 480), (480, 640), (1000, 300), (333, 777))  # (width, height)
-TOGETHER = 8  # requests under way
+CONCURRENCY = 8  # requests
 BATCHES = (1, 4, 8)
 LABELS = (1, 8, 30)
-WARM_RUNS, RUNS = 3, 10  # a shape is captured in its third run
+WARM_RUNS, RUNS = 3, 10  # the third run of a shape is captured as a CUDA graph
 Row = Sequence[object]
 
 
@@ -70,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parity(folders: Sequence[Path], device: Device) -> Iterator[Row]:
-    """Each graph's figures in its runtime here, held to the limits of its certificate."""
+    """Figures of each graph in the runtime of this device, held to the limits of its certificate."""
     for folder in folders:
         graphs = {a.file for a in read_manifest(folder).artefacts if a.engine is None and a.precision == "fp32"}
         bundle = Bundle(folder, files=graphs, device=device)
@@ -82,7 +81,7 @@ def parity(folders: Sequence[Path], device: Device) -> Iterator[Row]:
 
 
 def engines(folders: Sequence[Path], device: Device) -> Iterator[Row]:
-    """Whether engines are built here, run, and agree; those that do are certified, and serve in what follows."""
+    """Build, run and certify engines; those that agree serve in the later checks."""
     if device.ordinal is None:
         yield "all", "all", "not run: the device is cpu"
         return
@@ -100,7 +99,7 @@ def engines(folders: Sequence[Path], device: Device) -> Iterator[Row]:
 
 
 def load(folders: Sequence[Path], device: Device, count: int) -> Iterator[Row]:
-    """Memory and pools before, while and after mixed requests pass through the server's own pipeline."""
+    """Memory and pools before, during and after `count` mixed requests through the server's pipeline."""
     settings = Settings(bundle=tuple(folders), device=device.name)
     metrics = Metrics()
     registry = ModelRegistry(settings, metrics)
@@ -119,7 +118,7 @@ def load(folders: Sequence[Path], device: Device, count: int) -> Iterator[Row]:
 
 
 def latency(folders: Sequence[Path], device: Device) -> Iterator[Row]:
-    """How long a run of each bucket takes, copies included; the first runs, in which shapes are met, are left out."""
+    """Latency of a run per bucket, copies included, after warm-up runs."""
     for folder in folders:
         bundle = Bundle(folder, device=device)
         for name, run in _runs(bundle):
@@ -138,14 +137,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _table(title: str, heads: Row, rows: Callable[[], Iterator[Row]]) -> bool:
-    """Print rows as they come; whether all came, and none is wrong."""
+    """Print the rows as they are computed; true if all were, and none is wrong."""
     print(f"\n## {title}\n\n| {' | '.join(map(str, heads))} |\n|{' --- |' * len(heads)}", flush=True)
     right = True
     try:
         for row in rows():
             print(f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |", flush=True)
             right = right and not any("WRONG" in str(cell) for cell in row)
-    except Exception as error:  # the other tables are still of use
+    except Exception as error:  # the other tables are still useful
         print(f"\nFAILED: {type(error).__name__}: {error}", flush=True)
         return False
     return right
@@ -178,8 +177,8 @@ def _memory(when: str, registry: ModelRegistry, bundles: Sequence[Bundle]) -> It
 
 
 async def _requests(pipeline: Pipeline, bundles: Sequence[Bundle], count: int) -> Counter[str]:
-    """How that many mixed requests end, some of them bad."""
-    pictures, gate = [_picture(size) for size in SIZES], asyncio.Semaphore(TOGETHER)
+    """Outcomes of `count` mixed requests, some of them malformed."""
+    pictures, semaphore = [_picture(size) for size in SIZES], asyncio.Semaphore(CONCURRENCY)
 
     async def one(place: int) -> str:
         bundle = bundles[place % len(bundles)]
@@ -189,7 +188,7 @@ async def _requests(pipeline: Pipeline, bundles: Sequence[Bundle], count: int) -
             "labels": [WORDS[(place + label) % len(WORDS)] for label in range(1 + place % 7)],
             "model": bundle.manifest.name,
         }
-        async with gate:
+        async with semaphore:
             try:
                 if "detect" in bundle.tasks:
                     await pipeline.detect(DetectRequest.model_validate(fields), RequestContext())

@@ -1,42 +1,38 @@
-"""What leased buffers save on the CPU: the same batches assembled in new arrays and in a pool, side by side.
+"""Host batches assembled in new arrays and in leases of a buffer pool, side by side: from which size on a lease pays.
 
     python -m tests.benchmarks.pool
 
-Both ways take turns in one process, so that other load meets both alike. Times are medians of one way over the other;
-page faults are minor ones of the whole process; allocations are arrays of a page or more, or blocks that the pool took
-from the system.
+Both ways alternate in one process, so that other load affects both alike. Times are medians, the ratio is the median of
+new array over lease, so above 1 the pool is faster; page faults are minor ones of the whole process.
 """
 
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
-from server.bundle import Bundle, pad_features
+from server import bundle as bundles
+from server.bundle import Bundle
 from server.contract.image import pad_batch
 from server.memory.allocators import HostAllocator
 from server.memory.pool import BufferPool
 from server.registry.model_registry import BUNDLED
 
 ROUNDS = 40
-TEXT_WIDTH, TOKENS = 256, 256
-# Name, images, canvas (height, width), image size (height, width).
+# Images, and their (height, width): of clip-mini, of grounding-dino-mini, of a detector with a Swin-T backbone.
 SHAPES = (
-    ("clip-mini's canvas", 8, (64, 64), (64, 64)),
-    ("grounding-dino-mini's canvas", 8, (128, 224), (128, 208)),
-    ("Swin-T's, one image", 1, (800, 1088), (800, 1066)),
-    ("Swin-T's, four images", 4, (800, 1088), (800, 1066)),
-    ("Swin-T's, eight images", 8, (800, 1344), (800, 1333)),
-)
+    (1, (64, 64)), (8, (64, 64)), (1, (128, 224)), (8, (128, 224)),
+    *((count, (800, 1088)) for count in (1, 2, 3, 4, 6, 8)), (8, (800, 1344)),
+)  # fmt: skip
 
 
 @dataclass
 class Way:
-    """One way to assemble a batch, and what its rounds took."""
+    """One way to assemble a batch, and the time and page faults of its rounds."""
 
     assemble: Callable[[], object]
     seconds: list[float] = field(default_factory=list)
@@ -53,93 +49,63 @@ class Way:
         return 1000 * statistics.median(self.seconds)
 
 
-class CountingAllocator(HostAllocator):
-    """Host memory; `count` blocks were taken."""
-
-    count = 0
-
-    def allocate(self, nbytes: int, *, stream: int | None = None):
-        self.count += 1
-        return super().allocate(nbytes, stream=stream)
-
-
 def main() -> None:
-    print(
-        f"{'assembling a batch':32} {'new arrays':>11} {'leased':>9} {'time':>6} {'page faults':>16} {'allocated':>10}"
-    )
-    for name, batch, canvas, size in SHAPES:
-        print(_assembly(name, batch, canvas, size))
-    print(f"\n{'a whole run of a bundled model':32} {'own pool':>11} {'shared':>9} {'time':>6} {'page faults':>16}")
-    for name, batch in (("grounding-dino-mini", 1), ("grounding-dino-mini", 8), ("clip-mini", 8)):
+    head = f"{'new arrays':>12} {'leased':>12} {'ratio':>6} {'page faults':>16}"
+    print(f"{'assembling a batch':32} {'MiB':>6} {head}")
+    for batch, size in SHAPES:
+        print(_assembly(batch, size))
+    print(f"\n{'a whole run of a bundled model':39} {head}")
+    for name, batch in (("grounding-dino-mini", 1), ("grounding-dino-mini", 8), ("clip-mini", 1), ("clip-mini", 8)):
         print(_run(name, batch))
 
 
-def _assembly(name: str, batch: int, canvas: tuple[int, int], size: tuple[int, int]) -> str:
+def _assembly(batch: int, size: tuple[int, int]) -> str:
     pixels = [np.random.default_rng(0).random((3, *size), np.float32)] * batch
-    features = [np.ones((TOKENS // 2, TEXT_WIDTH), np.float32)] * batch
-    allocator = CountingAllocator()
-    pool = BufferPool(allocator)
-
-    def new() -> None:
-        _as_before(pixels, canvas, features)
+    pool = BufferPool(HostAllocator())
 
     def leased() -> None:
         with (
-            pool.lease((batch, 3, *canvas), np.float32, owner=name) as values,
-            pool.lease((batch, *canvas), np.bool_, owner=name) as mask,
-            pool.lease((batch, TOKENS, TEXT_WIDTH), np.float32, owner=name) as padded,
+            pool.lease((batch, 3, *size), np.float32, owner="benchmark") as values,
+            pool.lease((batch, *size), np.bool_, owner="benchmark") as mask,
         ):
-            pad_batch(pixels, canvas, out=(values, mask))
-            pad_features(features, out=padded)
+            pad_batch(pixels, size, out=(values, mask))
 
-    before, now = _take_turns(new, leased)
-    return f"{_row(name, before, now)} {3 * ROUNDS:>5} -> {allocator.count}"
-
-
-def _as_before(pixels: Sequence[np.ndarray], canvas: tuple[int, int], features: Sequence[np.ndarray]) -> None:
-    """Three zeroed arrays a batch, as before there was a pool."""
-    values = np.zeros((len(pixels), 3, *canvas), np.float32)
-    mask = np.zeros((len(pixels), *canvas), np.bool_)
-    for row, image in enumerate(pixels):
-        _, height, width = image.shape
-        values[row, :, :height, :width] = image
-        mask[row, :height, :width] = True
-    padded = np.zeros((len(pixels), TOKENS, TEXT_WIDTH), np.float32)
-    for row, feature in zip(padded, features, strict=True):
-        row[: len(feature)] = feature
+    new, lease = _alternate(lambda: pad_batch(pixels, size), leased)
+    name = f"{batch} of {size[0]}x{size[1]}"
+    return f"{name:32} {batch * 12 * size[0] * size[1] / 2**20:6.2f} {_row(new, lease)}"
 
 
 def _run(name: str, batch: int) -> str:
     bundle = Bundle(BUNDLED / name, threads=1)
-    own, shared = bundle.pool, BufferPool(HostAllocator())
+    bundle.pool = BufferPool(HostAllocator())
     pixels = [bundle.preprocess(Image.new("RGB", (640, 480)))] * batch
     if "detect" in bundle.tasks:
         prompts = [bundle.prompts.from_labels(["a dog", "a bicycle"])] * batch
         features = bundle.encode_prompts(prompts)
 
-    def run(pool: BufferPool) -> None:
-        bundle.pool = pool
+    def run(leased_bytes: int) -> None:
+        bundles.LEASED_BYTES = leased_bytes
         if "detect" in bundle.tasks:
             bundle.run_detector(pixels, prompts, features)
         else:
             bundle.embed_images(pixels)
 
-    before, now = _take_turns(lambda: run(own), lambda: run(shared))
-    return _row(f"{name}, batch {batch}", before, now)
+    new, lease = _alternate(lambda: run(2**40), lambda: run(0))
+    return f"{f'{name}, batch {batch}':39} {_row(new, lease)}"
 
 
-def _take_turns(before: Callable[[], object], now: Callable[[], object]) -> tuple[Way, Way]:
-    ways = Way(before), Way(now)
+def _alternate(new: Callable[[], object], leased: Callable[[], object]) -> tuple[Way, Way]:
+    ways = Way(new), Way(leased)
     for place in range(ROUNDS):
         for way in ways if place % 2 else reversed(ways):
             way.round()
     return ways
 
 
-def _row(name: str, before: Way, now: Way) -> str:
-    faults = f"{statistics.median(before.faults):.0f} -> {statistics.median(now.faults):.0f}"
-    ratio = statistics.median(b / n for b, n in zip(before.seconds, now.seconds, strict=True))
-    return f"{name:32} {before.median_ms:8.3f} ms {now.median_ms:6.3f} ms {ratio:5.2f}x {faults:>16}"
+def _row(new: Way, leased: Way) -> str:
+    faults = f"{statistics.median(new.faults):.0f} -> {statistics.median(leased.faults):.0f}"
+    ratio = statistics.median(a / b for a, b in zip(new.seconds, leased.seconds, strict=True))
+    return f"{new.median_ms:9.3f} ms {leased.median_ms:9.3f} ms {ratio:5.2f}x {faults:>16}"
 
 
 if __name__ == "__main__":

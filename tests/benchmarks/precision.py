@@ -1,9 +1,9 @@
-"""What each precision does to the answers: the figures of its certificate, as a table in Markdown.
+"""Accuracy of fp16, bf16 and mixed precision: certificate figures as a Markdown table.
 
     python -m tests.benchmarks.precision [BUNDLE ...]
 
-Of the bundled models, or of the bundles named. Copies are rewritten in each precision and run by ONNX Runtime on the
-processor, as the graphs' float32 twins that round where the graph does, beside the stored answers of PyTorch float32.
+For the bundled models, or the bundles given. Copies are rewritten in each precision and run by ONNX Runtime on the CPU,
+as float32 twins that round where the graph does, and compared with the stored PyTorch float32 outputs.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from server.contract.manifest import Manifest, Precision, read_manifest
 from server.registry.model_registry import BUNDLED, SHIPPED
 
 QUIET = Progress(quiet=True)
-# Of a certificate's figures; each is of one part, and is shown where the bundle has it.
+# Figures of a certificate that are shown, if the bundle has them; each belongs to one part.
 SHOWN = {
     "image_embeds.cosine": "image cosine",
     "text_embeds.cosine": "text cosine",
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def with_all(folder: Path) -> Manifest:
-    """The manifest of a bundle once it has every precision."""
+    """Add every precision to the bundle; its manifest."""
     manifest = read_manifest(folder)
     for precision in REDUCED:
         manifest = add_precision(folder, precision, progress=QUIET)
@@ -56,7 +56,7 @@ def with_all(folder: Path) -> Manifest:
 
 
 def table(manifest: Manifest) -> Iterator[str]:
-    """The lines of a bundle's table: a row a precision."""
+    """Lines of a bundle's table, one row per precision."""
     rows = {precision: figures_of(manifest, precision) for precision in get_args(Precision)}
     names = [name for name in SHOWN if name in rows["fp32"]]
     yield f"| {manifest.name} | {' | '.join(SHOWN[name] for name in names)} | certificate |"

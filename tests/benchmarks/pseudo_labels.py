@@ -1,11 +1,11 @@
-"""What captions alone are worth: a student that learns from a teacher's boxes on them, beside one that does not.
+"""Pseudo-labels: a student trained on a teacher's boxes for captions, against one trained on the boxed scenes alone.
 
     python -m tests.benchmarks.pseudo_labels OUT
 
-Generated scenes: a few with boxes, many with captions only, others to measure on. The teacher learns from the boxes; it
-grounds the captions (`openset pseudo-label`); the student is the same model, learns as long from the same start, from
-the boxes and the grounded captions. A third one, for what a perfect teacher would give, has the captions' true boxes.
-Every step is an `openset` command. What is in OUT already is not made again, and a training that was cut off goes on.
+Generated scenes: a few with boxes, many with captions only, others for measuring. The teacher is trained on the boxes
+and grounds the captions (`openset pseudo-label`); the student is the same model with the same initialisation and number
+of steps, trained on the boxes and the grounded captions. A third model gets the captions' true boxes, as an upper
+bound. Every step is an `openset` command. Existing files in OUT are reused, and an interrupted training is resumed.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from models.evaluation.coco_evaluator import Evaluation
-from models.evaluation.questions import open_set
+from models.evaluation.coco_evaluator import CocoEvaluation
+from models.evaluation.dataset_queries import open_evaluation_set
 from models.synthetic.image_text_task import to_image
 from models.synthetic.scenes import SceneConfig, SceneGenerator
 from models.synthetic.sprites import SMALL_PACK, NamedObject, load_pack, read_names
@@ -34,7 +34,7 @@ SIZE = (96, 96)
 SCENES = SceneConfig(smallest=0.3, largest=0.6, most_objects=3, turn=0.15, busy=0.5, degrade=0.3, colour=0.1)
 NAMES = ("frog", "banana", "bus", "penguin", "apple", "elephant")
 LINKS = ("and", "next to", "near", "beside", "with")
-# Of each kind of scene how many, and the seed that draws them.
+# Number of scenes of each kind, and their seed.
 KINDS = {"boxed": (30, 1), "captioned": (1200, 2), "measured": (200, 3)}
 RECIPE = """\
 family = "glip"
@@ -95,12 +95,12 @@ annotations = "{file}"
 pictures = "captioned"
 weight = 2
 """
-# What each student has beside the boxes.
+# Data of each student besides the boxes.
 STUDENTS = {"boxes": "", "pseudo": "pseudo-{seed}.jsonl", "true": "true.jsonl"}
 
 
 def write_scenes(out: Path, kind: str, objects: Sequence[NamedObject], generator: SceneGenerator, count: int) -> None:
-    """Pictures, with a COCO file of their boxes, a list of their captions, and an ODVG file of both."""
+    """Write pictures, a COCO file of their boxes, a list of their captions, and an ODVG file of both."""
     folder = out / kind
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(count)
@@ -135,7 +135,7 @@ def write_scenes(out: Path, kind: str, objects: Sequence[NamedObject], generator
 
 
 def _caption(names: Sequence[str], boxes: Sequence[Any], rng: random.Random) -> tuple[str, list[dict[str, Any]]]:
-    """Every kind of thing once, in random order: "a pig next to a frog"."""
+    """A caption that names each kind of object once, in random order ("a pig next to a frog"), and its regions."""
     order = list(dict.fromkeys(names))
     rng.shuffle(order)
     text, regions = "", []
@@ -149,7 +149,7 @@ def _caption(names: Sequence[str], boxes: Sequence[Any], rng: random.Random) -> 
 
 
 def prepare(out: Path, sprites: Path, names: Sequence[str]) -> None:
-    """The sets and the tokenizer."""
+    """Write the data sets and the tokenizer."""
     pack = load_pack(sprites)
     objects = [item for item in read_names(pack=pack) if item.label in names]
     if missing := set(names) - {item.label for item in objects}:
@@ -162,14 +162,14 @@ def prepare(out: Path, sprites: Path, names: Sequence[str]) -> None:
 
 
 def openset(*arguments: str | Path) -> None:
-    """Run one command, on one thread."""
+    """Run one `openset` command on one thread."""
     command = [sys.executable, "-m", "server", *map(str, arguments)]
     print("openset", *map(str, arguments), flush=True)
     subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def train(out: Path, student: str, *, seed: int, steps: int) -> Path:
-    """Train a student and make its bundle; the bundle."""
+    """Train a student and export it; the bundle's folder."""
     name = f"{student}-{seed}"
     bundle = out / f"{name}-bundle"
     if not bundle.is_dir():
@@ -182,7 +182,7 @@ def train(out: Path, student: str, *, seed: int, steps: int) -> Path:
 
 
 def quality(pseudo: Path, true: Path) -> str:
-    """How many of a teacher's boxes are right (IoU 0.5 with a true box of the phrase), and of how many there are."""
+    """Precision of a teacher's boxes (IoU 0.5 with a true box of the phrase), and the number of true boxes."""
     regions = {
         line["filename"]: {region["phrase"]: region["bbox"] for region in line["grounding"]["regions"]}
         for line in map(json.loads, true.read_text().splitlines())
@@ -199,7 +199,7 @@ def quality(pseudo: Path, true: Path) -> str:
 
 
 def measure(out: Path, bundle: Path) -> dict[str, float]:
-    """The figures of a student on scenes that nobody has learnt from."""
+    """Detection figures of a student on held-out scenes."""
     report = bundle.with_name(bundle.name.replace("-bundle", "-report"))
     if not (report / "report.json").is_file():
         openset("evaluate", out / "measured.json", "--pictures", out / "measured", "--bundle", bundle, "--out", report)
@@ -208,9 +208,9 @@ def measure(out: Path, bundle: Path) -> dict[str, float]:
 
 
 def interval(out: Path, first: str, second: str, *, rounds: int = 100) -> tuple[float, float]:
-    """Where nine of ten differences of AP50, second less first, lie when the measured pictures are drawn anew."""
-    found = open_set(out / "measured.json", "coco", pictures=out / "measured")
-    truth = [question.truth[1] for question in found.askings["detection"].questions()]
+    """Bootstrap 90 % interval of the difference in AP50, second minus first."""
+    found = open_evaluation_set(out / "measured.json", "coco", images=out / "measured")
+    truth = [query.target[1] for query in found.queries["detection"].draw()]
     answers = []
     for name in (first, second):
         lines = (out / f"{name}-report" / "answers-detection.jsonl").read_text().splitlines()[1:]
@@ -219,9 +219,9 @@ def interval(out: Path, first: str, second: str, *, rounds: int = 100) -> tuple[
     differences = []
     for _ in range(rounds):
         drawn = rng.integers(0, len(truth), len(truth)).tolist()
-        boxes = [replace(box, picture=row) for row, picture in enumerate(drawn) for box in truth[picture]]
+        boxes = [replace(box, image=row) for row, image in enumerate(drawn) for box in truth[image]]
         values = [
-            Evaluation(boxes, [rows[picture] for picture in drawn], labels=len(found.names), ious=(0.5,))
+            CocoEvaluation(boxes, [rows[image] for image in drawn], labels=len(found.labels), ious=(0.5,))
             for rows in answers
         ]
         differences.append(values[1].average_precision() - values[0].average_precision())
@@ -230,14 +230,14 @@ def interval(out: Path, first: str, second: str, *, rounds: int = 100) -> tuple[
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment, as far as it has not been run; the exit status."""
-    parser = argparse.ArgumentParser(description="What captions alone are worth.")
+    """Run the steps of the experiment that have not been run; the exit status."""
+    parser = argparse.ArgumentParser(description="Train on a teacher's boxes for captions.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--sprites", type=Path, default=SMALL_PACK)
     parser.add_argument("--names", nargs="+", default=NAMES)
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threshold", type=float, default=0.4, help="least score of a teacher's box")
+    parser.add_argument("--threshold", type=float, default=0.4, help="minimum score of a teacher's box")
     chosen = parser.parse_args(arguments)
     if not (chosen.out / "tokenizer.json").is_file():
         prepare(chosen.out, chosen.sprites, chosen.names)
@@ -254,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             figures = measure(chosen.out, train(chosen.out, student, seed=seed, steps=chosen.steps))
             print(f"| {seed} | {student} | {figures['AP50']:.3f} | {figures['AP']:.3f} |", flush=True)
         low, high = interval(chosen.out, f"boxes-{seed}", f"pseudo-{seed}")
-        print(f"AP50 of pseudo less that of boxes: nine of ten draws of the pictures from {low:+.3f} to {high:+.3f}")
+        print(f"AP50, pseudo minus boxes: 90 % bootstrap interval {low:+.3f} to {high:+.3f}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The script for a GPU machine runs: on the processor, and on a machine of stand-ins with engines."""
+"""The GPU acceptance check on the CPU, and on fakes of CUDA, ONNX Runtime's provider and TensorRT."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def _short(monkeypatch):
     monkeypatch.setattr(gpu, "BATCHES", (1, 4))
     monkeypatch.setattr(gpu, "LABELS", (1, 8))
     monkeypatch.setattr(gpu, "RUNS", 1)
-    monkeypatch.setenv("OPENSET_WARM_UP", "largest")  # every shape takes a stand-in minutes
+    monkeypatch.setenv("OPENSET_WARM_UP", "largest")  # all shapes would take the fakes minutes
 
 
 def tables(text):
@@ -31,7 +31,7 @@ def tables(text):
     return found
 
 
-def test_processor_alone_fills_every_table(capsys):
+def test_cpu_fills_every_table(capsys):
     assert gpu.main(["--device", "cpu", "--requests", "40"]) == 0
     found = tables(capsys.readouterr().out)
     assert list(found) == TABLES
@@ -44,10 +44,10 @@ def test_processor_alone_fills_every_table(capsys):
     assert len(found["latency"]) == 2 + detectors * 2 * 2 * 2  # batches; canvases, prompts and batches
 
 
-def test_machine_of_stand_ins_fills_every_table(capsys, monkeypatch, tmp_path):
+def test_fakes_of_a_gpu_fill_every_table(capsys, monkeypatch, tmp_path):
     binding = install(monkeypatch)
     monkeypatch.setattr("server.runtimes.gpu._opened", {})
-    for module in ("server.runtimes.gpu_detection", "server.runtimes.ort", "tests.benchmarks.gpu"):
+    for module in ("server.runtimes.device", "server.runtimes.ort", "tests.benchmarks.gpu"):
         monkeypatch.setattr(f"{module}.gpu_at", {0: ("NVIDIA RTX 4090", "8.9")}.get)
     Provider(monkeypatch, binding)
     install_trt(monkeypatch, binding)
@@ -68,7 +68,7 @@ def test_machine_of_stand_ins_fills_every_table(capsys, monkeypatch, tmp_path):
     assert ["after all", "answered", "39"] in found["load"]
 
 
-def test_question_that_fails_leaves_the_others_and_the_exit_status_says_so(capsys, monkeypatch):
+def test_failing_check_leaves_the_others_and_gives_exit_status_1(capsys, monkeypatch):
     def fail(*given):
         raise RuntimeError("no answer")
         yield

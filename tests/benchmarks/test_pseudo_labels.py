@@ -1,4 +1,4 @@
-"""The scenes that the benchmark of pseudo-labels is about; its runs take too long to be tests."""
+"""Scenes and figures of the pseudo-label benchmark; its training runs take too long for a test."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.data.odvg import OdvgSet
-from models.evaluation.questions import open_set
+from models.evaluation.dataset_queries import open_evaluation_set
 from models.pseudo_labels.noun_phrases import noun_phrases
 from tests.benchmarks import pseudo_labels
 
@@ -32,8 +32,8 @@ def test_the_noun_phrases_of_a_caption_are_the_things_in_its_scene(scenes: Path)
 def test_all_kinds_of_scenes_are_different_ones(scenes: Path):
     files = [(scenes / kind / "0000.png").read_bytes() for kind in pseudo_labels.KINDS]
     assert len(set(files)) == 3
-    measured = open_set(scenes / "measured.json", "coco", pictures=scenes / "measured")
-    assert {name: one.count for name, one in measured.askings.items()} == {"detection": 4, "absent": 4}
+    measured = open_evaluation_set(scenes / "measured.json", "coco", images=scenes / "measured")
+    assert {name: one.count for name, one in measured.queries.items()} == {"detection": 4, "absent": 4}
 
 
 def test_true_boxes_are_all_right_and_moved_ones_wrong(scenes: Path):

@@ -1,8 +1,7 @@
-"""The client before the real server with its bundled models, and the README's examples of it, run as printed."""
+"""The client with the real server and its bundled models."""
 
 import asyncio
 import io
-import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.client import AsyncClient, Client, ConnectionFailed, ProblemError, Retries, UrlsUnsupported
+from openset import AsyncClient, Client, ConnectionFailed, ProblemError, Retries, UrlsUnsupported
 
 from .conftest import ROOT, free_port, until
 
 SCENE, OBJECT = ROOT / "server/examples/scene.jpg", ROOT / "server/examples/object.jpg"
-SECTION = re.search(r"^## Python\n(.*?)^## ", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)[1]
-EXAMPLES = re.findall(r"^```python\n(.*?)^```\n\n```\n(.*?)^```$", SECTION, re.M | re.S)
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +44,6 @@ def small():
 
 def labels_of(answer):
     return [sorted({found.label for found in result.detections}) for result in answer.results]
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=["sync", "async"])
-def test_example_of_the_readme_prints_what_the_readme_says(url, example):
-    code, printed = example
-    assert code.count("http://localhost:8000") == 1
-    command = [sys.executable, "-c", code.replace("http://localhost:8000", url)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.stdout, done.returncode) == (printed, 0), done.stderr
-
-
-def test_every_python_example_of_the_section_is_run():
-    assert len(EXAMPLES) == SECTION.count("```python") == 2
 
 
 def test_every_form_of_an_image_gets_the_same_answer(client):
@@ -128,13 +112,13 @@ def test_more_bytes_than_the_server_takes_go_in_several_requests(small):
 
 def test_too_large_an_image_is_refused_and_not_sent_again(small):
     noise = np.random.default_rng(0).integers(0, 255, (600, 600, 3), np.uint8)
-    with Client(small, retries=Retries(attempts=3, within_s=5)) as client, pytest.raises(ProblemError) as caught:
+    with Client(small, retries=Retries(max_attempts=3, budget_s=5)) as client, pytest.raises(ProblemError) as caught:
         client.detect(noise, labels="dog")
     assert caught.value.type == "urn:openset:problem:body-too-large"
 
 
 def test_busy_server_answers_all_in_the_end(small):
-    retries = Retries(attempts=100, within_s=60, first_s=0.1)
+    retries = Retries(max_attempts=100, budget_s=60, backoff_s=0.1)
 
     def ask(_):
         with Client(small, retries=retries) as client:
@@ -175,7 +159,7 @@ def test_tasks_and_threads_share_a_client(client, url):
 
 def test_absent_server_is_told_with_its_address():
     address = f"http://127.0.0.1:{free_port()}"
-    with Client(address, retries=Retries(attempts=2, first_s=0.01)) as client:
+    with Client(address, retries=Retries(max_attempts=2, backoff_s=0.01)) as client:
         assert not client.ready()
         with pytest.raises(ConnectionFailed, match=f"{address}/models gave no answer after 2 attempts"):
             client.models()

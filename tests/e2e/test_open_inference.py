@@ -1,8 +1,5 @@
 """The Open Inference Protocol, asked by Triton's Python client, over the bundled models."""
 
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,11 +125,3 @@ def test_compressed_bodies_are_refused_and_answers_come_plain(client):
     with pytest.raises(InferenceServerException, match="content encoding 'gzip' is not read"):
         client.infer(DETECTOR, inputs, request_compression_algorithm="gzip")
     assert client.infer(DETECTOR, inputs, response_compression_algorithm="gzip").as_numpy("scores") is not None
-
-
-def test_example_of_the_readme_prints_what_it_says(server):
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Open Inference Protocol\n")[2]
-    code, printed = re.search(r"^```python\n(.*?)^```\n\n```\n(.*?)^```$", section, re.M | re.S).groups()
-    code = code.replace("localhost:8000", server.base_url.netloc.decode())
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == (printed, "")

@@ -4,6 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from models import tokenizers
+from server.contract.text import PromptTokenizer
 
 
 def ids(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -81,3 +82,29 @@ def test_vocabulary_without_special_tokens_is_refused(tmp_path):
     Tokenizer(models.WordLevel({"dog": 0}, unk_token="dog")).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match=r"CLS"):
         tokenizers.text_rules(tmp_path / "tokenizer.json", "phrases", max_tokens=64)
+
+
+REQUIRED = ["dog", "cat", "red", "car", "kangaroo", "spoon", "a", "photo", "of"]
+
+
+def test_an_english_vocabulary_keeps_required_words_whole_and_spells_the_rest(tmp_path: Path):
+    file = tmp_path / "tokenizer.json"
+    tokenizers.write_english_vocabulary(REQUIRED, ["marsupial", "wallaby"], file, size=400)
+    read = Tokenizer.from_file(str(file))
+    assert read.encode("red kangaroo").tokens == ["red", "kangaroo"]
+    assert "[UNK]" not in read.encode("quixotic").tokens
+    assert tokenizers.vocabulary_size(file) <= 400
+
+
+def test_a_vocabulary_too_small_for_its_required_words_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="no room"):
+        tokenizers.write_english_vocabulary(REQUIRED, ["marsupial"], tmp_path / "tokenizer.json", size=50)
+
+
+def test_trained_words_are_whole_and_others_are_spelt(tmp_path: Path):
+    file = tmp_path / "tokenizer.json"
+    tokenizers.write_vocabulary(["zebra"], file)
+    tokens = PromptTokenizer(file, tokenizers.text_rules(file, "phrases", max_tokens=77))
+    assert len(tokens.from_labels(["zebra"])) == 4
+    assert len(tokens.from_labels(["quux"])) == 3 + len("quux")
+    assert tokenizers.text_rules(file, "sentence", max_tokens=77).end_id == tokenizers.vocabulary_size(file) - 1

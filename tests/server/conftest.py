@@ -28,7 +28,7 @@ def logging_stays_as_it_was():
 def binding(monkeypatch):
     """The stand-in for CUDA's binding, and a driver that shows one GPU."""
     monkeypatch.setattr("server.runtimes.gpu._opened", {})
-    for module in ("machine", "ort"):
+    for module in ("device", "ort"):
         monkeypatch.setattr(f"server.runtimes.{module}.gpu_at", {0: ("NVIDIA RTX 4090", "8.9")}.get)
     return install(monkeypatch)
 

@@ -17,6 +17,10 @@ ROOT = Path(__file__).parents[2]
         (["export", "--checkpoint", "x", "--out", "y"], "torch", "export"),
         (["train", "clip-mini", "--out", "y"], "torch", "train"),
         (["serve"], "onnxruntime", "cpu"),
+        (["serve"], "fastapi", "cpu"),
+        (["key", "new", "ann"], "starlette", "cpu"),
+        (["evaluate", "coco"], "pydantic_settings", "evaluate"),
+        (["evaluate", "coco"], "onnxruntime", "cpu,evaluate"),
     ],
 )
 def test_missing_package_names_the_extra_to_install(argv, module, extra):

@@ -23,7 +23,7 @@ VERSION = "10.14.1"
 @pytest.fixture
 def trt(monkeypatch):
     monkeypatch.setattr("server.runtimes.gpu._opened", {})
-    for module in ("gpu_detection", "ort"):
+    for module in ("device", "ort"):
         monkeypatch.setattr(f"server.runtimes.{module}.gpu_at", {0: ("NVIDIA RTX 4090", "8.9")}.get)
     return install_trt(monkeypatch, install(monkeypatch), version=VERSION)
 
@@ -98,7 +98,7 @@ def test_graph_is_never_measured_in_the_place_of_an_engine_that_does_not_open(en
 
 
 def test_engines_of_other_machines_are_noted_and_left_alone(engines, monkeypatch):
-    monkeypatch.setattr("server.runtimes.gpu_detection.gpu_at", {0: ("NVIDIA H100", "9.0")}.get)
+    monkeypatch.setattr("server.runtimes.device.gpu_at", {0: ("NVIDIA H100", "9.0")}.get)
     verdict = verify(engines, QUIET)
     assert (verdict.faults, verdict.certified) == ((), ())
     assert all("NVIDIA H100 has 9.0" in note for note in verdict.notes)

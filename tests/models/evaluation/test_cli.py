@@ -1,4 +1,4 @@
-"""`openset evaluate` on small sets, with answers that are written down."""
+"""`openset evaluate` on small sets, with scripted answers."""
 
 import json
 import subprocess
@@ -10,8 +10,9 @@ import pytest
 from models.evaluation import cli as command
 from server.__main__ import main
 from tests.models.data import annotated_sets as sets
-from tests.models.evaluation.answers import Written, WrittenAsked
-from tests.models.evaluation.test_questions import class_folder, generated
+from tests.models.evaluation.scripted_backend import OpensScripted, ScriptedBackend
+from tests.models.evaluation.test_dataset_queries import class_folder
+from tests.models.evaluation.test_synthetic_queries import generated
 
 
 @pytest.fixture
@@ -22,16 +23,16 @@ def coco(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch):
-    def with_(**answers) -> Written:
-        served = Written(**answers)
-        monkeypatch.setattr(command, "Asked", WrittenAsked(served))
-        return served
+    def with_(**answers) -> ScriptedBackend:
+        backend = ScriptedBackend(**answers)
+        monkeypatch.setattr(command, "Asked", OpensScripted(backend))
+        return backend
 
     return with_
 
 
 def oracle(folder: Path, *, missed: int = 0, certain: float = 0.9):
-    """Finds what is drawn in the pictures of `folder`, but the first `missed` things of each."""
+    """Detects what is drawn in the images of `folder`, except the first `missed` objects of each."""
     known = {(folder / f"{number}.png").read_bytes(): sets.picture(number)[1] for number in range(6)}
 
     def detect(picture, labels):
@@ -76,7 +77,7 @@ def test_misses_and_false_alarms_are_shown(coco: Path, tmp_path: Path, answer):
     assert report(out)["figures"]["detection"]["AR100"] < 0.5
 
 
-def test_a_run_goes_on_where_it_was_cut_off(coco: Path, tmp_path: Path, answer):
+def test_an_interrupted_run_is_resumed(coco: Path, tmp_path: Path, answer):
     arguments = [coco, "--pictures", tmp_path / "pictures", "--out", tmp_path / "out", "--parallel", "1"]
     right, asked = oracle(tmp_path / "pictures"), []
 
@@ -86,16 +87,16 @@ def test_a_run_goes_on_where_it_was_cut_off(coco: Path, tmp_path: Path, answer):
             raise OSError("the machine went away")
         return right(picture, labels)
 
-    served = answer(detect=stops)
+    backend = answer(detect=stops)
     assert evaluate(*arguments) == 2
-    assert evaluate(*arguments) == 2  # not begun anew over what is there
-    served = answer(detect=right)
+    assert evaluate(*arguments) == 2  # does not overwrite what exists
+    backend = answer(detect=right)
     assert evaluate(*arguments, "--resume") == 0
-    assert len(served.asked) == 3 + 6  # the rest of the detections, and the absent ones
+    assert len(backend.asked) == 3 + 6  # the rest of the detections, and the absent ones
     assert report(tmp_path / "out")["figures"]["detection"]["AP"] == pytest.approx(1)
-    served = answer(detect=right)
+    backend = answer(detect=right)
     assert evaluate(*arguments, "--resume") == 0
-    assert served.asked == []
+    assert backend.asked == []
 
 
 def test_a_broken_picture_is_named_or_left_out(coco: Path, tmp_path: Path, answer, capsys):
@@ -109,7 +110,7 @@ def test_a_broken_picture_is_named_or_left_out(coco: Path, tmp_path: Path, answe
     assert report(tmp_path / "two")["figures"]["detection"]["AP"] == pytest.approx(1)  # what it shows is not missed
 
 
-def test_where_everything_is_present_nothing_absent_is_asked_for(coco: Path, tmp_path: Path, answer):
+def test_without_absent_labels_silence_has_no_figure(coco: Path, tmp_path: Path, answer):
     data = json.loads(coco.read_text())
     data["categories"] = data["categories"][:1]
     data["annotations"] = [one | {"category_id": data["categories"][0]["id"]} for one in data["annotations"]]
@@ -119,7 +120,7 @@ def test_where_everything_is_present_nothing_absent_is_asked_for(coco: Path, tmp
     assert report(tmp_path / "out")["figures"]["absent"]["silent"] is None
 
 
-def test_a_generated_set_is_measured_in_every_way(tmp_path: Path, answer):
+def test_a_generated_set_is_measured_by_every_metric(tmp_path: Path, answer):
     answer(
         detect=lambda picture, labels: [((10, 10, 30, 40), labels.index("dog") if "dog" in labels else 0, 0.9)],
         classify=lambda picture, labels: [float(label == "owl") for label in labels],
@@ -141,28 +142,28 @@ def test_classes_are_named_by_templates(tmp_path: Path, answer):
     assert "taken for" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_a_measure_that_a_set_cannot_give_is_refused(coco: Path, tmp_path: Path, answer, capsys):
+def test_a_metric_that_a_set_does_not_allow_is_refused(coco: Path, tmp_path: Path, answer, capsys):
     answer()
     arguments = [coco, "--pictures", tmp_path / "pictures", "--out", tmp_path / "out", "--measures", "retrieval"]
     assert evaluate(*arguments) == 2
     assert "none of ['retrieval'] can be measured on a coco set" in capsys.readouterr().err
 
 
-def test_a_server_that_is_not_there_ends_it_with_a_sentence(coco: Path, tmp_path: Path, capsys):
+def test_an_unreachable_server_is_reported(coco: Path, tmp_path: Path, capsys):
     arguments = [coco, "--pictures", tmp_path / "pictures", "--out", tmp_path / "out", "--limit", "1"]
     assert evaluate(*arguments, "--url", "http://127.0.0.1:9") == 2
     assert "gave no answer" in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_there_is_refused_with_those_that_are(coco: Path, tmp_path: Path, capsys):
+def test_an_unknown_model_is_refused_with_the_known_ones(coco: Path, tmp_path: Path, capsys):
     arguments = [coco, "--pictures", tmp_path / "pictures", "--out", tmp_path / "out"]
     assert evaluate(*arguments, "--model", "clip-mini") == 2
     assert "no model 'clip-mini' can detect; there are ['clip-mini (classify, similarity)'" in capsys.readouterr().err
 
 
-def test_measuring_needs_no_torch():
+def test_evaluation_imports_no_torch():
     code = (
-        "import sys, models.evaluation.cli, models.evaluation.synthetic_sets, models.pseudo_labels.cli\n"
+        "import sys, models.evaluation.cli, models.evaluation.synthetic_queries, models.pseudo_labels.cli\n"
         "print([m for m in ('torch', 'scipy', 'export', 'onnx') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

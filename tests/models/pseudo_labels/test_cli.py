@@ -9,7 +9,7 @@ from models.data.odvg import OdvgSet
 from models.pseudo_labels import cli as command
 from server.__main__ import main
 from tests.models.data import annotated_sets as sets
-from tests.models.evaluation.answers import Written, WrittenAsked
+from tests.models.evaluation.scripted_backend import OpensScripted, ScriptedBackend
 from tests.models.training.small_recipes import checkpoint, recipe, trainer
 
 COUNT = 6
@@ -21,8 +21,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def teacher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
-    """Knows where the squares are."""
+def teacher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
+    """Detects every square."""
     known = {(folder / f"{number}.png").read_bytes(): sets.picture(number)[1] for number in range(COUNT)}
 
     def detect(picture, labels):
@@ -34,16 +34,18 @@ def teacher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
             for x, y, w, h in [things[label]]
         ]
 
-    served = Written(detect=detect)
-    monkeypatch.setattr(command, "Asked", WrittenAsked(served))
-    return served
+    backend = ScriptedBackend(detect=detect)
+    monkeypatch.setattr(command, "Asked", OpensScripted(backend))
+    return backend
 
 
 def label(*arguments) -> int:
     return main(["pseudo-label", *map(str, arguments)])
 
 
-def test_every_caption_becomes_a_record_that_training_reads(folder: Path, tmp_path: Path, teacher: Written, capsys):
+def test_every_caption_becomes_a_record_that_training_reads(
+    folder: Path, tmp_path: Path, teacher: ScriptedBackend, capsys
+):
     out = tmp_path / "pseudo.jsonl"
     assert label(folder, "--out", out) == 0
     captions = sum(len((folder / f"{number}.txt").read_text().splitlines()) for number in range(COUNT))
@@ -58,7 +60,7 @@ def test_every_caption_becomes_a_record_that_training_reads(folder: Path, tmp_pa
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["pseudo.jsonl"]
 
 
-def test_a_student_trains_on_boxes_and_pseudo_labels(folder: Path, tmp_path: Path, teacher: Written):
+def test_a_student_trains_on_boxes_and_pseudo_labels(folder: Path, tmp_path: Path, teacher: ScriptedBackend):
     assert label(folder, "--out", tmp_path / "pseudo.jsonl") == 0
     sets.coco(tmp_path / "coco")
     tables = [
@@ -71,7 +73,7 @@ def test_a_student_trains_on_boxes_and_pseudo_labels(folder: Path, tmp_path: Pat
     assert run.step == one.loop.steps
 
 
-def test_a_run_that_was_cut_off_goes_on(folder: Path, tmp_path: Path, teacher: Written, monkeypatch):
+def test_an_interrupted_run_is_resumed(folder: Path, tmp_path: Path, teacher: ScriptedBackend, monkeypatch):
     out, asked, whole = tmp_path / "pseudo.jsonl", [], teacher.detect
 
     def stops(*arguments, **options):
@@ -83,15 +85,15 @@ def test_a_run_that_was_cut_off_goes_on(folder: Path, tmp_path: Path, teacher: W
     monkeypatch.setattr(teacher, "detect", stops)
     assert label(folder, "--out", out, "--parallel", "1") == 2
     assert not out.exists()
-    assert label(folder, "--out", out, "--parallel", "1", "--threshold", "0.2", "--resume") == 2  # is another run
+    assert label(folder, "--out", out, "--parallel", "1", "--threshold", "0.2", "--resume") == 2  # another run's log
     assert label(folder, "--out", out, "--parallel", "1", "--resume") == 0
     assert len(OdvgSet(out, folder)) == len(asked) - 1
     before = out.read_text()
-    assert label(folder, "--out", out) == 2  # what is there is kept
+    assert label(folder, "--out", out) == 2  # the file is kept
     assert out.read_text() == before
 
 
-def test_a_list_of_captions_names_its_pictures(folder: Path, tmp_path: Path, teacher: Written):
+def test_a_list_of_captions_names_its_pictures(folder: Path, tmp_path: Path, teacher: ScriptedBackend):
     lines = tmp_path / "list.jsonl"
     sets.write_lines(lines, [{"file_name": f"{number}.png", "caption": "a red square"} for number in range(COUNT)])
     assert label(lines, "--pictures", folder, "--out", tmp_path / "pseudo.jsonl") == 0
@@ -100,9 +102,9 @@ def test_a_list_of_captions_names_its_pictures(folder: Path, tmp_path: Path, tea
     assert names == [f"{number}.png" for number in red]
 
 
-def test_a_broken_picture_is_named_or_left_out(folder: Path, tmp_path: Path, teacher: Written, capsys):
+def test_a_broken_picture_is_named_or_left_out(folder: Path, tmp_path: Path, teacher: ScriptedBackend, capsys):
     (folder / "2.png").write_bytes(b"no picture")
     assert label(folder, "--out", tmp_path / "one.jsonl") == 2
     assert "2.png: the picture cannot be read" in capsys.readouterr().err
     assert label(folder, "--out", tmp_path / "two.jsonl", "--skip-faulty") == 0
-    assert "1 no picture" in capsys.readouterr().out
+    assert "broken images: 1" in capsys.readouterr().out

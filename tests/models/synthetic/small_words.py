@@ -6,10 +6,9 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from models.synthetic.distillation import DIMENSIONS, Students
-from models.synthetic.distilled_text import BERT, CLIP_TEXT, CORPUS, TOKENIZER
+from models.synthetic.distillation import BERT, CLIP_TEXT, CORPUS, DIMENSIONS, TOKENIZER, Students
 from models.synthetic.sprites import read_names
-from models.synthetic.vocabulary import vocabulary_size, write_vocabulary
+from models.tokenizers import vocabulary_size, write_vocabulary
 
 
 def write_small_words(folder: Path) -> Path:
@@ -17,8 +16,8 @@ def write_small_words(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     labels = [item.label for item in read_names()]
     write_vocabulary(labels, folder / TOKENIZER)
-    places = functional.normalize(torch.randn(len(labels), DIMENSIONS), dim=1)
-    torch.save({"texts": labels, "names": len(labels), "targets": places}, folder / CORPUS)
+    targets = functional.normalize(torch.randn(len(labels), DIMENSIONS), dim=1)
+    torch.save({"texts": labels, "names": len(labels), "targets": targets}, folder / CORPUS)
     students = Students(vocabulary_size(folder / TOKENIZER))
     save_file(students.clip.state_dict(), folder / CLIP_TEXT)
     save_file(students.bert.state_dict(), folder / BERT)

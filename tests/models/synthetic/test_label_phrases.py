@@ -8,7 +8,7 @@ from models.synthetic.sprites import NamedObject
 DOG = NamedObject("dog", ("dog",), ("puppy",), ("woof",))
 
 
-def test_objects_are_called_by_label_synonym_keyword_and_plural():
+def test_texts_are_labels_synonyms_keywords_and_plurals():
     sampler = PhraseSampler(["{}"], rng=random.Random(0), synonyms=0.3, keywords=0.3, plurals=0.2)
     assert {sampler.text(DOG) for _ in range(200)} == {"dog", "puppy", "woof", "dogs"}
 
@@ -18,7 +18,7 @@ def test_templates_are_filled():
     assert sampler.text(DOG) == "a photo of a dog."
 
 
-def test_an_object_without_other_words_keeps_its_label():
+def test_an_object_without_other_names_keeps_its_label():
     sampler = PhraseSampler(["{}"], rng=random.Random(0), synonyms=1.0, keywords=0, plurals=0)
     assert sampler.text(NamedObject("key", ("key",))) == "key"
 
@@ -30,5 +30,5 @@ def test_plurals_are_regular(one: str, many: str):
     assert plural(one) == many
 
 
-def test_the_vocabulary_covers_every_way_to_call_an_object():
+def test_the_vocabulary_covers_every_name_of_an_object():
     assert {"dog", "puppy", "woof"} <= set(vocabulary_texts([DOG]))

@@ -7,11 +7,9 @@ import torch
 
 from models.synthetic.label_phrases import vocabulary_texts
 from models.synthetic.prompt_sampler import Asker, AskingConfig, Shown, akin, by_place, by_size
-from models.synthetic.scene_captions import caption, recoloured, with_article
 from models.synthetic.scenes import COLOUR_WORDS
 from models.synthetic.sprites import NamedObject, read_names
-from models.synthetic.vocabulary import write_vocabulary
-from models.tokenizers import text_rules
+from models.tokenizers import text_rules, write_vocabulary
 from server.contract.text import PromptTokenizer
 
 OBJECTS = read_names()[:40]
@@ -147,22 +145,3 @@ def test_absent_names_are_often_similar_ones(prompts: PromptTokenizer):
         hits = sum(len(near & set(ask.ask(shown(3)).named)) for _ in range(40))
         often, seldom = (hits, seldom) if similar else (often, hits)
     assert often > 1.5 * seldom
-
-
-def test_a_caption_names_everything_once_and_knows_where():
-    scene = shown(0, 1, 1, boxes=[LEFT, RIGHT, SMALL_RIGHT], colours=[RED, -1, BLUE])
-    objects = (NamedObject("apple", ("apple",)), NamedObject("dog", ("dog",)))
-    for seed in range(10):
-        made = caption(scene, objects, random.Random(seed))
-        parts = {part.rows: made.text[part.start : part.end] for part in made.phrases}
-        assert parts[(0,)].startswith("a red apple")
-        assert parts[(1, 2)].startswith("two dogs")
-        assert " and " in made.text
-
-
-def test_articles_and_wrong_colours():
-    assert (with_article("apple"), with_article("dog")) == ("an apple", "a dog")
-    wrong = recoloured("a red apple on the left", random.Random(0))
-    assert wrong is not None
-    assert wrong.split()[1] in set(COLOUR_WORDS) - {"red"}
-    assert recoloured("a dog", random.Random(0)) is None

@@ -8,16 +8,16 @@ from PIL import Image
 
 from models.synthetic import rebuild_sprites
 from models.synthetic.rebuild_sprites import (
-    CHOSEN,
+    EMOJI_FILE,
     KEYWORDS_PACKAGE,
     NAMES_PACKAGE,
     STYLE_PACKAGES,
     SUBGROUPS_MEMBER,
     RebuildError,
     code_points,
-    drawing,
     rebuild,
     slug_of,
+    sprite_png,
 )
 from models.synthetic.sprites import load_pack
 
@@ -41,8 +41,8 @@ def write_archive(file: Path, members: dict[str, bytes]) -> Path:
     return file
 
 
-def test_the_list_of_emoji_has_no_double():
-    emoji = CHOSEN.read_text(encoding="utf-8").split()
+def test_the_list_of_emoji_has_no_duplicate():
+    emoji = EMOJI_FILE.read_text(encoding="utf-8").split()
     assert len(emoji) == len(set(emoji)) > 700
 
 
@@ -52,25 +52,25 @@ def test_slugs_are_plain_file_names():
     assert slug_of("T-Rex") == "t_rex"
 
 
-def test_a_drawing_is_cropped_and_made_small():
-    with Image.open(io.BytesIO(drawing({"1f415": image_bytes("WEBP")}, DOG))) as image:
+def test_a_sprite_is_cropped_and_downscaled():
+    with Image.open(io.BytesIO(sprite_png({"1f415": image_bytes("WEBP")}, DOG))) as image:
         assert image.size == (96, 48)
 
 
 def test_the_variation_selector_may_be_missing_in_file_names():
     assert code_points("☀\ufe0f") == ["2600-fe0f", "2600", "2600-fe0f"]
-    assert drawing({"2600": image_bytes("PNG")}, "☀\ufe0f")
+    assert sprite_png({"2600": image_bytes("PNG")}, "☀\ufe0f")
 
 
 def test_an_emoji_without_a_drawing_is_named():
     with pytest.raises(RebuildError, match=DOG):
-        drawing({}, DOG)
+        sprite_png({}, DOG)
 
 
 def test_a_pack_is_rebuilt_from_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    about = {DOG: {"name": "dog", "group": "Animals & Nature"}}
+    info = {DOG: {"name": "dog", "group": "Animals & Nature"}}
     archives = {
-        NAMES_PACKAGE[0]: {NAMES_PACKAGE[1]: json.dumps(about).encode()},
+        NAMES_PACKAGE[0]: {NAMES_PACKAGE[1]: json.dumps(info).encode()},
         KEYWORDS_PACKAGE[0]: {KEYWORDS_PACKAGE[1]: json.dumps({DOG: ["dog", "guide_dog"]}).encode()},
     }
     for package, pattern in STYLE_PACKAGES.values():
@@ -79,7 +79,7 @@ def test_a_pack_is_rebuilt_from_archives(tmp_path: Path, monkeypatch: pytest.Mon
         archives[package] = {SUBGROUPS_MEMBER: subgroups, pattern.format("1f415"): image_bytes(kind)}
     monkeypatch.setattr(
         rebuild_sprites,
-        "fetch",
+        "download",
         lambda package, folder: write_archive(folder / f"{list(archives).index(package)}.tgz", archives[package]),
     )
     assert rebuild(tmp_path / "pack.zip", [DOG], tmp_path) == 3

@@ -116,7 +116,7 @@ def test_names_of_a_side_are_not_drawn_mirrored(label: str, sides: set[bool]):
     half[..., 2:48] = 255
     pack = SpritePack(half, {"half": (0,)}, {"half": ()})
     generator = SceneGenerator(pack, (NamedObject(label, ("half",)),), seed=0)
-    place = Placement.random(20, (40, 40), smallest=0.5, largest=0.5, turn=0.0, generator=generator.generator)
+    place = Placement.random(20, (40, 40), min_side=0.5, max_side=0.5, max_angle=0.0, generator=generator.generator)
     place = replace(place, centre=torch.full((20, 2), 20.0))
     alpha = generator._layer(torch.zeros(20, dtype=torch.long), place, (40, 40), PLAIN)[0][:, 3]
     assert set((alpha[:, :, :20].sum((1, 2)) > alpha[:, :, 20:].sum((1, 2))).tolist()) == sides

@@ -30,7 +30,7 @@ def test_a_zip_file_is_read_like_a_folder(tmp_path: Path):
     assert load_pack(archive).pixels.equal(load_pack(SMALL_PACK).pixels)
 
 
-def test_styles_can_be_left_out():
+def test_styles_can_be_selected():
     assert all(len(rows) == 1 for rows in load_pack(SMALL_PACK, styles=["noto"]).rows.values())
 
 
@@ -54,7 +54,7 @@ def test_bundled_names_are_at_least_150_and_no_text_names_two_objects():
     assert len({*texts}) == len(texts) - sum(item.label in item.synonyms for item in objects)
 
 
-def test_objects_the_pack_cannot_draw_are_left_out():
+def test_objects_without_a_sprite_are_dropped():
     drawn = {item.label for item in read_names(pack=load_pack(SMALL_PACK))}
     assert {"dog", "apple", "guitar"} <= drawn
     assert "zebra" not in drawn

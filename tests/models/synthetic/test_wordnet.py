@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from models.synthetic.wordnet import COLOURS, WordNet, descriptions
+from models.synthetic.wordnet import COLOURS, WordNet, attribute_phrases
 
 # Lines as WordNet's files have them: offset, file, type, names, pointers, definition; index: offsets of all senses.
 NOUNS = """  1 a licence
@@ -30,27 +30,27 @@ def wordnet(tmp_path: Path) -> WordNet:
     return WordNet(tmp_path)
 
 
-def test_nouns_are_those_of_things_one_can_see(wordnet: WordNet):
+def test_visible_nouns_are_names_of_physical_things(wordnet: WordNet):
     assert set(wordnet.visible_nouns()) == {"kangaroo", "ring", "ice cream"}
 
 
-def test_everyday_nouns_are_single_words_that_mean_a_thing_first(wordnet: WordNet):
+def test_everyday_nouns_are_single_words_whose_first_sense_is_a_thing(wordnet: WordNet):
     assert wordnet.everyday_nouns() == ["kangaroo"]
 
 
-def test_a_word_is_explained_by_its_kind_and_its_meaning(wordnet: WordNet):
-    assert wordnet.explanations("kangaroo") == ("kangaroo, marsupial", "kangaroo: a herbivorous leaping marsupial")
-    assert wordnet.explanations("quux") == ()
+def test_a_word_is_glossed_by_its_hypernym_and_its_definition(wordnet: WordNet):
+    assert wordnet.glosses("kangaroo") == ("kangaroo, marsupial", "kangaroo: a herbivorous leaping marsupial")
+    assert wordnet.glosses("quux") == ()
 
 
-def test_the_meaning_that_is_a_thing_is_taken(wordnet: WordNet):
-    found = wordnet.meaning("ring")
+def test_the_sense_that_is_a_thing_is_preferred(wordnet: WordNet):
+    found = wordnet.synset("ring")
     assert found is not None
     assert found.gloss == "jewelry for a finger"
 
 
-def test_descriptions_name_their_nouns_and_say_something_of_them():
-    made = descriptions(["dog", "car"], ["spoon"], 200, rng=random.Random(0))
+def test_attribute_phrases_contain_their_nouns_and_something_more():
+    made = attribute_phrases(["dog", "car"], ["spoon"], 200, rng=random.Random(0))
     assert all(all(noun in item.text for noun in item.nouns) for item in made)
     assert all(item.text not in item.nouns for item in made)
     assert sum(item.text.split()[0] in COLOURS for item in made) > 30

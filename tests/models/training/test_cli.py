@@ -9,7 +9,7 @@ from models import registry
 from models.clip.model import Clip
 from models.glip.model import Glip
 from models.grounding_dino.model import GroundingDino
-from models.synthetic.distilled_text import BERT, CLIP_TEXT, TOKENIZER
+from models.synthetic.distillation import BERT, CLIP_TEXT, TOKENIZER
 from models.synthetic.sprites import SMALL_PACK
 from models.training.recipe import CONFIGS
 from server.__main__ import main

@@ -2,10 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from models.data.datasets import FORMATS
 from models.synthetic.curriculum import Curriculum
 from models.synthetic.scenes import SceneConfig
-from models.training.dataset_tasks import DATA
 from models.training.recipe import CONFIGS, RecipeError, curriculum, read_recipe
 
 
@@ -14,17 +12,6 @@ def test_bundled_recipes_are_found_by_name(file: Path):
     recipe = read_recipe(file.stem)
     assert recipe.name == file.stem
     assert recipe == read_recipe(file)
-
-
-def test_the_recipe_in_the_readme_is_one(tmp_path: Path):
-    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    file = tmp_path / "street.toml"
-    file.write_text(text.split("```toml\n", 1)[1].split("```", 1)[0])
-    recipe = read_recipe(file)
-    assert recipe.annotated
-    assert recipe.data.keys() <= DATA
-    assert [FORMATS[table["format"]].keys() >= table.keys() - {"format"} for table in recipe.data["sets"]] == [True] * 2
-    assert (recipe.folder / recipe.start).name == "groundingdino_swint_ogc.pth"
 
 
 def test_an_unknown_recipe_names_the_bundled_ones():

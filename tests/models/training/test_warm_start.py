@@ -12,10 +12,9 @@ from models.glip.config import GlipConfig
 from models.glip.model import Glip
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
-from models.synthetic.distilled_text import BERT, TOKENIZER, load_student, read_places
+from models.synthetic.distillation import BERT, TOKENIZER, load_student, read_embeddings
 from models.synthetic.sprites import read_names
-from models.synthetic.vocabulary import vocabulary_size
-from models.tokenizers import text_rules
+from models.tokenizers import text_rules, vocabulary_size
 from models.training.detectors import PROMPT, padded
 from models.training.recipe import read_recipe
 from models.training.warm_start import align, ridge, shared_directions
@@ -39,7 +38,7 @@ def prompts(words: Path) -> PromptTokenizer:
 
 
 def places(words: Path) -> torch.Tensor:
-    known = read_places(words)
+    known = read_embeddings(words)
     return torch.stack([known[name] for name in NAMES])
 
 
@@ -55,7 +54,7 @@ def small(family: str, kind: type, words: Path) -> nn.Module:
 @torch.no_grad()
 def named(detector: nn.Module, head: nn.Linear, words: Path, prompts: PromptTokenizer) -> list[str]:
     """What the detector calls pictures whose last map says, all over, what the CLIP's head reads as each asked name."""
-    known = read_places(words)
+    known = read_embeddings(words)
     text = padded([prompts.from_labels(ASKED)])
     features = detector.encode_text(text["input_ids"], text["position_ids"], text["self_attention_mask"])
     answers = []

@@ -69,7 +69,7 @@ def test_folder_without_manifest_is_no_bundle(tmp_path):
         ({"artefacts": manifest()["artefacts"][:1]}, "text_encoder"),
         ({"preprocessing": {"resize": "shorter_longer", "shorter": 8, "mean": [0, 0, 0], "std": [1, 1, 1]}}, "longer"),
         ({"text": manifest()["text"] | {"style": "phrases"}}, "separator_ids"),
-        ({"text": manifest()["text"] | {"attention": "prompt"}}, "goes with 'phrases' only"),
+        ({"text": manifest()["text"] | {"attention": "prompt"}}, "accepted is style='phrases'"),
         ({"text": PHRASES | {"attention": "prompt", "max_label_tokens": 8}}, "max_label_tokens=8"),
         ({"detection": DETECTION | {"box_edges": "round"}}, "detection.box_edges"),
         ({"detection": DETECTION | {"labels_per_box": "some"}}, "detection.labels_per_box"),

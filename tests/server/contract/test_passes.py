@@ -133,12 +133,31 @@ def test_queries_below_the_threshold_change_nothing(rules, table, other, data):
     )
 
 
-@pytest.mark.parametrize("rules", [DETECTION, ALL_LABELS])
-@given(table=scores)
-def test_one_pass_is_the_whole_answer(rules, table):
-    (output,) = passed(table, boxes=[[HERE] * len(table)])
-    thresholds = Thresholds(0.3, 0.2, 0.5, 99)
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        # The first two boxes overlap by 0.95, but have labels of their own.
+        (DETECTION, [(1, 0.8, (30, 30, 70, 70)), (0, 0.6, (29, 30, 71, 70)), (1, 0.5, (15, 15, 25, 25))]),
+        # Each box has both labels: the last keeps its second, the first one's gives way to the better box beside it.
+        (
+            ALL_LABELS,
+            [
+                (1, 0.8, (30, 30, 70, 70)),
+                (0, 0.6, (29, 30, 71, 70)),
+                (1, 0.5, (15, 15, 25, 25)),
+                (0, 0.35, (15, 15, 25, 25)),
+            ],
+        ),
+    ],
+)
+def test_one_pass_is_the_whole_answer(rules, expected):
+    (output,) = passed([[0.4, 0.8], [0.6, 0.1], [0.35, 0.5]], boxes=[[HERE, NEARLY, THERE]])
+    thresholds = Thresholds(box_threshold=0.3, text_threshold=0.2, nms_iou=0.5, max_detections=99)
     alone = detections(
         output.token_scores, output.boxes_cxcywh, output.prompt, size=(100, 100), rules=rules, thresholds=thresholds
     )
-    assert alone == merged([output], rules, nms_iou=0.5)
+    assert [(each.label_id, each.label, each.score) for each in alone] == [
+        (label, "dog", pytest.approx(score)) for label, score, _ in expected
+    ]
+    assert [each.box for each in alone] == [pytest.approx(box) for *_, box in expected]
+    assert {each.matched for each in alone} == {((0, 3),)}, "the one word of each label"

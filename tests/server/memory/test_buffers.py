@@ -8,7 +8,8 @@ from PIL import Image
 
 from server.bundle import pad_features
 from server.memory.allocators import HostAllocator
-from server.memory.pool import BufferPool, PoolExhausted
+from server.memory.pool import PoolExhausted
+from tests.server.memory.poisoned_pool import PoisonedPool
 
 SIZES = [(200, 128), (100, 60), (208, 128)]  # (width, height): of one canvas
 
@@ -23,9 +24,14 @@ def encoder(bundled_encoder):
     return bundled_encoder
 
 
+@pytest.fixture(autouse=True)
+def _small_buffers_are_leased_too(monkeypatch):
+    monkeypatch.setattr("server.bundle.LEASED_BYTES", 0)
+
+
 @pytest.fixture
 def pool():
-    return BufferPool(HostAllocator(), debug=True)
+    return PoisonedPool(HostAllocator())
 
 
 def scene(detector):
@@ -119,12 +125,30 @@ def test_failed_run_gives_its_buffers_back(detector, pool, monkeypatch):
 
 def test_batch_that_does_not_fit_gives_back_what_it_had_got(detector):
     inputs = scene(detector)
-    detector.pool = pool = BufferPool(HostAllocator(), cap=1_500_000, debug=True)
+    detector.pool = pool = PoisonedPool(HostAllocator(), cap=1_500_000)
     with pytest.raises(PoolExhausted, match="to grounding-dino-mini"):
         detector.run_detector(*inputs)
     assert pool.stats().high_water > 0, "some of its buffers there was room for"
     assert pool.stats().in_use == 0
     assert len(detector.run_detector(*(part[:2] for part in inputs))) == 2
+
+
+def test_small_buffers_of_the_host_are_new_arrays_and_large_ones_leased(encoder, pool, monkeypatch):
+    monkeypatch.setattr("server.bundle.LEASED_BYTES", 2 * 3 * 64 * 64 * 4)
+    encoder.pool = pool
+    image = np.zeros((3, 64, 64), np.float32)
+    alone = encoder.embed_images([image])
+    assert pool.stats().high_water == 0
+    np.testing.assert_allclose(encoder.embed_images([image, image])[0], alone[0], rtol=0, atol=1e-6)
+    assert pool.stats().high_water == 2 * 3 * 64 * 64 * 4
+
+
+def test_every_buffer_is_leased_where_a_part_runs_on_a_gpu(encoder, pool, monkeypatch):
+    monkeypatch.setattr("server.bundle.LEASED_BYTES", 2**40)
+    monkeypatch.setattr(encoder, "gpu", object())
+    encoder.pool = pool
+    encoder.embed_images([np.zeros((3, 64, 64), np.float32)])
+    assert pool.stats().high_water == 3 * 64 * 64 * 4, "copied to the GPU straight from page-locked memory"
 
 
 def test_features_are_padded_with_zeros_whatever_was_there():

@@ -1,18 +1,14 @@
 """CUDA's calls and memory, against a stand-in for the binding; and that the real one takes the arguments."""
 
 import ctypes
-import gc
 import importlib
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from server.memory.allocators import DeviceAllocator, PinnedAllocator
 from server.memory.cuda import Cuda, CudaError
-from server.memory.pool import BufferPool, PoolExhausted
 from tests.server.fake_cuda import GARBAGE, install
 
 ROOT = Path(__file__).parents[3]
@@ -105,61 +101,6 @@ def test_failed_capture_leaves_the_stream_usable_and_nothing_behind(cuda, bindin
     with pytest.raises(MemoryError), cuda.captured(stream):
         pass
     assert (binding.capturing, binding.graphs) == ({}, {})
-
-
-def test_pool_lends_page_locked_memory_as_arrays(cuda, binding):
-    allocator = PinnedAllocator(cuda)
-    pool = BufferPool(allocator, debug=True)
-    lease = pool.lease((3, 4), np.float32, owner="someone")
-    lease.array[...] = 2
-    assert allocator.refcount(lease.address, 48)
-    assert not allocator.refcount(lease.address, lease.nbytes + 1)
-    lease.release()
-    pool.trim()
-    del lease
-    gc.collect()
-    assert binding.memory == {}
-
-
-def test_view_of_page_locked_memory_outlives_the_trimming(cuda, binding):
-    pool = BufferPool(PinnedAllocator(cuda), soft_limit=0)
-    with pool.lease((4,), np.float32, owner="careless") as view:
-        view[...] = 5
-    assert view.tolist() == [5, 5, 5, 5]
-    del view
-    gc.collect()
-    assert binding.memory == {}
-
-
-def test_pool_lends_device_memory_on_a_stream_and_gives_it_back_in_its_order(cuda, binding):
-    pool, stream = BufferPool(DeviceAllocator(cuda)), cuda.stream()
-    lease = pool.lease((1000,), np.float32, owner="someone", stream=stream)
-    address = lease.address
-    with pytest.raises(TypeError, match="pass their address"):
-        lease.array  # noqa: B018
-    lease.release()
-    again = pool.lease((1000,), np.float32, owner="someone", stream=stream)
-    assert again.address == address
-    again.release()
-    pool.trim()
-    assert address in binding.memory, "the stream may still use it"
-    cuda.synchronize(stream)
-    assert binding.memory == {}
-
-
-def test_device_memory_without_a_stream_is_there_at_once(cuda, binding):
-    DeviceAllocator(cuda).allocate(100)
-    assert binding.names()[-2:] == ["cudaMallocAsync", "cudaStreamSynchronize"]
-
-
-def test_full_device_exhausts_the_pool_after_trimming(monkeypatch):
-    install(monkeypatch, device_bytes=1 << 20)
-    pool = BufferPool(DeviceAllocator(Cuda()), name="cuda:0")
-    pool.lease((600_000,), np.uint8, owner="first").release()
-    held = pool.lease((900_000,), np.uint8, owner="second")
-    with pytest.raises(PoolExhausted, match=r"'cuda:0' cannot lend .* cudaMallocAsync failed"):
-        pool.lease((900_000,), np.uint8, owner="third")
-    held.release()
 
 
 def test_real_binding_takes_the_arguments():

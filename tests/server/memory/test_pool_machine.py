@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from server.memory.allocators import HostAllocator
 from server.memory.pool import BufferPool, PoolExhausted, size_class
+from tests.server.memory.poisoned_pool import PoisonedPool
 from tests.server.memory.test_pool import CountingAllocator
 
 CAP, SOFT_LIMIT = 300_000, 200_000
@@ -30,7 +31,7 @@ class PoolMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.allocator = CountingAllocator()
-        self.pool = BufferPool(self.allocator, cap=CAP, soft_limit=SOFT_LIMIT, debug=True)
+        self.pool = PoisonedPool(self.allocator, cap=CAP, soft_limit=SOFT_LIMIT)
         self.lent = []  # (lease, pattern)
         self.high_water = 0
         self.lost = Counter()
@@ -106,7 +107,7 @@ def often_switched():
 
 @pytest.mark.parametrize("soft_limit", [None, 200_000])
 def test_eight_threads_never_see_each_others_data(soft_limit, often_switched):
-    pool = BufferPool(HostAllocator(), cap=CAP, soft_limit=soft_limit, debug=True)
+    pool = PoisonedPool(HostAllocator(), cap=CAP, soft_limit=soft_limit)
     barrier, faults, refused, lent = threading.Barrier(8), [], Counter(), Counter()
 
     def work(number):

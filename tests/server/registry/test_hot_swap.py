@@ -45,7 +45,7 @@ def shelf(roots, tmp_path, monkeypatch):
         return bundles[folder].manifest
 
     monkeypatch.setattr("server.registry.hot_swap.read_manifest", manifest)
-    monkeypatch.setattr("server.registry.hot_swap.weights_bytes", lambda folder, _: bundles[folder].weights_bytes)
+    monkeypatch.setattr("server.registry.footprints.weights_bytes", lambda folder, _: bundles[folder].weights_bytes)
     monkeypatch.setattr("server.registry.hot_swap.open_bundle", lambda folder, _: bundles.pop(folder))
     monkeypatch.setattr("server.registry.hot_swap.tried", lambda *_: None)
     return put
@@ -273,7 +273,7 @@ def test_folder_that_is_no_bundle_is_refused_by_its_name(serving, roots, shelf, 
 
 
 def test_replacing_needs_room_for_both_and_says_so(serving, shelf, detector, tmp_path, monkeypatch):
-    monkeypatch.setattr("server.registry.budget.resident_bytes", lambda: 0)
+    monkeypatch.setattr("server.registry.footprints.resident_bytes", lambda: 0)
     detector.weights_bytes = 2**30
     new = shelf("new", FakeDetector(tmp_path))
     new.weights_bytes = 2**30
@@ -283,7 +283,7 @@ def test_replacing_needs_room_for_both_and_says_so(serving, shelf, detector, tmp
         async with serving(detector, **room) as client:
             refused = await change(client, "PUT", "/fake-detector", "new")
             assert refused.json()["type"] == "urn:openset:problem:bundle-refused"
-            assert "fake-detector does not fit in memory" in refused.json()["detail"]
+            assert "fake-detector does not fit in host memory" in refused.json()["detail"]
             assert "bundles before it 1025.7 MiB" in refused.json()["detail"]
             assert "Until fake-detector has answered its last request both are held" in refused.json()["detail"]
             assert (await change(client, "DELETE", "/fake-detector")).status_code == 200

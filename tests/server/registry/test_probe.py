@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from server.contract.manifest import BundleError
+from server.memory.process_resources import with_peak
 from server.registry.model_registry import BUNDLED, ModelRegistry
 from server.registry.probe import tried
 from server.registry.warmup import Peaks
@@ -18,8 +19,9 @@ def folder(tmp_path):
 
 
 def test_memory_of_a_bundle_is_measured_elsewhere(folder):
-    peaks = tried(folder, Settings())
-    assert peaks is None or 2**20 < peaks.image < 2**28, "None where a sandbox hides it"
+    if with_peak(lambda: None)[1] is None:
+        pytest.skip("this system does not let a process reset its peak")
+    assert 2**20 < tried(folder, Settings()).image < 2**28
 
 
 def test_fault_of_a_bundle_is_told_as_it_is_here(folder):
@@ -42,4 +44,4 @@ def test_measurement_of_the_trial_is_believed_rather_than_one_beside_traffic(det
     registry = ModelRegistry(Settings(memory_limit_bytes=2**36), Metrics())
     served = registry.prepare(detector, Peaks(image=2**20, text=5))
     served.close(until=0)
-    assert (served.footprint.image, served.footprint.texts) == (2**20, 5)
+    assert served.footprint.activations_bytes == 8 * 2**20 + 5

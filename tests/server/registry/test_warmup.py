@@ -8,7 +8,7 @@ from PIL import Image
 
 from server.memory.allocators import HostAllocator
 from server.memory.pool import BufferPool
-from server.registry.budget import Budget
+from server.registry.footprints import plan_bundle
 from server.registry.model_registry import ModelRegistry
 from server.registry.warmup import largest_picture, warm_up, warm_up_shapes
 from server.settings import Settings
@@ -25,12 +25,18 @@ def encoder(bundled_encoder):
     return bundled_encoder
 
 
+@pytest.fixture
+def small_buffers_are_leased_too(monkeypatch):
+    monkeypatch.setattr("server.bundle.LEASED_BYTES", 0)
+
+
+@pytest.mark.usefixtures("small_buffers_are_leased_too")
 @pytest.mark.parametrize("name", ["detector", "encoder"])
 @pytest.mark.parametrize("batch", [1, 8])
 def test_planned_buffers_hold_the_largest_batch(name, batch, request):
     bundle = request.getfixturevalue(name)
     bundle.pool = pool = BufferPool(HostAllocator())
-    plan = Budget.of(Settings(max_batch=batch)).plan(bundle.manifest, bundle.weights_bytes)
+    plan = plan_bundle(bundle, Settings(max_batch=batch))
     pixels = [bundle.preprocess(Image.new("RGB", largest_picture(bundle.manifest)))] * batch
     if name == "detector":
         prompt = bundle.prompts.from_labels(["dog"] * 120)
@@ -38,7 +44,9 @@ def test_planned_buffers_hold_the_largest_batch(name, batch, request):
         bundle.run_detector(pixels, [prompt] * batch, bundle.encode_prompts([prompt]) * batch)
     else:
         bundle.embed_images(pixels)
-    assert plan.buffers / 3 < pool.stats().high_water <= plan.buffers, "a wider text tower than this one is planned for"
+    assert plan.buffers_bytes / 3 < pool.stats().high_water <= plan.buffers_bytes, (
+        "a wider text tower than this one is planned for"
+    )
 
 
 def test_warm_up_reaches_the_largest_shapes(detector, encoder, fed):
@@ -83,9 +91,10 @@ def test_time_for_shape_buckets_is_bounded_and_those_left_are_counted(detector, 
     assert runs == []
 
 
+@pytest.mark.usefixtures("small_buffers_are_leased_too")
 def test_shape_that_has_no_room_in_the_pool_is_left(detector):
-    plan = Budget.of(Settings()).plan(detector.manifest, 0)
-    detector.pool = BufferPool(HostAllocator(), cap=plan.image_buffers)
+    plan = plan_bundle(detector, Settings())
+    detector.pool = BufferPool(HostAllocator(), cap=plan.image_buffers_bytes)
     left = warm_up_shapes(detector, batch=8, within_s=600)
     assert 0 < left <= 25, "alone all fit"
 

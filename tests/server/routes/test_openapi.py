@@ -145,13 +145,3 @@ def test_commands_of_the_documentation_work_as_printed(client, path):
     assert len(commands) >= 2
     for command in commands:
         assert curl(client, command, {"street.jpg": picture(form="JPEG")}).status_code == 200, command
-
-
-def test_commands_of_the_readme_work_as_printed(client):
-    lines = re.findall(r"^curl .*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    # One encodes in the shell, another asks Prometheus.
-    commands = [line for line in lines if "localhost:8000" in line and not line.endswith("\\")]
-    assert len(commands) >= 4
-    for command in commands:
-        files = {path: (ROOT / path).read_bytes() for path in re.findall(r"@(\S+)", command)}
-        assert curl(client, command, files).status_code == 200, command

@@ -3,7 +3,8 @@
 import pytest
 
 from server.contract.manifest import Artefact
-from server.runtimes.artefact_selection import Machine, choose
+from server.runtimes.artefact_selection import choose
+from server.runtimes.device import Machine
 
 GRAPH, ENGINE, OTHER = "a" * 64, "b" * 64, "c" * 64
 RTX_4090 = Machine({"tensorrt-rtx": "1.7.1"}, gpu="RTX 4090", compute_capability="8.9")
@@ -87,7 +88,7 @@ def test_uncertified_engine_runs_only_where_that_is_allowed():
     assert outcome(graph(), engine(proof="not run"), allow_uncertified=True) == ("detector.engine", {})
 
 
-def test_misfit_is_refused_even_where_uncertified_is_allowed():
+def test_mismatch_is_refused_even_where_uncertified_is_allowed():
     file, refused = outcome(graph(), engine(version="1.6.0"), allow_uncertified=True)
     assert (file, list(refused)) == ("detector.onnx", ["detector.engine"])
 

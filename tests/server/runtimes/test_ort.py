@@ -13,7 +13,6 @@ from server.contract.manifest import BundleError
 from server.memory.pool import PoolExhausted
 from server.registry.model_registry import BUNDLED, ModelRegistry, open_bundles
 from server.runtimes.device import Device
-from server.runtimes.gpu import open_gpu
 from server.settings import Settings, SettingsError, read_settings
 from server.telemetry.metrics import Metrics
 from tests.server.fake_provider import CPU, CUDA, Provider
@@ -32,7 +31,7 @@ def detections(bundle, sizes=((64, 48), (64, 48))):
     return pixels, prompts, bundle.run_detector(pixels, prompts, bundle.encode_prompts(prompts))
 
 
-def test_processor_is_what_a_bundle_takes_unless_told(provider):
+def test_bundle_runs_on_the_cpu_by_default(provider):
     bundle = Bundle(CLIP)
     assert (set(bundle.providers.values()), bundle.gpu, provider.sessions) == ({CPU}, None, [])
 
@@ -63,25 +62,12 @@ def test_inputs_are_bound_to_pooled_memory_that_the_next_run_takes_again(provide
     assert stats.reserved > 0
 
 
-def test_arrays_in_page_locked_memory_are_not_staged(provider, binding):
-    gpu = open_gpu(Device("cuda:0"))
-    stream = gpu.cuda.stream()
-    lease = gpu.staging.lease((1000,), np.float32, owner="test")
-    with gpu.loan("test", stream) as loan:
-        loan.upload(lease.array, np.float32)
-        assert gpu.staging.stats().blocks == {"test": 1}
-        loan.upload(lease.array[::2], np.float32)
-        loan.upload(lease.array.astype(np.float64).astype(np.float32), np.float32)
-        assert gpu.staging.stats().blocks == {"test": 3}
-        gpu.cuda.synchronize(stream)
-
-
-def test_catalog_assembles_batches_in_page_locked_memory(provider):
+def test_registry_assembles_batches_in_page_locked_memory(provider):
     registry = ModelRegistry(Settings(bundle=(CLIP,), threads=1), Metrics())
     (bundle,) = open_bundles(Settings(bundle=(CLIP,), threads=1))
     registry.load([bundle])
     with bundle.pool.lease((10,), np.float32, owner="test") as array:
-        assert bundle.gpu.pinned.refcount(array.ctypes.data, array.nbytes)
+        assert bundle.gpu.pinned.owns(array.ctypes.data, array.nbytes)
     shown = registry._metrics.exposition().decode()
     assert 'openset_pool_reserved_bytes{pool="cuda:0"}' in shown
     registry.close()
@@ -126,7 +112,8 @@ def test_graphs_take_turns_in_their_arena(provider):
 def test_runtime_that_shares_no_arena_leaves_each_graph_its_own(monkeypatch, binding, caplog):
     provider = Provider(monkeypatch, binding, no_arena=True)
     bundle = Bundle(CLIP, device=Device("cuda:0"), threads=1)
-    assert caplog.text.count("the graphs on cuda:0 have an arena each, not one for all: there is no arena") == 1
+    warning = "each graph on cuda:0 has an arena of its own, since none can be shared: there is no arena"
+    assert caplog.text.count(warning) == 1
     for session in provider.sessions:
         with pytest.raises(RuntimeError, match="does not have configuration"):
             session.options.get_session_config_entry("session.use_env_allocators")
@@ -134,12 +121,12 @@ def test_runtime_that_shares_no_arena_leaves_each_graph_its_own(monkeypatch, bin
 
 
 def test_demanded_gpu_without_a_provider_is_refused_with_what_to_install():
-    with pytest.raises(BundleError, match=r"device cuda:0 cannot be had for .*no CUDA provider.*openset\[gpu\]"):
+    with pytest.raises(BundleError, match=r"device cuda:0 cannot be used for .*no CUDA provider.*openset\[gpu\]"):
         Bundle(CLIP, device=Device("cuda:0"))
 
 
 def test_demanded_gpu_that_is_not_there_is_refused(provider):
-    with pytest.raises(BundleError, match=r"device cuda:3 cannot be had for .*the driver shows no GPU 3"):
+    with pytest.raises(BundleError, match=r"device cuda:3 cannot be used for .*the driver shows no GPU 3"):
         Bundle(CLIP, device=Device("cuda:3"))
 
 
@@ -166,7 +153,7 @@ def test_auto_falls_back_to_the_processor_with_a_warning(monkeypatch, binding, c
     with caplog.at_level(logging.WARNING):
         bundle = Bundle(CLIP, device=Device("auto"), files={"image_encoder.onnx", "text_encoder.onnx"})
     assert CPU in bundle.providers.values()
-    assert "runs on the processor: " in caplog.text
+    assert "runs on the CPU: " in caplog.text
 
 
 def test_run_without_memory_exhausts_the_pool(provider, binding):

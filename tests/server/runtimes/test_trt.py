@@ -1,6 +1,5 @@
-"""Engines of both flavours: buffers, order, profiles, graphs and faults, on stand-ins that compute for real."""
+"""Engines of both flavours: buffers, order, profiles, streams and faults, on stand-ins that compute for real."""
 
-import logging
 import threading
 
 import numpy as np
@@ -11,37 +10,16 @@ from server.bundle import Bundle
 from server.contract.manifest import BundleError, read_manifest
 from server.memory.pool import PoolExhausted
 from server.registry.model_registry import BUNDLED
-from server.runtimes import engine_stream as lane
+from server.runtimes import engine_stream
 from server.runtimes.device import Device
 from server.runtimes.engine_stream import EngineFailed
-from server.runtimes.gpu import open_gpu
 from server.runtimes.trt import open_engine
 from tests.server.engine_bundles import with_engines
 from tests.server.fake_cuda import install
-from tests.server.fake_trt import ACTIVATION_BYTES, install_trt
+from tests.server.fake_trt import install_trt
 
 CLIP, DETECTOR, AUTO = BUNDLED / "clip-mini", BUNDLED / "grounding-dino-mini", Device("auto")
 SIDE, ENGINE = 64, "image_encoder.tensorrt.engine"
-
-
-@pytest.fixture
-def trt(monkeypatch, binding):
-    return install_trt(monkeypatch, binding)
-
-
-@pytest.fixture
-def encoder(trt, tmp_path):
-    return Bundle(with_engines(CLIP, tmp_path / "clip", parts=["image_encoder"]), device=AUTO, threads=1)
-
-
-@pytest.fixture
-def wanted():
-    graph = Bundle(CLIP, threads=1)
-    return lambda count: graph.embed_images(images(count))
-
-
-def images(count):
-    return [np.random.default_rng(place).random((3, SIDE, SIDE), np.float32) for place in range(count)]
 
 
 def detections(bundle, labels, count=2):
@@ -49,11 +27,6 @@ def detections(bundle, labels, count=2):
     pixels = [bundle.preprocess(picture)] * count
     prompts = [bundle.prompts.from_labels(labels)] * count
     return bundle.run_detector(pixels, prompts, bundle.encode_prompts(prompts))
-
-
-def executions(binding):
-    """Of each run of an engine so far: "captured" or "plain"."""
-    return ["captured" if call[3] else "plain" for call in binding.calls if call[0] == "execute"]
 
 
 def in_use(bundle):
@@ -75,7 +48,7 @@ def test_engines_give_the_answers_of_the_graphs(monkeypatch, binding, tmp_path, 
     assert in_use(bundle) == (0, 0)
 
 
-def test_copies_and_run_are_in_the_order_of_one_stream(encoder, binding):
+def test_copies_and_run_are_in_the_order_of_one_stream(encoder, binding, images):
     encoder.embed_images(images(1))
     del binding.calls[:]
     encoder.embed_images(images(1))
@@ -90,38 +63,12 @@ def test_copies_and_run_are_in_the_order_of_one_stream(encoder, binding):
     assert {there[5], wait[1], run[2], record[2], back[5], synchronize[1]} == {run[2]}
 
 
-def test_buffers_of_one_run_are_those_of_the_next(encoder, binding):
+def test_buffers_of_one_run_are_those_of_the_next(encoder, binding, images):
     encoder.embed_images(images(2))
     taken = binding.names().count("cudaMallocAsync"), binding.names().count("cudaHostAlloc")
     for _ in range(5):
         encoder.embed_images(images(2))
     assert (binding.names().count("cudaMallocAsync"), binding.names().count("cudaHostAlloc")) == taken
-
-
-def test_engines_take_turns_in_one_block_as_large_as_the_largest_needs(trt, binding, tmp_path):
-    detector = Bundle(with_engines(DETECTOR, tmp_path / "d"), device=AUTO)
-    encoder = Bundle(with_engines(CLIP, tmp_path / "c", activations=50_000), device=AUTO)
-    del binding.calls[:]
-    detections(detector, ["dog"])
-    encoder.embed_images(images(1))
-    detections(detector, ["dog"])
-    assert {context.memory for context in trt.contexts if context.memory} == {
-        (encoder.gpu.activations._block.address, 2 * 50_000)
-    }
-    turns = [call[0] for call in binding.calls if call[0] in ("cudaStreamWaitEvent", "execute", "cudaEventRecord")]
-    assert turns == ["cudaStreamWaitEvent", "execute", "cudaEventRecord"] * 7
-
-
-def test_larger_block_replaces_the_one_in_use_only_when_that_is_done(trt, binding, tmp_path):
-    first = Bundle(with_engines(CLIP, tmp_path / "a", parts=["image_encoder"]), device=AUTO)
-    assert first.gpu.activations.nbytes == 2 * ACTIVATION_BYTES
-    first.embed_images(images(1))
-    before = first.gpu.activations._block.address
-    Bundle(with_engines(CLIP, tmp_path / "b", activations=90_000), device=AUTO)
-    names = binding.names()
-    assert names.index("cudaEventSynchronize") < names.index("cudaFreeAsync")
-    assert first.gpu.activations._block.address != before
-    np.testing.assert_allclose(first.embed_images(images(1)), Bundle(CLIP).embed_images(images(1)), atol=1e-6)
 
 
 def test_profile_is_chosen_by_the_shape(trt, tmp_path):
@@ -132,83 +79,13 @@ def test_profile_is_chosen_by_the_shape(trt, tmp_path):
     assert [entry for entry in context.log if entry[0] == "profile"] == [("profile", 0), ("profile", 1)]
 
 
-def test_shape_that_no_profile_has_is_refused_by_name(encoder):
-    with pytest.raises(ValueError, match=r"image_encoder takes no pixel_values \[9, 3, 64, 64\]: none of its 2"):
+def test_shape_that_no_profile_has_is_refused_by_name(encoder, images):
+    with pytest.raises(ValueError, match=r"image_encoder accepts no pixel_values \[9, 3, 64, 64\]: none of its 2"):
         encoder.embed_images(images(9))
     assert in_use(encoder) == (0, 0)
 
 
-def test_shapes_that_come_again_are_captured_and_replayed(encoder, trt, binding, wanted):
-    for _ in range(6):
-        np.testing.assert_allclose(encoder.embed_images(images(2)), wanted(2), atol=1e-6)
-    assert executions(binding) == ["plain", "plain", "captured"]
-    assert binding.names().count("cudaGraphLaunch") == 4
-    assert len(trt.contexts) == 2
-
-
-def test_captured_shapes_are_replayed_between_others(encoder, trt, binding, wanted):
-    for _ in range(4):
-        encoder.embed_images(images(2))
-    for count in (1, 2, 3, 2, 1, 2, 4, 2):
-        np.testing.assert_allclose(encoder.embed_images(images(count)), wanted(count), atol=1e-6)
-    assert binding.names().count("cudaGraphLaunch") == 2 + 4
-
-
-def test_graph_is_dropped_where_buffers_have_moved(encoder, binding, wanted):
-    for _ in range(4):
-        encoder.embed_images(images(2))
-    assert len(binding.graphs) == 1
-    encoder.gpu.buffers.trim()
-    del binding.calls[:]
-    for _ in range(3):
-        np.testing.assert_allclose(encoder.embed_images(images(2)), wanted(2), atol=1e-6)
-    assert executions(binding) == ["plain", "captured"]
-    assert len(binding.graphs) == 1
-
-
-@pytest.mark.parametrize("call", ["cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate"])
-def test_engine_that_cannot_be_captured_runs_all_the_same(encoder, binding, wanted, caplog, call):
-    encoder.embed_images(images(2))
-    encoder.embed_images(images(2))
-    binding.failing[call] = 900
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            np.testing.assert_allclose(encoder.embed_images(images(2)), wanted(2), atol=1e-6)
-    assert "runs without more CUDA graphs" in caplog.text
-    assert "cudaGraphLaunch" not in binding.names()
-
-
-def test_context_that_says_it_cannot_be_captured_is_not(encoder, trt, binding, monkeypatch):
-    monkeypatch.setattr("tests.server.fake_trt._Context.is_stream_capturable", lambda *_: False, raising=False)
-    for _ in range(4):
-        encoder.embed_images(images(2))
-    assert "cudaStreamBeginCapture" not in binding.names()
-
-
-def test_graphs_have_a_bound(encoder, trt, monkeypatch, wanted):
-    monkeypatch.setattr(lane, "MAX_GRAPHS", 2)
-    for _ in range(4):
-        for count in (1, 2, 3, 4):
-            np.testing.assert_allclose(encoder.embed_images(images(count)), wanted(count), atol=1e-6)
-    assert len(trt.contexts) == 1 + 2
-
-
-def test_shapes_remembered_have_a_bound(encoder, trt, monkeypatch):
-    monkeypatch.setattr(lane, "REMEMBERED", 2)
-    for _ in range(2):
-        for count in (1, 2, 3, 4):
-            encoder.embed_images(images(count))
-    assert len(trt.contexts) == 1
-
-
-def test_without_memory_for_another_context_the_first_runs_everything(encoder, trt, wanted):
-    trt.context_limit = 1
-    for _ in range(4):
-        np.testing.assert_allclose(encoder.embed_images(images(2)), wanted(2), atol=1e-6)
-    assert len(trt.contexts) == 1
-
-
-def test_tensorrt_rtx_captures_its_own_graphs(monkeypatch, binding, tmp_path):
+def test_tensorrt_rtx_captures_its_own_graphs(monkeypatch, binding, tmp_path, images):
     trt = install_trt(monkeypatch, binding, rtx=True)
     bundle = Bundle(with_engines(CLIP, tmp_path / "clip", runtime="tensorrt-rtx", parts=["image_encoder"]), device=AUTO)
     for _ in range(4):
@@ -217,9 +94,9 @@ def test_tensorrt_rtx_captures_its_own_graphs(monkeypatch, binding, tmp_path):
     assert "cudaStreamBeginCapture" not in binding.names()
 
 
-def test_batch_without_room_exhausts_the_pool_and_half_of_it_runs(monkeypatch, tmp_path):
+def test_batch_without_room_exhausts_the_pool_and_half_of_it_runs(monkeypatch, tmp_path, images):
     monkeypatch.setattr("server.runtimes.gpu._opened", {})
-    monkeypatch.setattr("server.runtimes.gpu_detection.gpu_at", {0: ("NVIDIA RTX 4090", "8.9")}.get)
+    monkeypatch.setattr("server.runtimes.device.gpu_at", {0: ("NVIDIA RTX 4090", "8.9")}.get)
     image = 3 * SIDE * SIDE * 4
     binding = install(monkeypatch, device_bytes=4 * image)
     install_trt(monkeypatch, binding)
@@ -231,7 +108,7 @@ def test_batch_without_room_exhausts_the_pool_and_half_of_it_runs(monkeypatch, t
 
 
 @pytest.mark.parametrize("call", ["cudaMallocAsync", "cudaHostAlloc"])
-def test_allocation_that_fails_once_is_tried_again_after_trimming(encoder, binding, wanted, call):
+def test_allocation_that_fails_once_is_tried_again_after_trimming(encoder, binding, wanted, call, images):
     encoder.embed_images(images(1))
     binding.failing[call] = 2
     np.testing.assert_allclose(encoder.embed_images(images(2)), wanted(2), atol=1e-6)
@@ -241,7 +118,7 @@ def test_allocation_that_fails_once_is_tried_again_after_trimming(encoder, bindi
 @pytest.mark.parametrize(
     ("reason", "kind"), [("Cuda Runtime (out of memory)\n", PoolExhausted), ("an illegal access", EngineFailed)]
 )
-def test_failed_run_tells_the_reason_and_the_next_one_works(encoder, trt, wanted, reason, kind):
+def test_failed_run_tells_the_reason_and_the_next_one_works(encoder, trt, wanted, reason, kind, images):
     trt.fail_run, trt.reason = lambda *_: True, reason
     with pytest.raises(kind, match=f"image_encoder: running failed: {reason.split()[0]}"):
         encoder.embed_images(images(1))
@@ -250,17 +127,17 @@ def test_failed_run_tells_the_reason_and_the_next_one_works(encoder, trt, wanted
     np.testing.assert_allclose(encoder.embed_images(images(1)), wanted(1), atol=1e-6)
 
 
-def test_memory_of_a_failed_run_is_given_back_only_when_its_copies_are_done(encoder, trt, binding):
+def test_memory_of_a_failed_run_is_given_back_only_when_its_copies_are_done(encoder, trt, binding, images):
     trt.fail_run, trt.reason = lambda *_: True, "failed"
     with pytest.raises(EngineFailed):
         encoder.embed_images(images(1))
     assert binding.names()[-1] == "cudaStreamSynchronize"
 
 
-def test_second_lane_is_opened_only_where_two_runs_meet(encoder, trt, binding, wanted):
+def test_second_stream_is_opened_only_where_two_runs_overlap(encoder, trt, binding, wanted, images):
     session = encoder._sessions["image_encoder"]
     together, answers = threading.Barrier(2), {}
-    compute = lane.EngineStream.compute
+    compute = engine_stream.EngineStream.compute
 
     def meet(self, *given):
         together.wait(10)
@@ -270,7 +147,7 @@ def test_second_lane_is_opened_only_where_two_runs_meet(encoder, trt, binding, w
         answers[count] = encoder.embed_images(images(count))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lane.EngineStream, "compute", meet)
+        patch.setattr(engine_stream.EngineStream, "compute", meet)
         threads = [threading.Thread(target=run, args=(count,)) for count in (1, 2)]
         for thread in threads:
             thread.start()
@@ -284,7 +161,7 @@ def test_second_lane_is_opened_only_where_two_runs_meet(encoder, trt, binding, w
     assert len(session._idle) == 2
 
 
-def test_eight_threads_get_their_own_answers_from_two_lanes(encoder, wanted):
+def test_eight_threads_get_their_own_answers_from_two_streams(encoder, wanted, images):
     right = {count: wanted(count) for count in (1, 2, 3)}
     faults = []
 
@@ -306,7 +183,7 @@ def test_eight_threads_get_their_own_answers_from_two_lanes(encoder, wanted):
     assert in_use(encoder) == (0, 0)
 
 
-def test_engine_in_half_precision_takes_and_gives_float32(trt, tmp_path, wanted):
+def test_engine_in_half_precision_takes_and_gives_float32(trt, tmp_path, wanted, images):
     halves = {"pixel_values": "float16", "image_embeds": "float16"}
     bundle = Bundle(with_engines(CLIP, tmp_path / "c", parts=["image_encoder"], types=halves), device=AUTO)
     got = bundle.embed_images(images(2))
@@ -317,7 +194,7 @@ def test_engine_in_half_precision_takes_and_gives_float32(trt, tmp_path, wanted)
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"types": {"image_embeds": "bf16"}}, "image_embeds has a type that numpy has not"),
+        ({"types": {"image_embeds": "bf16"}}, "image_embeds has a type that numpy lacks"),
         ({"on_host": ["pixel_values"]}, "pixel_values is read on the host"),
         ({"activations": 1 << 40}, "cudaMallocAsync failed: cudaErrorMemoryAllocation"),
     ],
@@ -329,9 +206,9 @@ def test_engine_that_cannot_be_served_gives_way_when_it_is_opened(trt, tmp_path,
         Bundle(folder, device=AUTO, files={ENGINE, "text_encoder.onnx"})
 
 
-def test_output_whose_shape_is_known_only_afterwards_is_refused(trt, tmp_path):
+def test_output_whose_shape_is_known_only_afterwards_is_refused(trt, tmp_path, images):
     bundle = Bundle(with_engines(CLIP, tmp_path / "c", unknown=["image_embeds"], parts=["image_encoder"]), device=AUTO)
-    with pytest.raises(EngineFailed, match="telling the shape of image_embeds before running failed"):
+    with pytest.raises(EngineFailed, match="inferring the shape of image_embeds before running failed"):
         bundle.embed_images(images(1))
 
 
@@ -345,7 +222,7 @@ def test_engine_without_memory_for_a_context_is_refused(trt, binding, tmp_path):
 def refused_engine(bundle):
     """Why the graph runs in its engine's place."""
     assert set(bundle.providers.values()) == {"CPUExecutionProvider"}
-    assert bundle.embed_images(images(1)).shape[0] == 1
+    assert bundle.embed_images([np.ones((3, SIDE, SIDE), np.float32)]).shape[0] == 1
     return bundle.refused[ENGINE]
 
 
@@ -410,9 +287,3 @@ def test_on_the_processor_the_graph_serves_and_the_engine_says_why_not(trt, tmp_
     assert set(bundle.providers.values()) == {"CPUExecutionProvider"}
     assert "the device is cpu" in bundle.refused["image_encoder.tensorrt.engine"]
     assert trt.contexts == []
-
-
-def test_all_sessions_of_a_device_share_its_pools(trt, tmp_path):
-    first = Bundle(with_engines(CLIP, tmp_path / "a"), device=AUTO)
-    second = Bundle(with_engines(DETECTOR, tmp_path / "b"), device=Device("cuda:0"))
-    assert first.gpu is second.gpu is open_gpu(AUTO)

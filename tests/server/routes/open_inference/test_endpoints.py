@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import struct
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -78,7 +79,8 @@ def bytes_of(name, *values):
 
 def test_server_tells_its_name_and_extensions(client):
     answer = client.get("/v2").json()
-    assert answer == {"name": "openset", "version": "0.1.0", "extensions": ["binary_tensor_data", "parameters"]}
+    extensions = ["binary_tensor_data", "parameters"]
+    assert answer == {"name": "openset", "version": version("openset"), "extensions": extensions}
 
 
 def test_health_is_that_of_the_server(client, detector):

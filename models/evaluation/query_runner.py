@@ -1,0 +1,137 @@
+"""Run queries for a command: model options, bounded concurrency, an answer log to resume from, exit status.
+
+The answer log is a file of JSON lines: a header that identifies the run, then the answers in the order of the queries.
+"""
+
+import argparse
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from models.data.images import BrokenPicture, DataError
+from models.evaluation.backends import Unanswered
+from models.evaluation.metrics import Query
+from server.contract.manifest import BundleError
+from server.settings import SettingsError
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class AnswerLogError(ValueError):
+    """An answer log that a run cannot resume from or would overwrite."""
+
+
+def add_query_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that queries a model."""
+    parser.add_argument("--parallel", type=int, default=4, help="concurrent requests (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run with the same arguments")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--bundle", action="append", type=Path, metavar="PATH", help="bundle folder, instead of the bundled models"
+    )
+    where.add_argument("--url", help="a running server instead, like http://localhost:8000")
+    parser.add_argument("--api-key", help="API key of that server")
+    parser.add_argument("--model", help="name or family of the model (default: the first that supports the task)")
+    parser.add_argument("--allow-uncertified", action="store_true", help="use artefacts without a valid certificate")
+
+
+def exit_status(command: str, work: Callable[[argparse.Namespace], str], args: argparse.Namespace) -> int:
+    """Print the result of `work`; 2, with an error message, for data or a model that cannot be used."""
+    try:
+        print(work(args))
+    except (DataError, AnswerLogError, Unanswered, BundleError, SettingsError, OSError) as error:
+        print(f"openset {command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def answer_or_fault(query: Query, ask: Callable[[bytes], Any], *, skip: bool) -> Any:
+    """The answer to a query; with `skip`, an error message (a string) for a broken image. Errors name the record."""
+    try:
+        return ask(query.image_bytes())
+    except BrokenPicture as error:
+        message = f"{query.source}: {error}"
+        if not skip:
+            raise BrokenPicture(message) from error
+        return message
+    except Unanswered as error:
+        raise Unanswered(f"{query.source}: {error}") from error
+
+
+def logged_answers(
+    file: Path,
+    header: dict[str, Any],
+    queries: Iterable[Q],
+    ask: Callable[[Q], Any],
+    *,
+    parallel: int,
+    resume: bool,
+) -> Iterator[tuple[Q, Any]]:
+    """Yield each query with its answer (JSON), and append the answers to the log `file`.
+
+    With `resume`, answers in the log are read instead of asked for again. AnswerLogError for a log of another run, or
+    without `resume` for any log.
+    """
+    remaining = iter(queries)
+    if file.exists() and not resume:
+        raise AnswerLogError(f"{file} exists: continue with --resume, or remove it")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+b") as stream:
+        stream.seek(0)
+        end = _header_length(stream.readline(), header, file)
+        if end == 0:
+            stream.truncate(0)
+            end = stream.write(_line(header))
+            stream.flush()
+        stream.seek(end)
+        while (line := stream.readline()).endswith(b"\n"):
+            end += len(line)
+            yield _next(remaining, file), json.loads(line)
+        stream.truncate(end)  # drop a line that an interruption cut short
+        for query, answer in map_in_order(ask, remaining, parallel=parallel):
+            stream.write(_line(answer))
+            stream.flush()
+            yield query, answer
+
+
+def map_in_order(ask: Callable[[Q], A], queries: Iterable[Q], *, parallel: int) -> Iterator[tuple[Q, A]]:
+    """Yield each query with its answer, in order; at most `parallel` queries are drawn and asked ahead."""
+    with ThreadPoolExecutor(parallel, thread_name_prefix="query") as threads:
+        pending: deque[tuple[Q, Future[A]]] = deque()
+        try:
+            for query in queries:
+                pending.append((query, threads.submit(ask, query)))
+                if len(pending) == parallel:
+                    first, future = pending.popleft()
+                    yield first, future.result()
+            while pending:
+                first, future = pending.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in pending:
+                future.cancel()
+
+
+def _header_length(line: bytes, header: dict[str, Any], file: Path) -> int:
+    """Bytes of a log's header line; 0 for an empty log."""
+    if not line.endswith(b"\n"):
+        return 0
+    if (written := json.loads(line)) != json.loads(json.dumps(header)):
+        raise AnswerLogError(f"{file} belongs to another run: its header is {written}, this run's is {header}")
+    return len(line)
+
+
+def _next(queries: Iterator[Q], file: Path) -> Q:
+    try:
+        return next(queries)
+    except StopIteration:
+        raise AnswerLogError(f"{file} has more answers than there are queries: the data set has changed") from None
+
+
+def _line(data: Any) -> bytes:
+    return json.dumps(data).encode() + b"\n"

@@ -1,0 +1,94 @@
+"""`AsyncClient`: the client of an Openset server for asyncio."""
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import httpx
+from tenacity import AsyncRetrying
+
+from openset import endpoints
+from openset.endpoints import Texts, VisionAnswer
+from openset.errors import no_answer
+from openset.images import ImageInputs
+from openset.results import ClassifyAnswer, DetectAnswer, ModelsAnswer, SimilarityAnswer
+from openset.retries import Retries
+from openset.splitting import Limits
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same arguments and methods, to be awaited; tasks may share one.
+
+    Files are read, and pixels compressed, in a worker thread.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float | httpx.Timeout | None = endpoints.TIMEOUT_S,
+        retries: Retries | int = endpoints.RETRIES,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._retries = Retries.of(retries)
+        self._limits: Limits | None = None
+        self._http = httpx.AsyncClient(
+            base_url=endpoints.base_url(url), headers=endpoints.headers(api_key), timeout=timeout, transport=transport
+        )
+
+    async def detect(self, images: ImageInputs, **options: Unpack[endpoints.DetectOptions]) -> DetectAnswer:
+        """As `Client.detect`."""
+        return await self._ask(endpoints.detect_call(images, options))
+
+    async def classify(
+        self, images: ImageInputs, labels: Texts, **options: Unpack[endpoints.ClassifyOptions]
+    ) -> ClassifyAnswer:
+        """As `Client.classify`."""
+        return await self._ask(endpoints.classify_call(images, labels, options))
+
+    async def similarity(
+        self, images: ImageInputs, texts: Texts, **options: Unpack[endpoints.SimilarityOptions]
+    ) -> SimilarityAnswer:
+        """As `Client.similarity`."""
+        return await self._ask(endpoints.similarity_call(images, texts, options))
+
+    async def models(self) -> ModelsAnswer:
+        """As `Client.models`."""
+        return endpoints.read(await self._send("GET", "/models"), ModelsAnswer)
+
+    async def ready(self) -> bool:
+        """As `Client.ready`."""
+        try:
+            return endpoints.is_ready(await self._http.get("/readyz"))
+        except httpx.RequestError:
+            return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self.close()
+
+    async def _ask(self, call: endpoints.VisionCall[VisionAnswer]) -> VisionAnswer:
+        if len(call.images) > 1 and self._limits is None:
+            self._limits = endpoints.read(await self._send("GET", "/models"), endpoints.LimitsAnswer).limits
+        answers: list[VisionAnswer] = []
+        done = 0
+        batches = call.batches(self._limits or Limits())
+        while batch := await asyncio.to_thread(next, batches, None):
+            with call.noted(done, batch):
+                answers.append(call.read(await self._send("POST", call.path, **call.content(batch)), batch))
+            done += len(batch)
+        return call.join(answers)
+
+    async def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+        attempts = AsyncRetrying(**self._retries.policy())
+        try:
+            return await attempts(self._http.send, self._http.build_request(method, path, **content))
+        except httpx.RequestError as error:
+            raise no_answer(error, attempts.statistics["attempt_number"]) from error

@@ -1,0 +1,112 @@
+"""Images as the clients take them, and as they are sent. Pillow and numpy are used only where an image is of theirs."""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from openset.errors import ImageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+# A string is a path, or a URL if it begins like one.
+ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[np.uint8]"
+ImageInputs: TypeAlias = "ImageInput | Sequence[ImageInput]"
+
+_PLAIN = (str, os.PathLike, bytes, bytearray, memoryview)
+_ACCEPTED = "a path, an http(s) URL, bytes, a PIL image, or a numpy array (uint8, height x width x 3, RGB)"
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
+_COLOUR_MODES = {"CMYK", "HSV", "LAB", "RGBX", "RGBa", "YCbCr"}  # PNG has none of them
+
+
+@dataclass(frozen=True)
+class Url:
+    """Address of an image for the server to fetch."""
+
+    address: str
+
+
+def as_list(images: ImageInputs) -> list[ImageInput]:
+    """List of the images given, all checked before the first is sent; ImageError names one that cannot be."""
+    one = isinstance(images, _PLAIN) or _is_array(images) or _is_pil(images)
+    given: Sequence[Any] = [images] if one else images  # type: ignore[assignment]
+    if not isinstance(given, Sequence):
+        raise ImageError(f"images must be {_ACCEPTED}, or a list of them; got {type(images).__name__}")
+    if not given:
+        raise ImageError("give at least one image")
+    for place, image in enumerate(given, 1):
+        _check(image, f"image {place} of {len(given)}" if len(given) > 1 else "the image")
+    return list(given)
+
+
+def encoded(image: Any) -> bytes | Url:
+    """Encode one checked image: the bytes of a file as they are, pixels as PNG, or the address to fetch.
+
+    A PIL image is its pixels as they stand: an orientation in its EXIF data is not sent, so boxes fit what was given.
+    """
+    if _is_url(image):
+        return Url(image)
+    if isinstance(image, str | os.PathLike):
+        return _read(Path(image))
+    if _is_array(image):
+        from PIL import Image
+
+        return _png(Image.fromarray(image))
+    return _png(image) if _is_pil(image) else bytes(image)
+
+
+def _check(image: Any, name: str) -> None:
+    if _is_array(image):
+        if not (image.dtype == "uint8" and image.ndim == 3 and image.shape[2] == 3 and image.size):
+            raise ImageError(f"{name} must be uint8, height x width x 3, RGB; got {image.dtype}, {image.shape}")
+        if not find_spec("PIL"):
+            raise ImageError(f"{name} is a numpy array, which Pillow compresses: pip install pillow")
+    elif _is_pil(image):
+        if image.mode not in _PNG_MODES | _COLOUR_MODES:
+            raise ImageError(f"{name} has the mode {image.mode}: convert it to RGB")
+        if not image.width or not image.height:
+            raise ImageError(f"{name} is {image.width} x {image.height} pixels")
+    elif not isinstance(image, _PLAIN):
+        raise ImageError(f"{name} must be {_ACCEPTED}; got {type(image).__name__}")
+    elif isinstance(image, str | os.PathLike) and not _is_url(image) and not os.path.isfile(image):
+        raise ImageError(f"{name}: there is no file {os.fspath(image)!r}")
+
+
+def _is_url(image: object) -> bool:
+    return isinstance(image, str) and image.lower().startswith(("http://", "https://"))
+
+
+def _is_array(image: object) -> bool:
+    """Whether numpy's: an array exists only where numpy has been imported."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(image, numpy.ndarray)
+
+
+def _is_pil(image: object) -> bool:
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(image, pillow.Image)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
+
+
+def _png(image: "Image.Image") -> bytes:
+    """Compress pixels losslessly; colour modes that PNG lacks become RGB, as the server would make of them too."""
+    file = io.BytesIO()
+    try:
+        pixels = image.convert("RGB") if image.mode in _COLOUR_MODES else image
+        pixels.save(file, "PNG", compress_level=1, exif=None, icc_profile=None)  # the least effort, a third of the time
+    except OSError as error:  # a PIL image may read its file as late as here
+        raise ImageError(f"an image cannot be read: {error}") from error
+    return file.getvalue()
