@@ -14,6 +14,7 @@ from export import ExportError
 from export.certificate.parity import certificate, describe, measure, versions
 from export.certificate.parity_cases import BundleTokenizer, ParityCase, make_cases, pack_cases
 from export.certificate.reference import OutputArrays, canary_outputs, reference_outputs
+from export.graph_spec import GraphSpec
 from export.onnx.tracing import DEFAULT_LOWERING, DEFAULT_OPSET, to_onnx
 from export.onnx.weight_storage import WeightStorage, round_to_half
 from export.progress import Progress
@@ -56,16 +57,20 @@ def export_bundle(
     progress.say(f"{loaded.family} {loaded.variant} ({loaded.container})")
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        manifest = write_bundle(
-            loaded,
-            folder,
-            name=name,
-            version=version,
-            opset=opset,
-            weights=weights,
-            lowering=lowering,
-            progress=progress,
-        )
+        family = FAMILIES[loaded.family]
+        specs = family.graphs(loaded)
+        # Before the weights are rounded, since a rule may be one of them.
+        rules = family.serving(loaded.model, loaded.tokenizer_file).overridden(loaded.serving)
+        if weights == "fp16":
+            round_to_half(specs)
+        artefacts = []
+        for spec in specs:
+            file = folder / f"{spec.name}.onnx"
+            with progress.stage(f"trace {spec.name}"):
+                used = to_onnx(spec, file, opset=opset, weights=weights, lowering=lowering)
+            record = {"part": spec.name, "opset": opset, "weights": weights, "lowering": used, "file": file.name}
+            artefacts.append(Artefact.model_validate({**record, "sha256": sha256_of(file)}))
+        manifest = _write_bundle(loaded, rules, folder, specs, artefacts, progress, name=name, version=version)
         folder.chmod(0o755)
         _put_in_place(folder, target)
     finally:
@@ -73,30 +78,18 @@ def export_bundle(
     return manifest
 
 
-def write_bundle(
+def _write_bundle(
     loaded: LoadedCheckpoint,
+    rules: ServingRules,
     folder: Path,
+    specs: Sequence[GraphSpec],
+    artefacts: Sequence[Artefact],
+    progress: Progress,
     *,
     name: str,
     version: str,
-    opset: int,
-    weights: WeightStorage,
-    lowering: Lowering,
-    progress: Progress,
 ) -> Manifest:
-    """Fill an empty folder with the bundle of a model."""
-    family = FAMILIES[loaded.family]
-    specs = family.graphs(loaded)
-    rules = family.serving(loaded.model, loaded.tokenizer_file).overridden(loaded.serving)
-    if weights == "fp16":
-        round_to_half(specs)
-    artefacts = []
-    for spec in specs:
-        file = f"{spec.name}.onnx"
-        with progress.stage(f"trace {spec.name}"):
-            used = to_onnx(spec, folder / file, opset=opset, weights=weights, lowering=lowering)
-        record = {"part": spec.name, "opset": opset, "weights": weights, "lowering": used, "file": file}
-        artefacts.append(Artefact.model_validate({**record, "sha256": sha256_of(folder / file)}))
+    """Add tokenizer, canary, reference outputs and the certified manifest to the graphs in `folder`."""
     shutil.copyfile(loaded.tokenizer_file, folder / TOKENIZER_FILE)
     canary = _store(folder, CANARY_FILE, canary_outputs(specs))
     tokenizer = _tokenizer(folder / TOKENIZER_FILE, rules)

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from export.certificate.parity import Figures
 from export.certificate.verify import VerifyReport, name_of, verify
 from export.progress import Progress, peak_memory_bytes
 from export.tensorrt.engines import EngineTarget, add_engines
-from server.contract.manifest import LOWERINGS, BundleError, Manifest, Precision, read_manifest
+from server.contract.manifest import LOWERINGS, Artefact, BundleError, Manifest, Precision, read_manifest
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -151,17 +152,19 @@ def _print_certificates(manifest: Manifest, progress: Progress) -> None:
     for artefact in manifest.artefacts:
         if artefact.certificate is not None:
             limits = artefact.certificate.tolerances
-            for name, value in artefact.certificate.figures.items():
-                limit = f"(limit {limits[name]:g})" if name in limits else ""
-                progress.say(f"  {name_of(artefact):26} {name:34} {value:<12.4g} {limit}")
+            _print_figures(artefact, artefact.certificate.figures, "limit", limits, progress)
 
 
 def _print_comparison(manifest: Manifest, report: VerifyReport, progress: Progress) -> None:
     for artefact in manifest.artefacts:
-        recorded = artefact.certificate.figures if artefact.certificate else {}
-        for name, value in report.figures.get(name_of(artefact), {}).items():
-            then = f"(certified {recorded[name]:.4g})" if name in recorded else ""
-            progress.say(f"  {name_of(artefact):26} {name:34} {value:<12.4g} {then}")
+        certified = artefact.certificate.figures if artefact.certificate else {}
+        _print_figures(artefact, report.figures.get(name_of(artefact), {}), "certified", certified, progress)
+
+
+def _print_figures(artefact: Artefact, figures: Figures, label: str, others: Figures, progress: Progress) -> None:
+    for name, value in figures.items():
+        other = f"({label} {others[name]:g})" if name in others else ""
+        progress.say(f"  {name_of(artefact):26} {name:34} {value:<12.4g} {other}")
 
 
 def _failed(command: str, error: Exception) -> int:

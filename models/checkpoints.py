@@ -14,25 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.checkpoint_errors import (
-    CheckpointError,
-    UnknownCheckpoint,
-    UnreadableCheckpoint,
-    UnsafeCheckpoint,
-    WeightsDoNotFit,
-    listed,
-)
+from models import UnreadableCheckpoint, UnsafeCheckpoint, listed
 from models.script_archive import read_script_archive
-
-__all__ = [
-    "CheckpointError",
-    "StoredWeights",
-    "UnknownCheckpoint",
-    "UnreadableCheckpoint",
-    "UnsafeCheckpoint",
-    "WeightsDoNotFit",
-    "read",
-]
 
 OPENSET_FORMAT = "openset"
 WEIGHTS_FILE = "model.safetensors"

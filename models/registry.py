@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models import checkpoints, config_io, tokenizers
-from models.checkpoints import StoredWeights, UnknownCheckpoint, UnreadableCheckpoint, WeightsDoNotFit
+from models import UnknownCheckpoint, UnreadableCheckpoint, WeightsDoNotFit, checkpoints, config_io, tokenizers
+from models.checkpoints import StoredWeights
 from models.clip import weights as clip_weights
 from models.clip.config import ClipConfig
 from models.clip.model import Clip

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.checkpoint_errors import UnreadableCheckpoint, UnsafeCheckpoint
+from models import UnreadableCheckpoint, UnsafeCheckpoint
 
 STORAGE_DTYPES = {
     "FloatStorage": torch.float32,

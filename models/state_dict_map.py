@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint_errors import WeightsDoNotFit
+from models import WeightsDoNotFit
 from models.layers.resnet import ResNetConfig
 from models.layers.swin import SwinConfig
 

@@ -81,16 +81,10 @@ class ParityError(ValueError):
 def measure(bundle: Bundle, cases: Sequence[ParityCase], reference: NamedArrays) -> dict[str, Figures]:
     """Figures of each part, the worst over all cases."""
     measure_case = _detection_figures if bundle.manifest.detection is not None else _similarity_figures
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for case in cases:
-        try:
-            figures = measure_case(bundle, case, reference)
-        except KeyError as error:
-            raise ParityError(f"the reference outputs lack {error}") from None
-        for part, values in figures.items():
-            for name, value in values.items():
-                found[part][name].append(value)
-    return {part: {name: _worst(name, values) for name, values in table.items()} for part, table in found.items()}
+    try:
+        return _worst_of([measure_case(bundle, case, reference) for case in cases])
+    except KeyError as error:
+        raise ParityError(f"the reference outputs lack {error}") from None
 
 
 def limits_of(precision: Precision) -> Figures:
@@ -169,20 +163,28 @@ def _detection_figures(bundle: Bundle, case: ParityCase, reference: NamedArrays)
     levels = _run(case, "image_encoder", lambda: _levels(bundle, pixels))
     features = _run(case, "text_encoder", lambda: bundle.encode_prompts(prompts))
     answers = _run(case, "detector", lambda: bundle.run_detector(pixels, prompts, features))
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    images = []
     for index, (prompt, feature, answer) in enumerate(zip(prompts, features, answers, strict=True)):
         wanted = {
             name: reference[f"{case.name}/{index}/{name}"]
             for name in ("image_features", "text_features", "token_scores", "boxes", "decided")
         }
         image = sampled([level[index] for level in levels.values()])
-        figures = {
+        table = {
             "image_encoder": _feature_figures("image_features", image, wanted["image_features"]),
             "text_encoder": _feature_figures("text_features", feature, wanted["text_features"]),
             "detector": _query_figures(bundle, prompt, answer, wanted),
         }
-        for part, table in figures.items():
-            for name, value in table.items():
+        images.append(table)
+    return _worst_of(images)
+
+
+def _worst_of(tables: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
+    """Each part's figures, the worst over several cases or images."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for table in tables:
+        for part, figures in table.items():
+            for name, value in figures.items():
                 found[part][name].append(value)
     return {part: {name: _worst(name, values) for name, values in table.items()} for part, table in found.items()}
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from models.checkpoint_errors import UnknownCheckpoint
+from models import UnknownCheckpoint
 from models.layers.resnet import ResNetConfig
 
 ACTIVATION_NAMES = ("quick_gelu", "gelu")

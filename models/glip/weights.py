@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.checkpoint_errors import UnknownCheckpoint, WeightsDoNotFit
+from models import UnknownCheckpoint, WeightsDoNotFit
 from models.glip import state_dict_keys_microsoft as keys
 from models.glip.config import GLIP_CONFIGS, GlipConfig
 from models.glip.model import Glip

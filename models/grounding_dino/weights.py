@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.checkpoint_errors import UnknownCheckpoint, WeightsDoNotFit
+from models import UnknownCheckpoint, WeightsDoNotFit
 from models.grounding_dino import state_dict_keys_hf as hf_keys
 from models.grounding_dino import state_dict_keys_idea as idea_keys
 from models.grounding_dino.config import GROUNDING_DINO_CONFIGS, GroundingDinoConfig

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.checkpoint_errors import UnknownCheckpoint
+from models import UnknownCheckpoint
 from models.clip.config import CLIP_CONFIGS, VisionTransformerConfig, config_from_hf
 from tests.models.small_clip import VIT, hf_config
 

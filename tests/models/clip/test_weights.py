@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.checkpoints import UnknownCheckpoint, WeightsDoNotFit
+from models import UnknownCheckpoint, WeightsDoNotFit
 from models.clip import config as configs
 from models.clip import weights
 from models.clip.config import CLIP_CONFIGS, ClipConfig, VisionTransformerConfig

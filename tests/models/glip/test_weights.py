@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.checkpoints import UnknownCheckpoint, WeightsDoNotFit
+from models import UnknownCheckpoint, WeightsDoNotFit
 from models.glip import config as configs
 from models.glip import weights
 from models.glip.config import GLIP_CONFIGS, GlipConfig

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.checkpoints import UnknownCheckpoint, WeightsDoNotFit
+from models import UnknownCheckpoint, WeightsDoNotFit
 from models.grounding_dino import config as configs
 from models.grounding_dino import weights
 from models.grounding_dino.config import GROUNDING_DINO_CONFIGS, GroundingDinoConfig

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from export.certificate.verify import verify
-from export.onnx.lowering import gather_sample, lowered
+from export.onnx.tracing import gather_sample, lowered
 from export.progress import Progress
 from server.bundle import Bundle
 from server.contract.manifest import read_manifest

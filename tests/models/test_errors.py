@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.checkpoint_errors import (
+from models import (
     CheckpointError,
     UnknownCheckpoint,
     UnreadableCheckpoint,
