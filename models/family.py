@@ -63,7 +63,8 @@ class Family:
     name: as in manifests and checkpoints. config: its config dataclass, from which `model` builds a fresh model that
     keeps it as `model.config`. vocabulary: tokenizer of checkpoints that bring none (`models.tokenizers`). serving:
     (model, tokenizer file) -> rules. graphs: (loaded checkpoint) -> one `export.graph_spec.GraphSpec` for each part of
-    the bundle. task: builder of its training task, None where the family cannot be trained. `lazy` keeps export and
+    the bundle. task: (recipe, prepared model, process group, frozen modules) -> its training
+    task, None where the family cannot be trained. `lazy` keeps export and
     training unimported until they are used.
     """
 

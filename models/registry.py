@@ -36,6 +36,7 @@ CLIP = Family(
     weights=clip_weights,
     serving=clip_serving_rules,
     graphs=lazy("export.clip:graphs"),
+    task=lazy("models.training.tasks:clip_task"),
 )
 GROUNDING_DINO = Family(
     name="grounding_dino",
@@ -45,6 +46,7 @@ GROUNDING_DINO = Family(
     weights=grounding_dino_weights,
     serving=grounding_dino_serving_rules,
     graphs=lazy("export.grounding_dino:graphs"),
+    task=lazy("models.training.tasks:detector_task"),
 )
 GLIP = Family(
     name="glip",
@@ -54,6 +56,7 @@ GLIP = Family(
     weights=glip_weights,
     serving=glip_serving_rules,
     graphs=lazy("export.glip:graphs"),
+    task=lazy("models.training.tasks:detector_task"),
 )
 FAMILIES: dict[str, Family] = {family.name: family for family in (CLIP, GROUNDING_DINO, GLIP)}
 

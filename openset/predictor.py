@@ -15,6 +15,7 @@ def load_predictor() -> "type[Predictor]":
     _check_not_shadowed()
     try:
         import onnxruntime  # noqa: F401 (the predictor itself imports it only when it loads a model)
+
         from server.predictor import Predictor
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "server":

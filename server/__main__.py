@@ -1,4 +1,4 @@
-"""The `openset` command: the one door to serving, exporting and training.
+"""The `openset` command, the entry point for serving, exporting, training and evaluation.
 
 Serving needs neither PyTorch nor the packages `models` and `export`: only the commands that use them import them.
 """
@@ -9,20 +9,20 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-# command -> (help, the module whose `add_arguments` and `run` it is, the extra that module needs)
+# command -> (help, module with its `add_arguments` and `run`, extra that the module needs)
 _COMMANDS = {
     "serve": ("answer requests over HTTP", "server.app", None),
     "key": ("make API keys", "server.middleware.auth", None),
-    "bundles": ("change what a running server serves", "server.registry.admin_cli", None),
-    "detect": ("find what a prompt names in a picture", "server.cli", None),
-    "classify": ("choose among labels for a picture", "server.cli", None),
-    "similarity": ("compare pictures with texts", "server.cli", None),
+    "bundles": ("change the bundles of a running server", "server.registry.admin_cli", None),
+    "detect": ("detect objects by name in an image", "server.cli", None),
+    "classify": ("classify an image among labels", "server.cli", None),
+    "similarity": ("compare images with texts", "server.cli", None),
     "export": ("make a bundle from a checkpoint", "export.cli", "export"),
     "pull": ("make the bundle of an official model, by its name", "export.pull", "export"),
-    "verify": ("check a bundle's files and certificates again", "export.cli", "cpu"),
+    "verify": ("check a bundle's files and certificates", "export.cli", "cpu"),
     "evaluate": ("measure a model on a data set", "models.evaluation.cli", "evaluate"),
     "pseudo-label": (
-        "box the phrases of captions with a detector",
+        "label captioned images with a detector's boxes",
         "models.pseudo_labels.cli",
         "evaluate",
     ),
@@ -31,7 +31,7 @@ _COMMANDS = {
 
 
 class Register(Protocol):
-    """What a command's module offers: it fills `parser` and sets its default `func(args) -> exit status`."""
+    """`add_arguments` of a command's module: fills `parser` and sets its default `func(args) -> exit status`."""
 
     def __call__(self, command: str, parser: argparse.ArgumentParser) -> None: ...
 

@@ -9,50 +9,35 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from PIL import Image
 from starlette.exceptions import HTTPException
 
 from server.bundle import Bundle
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
-from server.inference.pipeline import Pipeline
 from server.middleware.auth import Keys
-from server.middleware.graceful_shutdown import GracefulServer
-from server.middleware.image_fetcher import Fetcher, FetchLimits
-from server.middleware.request_context import request_context
+from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
-from server.middleware.uvicorn_protocol import ProblemProtocol
-from server.registry.daemon_thread import in_daemon_thread
-from server.registry.hot_swap import HotSwap
+from server.middleware.uvicorn_server import GracefulServer, ProblemProtocol
+from server.predictor import InferenceService
+from server.registry.hot_swap import HotSwap, in_daemon_thread
 from server.registry.model_cache import PullFailed, with_models
-from server.registry.model_registry import ModelRegistry, open_bundles
-from server.routes import admin, classify, detect, page, similarity, system
-from server.routes import docs as documentation
+from server.request_context import request_context
+from server.routes import admin, classify, detect, docs, page, similarity, system
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
-from server.settings import Settings, SettingsError, read_settings, shown_default
+from server.settings import Settings, SettingsError, add_flags, read_settings
 from server.telemetry import logs
-from server.telemetry.metrics import Metrics, package_version
-from server.telemetry.tracing import open_tracing
+from server.telemetry.metrics import package_version
 
 log = logging.getLogger(__name__)
 
 FLUSH_WITHIN_S = 5
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_METAVARS: dict[object, str] = {
-    int: "INTEGER",
-    float: "NUMBER",
-    Path | None: "PATH",
-    "bundle": "PATH",
-    "bundle_roots": "PATH",
-    "model": "NAME",
-}
 
 
 def create_app(
@@ -60,31 +45,25 @@ def create_app(
     bundles: Sequence[Bundle] | None = None,
     *,
     on_failure: Callable[[], None] | None = None,
-    fetcher: Fetcher | None = None,
+    fetcher: ImageFetcher | None = None,
 ) -> FastAPI:
     """The app. `bundles` are served from the start; without them those of the settings are loaded in the background.
 
-    Until they are loaded `/readyz` answers 503; where that fails `on_failure` is called. `fetcher` gets images by URL.
+    Until they are loaded `/readyz` answers 503; where that fails `on_failure` is called. `fetcher` fetches image URLs.
     """
     settings = settings or read_settings()
     keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
-    metrics = Metrics()
-    tracing = open_tracing(settings)
-    registry = ModelRegistry(settings, metrics, tracing)
-    pipeline = Pipeline(settings, metrics, registry)
-    changes = HotSwap(settings, pipeline)
-
-    def open_and_load() -> None:
-        Image.init()  # which the first picture would wait for
-        registry.load(open_bundles(settings))
+    service = InferenceService(settings)
+    registry = service.registry
+    hot_swap = HotSwap(settings, registry, forget=service.pipeline.forget)
 
     async def load() -> None:
         try:
-            await in_daemon_thread(open_and_load, name="load")
+            await in_daemon_thread(service.load, name="load")
         except Exception as error:
             registry.failure = error
             if on_failure:
-                on_failure()  # who started the app tells
+                on_failure()
             else:
                 log.error("the bundles could not be loaded: %s", error)
 
@@ -94,14 +73,14 @@ def create_app(
         if bundles is None:
             loading = asyncio.create_task(load())
         else:
-            await asyncio.to_thread(registry.load, bundles)
+            await asyncio.to_thread(service.load, bundles)
         yield
         if loading and loading.cancel():
             log.warning("the server stops while its bundles are being loaded")
-        await changes.close()
-        await asyncio.to_thread(pipeline.close)
+        await hot_swap.close()
+        await asyncio.to_thread(service.close)
         with suppress(TimeoutError):
-            await asyncio.wait_for(in_daemon_thread(tracing.close, name="traces"), FLUSH_WITHIN_S)
+            await asyncio.wait_for(in_daemon_thread(service.tracing.close, name="traces"), FLUSH_WITHIN_S)
 
     app = _App(
         title="Openset",
@@ -112,24 +91,24 @@ def create_app(
         redoc_url=None,
         # FastAPI's own, where it has any, would put the query, which may hold labels, into its spans.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        redirect_slashes=False,  # a redirect is no answer, and this one repeats the Host header a client made up
+        redirect_slashes=False,  # a redirect would repeat the Host header that a client made up
     )
     app.state.stopping = False
-    app.state.pipeline, app.state.keys, app.state.open_endpoints = pipeline, keys, settings.open_endpoints
-    app.state.changes = changes
-    app.state.fetcher = fetcher or (Fetcher(FetchLimits.of(settings)) if settings.url_images else None)
+    app.state.service, app.state.pipeline, app.state.registry = service, service.pipeline, registry
+    app.state.keys, app.state.open_endpoints, app.state.hot_swap = keys, settings.open_endpoints, hot_swap
+    app.state.fetcher = fetcher or (ImageFetcher(settings) if settings.url_images else None)
     app.add_middleware(
         RequestMiddleware,
         settings=settings,
-        metrics=metrics,
+        metrics=service.metrics,
         keys=keys,
         retry_after=registry.retry_after,
-        tracing=tracing,
+        tracing=service.tracing,
     )
     for error in (Fault, PromptError, HTTPException, RequestValidationError):
-        app.add_exception_handler(error, _refuse)
-    for room in (detect, classify, similarity, system, open_inference, documentation):
-        app.include_router(room.router)
+        app.add_exception_handler(error, _problem)
+    for routes in (detect, classify, similarity, system, open_inference, docs):
+        app.include_router(routes.router)
     if settings.bundle_roots:
         app.include_router(admin.router)
     if settings.page:
@@ -143,19 +122,19 @@ class _App(FastAPI):
         return with_keys(document, open_endpoints=self.state.open_endpoints) if self.state.keys else document
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
+async def _problem(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         error = InvalidRequest([FieldFault(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()])
-    pipeline: Pipeline = request.app.state.pipeline
-    pipeline.metrics.reject(kind_of(error))
+    service: InferenceService = request.app.state.service
+    service.metrics.reject(kind_of(error))
     return problem_response(error, request_id=request_context(request.scope).request_id, path=request.scope["path"])
 
 
 def serve(settings: Settings) -> int:
-    """Run the server until it is told to stop; 2 where its bundles cannot be served."""
+    """Run the server until a signal stops it; exit status 2 where its bundles cannot be served."""
     logs.configure(settings)
     if settings.api_keys_file is None and settings.host not in _LOOPBACK:
-        log.warning("listening on %s without api_keys_file: whoever reaches it may use it", settings.host)
+        log.warning("listening on %s without api_keys_file: anyone who reaches it may use it", settings.host)
     app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
     config = uvicorn.Config(
         app,
@@ -163,37 +142,37 @@ def serve(settings: Settings) -> int:
         port=settings.port,
         log_level=settings.log_level,
         log_config=None,
-        access_log=False,  # it would hold whatever clients put in a URL; the gate logs its own
+        access_log=False,  # it would hold what clients put in a URL; the middleware logs its own
         http=ProblemProtocol,
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )
-    pipeline: Pipeline = app.state.pipeline
+    service: InferenceService = app.state.service
 
     def stop() -> None:
         app.state.stopping = True
-        pipeline.stop()
+        service.stop()
 
     server = GracefulServer(config, on_stop=stop)
-    # Once it has stopped, uvicorn raises the signal that stopped it again: what was asked for is no failure.
+    # After its shutdown uvicorn raises the signal again, which would end the process as a failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     try:
         server.run()
-    except SystemExit:  # it could not listen, and has logged why
+    except SystemExit:  # it could not listen, and has logged the reason
         print(
-            f"openset serve: {settings.host}, port {settings.port}, cannot be listened on: give another --port"
+            f"openset serve: cannot listen on {settings.host}, port {settings.port}: give another --port"
             " (0 takes a free one) or --host",
             file=sys.stderr,
         )
         return 2
-    if not pipeline.ended:
+    if not service.finished:
         log.error("not all was finished within shutdown_timeout_s=%d: ending regardless", settings.shutdown_timeout_s)
         logging.shutdown()
-        os._exit(1)  # the ordinary end would wait for threads, or pull the runtime away under them
-    failure: Exception | None = pipeline.registry.failure
+        os._exit(1)  # the ordinary end would wait for threads, or unload the runtime under them
+    failure: Exception | None = service.registry.failure
     if failure:
         print(f"openset serve: {failure}", file=sys.stderr)
         return 2
@@ -201,29 +180,8 @@ def serve(settings: Settings) -> int:
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """The flags of `serve`: every setting by its name; a flag goes before the environment, that before the file."""
-    parser.add_argument("--config", type=Path, metavar="PATH", help="TOML file of settings, by the names of the flags")
-    for name, field in Settings.model_fields.items():
-        flag, default = "--" + name.replace("_", "-"), field.get_default()
-        options: dict[str, Any] = {
-            "default": argparse.SUPPRESS,
-            "help": f"{field.description} [{shown_default(default)}]",
-        }
-        if isinstance(default, bool):
-            options["action"] = argparse.BooleanOptionalAction
-        elif isinstance(default, tuple):
-            options |= {"action": "append", "metavar": _METAVARS.get(name, "WORDS")}
-        else:
-            options["metavar"] = _METAVARS.get(field.annotation, "TEXT")
-        parser.add_argument(flag, **options)
-    parser.add_argument(
-        "--no-warm-up",
-        dest="warm_up",
-        action="store_const",
-        const="none",
-        default=argparse.SUPPRESS,
-        help="the same as --warm-up none",
-    )
+    """Add the flags of `serve`: every setting by its name."""
+    add_flags(parser)
     parser.set_defaults(func=run)
 
 

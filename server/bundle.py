@@ -1,4 +1,4 @@
-"""A loaded bundle: text and pixels in, embeddings or token scores and boxes out; serving and certifying share it."""
+"""A bundle ready to run: text and pixels in, embeddings or token scores and boxes out, to serve and to certify."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,18 +23,18 @@ from server.runtimes.loader import load_parts
 Float32 = npt.NDArray[np.float32]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-# Texts in one run of a sentence encoder: bounds its memory.
+# Texts in one run of a sentence encoder, which bounds its memory.
 TEXT_BATCH = 64
 # Smallest host buffer that is leased: up to 32 MiB the C heap reuses memory itself and a lease takes longer, above that
 # each new array is mapped and faulted in again, which takes 1.6 times as long as a lease (tests/benchmarks/pool.py).
 LEASED_BYTES = 32 * 2**20
-# A canary is right when nearly all rows agree: two queries of near-equal score may swap places on another processor.
+# A canary passes when nearly all rows agree: two queries of near-equal score may swap places on another CPU.
 CANARY_TOLERANCE, CANARY_SHARE = 1e-2, 0.95
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Images as a detector takes them: its `levels` by name, [B, C, h, w] each, and the `mask` [B, H, W] of pixels."""
+    """Encoded images for the detector: feature `levels` by name, [B, C, h, w] each, and the pixel `mask` [B, H, W]."""
 
     levels: dict[str, Float32]
     mask: npt.NDArray[np.bool_]
@@ -43,15 +43,15 @@ class Encoded:
 class Bundle:
     """A bundle ready to run; all methods are synchronous and may be called from several threads.
 
-    Large batches are assembled in leases of `pool`, in whose place a server puts the pool that its bundles share; the
-    bundle's own keeps nothing. PoolExhausted where a batch does not fit it.
-    Of each part's artefacts it runs the first that this machine can (`artefacts`, by part), and says of the others that
-    come before why not (`refused`, by file); `files` leaves it no others. An artefact is opened only once it is chosen,
-    and gives way to the next where that fails.
-    Raises BundleError where a file is missing or changed, or no artefact of a part is usable; one that is not certified
-    is only used where `allow_uncertified`, and then told in `uncertified` (by part). `providers` tells what runs each
-    part on the `device`, `fallbacks` why some run on the processor all the same, `on_gpu` which are on the
-    `gpu`, if there is one, and `activation_bytes` what each part computes in of the block that engines share there.
+    Runs the first artefact of each part that this machine can run, of `files` only where they are given. Uncertified
+    artefacts are used only with `allow_uncertified`. BundleError for a missing or changed file, or a part without a
+    usable artefact. Large batches are assembled in leases of `pool`, which a server replaces by the pool that its
+    bundles share; PoolExhausted for a batch that does not fit.
+
+    Attributes by part: `artefacts` in use; `uncertified`, the fault; `providers`, the runtime on the `device`;
+    `fallbacks`, the reason to run on the CPU instead; `on_gpu`, the GPU; `activation_bytes`, the scratch memory in the
+    block that engines share there. By file: `refused`, the reason why an earlier artefact is not used. `gpu` is the GPU
+    that any part runs on, or None.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Bundle:
 
     @property
     def weights_bytes(self) -> int:
-        """The sizes of the files of the artefacts it runs."""
+        """File sizes of the artefacts that it runs."""
         return sum((self.folder / artefact.file).stat().st_size for artefact in self.artefacts.values())
 
     def preprocess(self, image: Image.Image) -> Float32:
@@ -110,7 +110,7 @@ class Bundle:
         return images.preprocess(image, self.manifest.preprocessing)
 
     def canvas(self, pixels: Float32) -> tuple[int, int]:
-        """The (height, width) that `pixels` [3, h, w] is padded to: only inputs of one canvas share a batch."""
+        """The (height, width) that `pixels` [3, h, w] is padded to; only inputs of one canvas share a batch."""
         _, height, width = pixels.shape
         return images.canvas_size(height, width, self.manifest.buckets)
 
@@ -121,7 +121,7 @@ class Bundle:
             return self._run("image_encoder", {"pixel_values": values}, leased=[values])["image_embeds"]
 
     def embed_texts(self, texts: Sequence[str]) -> Float32:
-        """Unit-length embeddings [B, D]; PromptTooLong names a text that does not fit."""
+        """Unit-length embeddings [B, D]; PromptTooLong names a text that is too long."""
         return self._sessions["text_encoder"].run({"input_ids": self.sentences.encode(texts)})["text_embeds"]
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> list[Float32]:
@@ -131,7 +131,7 @@ class Bundle:
         return [row[: len(prompt)].copy() for row, prompt in zip(features, prompts, strict=True)]
 
     def token_bucket(self, prompts: Sequence[Prompt]) -> int:
-        """How many tokens a batch of these prompts is padded to."""
+        """Number of tokens that a batch of these prompts is padded to."""
         return token_bucket(max(len(prompt) for prompt in prompts), self.manifest.buckets.tokens)
 
     def run_detector(
@@ -147,7 +147,7 @@ class Bundle:
     def detect(
         self, encoded: Encoded, prompts: Sequence[Prompt], text_features: Sequence[Float32]
     ) -> list[tuple[Float32, Float32]]:
-        """As `run_detector`, of images that were encoded before, maybe for other prompts too."""
+        """As `run_detector`, for encoded images, which may be reused for other prompts."""
         batch, length, width = len(prompts), self.token_bucket(prompts), text_features[0].shape[1]
         with self._buffer((batch, length, width), np.float32) as features:
             pad_features(text_features, out=features)
@@ -160,7 +160,7 @@ class Bundle:
 
     @contextmanager
     def encoded(self, pixels: Sequence[Float32]) -> Iterator[Encoded]:
-        """Images of one canvas, encoded for the detector; the mask is lent for as long as the context is."""
+        """Encode images of one canvas for the detector; the mask is leased until the context ends."""
         canvas, batch = self.canvas(pixels[0]), len(pixels)
         assert all(self.canvas(image) == canvas for image in pixels), "a batch holds one canvas"
         with self._buffer((batch, *canvas), np.bool_) as mask:
@@ -171,19 +171,19 @@ class Bundle:
             yield Encoded(levels, mask)
 
     def check_canary(self) -> None:
-        """Run the small stored case of every part; BundleError where this machine does not reproduce its outputs.
+        """Run the stored small case of every part; BundleError where this machine does not reproduce its outputs.
 
-        The file holds arrays `PART/in/NAME` and `PART/out/NAME`, inputs and outputs of the graph as they are. What one
-        part hands to the next is not in it: it shows in the outputs of the next.
+        The file holds arrays `PART/in/NAME` and `PART/out/NAME`, the graphs' inputs and outputs. It lacks tensors that
+        one part passes to the next: they show in the outputs of the next.
         """
-        handed: dict[str, npt.NDArray[np.generic]] = {}
+        passed_on: dict[str, npt.NDArray[np.generic]] = {}
         with np.load(self.folder / self.manifest.canary.file, allow_pickle=False) as canary:
             for part in (part for part in PARTS if part in self._sessions):
                 session = self._sessions[part]
                 stored = {name: f"{part}/in/{name}" for name in session.inputs}
-                feeds = {name: canary[key] if key in canary else handed[name] for name, key in stored.items()}
+                feeds = {name: canary[key] if key in canary else passed_on[name] for name, key in stored.items()}
                 results = session.run(feeds)
-                handed |= results
+                passed_on |= results
                 for name, result in results.items():
                     expected = canary.get(f"{part}/out/{name}")
                     if expected is not None and not _agrees(result, expected):
@@ -199,7 +199,7 @@ class Bundle:
         return self.pool.lease(shape, dtype, owner=self.manifest.name)
 
     def _run(self, part: str, tensors: Tensors, *, leased: Sequence[npt.NDArray[np.generic]]) -> dict[str, Float32]:
-        """The outputs of a part; where a runtime hands an input through, a copy of it, since the leases end here."""
+        """Outputs of a part; an output that aliases a leased input is copied, since the leases end here."""
         outputs = self._sessions[part].run(tensors)
         return {
             name: output.copy() if any(np.may_share_memory(output, buffer) for buffer in leased) else output
@@ -208,14 +208,14 @@ class Bundle:
 
 
 def pad_features(text_features: Sequence[Float32], *, out: Float32) -> None:
-    """Write the features [T, C] of each prompt to its row of `out` [B, T, C], with zeros behind."""
+    """Write the features [T, C] of each prompt to its row of `out` [B, T, C], padded with zeros."""
     for row, features in zip(out, text_features, strict=True):
         row[: len(features)] = features
         row[len(features) :] = 0
 
 
 def weights_bytes(folder: Path, manifest: Manifest) -> int:
-    """The sizes of a bundle's files, of each part its largest artefact; a missing file is told when it is loaded."""
+    """File sizes of the largest artefact of each part; a missing file counts as none until the bundle is loaded."""
     sizes: dict[str, int] = {}
     for artefact in manifest.artefacts:
         file = folder / artefact.file
@@ -225,7 +225,7 @@ def weights_bytes(folder: Path, manifest: Manifest) -> int:
 
 
 def check_file(folder: Path, entry: FileHash | Artefact) -> None:
-    """BundleError unless the file is there with the bytes that the manifest names."""
+    """BundleError unless the file exists and has the SHA-256 of the manifest."""
     path = folder / entry.file
     if not path.is_file():
         raise BundleError(f"{folder} lacks {entry.file}, which its manifest names")

@@ -1,72 +1,64 @@
-"""The commands `detect`, `classify` and `similarity`: the server's own pipeline, without HTTP."""
+"""Commands `detect`, `classify` and `similarity`: a `Predictor` for one request, its answer as text or JSON."""
 
 import argparse
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from server.box_formats import BoxFormat
-from server.contract.manifest import BundleError, Task
+from server.contract.manifest import BundleError
 from server.contract.text import PromptError
-from server.errors import Fault, invalid_request
-from server.inference.pipeline import Pipeline
-from server.middleware.request_context import RequestContext
-from server.registry.model_registry import ModelRegistry, open_bundles
-from server.schemas import (
-    ClassifyAnswer,
-    ClassifyRequest,
-    DetectAnswer,
-    DetectRequest,
-    SimilarityAnswer,
-    SimilarityRequest,
-)
-from server.settings import SettingsError, read_settings
-from server.telemetry.metrics import Metrics
+from server.errors import Fault
+from server.predictor import Predictor
+from server.schemas import BoxFormat
+from server.settings import SettingsError
 
-T = TypeVar("T")
-# Options whose names are those of the request's fields, and go into it as they are.
+# Options that carry the names of the request's fields.
 _FIELDS = (
     "prompt",
+    "model",
     "box_threshold",
     "text_threshold",
     "nms_iou",
     "max_detections",
     "box_format",
+    "templates",
     "multi_label",
     "top_k",
+    "embeddings",
 )
 
 
-class ShellError(Exception):
-    """What keeps a command from its answer, as one sentence."""
+class OutputError(Exception):
+    """A file cannot be written; the message is one sentence."""
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """The arguments of `command`."""
+    """Add the arguments of `command`."""
     {"detect": _detect_arguments, "classify": _classify_arguments, "similarity": _similarity_arguments}[command](parser)
     parser.add_argument("--model", help="name or family of the model; by default the first that can do this")
     parser.add_argument(
         "--bundle", action="append", type=Path, metavar="PATH", help="bundle folder, instead of the bundled ones"
     )
     parser.add_argument("--allow-uncertified", action="store_true", help="use artefacts without a valid certificate")
-    parser.add_argument("--json", action="store_true", help="print what the HTTP endpoint answers")
+    parser.add_argument("--json", action="store_true", help="print the answer of the HTTP endpoint")
     parser.set_defaults(func=run, command=command)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one command; 2 with one sentence on stderr where it cannot be done."""
-    commands: dict[str, Callable[[argparse.Namespace], str]] = {
+    """Run one command; on failure one sentence on stderr and exit status 2."""
+    commands: dict[str, Callable[[argparse.Namespace, Predictor], str]] = {
         "detect": _detect,
         "classify": _classify,
         "similarity": _similarity,
     }
+    bundles, allow = tuple(args.bundle or ()), args.allow_uncertified
     try:
-        print(commands[args.command](args))
-    except (ShellError, Fault, PromptError, BundleError, SettingsError) as error:
+        with Predictor(task=args.command, bundle=bundles, allow_uncertified=allow) as predictor:
+            print(commands[args.command](args, predictor))
+    except (OutputError, Fault, PromptError, BundleError, SettingsError) as error:
         print(f"openset {args.command}: {error}", file=sys.stderr)
         return 2
     return 0
@@ -74,13 +66,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _detect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--prompt", help='what to find, like "a dog. a bicycle."')
-    what.add_argument("--labels", metavar="A,B", help="what to find, separated by commas")
+    query = parser.add_mutually_exclusive_group(required=True)
+    query.add_argument("--prompt", help='what to find, like "a dog. a bicycle."')
+    query.add_argument("--labels", metavar="A,B", help="what to find, separated by commas")
     parser.add_argument("--out", type=Path, metavar="PNG", help="write the image with the boxes drawn on it")
     parser.add_argument("--box-threshold", type=float, metavar="0..1", help="least score of a detection")
     parser.add_argument("--text-threshold", type=float, metavar="0..1", help="least score of a matched word")
-    parser.add_argument("--nms-iou", type=float, metavar="0..1", help="overlap above which the weaker box goes")
+    parser.add_argument("--nms-iou", type=float, metavar="0..1", help="overlap above which the weaker box is dropped")
     parser.add_argument("--max-detections", type=int, metavar="N")
     parser.add_argument("--box-format", choices=get_args(BoxFormat))
 
@@ -89,7 +81,11 @@ def _classify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("--labels", required=True, metavar="A,B", help="the candidates, separated by commas")
     parser.add_argument(
-        "--template", action="append", metavar="TEXT", help='like "a photo of a {}."; several are averaged'
+        "--template",
+        dest="templates",
+        action="append",
+        metavar="TEXT",
+        help='like "a photo of a {}."; several are averaged',
     )
     parser.add_argument("--multi-label", action="store_true", default=None, help="score each label on its own")
     parser.add_argument("--top-k", type=int, metavar="N", help="print only the best N")
@@ -101,18 +97,17 @@ def _similarity_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--embeddings", action="store_true", default=None, help="with --json: the embeddings too")
 
 
-def _detect(args: argparse.Namespace) -> str:
-    request = _request(DetectRequest, args, images=[_read(args.image)], labels=_listed(args.labels))
-    answer: DetectAnswer
+def _detect(args: argparse.Namespace, predictor: Predictor) -> str:
+    labels = _split(args.labels)
     if args.out:
-        answer, png = _answered(args, "detect", lambda pipeline: pipeline.detect_drawn(request, RequestContext()))
+        answer, png = predictor.detect_drawn(args.image, labels, **_options(args))
         _write(args.out, png)
     else:
-        answer = _answered(args, "detect", lambda pipeline: pipeline.detect(request, RequestContext()))
+        answer = predictor.detect(args.image, labels, **_options(args))
     if args.json:
         return _json(answer)
     (result,) = answer.results
-    digits = 4 if request.box_format.endswith("n") else 1
+    digits = 4 if (args.box_format or "").endswith("n") else 1
     lines = [
         f"{found.score:.2f}  {found.label}  [{', '.join(f'{side:.{digits}f}' for side in found.box)}]"
         for found in result.detections
@@ -120,27 +115,15 @@ def _detect(args: argparse.Namespace) -> str:
     return "\n".join(lines) or f"none of {', '.join(result.labels)} was found"
 
 
-def _classify(args: argparse.Namespace) -> str:
-    request = _request(
-        ClassifyRequest, args, images=[_read(args.image)], labels=_listed(args.labels), templates=args.template or ()
-    )
-    answer: ClassifyAnswer = _answered(args, "classify", lambda pipeline: pipeline.classify(request, RequestContext()))
+def _classify(args: argparse.Namespace, predictor: Predictor) -> str:
+    answer = predictor.classify(args.image, _split(args.labels), **_options(args))
     if args.json:
         return _json(answer)
     return "\n".join(f"{score.score:.4f}  {score.label}" for score in answer.results[0].scores)
 
 
-def _similarity(args: argparse.Namespace) -> str:
-    request = _request(
-        SimilarityRequest,
-        args,
-        images=[_read(path) for path in args.images],
-        texts=args.texts,
-        embeddings=bool(args.embeddings),
-    )
-    answer: SimilarityAnswer = _answered(
-        args, "similarity", lambda pipeline: pipeline.similarity(request, RequestContext())
-    )
+def _similarity(args: argparse.Namespace, predictor: Predictor) -> str:
+    answer = predictor.similarity(args.images, args.texts, **_options(args))
     if args.json:
         return _json(answer)
     return "\n".join(
@@ -150,47 +133,19 @@ def _similarity(args: argparse.Namespace) -> str:
     )
 
 
-def _request(model: type[T], args: argparse.Namespace, **given: Any) -> T:
-    asked = {name: getattr(args, name) for name in (*_FIELDS, "model") if getattr(args, name, None) is not None}
-    try:
-        return model(**asked, **given)
-    except ValidationError as error:
-        raise invalid_request(error) from None
+def _options(args: argparse.Namespace) -> Any:
+    return {name: getattr(args, name) for name in _FIELDS if getattr(args, name, None) is not None}
 
 
-def _answered(args: argparse.Namespace, task: Task, ask: Callable[[Pipeline], Awaitable[T]]) -> T:
-    """What the pipeline answers, with the bundles that can do `task` opened for this one request."""
-    settings = read_settings(bundle=tuple(args.bundle or ()), allow_uncertified=args.allow_uncertified, warm_up=False)
-    metrics = Metrics()
-    registry = ModelRegistry(settings, metrics)
-    pipeline = Pipeline(settings, metrics, registry)
-
-    async def answer() -> T:
-        return await ask(pipeline)
-
-    try:
-        registry.load(open_bundles(settings, task=task))
-        return asyncio.run(answer())
-    finally:
-        pipeline.close()
-
-
-def _listed(text: str | None) -> list[str]:
+def _split(text: str | None) -> list[str]:
     return [label.strip() for label in text.split(",") if label.strip()] if text is not None else []
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ShellError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _write(path: Path, data: bytes) -> None:
     try:
         path.write_bytes(data)
     except OSError as error:
-        raise ShellError(f"{path} cannot be written: {error.strerror}") from None
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _json(answer: BaseModel) -> str:

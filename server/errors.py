@@ -1,7 +1,7 @@
-"""What can go wrong with a request, and the one place that turns each fault into an answer (RFC 9457).
+"""Errors of requests, and their problem documents (RFC 9457).
 
     Fault
-    ├── RequestFault            the client can mend it
+    ├── RequestFault            the client can correct it
     │   ├── MalformedRequest    400  not HTTP
     │   ├── MalformedBody       400  not JSON, not multipart
     │   ├── Unauthorized        401  no API key, or a wrong one
@@ -10,18 +10,18 @@
     │   ├── NotAcceptable       406
     │   ├── BodyTimeout         408
     │   ├── ChangeInProgress    409  bundles are changed one at a time
-    │   ├── BundleNameTaken     409
+    │   ├── BundleNameTaken     409  a bundle of this name is being served
     │   ├── BodyTooLarge        413
     │   ├── ImageTooLarge       413  too many pixels
     │   ├── UnsupportedBody     415
     │   ├── UnsupportedImage    415  not a picture format we read
     │   ├── BrokenImage         422  truncated, damaged, animated
-    │   ├── InvalidRequest      422  fields that do not fit, listed
+    │   ├── InvalidRequest      422  wrong fields, listed
     │   ├── BundleRefused       422  a bundle that fails its checks, or does not fit in memory
     │   ├── UrlRefused          422  not https, not public, or URLs are off
     │   ├── UnsuitableModel     422  cannot do this task, or the name is ambiguous
     │   ├── UrlFailed           424  the URL's server gave no image
-    │   └── ClientGone          499  nobody reads this answer; it is counted
+    │   └── ClientGone          499  nobody reads this response; it is counted
     ├── Overload                try again after `retry_after` seconds
     │   ├── QueueFull           429
     │   ├── TooManyRequests     429
@@ -30,10 +30,10 @@
         ├── InferenceFailed     500
         ├── NotReady            503
         ├── WorkerStopped       503
-        └── DeadlinePassed      504  not done within the time its client gave it
+        └── DeadlinePassed      504  the client's own time limit
 
-`PromptError` and `PromptTooLong` come from the contract and answer 422. `BundleError` stops the start instead, and is
-told as BundleRefused later.
+`PromptError` and `PromptTooLong` come from the contract and give 422. `BundleError` stops the server's start; later it
+is answered as BundleRefused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,32 +49,34 @@ from server.contract.text import PromptError, PromptTooLong, shown
 
 PROBLEM = "application/problem+json"
 TYPE_PREFIX = "urn:openset:problem:"
-# Below it, errors are also in the form of the Open Inference Protocol.
+# Problems below this path also have the member `error` of the Open Inference Protocol.
 OPEN_INFERENCE = "/v2"
 
 
 class Fault(Exception):
-    """A request that gets no result; the message is the answer's `detail`."""
+    """A request that gets no result; the message is the problem's `detail`, `headers` go with it."""
+
+    headers: Mapping[str, str] | None = None
 
 
 class RequestFault(Fault):
-    """The client can mend it."""
+    """A fault that the client can correct."""
 
 
 class MalformedRequest(RequestFault):
-    """What came over the connection is no HTTP request."""
+    """The connection carries something else than an HTTP/1.1 request."""
 
 
 class MalformedBody(RequestFault):
-    """The body is not what its content type says."""
+    """The body cannot be parsed as its content type."""
 
 
 class Unauthorized(RequestFault):
-    """There is no API key, or (`wrong`) it is none of ours."""
+    """The API key is missing, or (`wrong`) unknown."""
 
     def __init__(self, message: str, *, wrong: bool) -> None:
         super().__init__(message)
-        self.challenge = 'Bearer realm="openset"' + (', error="invalid_token"' if wrong else "")
+        self.headers = {"WWW-Authenticate": 'Bearer realm="openset"' + (', error="invalid_token"' if wrong else "")}
 
 
 class Forbidden(RequestFault):
@@ -86,7 +88,7 @@ class UnknownModel(RequestFault):
 
 
 class NotAcceptable(RequestFault):
-    """None of the media types in `Accept` can be made."""
+    """None of the media types in `Accept` is available."""
 
 
 class BodyTimeout(RequestFault):
@@ -114,27 +116,27 @@ class ImageTooLarge(RequestFault):
 
 
 class UnsupportedBody(RequestFault):
-    """The body's content type is not one we read."""
+    """The body has an unsupported content type."""
 
 
 class UnsupportedImage(RequestFault):
-    """Bytes that are no picture in a format we read."""
+    """The bytes are not an image in a supported format."""
 
 
 class BrokenImage(RequestFault):
-    """A picture that cannot be decoded, or not as one still picture."""
+    """An image that cannot be decoded, or is animated."""
 
 
 @dataclass(frozen=True)
 class FieldFault:
-    """One field of a request and what is wrong with it."""
+    """A field of a request and the reason why it is refused."""
 
     field: str
     reason: str
 
 
 class InvalidRequest(RequestFault):
-    """Fields that do not fit; `faults` lists them."""
+    """Wrong fields; `faults` lists them."""
 
     def __init__(self, faults: Sequence[FieldFault]) -> None:
         super().__init__("; ".join(f"{fault.field}: {fault.reason}" for fault in faults))
@@ -142,15 +144,15 @@ class InvalidRequest(RequestFault):
 
 
 class UrlRefused(RequestFault):
-    """A URL that is not fetched: not https, not at a public address, or none is."""
+    """A URL that is not downloaded: not https, not at a public address, or URLs are off."""
 
 
 class UrlFailed(RequestFault):
-    """The server of a URL gave no image."""
+    """The server of a URL returned no image."""
 
 
 class UnsuitableModel(RequestFault):
-    """A model that cannot do what is asked, or a name that fits several."""
+    """A model that does not support the task, or a name that matches several."""
 
 
 class ClientGone(RequestFault):
@@ -158,15 +160,15 @@ class ClientGone(RequestFault):
 
 
 class Overload(Fault):
-    """More work than allowed is waiting."""
+    """A limit on work in progress is reached; `retry_after` in seconds."""
 
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.headers = {"Retry-After": str(retry_after)}
 
 
 class QueueFull(Overload):
-    """The model's queue has no place for these images."""
+    """The model's queue has no room for these images."""
 
 
 class TooManyRequests(Overload):
@@ -178,11 +180,11 @@ class MemoryExhausted(Overload):
 
 
 class ServiceFault(Fault):
-    """The server's own fault."""
+    """A fault of the server."""
 
 
 class InferenceFailed(ServiceFault):
-    """The model run raised an error, or gave numbers that are not finite."""
+    """The model run raised an error, or returned numbers that are not finite."""
 
 
 class NotReady(ServiceFault):
@@ -194,12 +196,12 @@ class WorkerStopped(ServiceFault):
 
 
 class DeadlinePassed(ServiceFault):
-    """The time that the client gave its request is over."""
+    """The time limit that the client set for its request has passed."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of problem: HTTP status, the stable end of its `type`, its title."""
+    """A kind of problem: HTTP status, the stable last part of its `type`, title."""
 
     status: int
     slug: str
@@ -237,32 +239,32 @@ KINDS: dict[type[Exception], Kind] = {
     WorkerStopped: Kind(503, "worker-stopped", "The model's worker has stopped"),
     DeadlinePassed: Kind(504, "deadline-passed", "The request's deadline has passed"),
 }
-# For what the framework refuses with a bare phrase.
+# For refusals of the framework, which have only a status phrase.
 _HTTP_DETAILS = {
-    404: "there is nothing at this address; GET /docs shows what there is",
-    405: "this address does not take this method; the Allow header names those it takes",
+    404: "there is no such endpoint; GET /docs lists the endpoints",
+    405: "this endpoint does not support this method; the Allow header lists those it does",
 }
-# Beyond it a request is nonsense, and listing its faults would take gigabytes.
+# Listing more would take gigabytes.
 _MAX_FAULTS = 1000
-_UNFORESEEN = Kind(500, "internal-error", "Internal error")
+_UNEXPECTED = Kind(500, "internal-error", "Internal error")
 
 
 def kind_of(error: Exception) -> Kind:
-    """The kind of problem `error` is; by its own class, else its nearest base in the table."""
+    """The kind of `error`: of its own class, else of its nearest base class in the table."""
     if isinstance(error, HTTPException):
-        # The phrases change with the Python version, the types must not.
+        # Phrases change with the Python version, types must not.
         slug = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, f"http-{error.status_code}")
         return Kind(error.status_code, slug, HTTPStatus(error.status_code).phrase)
-    return next((KINDS[base] for base in type(error).__mro__ if base in KINDS), _UNFORESEEN)
+    return next((KINDS[base] for base in type(error).__mro__ if base in KINDS), _UNEXPECTED)
 
 
 def problem(error: Exception) -> dict[str, Any]:
-    """The problem document of `error`; an unforeseen one keeps its message to the log."""
+    """The problem document of `error`; the message of an unexpected one goes to the log alone."""
     kind = kind_of(error)
     if isinstance(error, HTTPException):
         detail = _HTTP_DETAILS.get(error.status_code, str(error.detail))
     else:
-        detail = str(error) if kind is not _UNFORESEEN else "The server met an unforeseen error; its log has the cause."
+        detail = str(error) if kind is not _UNEXPECTED else "An unexpected error; the server's log has the cause."
     document: dict[str, Any] = {
         "type": TYPE_PREFIX + kind.slug,
         "title": kind.title,
@@ -275,41 +277,33 @@ def problem(error: Exception) -> dict[str, Any]:
 
 
 def problem_response(error: Exception, *, request_id: str = "", path: str = "") -> JSONResponse:
-    """`error` as an `application/problem+json` response; below /v2 with the member that its protocol wants."""
-    headers: Mapping[str, str] = (error.headers or {}) if isinstance(error, HTTPException) else {}
-    if isinstance(error, Overload):
-        headers = {"Retry-After": str(error.retry_after)}
-    if isinstance(error, Unauthorized):
-        headers = {"WWW-Authenticate": error.challenge}
+    """`error` as an `application/problem+json` response; below /v2 also in the protocol's own form."""
+    headers = error.headers if isinstance(error, Fault | HTTPException) else None
     document = problem(error) | ({"request_id": request_id} if request_id else {})
     if path.startswith(OPEN_INFERENCE):
         document["error"] = document["detail"]
-    return JSONResponse(document, document["status"], headers=dict(headers), media_type=PROBLEM)
+    return JSONResponse(document, document["status"], headers=dict(headers or {}), media_type=PROBLEM)
 
 
 def invalid_request(error: ValidationError) -> RequestFault:
-    """What a schema's refusal answers: field and reason, never the value, which may be a whole image."""
+    """A schema's validation error as a fault: field and reason, never the value, which may be a whole image."""
     if error.error_count() > _MAX_FAULTS:
-        return InvalidRequest([FieldFault("body", f"{error.error_count()} fields and items do not fit")])
+        return InvalidRequest([FieldFault("body", f"{error.error_count()} fields and items are wrong")])
     faults = error.errors(include_input=False, include_url=False)
     if faults[0]["type"] == "json_invalid":
         return MalformedBody(f"the body is not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}")
-    return InvalidRequest([FieldFault(_place(fault["loc"]), _reason(fault)) for fault in faults[:20]])
+    return InvalidRequest([FieldFault(_location(fault["loc"]), _reason(fault)) for fault in faults[:20]])
 
 
-def _place(location: Sequence[int | str]) -> str:
-    # An unknown field's name is the client's own text, so it is cut.
-    return (
-        ".".join(
-            part if isinstance(part, str) and len(part) <= 60 else shown(str(part)).strip("'") for part in location
-        )
-        or "body"
-    )
+def _location(location: Sequence[int | str]) -> str:
+    # The name of an unknown field is the client's own text, so it is cut.
+    parts = (part if isinstance(part, str) and len(part) <= 60 else shown(str(part)).strip("'") for part in location)
+    return ".".join(parts) or "body"
 
 
 def _reason(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         return "there is no such field"
     if fault["type"] == "too_long":
-        return f"these are far too many: at most {fault['ctx']['max_length']} are read"
+        return f"there are too many: at most {fault['ctx']['max_length']} are accepted"
     return str(fault["msg"]).removeprefix("Value error, ")

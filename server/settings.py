@@ -1,26 +1,31 @@
-"""What an operator can turn: read once, from the flags of `openset serve`, `OPENSET_*` variables and a TOML file."""
+"""Operator settings: the flags of `openset serve`, before `OPENSET_*` variables, before a TOML file.
 
+`python -m server.settings` prints all of them as a Markdown table.
+"""
+
+import argparse
 import ipaddress
+import logging
 import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from server.memory.process_resources import available_cpus
 from server.schemas import MAX_ITEMS
 
+log = logging.getLogger(__name__)
+
 PREFIX = "OPENSET_"
 CONFIG = PREFIX + "CONFIG"
 MEBIBYTE = 2**20
-ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
-# What may be asked for without an API key where the operator says so: all that does no work; / means its files too.
+# Endpoints that run no model, and may be opened to clients without an API key; / includes the page's own files.
 OpenEndpoint = Literal[
     "/",
     "/livez",
@@ -34,9 +39,10 @@ OpenEndpoint = Literal[
     "/v2/health/ready",
 ]
 OPEN_ENDPOINTS = get_args(OpenEndpoint)
-WarmUp = Literal["auto", "all", "largest", "none"]
-# Settings that hold several words, in the environment and in one flag separated by commas.
-_WORDS = ("image_formats", "open_endpoints", "cors_origins", "trusted_proxies", "model")
+# Variables that are no settings: of the client and of compose.yaml, and those that Kubernetes makes of Services.
+_OTHER_VARIABLES = re.compile(
+    PREFIX + r"(CONFIG|API_KEY|BUNDLES|CHECKPOINTS|REFERENCE|(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\w+|\w+_PORT)"
+)
 _ORIGIN = re.compile(r"\*|https?://[\w.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", re.IGNORECASE)
 
 
@@ -44,80 +50,100 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the message names it, its value and what is accepted."""
 
 
-class Settings(BaseSettings):
-    """Every setting, its default, and when to turn it."""
+def _split_words(value: object) -> object:
+    parts = [value] if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        return value
+    return [word.strip() for part in parts for word in part.split(",") if word.strip()]
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, hide_input_in_errors=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 to be reached from other machines.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+def _split_paths(value: object) -> object:
+    return [path for path in value.split(os.pathsep) if path] if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split_words)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_split_paths)]
+
+
+class Settings(BaseModel):
+    """Every setting: its default, its bounds, its purpose and when to change it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 accepts requests from other machines.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     api_keys_file: Path | None = Field(
         None,
-        description="File of API keys (`openset key new` prints its lines), read again when it changes; none: no key.",
+        description="File of API keys, one line each as `openset key new` prints it, reloaded when it changes; none:"
+        " requests need no key.",
     )
-    open_endpoints: Annotated[tuple[OpenEndpoint, ...], NoDecode] = Field(
+    open_endpoints: Annotated[tuple[OpenEndpoint, ...], BeforeValidator(_split_words)] = Field(
         ("/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"),
-        description="What needs no API key, separated by commas: add /metrics where the scraper has none. The page at /"
-        " asks for a key itself, and without / no browser can open it.",
+        description="Endpoints that need no API key, separated by commas. Add /metrics where the scraper sends no key."
+        " The page at / asks its visitor for a key; without / in this list no browser can open it.",
     )
-    page: bool = Field(True, description="Serve the page at / that tries the models in a browser; off, / is a 404.")
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Origins whose pages may call this server, like https://app.example, separated by commas; or *."
-    )
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+    page: bool = Field(True, description="Serve the page at /, which tries the models in a browser; off: / is a 404.")
+    cors_origins: Words = Field(
         (),
-        description="Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas:"
-        " clients without a key are told apart by address.",
+        description="Origins of web pages that may call this server, like https://app.example, separated by commas;"
+        " or *.",
     )
-    bundle: Annotated[tuple[Path, ...], NoDecode] = Field(
+    trusted_proxies: Words = Field(
         (),
-        description="Bundle folder to serve, repeatable (in the environment: separated like PATH);"
-        " without any and without `model`, the bundles that ship with the server.",
+        description="Addresses or networks of reverse proxies whose X-Forwarded-For is trusted, separated by commas."
+        " Set it behind a proxy: clients without a key are told apart by address.",
     )
-    model: Annotated[tuple[str, ...], NoDecode] = Field(
+    bundle: Paths = Field(
+        (),
+        description="Bundle folder to serve, repeatable (in the environment: separated like PATH); without it and"
+        " `model`, the bundles that ship with the server.",
+    )
+    model: Words = Field(
         (),
         description="Official model to serve, by its name for `openset pull`, repeatable (in the environment: separated"
-        " by commas); pulled at first use.",
+        " by commas); downloaded and exported at first use.",
     )
     cache_dir: Path | None = Field(
         None,
-        description="Folder where pulled models are kept; none: `openset` in the user's cache folder. A container needs"
-        " a volume for it.",
+        description="Folder of pulled models; none: `openset` in the user's cache folder. Point it to a volume in a"
+        " container.",
     )
-    bundle_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+    bundle_roots: Paths = Field(
         (),
-        description="Folders from within which admin keys may add bundles while serving (`openset bundles`), separated"
-        " like PATH; none: what is served stays as it is. Needs `api_keys_file`.",
+        description="Folders from which admin keys may add bundles to the running server (`openset bundles`), separated"
+        " like PATH; none: the bundles served cannot be changed. Needs `api_keys_file`.",
     )
     allow_uncertified: bool = Field(
         False, description="Serve artefacts without a valid certificate; only to try out an export."
     )
-    warm_up: WarmUp = Field(
+    warm_up: Literal["auto", "largest", "none"] = Field(
         "auto",
-        description="What each bundle runs before ready. largest: one image and prompt at their largest, which also"
-        " measures its memory; all: every shape bucket, alone and in the largest batch; auto: all on a GPU, where the"
-        " first run of a shape is slow, else largest; none: nothing, to start sooner.",
-    )
-    warm_up_s: float = Field(
-        120, gt=0, description="Seconds for all shape buckets of a bundle; those left are logged, and met unprepared."
+        description="Model runs of each bundle before the server is ready. largest: one image and prompt at their"
+        " largest, which also measures memory; auto: the same, and on a GPU, where the first run of a shape is slow,"
+        " every shape bucket too; none: start sooner, with memory estimated.",
     )
     threads: int = Field(
-        0, ge=0, le=1024, description="Threads of each model run; 0 takes what affinity and the cgroup quota allow."
+        0, ge=0, le=1024, description="CPU threads of a model run; 0: as many as CPU affinity and cgroup quota allow."
     )
     decode_threads: int = Field(
-        0, ge=0, le=1024, description="Threads that decode and preprocess images; 0 takes as many as `threads` would."
+        0,
+        ge=0,
+        le=1024,
+        description="Threads that decode and preprocess images; 0: like the default of `threads`.",
     )
     max_queue: int = Field(
-        64, ge=1, description="Images waiting per bundle before 429; raise for bursts, lower for latency and memory."
+        64,
+        ge=1,
+        description="Images queued per bundle before 429; raise for bursts, lower for latency and memory.",
     )
     max_batch: int = Field(
-        8, ge=1, description="Images per model run (a bundle may ask for fewer); lower where memory is short."
+        8, ge=1, description="Largest batch of a model run (a bundle may set a lower one); lower where memory is short."
     )
     max_wait_ms: float = Field(
-        0, ge=0, le=1000, description="How long a waiting run may collect more images; raise on a GPU under load."
+        0, ge=0, le=1000, description="Time a batch waits for more images; raise for throughput on a loaded GPU."
     )
     max_inflight_requests: int = Field(
-        128, ge=1, description="Requests in progress before 429; times `max_body_bytes`, it bounds memory for bodies."
+        128, ge=1, description="Concurrent requests before 429; times `max_body_bytes`, it bounds the memory of bodies."
     )
     max_images: int = Field(16, ge=1, le=MAX_ITEMS, description="Images per request.")
     max_labels: int = Field(
@@ -130,127 +156,90 @@ class Settings(BaseSettings):
         16,
         ge=1,
         le=1000,
-        description="Passes of a detection whose labels take more tokens than the model reads at once; each costs a run"
-        " of all but the image encoder. 1 refuses such requests.",
+        description="Detector runs per image for labels that exceed the model's token limit; raise for vocabularies"
+        " of hundreds of labels. Each pass costs a run of all but the image encoder; 1 refuses such requests.",
     )
-    max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024, description="Bytes of a request's body.")
-    image_formats: Annotated[tuple[ImageFormat, ...], NoDecode] = Field(
-        get_args(ImageFormat),
-        min_length=1,
-        description="Picture formats that are read, separated by commas; fewer expose fewer decoders.",
-    )
+    max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024, description="Bytes of a request body.")
     max_image_pixels: int = Field(
         50_000_000, ge=1, le=178_000_000, description="Pixels of an image, checked before it is decoded."
     )
-    max_aspect_ratio: float = Field(
-        100, ge=1, le=1000, description="Longer over shorter side of an image: a thin strip would be enlarged a lot."
-    )
     url_images: bool = Field(
-        False, description="Fetch images by https URLs that clients name; on, clients make this server send requests."
+        False,
+        description="Download images from https URLs in requests. Clients can then make this server send requests, to"
+        " public addresses only.",
     )
-    url_max_bytes: int = Field(16 * MEBIBYTE, ge=1024, description="Bytes of an image fetched from a URL.")
+    url_max_bytes: int = Field(16 * MEBIBYTE, ge=1024, description="Bytes of an image downloaded from a URL.")
     url_timeout_s: float = Field(
-        10, gt=0, le=300, description="Seconds for an image to arrive from its URL, redirects included."
+        10, gt=0, le=300, description="Seconds for the download of an image, redirects included."
     )
-    url_max_redirects: int = Field(3, ge=0, le=20, description="Redirects followed from an image's URL.")
-    url_connections: int = Field(
-        32, ge=1, le=1024, description="Images fetched from URLs at once, for all clients, who take turns."
-    )
-    body_timeout_s: float = Field(30, gt=0, description="Seconds a client may take to send its body.")
     shutdown_timeout_s: int = Field(
-        30, ge=0, description="Seconds for accepted requests to finish at shutdown; what is left gets a 503."
+        30, ge=0, description="Seconds for accepted requests to finish at shutdown; those left are answered with 503."
     )
     prompt_cache_bytes: int = Field(
-        64 * MEBIBYTE, ge=0, description="Memory for text features of recent prompts and labels; 0 keeps none."
+        64 * MEBIBYTE, ge=0, description="Memory of the cache of text features, by label and prompt; 0: no cache."
     )
     pool_bytes: int = Field(
         0,
         ge=0,
-        description="Memory for assembling batches of 32 MiB and more, shared by all bundles; 0 takes twice what the"
-        " largest batch of each needs. Lower where memory is short: batches are then run in parts.",
+        description="Memory of the buffer pool in which batches of 32 MiB and more are assembled, shared by all"
+        " bundles; 0: twice the largest batch of each. Lower it to save memory: batches are then split.",
     )
     memory_limit_bytes: int = Field(
         0,
         ge=0,
-        description="Refuse to start where bundles would need more memory; 0 takes the cgroup's limit, or none."
-        " Activations are unknown with `warm_up` none.",
+        description="Memory budget of the process: bundles that would exceed it are refused at start; 0: the cgroup's"
+        " limit, or none. With `warm_up` none, activations are not counted.",
     )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda:[0-9]{1,2})$",
-        description="Where models run: cpu; cuda:N, refused where it cannot be had; auto, the first GPU where a runtime"
-        " for it is installed and works, else the processor.",
+        description="Device that runs the models: cpu; cuda:N, refused at start where it does not work; auto, the first"
+        " GPU with a working runtime, else the CPU.",
     )
     gpu_memory_bytes: int = Field(
         0,
         ge=0,
-        description="The most GPU memory for weights, activations and buffers: refuse to start where bundles would need"
-        " more; 0 takes what is free at start. Lower where others use the GPU too.",
+        description="GPU memory budget for weights, activations and buffers: bundles that would exceed it are refused"
+        " at start; 0: the memory that is free at start. Lower it where the GPU is shared.",
     )
     otlp_endpoint: str | None = Field(
         None,
-        description="Collector that OpenTelemetry traces are sent to over OTLP/HTTP, like http://localhost:4318; none:"
-        " nothing is sent. Needs the extra `otel`.",
+        description="OpenTelemetry collector for traces over OTLP/HTTP, like http://localhost:4318; none: no tracing."
+        " OTEL_TRACES_SAMPLER chooses the requests. Needs the extra `otel`.",
     )
-    trace_share: float = Field(
-        1, ge=0, le=1, description="Share of the requests to trace, unless they say themselves; lower under high load."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe log line: debug, info, warning or error."
-    )
-
-    log_format: Literal["text", "json"] = Field(
-        "text", description="Lines for people (text) or for a collector (json)."
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines as text, or as JSON for a collector.")
     log_inputs: bool = Field(
-        False, description="Log paths, prompts, labels and image URLs with each request; off, nothing clients send."
+        False,
+        description="Log paths, prompts, labels and image URLs of requests; off: nothing that clients send is logged.",
     )
-
-    @field_validator("bundle", "bundle_roots", mode="before")
-    @classmethod
-    def _paths_are_listed_like_path(cls, value: object) -> object:
-        return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
-
-    @field_validator(*_WORDS, mode="before")
-    @classmethod
-    def _words_are_separated_by_commas(cls, value: object, info: ValidationInfo) -> object:
-        given = [value] if isinstance(value, str) else value
-        if not isinstance(given, list | tuple) or not all(isinstance(part, str) for part in given):
-            return value
-        words = [word.strip() for part in given for word in part.split(",") if word.strip()]
-        return [word.upper() for word in words] if info.field_name == "image_formats" else words
 
     @field_validator("cors_origins")
     @classmethod
-    def _origins_have_no_path(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin: a scheme and a host, like https://app.example, or *")
+                raise ValueError(f"{origin!r} is no origin: give scheme and host, like https://app.example, or *")
         return value
 
     @field_validator("trusted_proxies")
     @classmethod
-    def _proxies_are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for proxy in value:
             ipaddress.ip_network(proxy)  # its ValueError says what is wrong
         return value
 
     @field_validator("bundle_roots")
     @classmethod
-    def _roots_are_folders(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+    def _resolve_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         for root in value:
             if not root.is_dir():
-                raise ValueError(f"{root} is no folder")
+                raise ValueError(f"{root} is not a folder")
         return tuple(root.resolve() for root in value)
-
-    @field_validator("warm_up", mode="before")
-    @classmethod
-    def _warm_up_may_be_on_or_off(cls, value: object) -> object:
-        return {"true": "auto", "false": "none"}.get(str(value).lower(), value)
 
     @field_validator("otlp_endpoint")
     @classmethod
-    def _collector_has_an_address(cls, value: str | None) -> str | None:
+    def _check_collector(cls, value: str | None) -> str | None:
         parts = urlsplit(value or "http://none")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("this is no address like http://localhost:4318")
@@ -259,16 +248,12 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _roots_need_keys(self) -> "Settings":
+    def _check_combinations(self) -> "Settings":
         if self.bundle_roots and self.api_keys_file is None:
             raise ValueError(
-                "bundle_roots without api_keys_file: whoever reaches the server could change what it serves; make a key"
-                " with `openset key new --admin`"
+                "bundle_roots without api_keys_file: anyone who reaches the server could change what it serves; make a"
+                " key with `openset key new --admin`"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _largest_request_fits_the_queue(self) -> "Settings":
         if self.max_images > self.max_queue:
             raise ValueError(
                 f"max_images={self.max_images} with max_queue={self.max_queue}: a request of {self.max_images} images"
@@ -278,44 +263,83 @@ class Settings(BaseSettings):
 
     @property
     def run_threads(self) -> int:
-        """Threads of each model run, as a number."""
+        """Threads of each model run, with 0 resolved."""
         return self.threads or available_cpus()
 
     @property
     def pool_threads(self) -> int:
-        """Threads of the decoding pool, as a number."""
+        """Threads that decode and preprocess, with 0 resolved."""
         return self.decode_threads or available_cpus()
 
 
-def read_settings(config: Path | None = None, **given: Any) -> Settings:
-    """The settings: `given` (flags) before the environment before the file `config`.
+class _Given(NamedTuple):
+    """A value and its place, for messages."""
 
-    Without `config`, OPENSET_CONFIG may name the file. SettingsError for a value that does not fit.
+    place: str
+    value: Any
+
+
+def read_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """The settings from `flags`, the environment and the file `config` (by default the one OPENSET_CONFIG names).
+
+    SettingsError names each unknown flag or line of the file, and each wrong value, with its place.
     """
-    environment = {name.upper(): value for name, value in os.environ.items()}
+    environment = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
     config = config or (Path(environment[CONFIG]) if environment.get(CONFIG) else None)
-    filed = _filed(config) if config else {}
-    told = {name: _Told(f"{config}: {name}", value) for name, value in filed.items()}
-    for name in Settings.model_fields:
-        if (variable := PREFIX + name.upper()) in environment:
-            told[name] = _Told(variable, environment[variable])
-            filed.pop(name, None)
-    told |= {name: _Told("--" + name.replace("_", "-"), value) for name, value in given.items()}
+    file = _read_toml(config) if config else {}
+    given = {name: _Given(f"{config}: {name}", value) for name, value in file.items()}
+    for variable, value in environment.items():
+        name = variable.removeprefix(PREFIX).lower()
+        if name in Settings.model_fields:
+            given[name] = _Given(variable, value)
+        elif not _OTHER_VARIABLES.fullmatch(variable):
+            # Only warned of: whoever starts the process does not always choose its environment.
+            near = get_close_matches(name, Settings.model_fields, n=1)
+            log.warning("%s names no setting%s", variable, f"; {PREFIX}{near[0].upper()} does" if near else "")
+    given |= {name: _Given(_flag(name), value) for name, value in flags.items()}
     try:
-        return Settings(**(filed | given))
+        return Settings(**{name: value for name, (_, value) in given.items()})
     except ValidationError as error:
-        raise SettingsError("; ".join(_fault(fault, told) for fault in error.errors())) from None
+        raise SettingsError("; ".join(_explain(fault, given) for fault in error.errors())) from None
 
 
-@dataclass(frozen=True)
-class _Told:
-    """A value and where it was given."""
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add `--config` and one flag for each setting; a flag that is not given leaves no attribute."""
+    parser.add_argument("--config", type=Path, metavar="PATH", help="TOML file of settings, by the names of the flags")
+    for name, field in Settings.model_fields.items():
+        options: dict[str, Any] = {"help": f"{field.description} [{_shown_default(field.default)}]"}
+        if isinstance(field.default, bool):
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["metavar"] = _METAVARS.get(field.annotation, "TEXT")
+            options["action"] = "append" if isinstance(field.default, tuple) else "store"
+        parser.add_argument(_flag(name), default=argparse.SUPPRESS, **options)
 
-    where: str
-    value: object
+
+def markdown_table() -> str:
+    """The settings as a Markdown table."""
+    rows = [
+        f"| `{name}` | {_shown_default(field.default)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(["| setting | default | purpose, and when to change it |", "| --- | --- | --- |", *rows])
 
 
-def _filed(path: Path) -> dict[str, Any]:
+_METAVARS: Mapping[object, str] = {
+    int: "INTEGER",
+    float: "NUMBER",
+    Path | None: "PATH",
+    tuple[Path, ...]: "PATH",
+    tuple[str, ...]: "TEXT,…",
+    tuple[OpenEndpoint, ...]: "TEXT,…",
+}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -325,19 +349,23 @@ def _filed(path: Path) -> dict[str, Any]:
         raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
 
 
-def shown_default(default: object) -> str:
-    """A setting's default as it is shown to people."""
+def _shown_default(default: object) -> str:
     if default is None or default == ():
         return "none"
     return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def _fault(fault: Any, told: Mapping[str, _Told]) -> str:
-    reason = fault["msg"].removeprefix("Value error, ")
+def _explain(fault: Any, given: Mapping[str, _Given]) -> str:
+    reason = str(fault["msg"]).removeprefix("Value error, ")
     if not fault["loc"]:
-        return str(reason)
+        return reason
     name = str(fault["loc"][0])
+    place, value = given[name]
     if name not in Settings.model_fields:
-        return f"{told[name].where}: there is no setting {name!r}; the settings are {', '.join(Settings.model_fields)}"
+        return f"{place}: there is no setting {name!r}; the settings are {', '.join(Settings.model_fields)}"
     described = Settings.model_fields[name].description
-    return f"{told[name].where}={told[name].value!r} is refused: {reason[0].lower()}{reason[1:]}. {described}"
+    return f"{place}={value!r} is refused: {reason[0].lower()}{reason[1:]}. {described}"
+
+
+if __name__ == "__main__":
+    print(markdown_table())

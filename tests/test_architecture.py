@@ -3,30 +3,32 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("openset", "server", "models", "export")
-# What the modules of a room may import of ours; the longest matching prefix decides.
+# Packages, or single modules of them, that a package may import; the longest matching prefix decides.
 MAY_IMPORT = {
-    "server": ("server",),
-    "server.contract": ("server.contract",),
-    "server.memory": ("server.memory", "server.contract"),
-    "server.runtimes": ("server.runtimes", "server.contract", "server.memory"),
-    "server.scheduling": ("server.scheduling", "server.memory", "server.telemetry", "server.errors"),
-    "server.__main__": PACKAGES,
     "openset": ("openset",),
     "openset.predictor": ("openset", "server.predictor"),  # on demand
+    "server": ("server",),
     "models": ("models", "server.contract"),
     "models.evaluation": ("models", "server", "openset"),
     "models.pseudo_labels": ("models", "server"),
     "export": PACKAGES,
 }
+# Rooms and root files of the server, from low to high: each imports only lower ones.
+SERVER_ORDER = (
+    *("contract", "memory", "errors", "schemas", "settings", "telemetry", "runtimes", "bundle", "request_context"),
+    *("inference", "registry", "middleware", "routes", "predictor", "app", "cli", "__main__"),
+)
 CONTRACT_LIBRARIES = {"numpy", "PIL", "pydantic", "tokenizers", "ftfy"}
 NOT_A_ROOM = {"utils", "misc", "helpers", "common", "core", "manager"}
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in SOURCES}
 
 
 def module_name(path):
@@ -34,12 +36,19 @@ def module_name(path):
 
 
 def imports_of(path):
+    """Modules of ours that a file imports, at its head or on demand."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are written in full"
-            yield node.module
+            modules = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (name if name in MODULES else node.module for name in modules)
+
+
+def room_of(module):
+    """The folder of a module below its package; a file directly in the package is a room of its own."""
+    return ".".join(module.split(".")[:2])
 
 
 def within(name, rooms):
@@ -52,6 +61,26 @@ def test_module_imports_only_what_its_room_may(path):
     allowed = MAY_IMPORT[max((room for room in MAY_IMPORT if within(module, [room])), key=len)]
     ours = [name for name in imports_of(path) if name.split(".")[0] in PACKAGES]
     assert [name for name in ours if not within(name, allowed)] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "server").rglob("*.py")), ids=module_name)
+def test_server_module_imports_only_lower_rooms(path):
+    own = room_of(module_name(path)).removeprefix("server").removeprefix(".")
+    lower = SERVER_ORDER[: SERVER_ORDER.index(own) + 1] if own else ()
+    rooms = {room_of(name).removeprefix("server.") for name in imports_of(path) if within(name, ["server"])}
+    assert rooms <= {*lower, own}
+
+
+@pytest.mark.parametrize("node_of", [lambda module: module, room_of], ids=["files", "folders"])
+def test_imports_have_no_cycle(node_of):
+    imports = {node_of(module): set() for module in MODULES}
+    for path in SOURCES:
+        node = node_of(module_name(path))
+        imports[node] |= {node_of(name) for name in imports_of(path) if name in MODULES} - {node}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "server/contract").glob("*.py")), ids=module_name)
@@ -68,7 +97,7 @@ def test_file_holds_one_idea(path):
 
 def test_importing_the_server_loads_no_torch():
     code = (
-        "import sys, server.app, server.cli, server.__main__\n"
+        "import sys, server.app, server.cli, server.predictor, server.__main__\n"
         "print([m for m in ('torch', 'models', 'export', 'transformers', 'onnx') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,52 +1,35 @@
-"""Asking a model that is served: from a bundle folder, through the server's own pipeline, or over HTTP.
+"""Backends that answer queries: a bundle run in this process, or a server over HTTP.
 
-Both ways answer alike and may be asked from several threads at once; what the model refuses is an `Unanswered`.
+Both give the same answers and may be used from several threads; a request without an answer raises `BackendError`.
 """
 
 import argparse
-import asyncio
-import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any, Protocol
 
 from openset import Client, ClientError
 from openset.results import ServedModel
-from server.bundle import Bundle
+from server.contract.manifest import Manifest
 from server.contract.text import PromptError
-from server.errors import Fault, invalid_request
-from server.inference.pipeline import Pipeline
-from server.middleware.request_context import RequestContext
-from server.registry.model_registry import ModelRegistry, open_bundles
-from server.schemas import (
-    ClassifyRequest,
-    DetectRequest,
-    Embeddings,
-    ImageDetections,
-    LabelScore,
-    SimilarityRequest,
-)
-from server.settings import read_settings
-from server.telemetry.metrics import Metrics
+from server.errors import Fault
+from server.predictor import Predictor
+from server.schemas import Embeddings, ImageDetections, LabelScore
 
-T = TypeVar("T")
-Request = TypeVar("Request", bound=BaseModel)
-# In-process nobody else is kept waiting.
-MOST_LABELS, MOST_PASSES = 100_000, 1000
+# In this process no other client has to wait.
+MAX_LABELS, MAX_PASSES = 100_000, 1000
 TIMEOUT_S = 600.0
 
 
-class Unanswered(Exception):
-    """Why a question got no answer, as one sentence."""
+class BackendError(Exception):
+    """A request got no answer; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a report says of the model, and its own defaults for a request."""
+    """A model as reports name it, with its defaults for a request."""
 
     name: str
     family: str
@@ -57,146 +40,120 @@ class Model:
 
     @property
     def box_threshold(self) -> float:
-        """The least score of a detection that a request gets which asks for none."""
+        """Default for the least score of a detection."""
         return float(self.defaults["box_threshold"])
 
 
 class Backend(Protocol):
-    """A model that can be asked about one picture, as the bytes of its file."""
+    """A model that answers for one image, given as the bytes of its file."""
 
     model: Model
 
     def detect(
         self,
-        picture: bytes,
+        image: bytes,
         labels: Sequence[str],
         *,
         box_threshold: float | None = None,
         max_detections: int | None = None,
         nms_iou: float | None = None,
     ) -> ImageDetections:
-        """Boxes x0, y0, x1, y1; what is left out is the model's own."""
+        """Boxes x0, y0, x1, y1; options default to the model's own."""
 
-    def classify(self, picture: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
-        """All labels' scores, best first."""
+    def classify(self, image: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
+        """Scores of all labels, best first."""
 
-    def embed(self, picture: bytes, texts: Sequence[str]) -> Embeddings:
-        """The unit-length embeddings of the picture and of the texts."""
+    def embed(self, image: bytes, texts: Sequence[str]) -> Embeddings:
+        """Unit-length embeddings of the image and of the texts."""
 
     def close(self) -> None:
-        """End what was started."""
+        """End its threads or connections."""
 
 
-class InProcess:
-    """A bundle, or the bundled ones, answered by the server's pipeline in this process, whatever the number of labels.
-
-    The pipeline runs on an event loop in a thread of its own.
-    """
+class InProcessBackend:
+    """Bundles, or the ones that ship with the server, run in this process, whatever the number of labels."""
 
     def __init__(
         self, bundles: Sequence[Path], name: str | None, *, task: str, allow_uncertified: bool = False
     ) -> None:
-        settings = read_settings(
+        self._predictor = Predictor(
             bundle=tuple(bundles),
             allow_uncertified=allow_uncertified,
-            warm_up=False,
-            max_labels=MOST_LABELS,
-            max_passes=MOST_PASSES,
+            max_labels=MAX_LABELS,
+            max_passes=MAX_PASSES,
         )
-        metrics = Metrics()
-        registry = ModelRegistry(settings, metrics)
-        self._pipeline = Pipeline(settings, metrics, registry)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="asking", daemon=True)
-        self._thread.start()
         try:
-            registry.load(open_bundles(settings))
-            self.model = _chosen([_of_bundle(served.bundle) for served in registry.served], name, task)
-        except BaseException:
+            self.model = _select([_of_manifest(manifest) for manifest in self._predictor.models], name, task)
+        except BackendError:
             self.close()
             raise
 
-    def detect(self, picture: bytes, labels: Sequence[str], **options: Any) -> ImageDetections:
-        request = _request(DetectRequest, self.model.name, images=[picture], labels=tuple(labels), **_given(options))
-        return self._answer(self._pipeline.detect(request, RequestContext())).results[0]
+    def detect(self, image: bytes, labels: Sequence[str], **options: Any) -> ImageDetections:
+        with _backend_errors():
+            return self._predictor.detect(image, labels, model=self.model.name, **options).results[0]
 
-    def classify(self, picture: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
-        request = _request(
-            ClassifyRequest, self.model.name, images=[picture], labels=tuple(labels), templates=tuple(templates)
-        )
-        return self._answer(self._pipeline.classify(request, RequestContext())).results[0].scores
+    def classify(self, image: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
+        with _backend_errors():
+            answer = self._predictor.classify(image, labels, model=self.model.name, templates=templates)
+        return answer.results[0].scores
 
-    def embed(self, picture: bytes, texts: Sequence[str]) -> Embeddings:
-        request = _request(SimilarityRequest, self.model.name, images=[picture], texts=tuple(texts), embeddings=True)
-        return _embeddings(self._answer(self._pipeline.similarity(request, RequestContext())).embeddings)
+    def embed(self, image: bytes, texts: Sequence[str]) -> Embeddings:
+        with _backend_errors():
+            answer = self._predictor.similarity(image, texts, model=self.model.name, embeddings=True)
+        return _embeddings(answer.embeddings)
 
     def close(self) -> None:
-        self._pipeline.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _answer(self, question: Coroutine[Any, Any, T]) -> T:
-        try:
-            return asyncio.run_coroutine_threadsafe(question, self._loop).result()
-        except (Fault, PromptError) as error:
-            raise Unanswered(str(error)) from error
+        self._predictor.close()
 
 
-class OverHttp:
-    """A running server, which bounds what it takes."""
+class HttpBackend:
+    """A running server, whose limits apply."""
 
     def __init__(self, url: str, name: str | None, *, task: str, api_key: str | None = None) -> None:
         self._client = Client(url, api_key=api_key, timeout=TIMEOUT_S)
         try:
-            self.model = _chosen([_of_answer(body) for body in self._client.models().models], name, task)
+            self.model = _select([_of_answer(body) for body in self._client.models().models], name, task)
         except ClientError as error:
             self.close()
-            raise Unanswered(str(error)) from error
+            raise BackendError(str(error)) from error
 
-    def detect(self, picture: bytes, labels: Sequence[str], **options: Any) -> ImageDetections:
-        return self._answer("detect", picture, labels=list(labels), **options).results[0]
+    def detect(self, image: bytes, labels: Sequence[str], **options: Any) -> ImageDetections:
+        return self._answer("detect", image, labels=list(labels), **options).results[0]
 
-    def classify(self, picture: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
-        return (
-            self._answer("classify", picture, labels=list(labels), templates=list(templates) or None).results[0].scores
-        )
+    def classify(self, image: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
+        return self._answer("classify", image, labels=list(labels), templates=list(templates) or None).results[0].scores
 
-    def embed(self, picture: bytes, texts: Sequence[str]) -> Embeddings:
-        return _embeddings(self._answer("similarity", picture, texts=list(texts), embeddings=True).embeddings)
+    def embed(self, image: bytes, texts: Sequence[str]) -> Embeddings:
+        return _embeddings(self._answer("similarity", image, texts=list(texts), embeddings=True).embeddings)
 
     def close(self) -> None:
         self._client.close()
 
-    def _answer(self, method: str, picture: bytes, **options: Any) -> Any:
+    def _answer(self, method: str, image: bytes, **options: Any) -> Any:
         try:
-            return getattr(self._client, method)(picture, model=self.model.name, **options)
+            return getattr(self._client, method)(image, model=self.model.name, **options)
         except ClientError as error:
-            raise Unanswered(str(error)) from error
+            raise BackendError(str(error)) from error
 
 
-class Asked:
-    """Opens the model of a command's arguments, and closes it."""
-
-    def __init__(self, args: argparse.Namespace, *, task: str, name: str | None = None) -> None:
-        name = name or args.model
-        self._served: Backend = (
-            OverHttp(args.url, name, task=task, api_key=args.api_key)
-            if args.url
-            else InProcess(args.bundle or (), name, task=task, allow_uncertified=args.allow_uncertified)
-        )
-
-    def __enter__(self) -> Backend:
-        return self._served
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._served.close()
+@contextmanager
+def open_backend(args: argparse.Namespace, *, task: str, name: str | None = None) -> Iterator[Backend]:
+    """Open the backend of a command's arguments for a task; `name` overrides `--model`."""
+    name = name or args.model
+    backend: Backend = (
+        HttpBackend(args.url, name, task=task, api_key=args.api_key)
+        if args.url
+        else InProcessBackend(args.bundle or (), name, task=task, allow_uncertified=args.allow_uncertified)
+    )
+    try:
+        yield backend
+    finally:
+        backend.close()
 
 
-def _of_bundle(bundle: Bundle) -> Model:
-    manifest = bundle.manifest
+def _of_manifest(manifest: Manifest) -> Model:
     rules = manifest.detection or manifest.classification
-    assert rules is not None, "the manifest gives every bundle its rules"
+    assert rules is not None, "every manifest has the rules of its task"
     return Model(
         manifest.name,
         manifest.family,
@@ -211,27 +168,24 @@ def _of_answer(body: ServedModel) -> Model:
     return Model(body.name, body.family, body.version, tuple(body.tasks), body.weights_sha256, body.defaults)
 
 
-def _chosen(models: Sequence[Model], name: str | None, task: str) -> Model:
-    """The model of that name or family, or the first that can do the task."""
-    able = [model for model in models if task in model.tasks and name in (None, model.name, model.family)]
-    if not able:
+def _select(models: Sequence[Model], name: str | None, task: str) -> Model:
+    """The model called `name`, or of that family; without a name the first that can do the task."""
+    capable = [model for model in models if task in model.tasks and name in (None, model.name, model.family)]
+    if not capable:
         known = [f"{model.name} ({', '.join(model.tasks)})" for model in models]
-        raise Unanswered(f"no model{'' if name is None else f' {name!r}'} can {task}; there are {known}")
-    return able[0]
+        raise BackendError(f"no model{'' if name is None else f' {name!r}'} can {task}; there are {known}")
+    return capable[0]
 
 
-def _request(kind: type[Request], model: str, **fields: Any) -> Request:
+@contextmanager
+def _backend_errors() -> Iterator[None]:
     try:
-        return kind(**{"model": model, **fields})
-    except ValidationError as error:
-        raise Unanswered(str(invalid_request(error))) from None
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+        yield
+    except (Fault, PromptError) as error:
+        raise BackendError(str(error)) from error
 
 
 def _embeddings(found: Embeddings | None) -> Embeddings:
     if found is None:
-        raise Unanswered("the server returned no embeddings")
+        raise BackendError("the server returned no embeddings")
     return found

@@ -1,7 +1,7 @@
-"""One bounded queue and one worker thread for a model: items of one bucket run together, whoever sent them.
+"""Dynamic batching: a bounded queue and a worker thread for each model; items of one bucket run together.
 
-Who sent them decides when: clients take turns (`turns.py`), and the last places of the queue are kept for those who
-have nothing waiting, so that a client with a thousand images keeps nobody out.
+Clients take turns (`fair_queue.py`), and the last places of the queue are kept for clients that have nothing waiting,
+so that one with a thousand images does not lock the others out.
 """
 
 import logging
@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, QueueFull, ServiceFault, WorkerStopped
-from server.inference.fair_queue import FairQueue, Priority
+from server.inference.fair_queue import FairQueue
 from server.memory.cuda import DeviceLost
 from server.memory.pool import PoolExhausted
+from server.request_context import Priority
 from server.telemetry.metrics import ModelMetrics
 from server.telemetry.tracing import Link
 
@@ -28,13 +29,13 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MAX_RETRY_AFTER_S = 60
-# The share of the places that only clients without any waiting item may take.
+# One place in so many is kept for clients without a waiting item.
 KEPT_SHARE = 8
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """`capacity`: items admitted that do not run yet; `max_batch`: items per run; `max_wait_s`: wait to fill a run."""
+    """Bounds: `capacity` items that wait, `max_batch` items a run, `max_wait_s` seconds to wait for a run to fill."""
 
     capacity: int
     max_batch: int
@@ -42,19 +43,19 @@ class BatchLimits:
 
 
 @dataclass(frozen=True)
-class Done(Generic[Result]):
-    """An item's result, how long it waited and ran, and the run (`tracing.py`), which began at `started`."""
+class BatchedResult(Generic[Result]):
+    """An item's result, and the times (`time.monotonic`) at which it was queued and its run started and ended."""
 
     value: Result
-    queue_s: float
-    infer_s: float
+    queued: float
     started: float
-    run: "Run"
+    ended: float
+    run: "BatchRun"
 
 
 @dataclass(frozen=True)
-class Run:
-    """How many items ran together, of which bucket; `link` is the run's span, where it is traced."""
+class BatchRun:
+    """A model run of `size` items of one bucket; `link` is its span, where it is traced."""
 
     size: int
     bucket: Hashable
@@ -68,19 +69,19 @@ class _Job(Generic[Item, Result]):
     client: str
     priority: Priority
     submitted: float
-    future: "Future[Done[Result]]"
+    future: "Future[BatchedResult[Result]]"
 
 
 class Reservation(Generic[Item, Result]):
-    """Places in the queue, held for one request from admission on."""
+    """Places in the queue that one request holds from its admission on."""
 
     def __init__(self, batcher: "Batcher[Item, Result]", count: int, client: str, priority: Priority) -> None:
         self._batcher = batcher
         self.free, self.client, self.priority = count, client, priority
 
-    def submit(self, item: Item) -> "Future[Done[Result]]":
-        """Queue `item` on one of the places; cancelling the future before it runs drops the item."""
-        assert self.free > 0, "every item has its place"
+    def submit(self, item: Item) -> "Future[BatchedResult[Result]]":
+        """Queue `item` in one of the places; cancelling the future before it runs drops the item."""
+        assert self.free > 0, "every item has a place"
         return self._batcher._submit(self, item)
 
 
@@ -88,9 +89,9 @@ class Batcher(Generic[Item, Result]):
     """Runs items in batches of one bucket, clients in turn, as soon as the worker is free.
 
     `run` takes a batch and returns a result per item, in order. A batch whose run fails is tried again item by item,
-    so that no item suffers for its neighbour; one that its buffers' pool has no room for is run in halves. A lost GPU,
-    and whatever is not an Exception, ends the worker: `alive` turns False and everything waiting fails. `trace` is told
-    of each run that succeeds, with the times at which it began and ended, before anyone is given its results.
+    so that no item fails because of another; one that the buffer pool has no room for is run in halves. A lost GPU, or
+    an error that is not an Exception, ends the worker: `alive` turns False and everything waiting fails. `trace` is
+    called after each run that succeeds, with the times at which it started and ended, before its results are set.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Batcher(Generic[Item, Result]):
         bucket: Callable[[Item], Hashable],
         limits: BatchLimits,
         metrics: ModelMetrics,
-        trace: Callable[[Sequence[Item], Run, float, float], Link] = lambda *_: None,
+        trace: Callable[[Sequence[Item], BatchRun, float, float], Link] = lambda *_: None,
     ) -> None:
         self._trace = trace
         self._name, self._execute, self._bucket = name, run, bucket
@@ -120,51 +121,51 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def alive(self) -> bool:
-        """Whether the worker takes and will finish items."""
+        """True while the worker accepts items and will finish them."""
         return self._thread.is_alive() and self._stopped is None
 
     @property
-    def ended(self) -> bool:
-        """Whether the worker has come to its end."""
+    def finished(self) -> bool:
+        """True once the worker thread has ended."""
         return not self._thread.is_alive()
 
     @property
     def depth(self) -> int:
-        """Items admitted that do not run yet."""
+        """Items that were admitted and do not run yet."""
         return self._reserved + len(self._queue)
 
     @property
     def retry_after(self) -> int:
-        """Whole seconds until what waits now has run, by the recent pace."""
+        """Whole seconds until what waits now has run, at the recent pace."""
         with self._changed:
             return self._retry_after()
 
     @contextmanager
-    def places(
+    def reserve(
         self, count: int, *, client: str = "", priority: Priority = "interactive"
     ) -> Iterator[Reservation[Item, Result]]:
-        """Hold `count` places for a request of `client` ("": nobody's in particular); QueueFull without them."""
+        """Hold `count` places for a request of `client` ("": unknown); QueueFull where they are not free."""
         with self._changed:
             if self._closing:
                 raise _stopping()
-            self._refuse_when_stopped()
-            self._refuse_when_full(count, client)
+            self._reject_when_stopped()
+            self._reject_when_full(count, client)
             self._reserved += count
             self._held[client] += count
             self._show_depth()
-        places = Reservation(self, count, client, priority)
+        reservation = Reservation(self, count, client, priority)
         try:
-            yield places
+            yield reservation
         finally:
             with self._changed:
-                self._reserved -= places.free
-                self._release(client, places.free)
-                places.free = 0
+                self._reserved -= reservation.free
+                self._release(client, reservation.free)
+                reservation.free = 0
                 self._show_depth()
                 self._changed.notify_all()
 
     def close(self, timeout: float) -> None:
-        """Admit no more, finish what is queued, and end the worker; what is left after `timeout` seconds fails."""
+        """Admit no more, finish the queue and end the worker; what is left after `timeout` seconds fails."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -173,43 +174,42 @@ class Batcher(Generic[Item, Result]):
             log.error("the worker of %s did not finish within %g s", self._name, timeout)
             self._stop(_stopping)
 
-    def _submit(self, places: Reservation[Item, Result], item: Item) -> "Future[Done[Result]]":
-        job = _Job[Item, Result](item, self._bucket(item), places.client, places.priority, time.monotonic(), Future())
+    def _submit(self, reservation: Reservation[Item, Result], item: Item) -> "Future[BatchedResult[Result]]":
+        client, priority = reservation.client, reservation.priority
+        job = _Job[Item, Result](item, self._bucket(item), client, priority, time.monotonic(), Future())
         with self._changed:
-            self._refuse_when_stopped()
-            places.free -= 1
+            self._reject_when_stopped()
+            reservation.free -= 1
             self._reserved -= 1
             self._queue.add(job)
             self._changed.notify_all()
-        # A future keeps its callbacks: one that held the job, which holds the future, would keep its pixels until the
-        # collector comes by. While there is something to drop, the queue holds the job.
+        # A future keeps its callbacks: one that held the job, which holds the future, would keep its pixels until
+        # garbage collection. While there is something to drop, the queue holds the job.
         queued = weakref.ref(job)
         job.future.add_done_callback(lambda future: self._drop(queued()) if future.cancelled() else None)
         return job.future
 
     def _drop(self, job: _Job[Item, Result] | None) -> None:
         with self._changed:
-            if job and self._queue.remove(job):  # it gives its place back at once, not when its turn comes
+            if job and self._queue.remove(job):  # its place is free at once, not when its turn comes
                 self._release(job.client, 1)
             self._show_depth()
 
     def _release(self, client: str, count: int) -> None:
-        self._held[client] -= count
-        if self._held[client] <= 0:
-            del self._held[client]
+        self._held -= Counter({client: count})  # keeps positive counts only
 
     def _work(self) -> None:
         batch: list[_Job[Item, Result]] = []
         try:
             while batch := self._next_batch():
                 self._run(batch)
-                batch = []  # a worker that waits keeps no pixels
+                batch = []  # a waiting worker keeps no pixels
         except BaseException as error:
             log.critical("the worker of %s has died", self._name, exc_info=error)
             self._stop(self._died, running=batch)
 
     def _next_batch(self) -> list[_Job[Item, Result]]:
-        """The item whose turn it is and those that may run with it; empty when the queue is closed and finished."""
+        """The item whose turn it is and those that may run with it; empty once closed and finished."""
         with self._changed:
             self._running = False
             while not self._queue:
@@ -223,7 +223,7 @@ class Batcher(Generic[Item, Result]):
                 if left <= 0:
                     break
                 self._changed.wait(left)
-                jobs = self._queue.pick(most)  # none where all were cancelled
+                jobs = self._queue.pick(most)  # empty where all were cancelled
             self._queue.take(jobs)
             for job in jobs:
                 self._release(job.client, 1)
@@ -233,7 +233,7 @@ class Batcher(Generic[Item, Result]):
         return running or self._next_batch()
 
     def _run(self, batch: Sequence[_Job[Item, Result]]) -> None:
-        """Run a batch, in parts where it must be."""
+        """Run a batch, in parts where it fails or does not fit in memory."""
         started = time.monotonic()
         try:
             results = self._execute([job.item for job in batch])
@@ -277,21 +277,20 @@ class Batcher(Generic[Item, Result]):
         self._metrics.executions.inc()
         self._metrics.batch_size.observe(len(batch))
         self._metrics.infer_duration.observe(infer_s)
-        run = Run(len(batch), batch[0].bucket)
+        run = BatchRun(len(batch), batch[0].bucket)
         run = replace(run, link=self._trace([job.item for job in batch], run, started, ended))
         for job, result in zip(batch, results, strict=True):
-            queue_s = started - job.submitted
-            self._metrics.queue_duration.observe(queue_s)
-            job.future.set_result(Done(result, queue_s, infer_s, started, run))
+            self._metrics.queue_duration.observe(started - job.submitted)
+            job.future.set_result(BatchedResult(result, job.submitted, started, ended, run))
 
-    def _refuse_when_stopped(self) -> None:
+    def _reject_when_stopped(self) -> None:
         if self._stopped:
             raise self._stopped()
 
     def _stop(self, fault: Callable[[], ServiceFault], *, running: Sequence[_Job[Item, Result]] = ()) -> None:
-        """Fail the queue, and those of `running` that have no result yet."""
+        """Fail the queued jobs, and those of `running` that have no result yet."""
         with self._changed:
-            # First of all: whoever is told so below, and asks, finds the worker stopped.
+            # First: callers that the faults below wake find the worker stopped.
             self._stopped = fault
             jobs = self._queue.clear()
             self._show_depth()
@@ -305,7 +304,7 @@ class Batcher(Generic[Item, Result]):
     def _died(self) -> WorkerStopped:
         return WorkerStopped(f"the worker of {self._name} has died")
 
-    def _refuse_when_full(self, count: int, client: str) -> None:
+    def _reject_when_full(self, count: int, client: str) -> None:
         free = self._limits.capacity - self.depth
         kept = self._limits.capacity // KEPT_SHARE if client and self._held[client] else 0
         if count > free - kept:
@@ -317,7 +316,7 @@ class Batcher(Generic[Item, Result]):
             )
 
     def _retry_after(self) -> int:
-        """Seconds a run has lately taken, times the runs ahead."""
+        """Seconds that a run has recently taken, times the runs ahead."""
         most = self._limits.max_batch
         sizes = [*Counter(job.bucket for job in self._queue).values(), self._reserved]
         runs = sum(math.ceil(size / most) for size in sizes) + self._running

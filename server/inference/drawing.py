@@ -1,4 +1,4 @@
-"""Detections drawn on their picture: a colour per label, text that stays readable and inside at any size."""
+"""Drawing of detections: a colour for each label, and tags that stay readable and inside the image at any size."""
 
 import colorsys
 import contextlib
@@ -15,7 +15,7 @@ Rect = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# Found where the system has them, the one with most scripts first. Pillow's own, the fallback, has Latin letters.
+# Fonts of the system, the one with most scripts first. Pillow's own, the fallback, has Latin letters only.
 _FONTS = ("NotoSansCJK-Bold.ttc", "DejaVuSans-Bold.ttf")
 _MAX_LABEL = 32
 _GOLDEN_RATIO = 0.618034
@@ -24,7 +24,7 @@ _ELLIPSIS = "…"
 
 @dataclass(frozen=True)
 class _Style:
-    """Sizes in pixels, in proportion to the picture."""
+    """Sizes in pixels, in proportion to the image."""
 
     line: int
     padding: int
@@ -39,7 +39,7 @@ class _Style:
 
 @dataclass(frozen=True)
 class _Tag:
-    """A detection's label and score, where it is drawn."""
+    """A detection's label and score, and the place it is drawn at."""
 
     text: str
     rect: Rect
@@ -55,7 +55,7 @@ def draw(image: Image.Image, detections: Sequence[Detection]) -> bytes:
     best_last = sorted(detections, key=lambda detection: detection.score)
     for detection in best_last:
         _draw_box(pen, detection, style, canvas.size)
-    # The best detection's tag chooses its place first; all go on top of the boxes, the best over the others.
+    # The best detection's tag is placed first. Tags are drawn over the boxes, the best one over the others.
     tags: list[_Tag] = []
     for detection in reversed(best_last):
         tags.append(_tag(detection, style, canvas.size, [tag.rect for tag in tags]))
@@ -67,16 +67,16 @@ def draw(image: Image.Image, detections: Sequence[Detection]) -> bytes:
 
 
 def label_colour(label_id: int) -> Colour:
-    """A vivid colour; steps of the golden ratio keep the hues of neighbouring labels far apart."""
+    """A vivid colour, the same as in page/colours.js; golden-ratio steps keep the hues of neighbours far apart."""
     hue = (0.02 + label_id * _GOLDEN_RATIO) % 1
-    # Every few labels another lightness, since hues alone run out.
+    # The lightness changes every few labels, since hues alone run out.
     lightness = (0.50, 0.38, 0.64)[label_id // 7 % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.85)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def ink_on(colour: Colour) -> Colour:
-    """Black or white, whichever is easier to read on `colour` (luminance as in WCAG 2.1)."""
+def text_colour(colour: Colour) -> Colour:
+    """Black or white, the easier to read on `colour` (luminance as in WCAG 2.1)."""
     red, green, blue = ((value / 255) ** 2.2 for value in colour)
     return (0, 0, 0) if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else (255, 255, 255)
 
@@ -87,16 +87,18 @@ def _draw_box(pen: ImageDraw.ImageDraw, detection: Detection, style: _Style, siz
     box = (min(x0, right), min(y0, bottom), right, bottom)
     colour = label_colour(detection.label_id)
     halo = (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)
-    pen.rectangle(halo, outline=ink_on(colour), width=style.line + 2)  # seen on a background of its own colour too
+    pen.rectangle(
+        halo, outline=text_colour(colour), width=style.line + 2
+    )  # visible on a background of its own colour too
     pen.rectangle(box, outline=colour, width=style.line)
 
 
 def _tag(detection: Detection, style: _Style, size: tuple[int, int], taken: Sequence[Rect]) -> _Tag:
-    text = _fitted(f"{detection.label} {detection.score:.2f}", detection.label, style, size[0])
+    text = _fit_text(f"{detection.label} {detection.score:.2f}", detection.label, style, size[0])
     left, _, right, _ = style.font.getbbox(text)
     ascent = style.font.getbbox("Ag")
     width, height = right - left + 2 * style.padding, ascent[3] - ascent[1] + 2 * style.padding
-    rect = _place(detection.box, (width, height), size, taken)
+    rect = _tag_rect(detection.box, (width, height), size, taken)
     origin = (rect[0] + style.padding - left, rect[1] + style.padding - ascent[1])
     return _Tag(text, rect, origin, label_colour(detection.label_id))
 
@@ -104,11 +106,11 @@ def _tag(detection: Detection, style: _Style, size: tuple[int, int], taken: Sequ
 def _draw_tag(pen: ImageDraw.ImageDraw, tag: _Tag, style: _Style) -> None:
     x0, y0, x1, y1 = tag.rect
     pen.rectangle((x0, y0, x1 - 1, y1 - 1), fill=tag.colour)
-    pen.text(tag.origin, tag.text, fill=ink_on(tag.colour), font=style.font)
+    pen.text(tag.origin, tag.text, fill=text_colour(tag.colour), font=style.font)
 
 
-def _place(box: Rect, tag: tuple[float, float], size: tuple[int, int], taken: Sequence[Rect]) -> Rect:
-    """Where the tag covers the least of other tags: above its box, inside at the top, below, inside at the bottom."""
+def _tag_rect(box: Rect, tag: tuple[float, float], size: tuple[int, int], taken: Sequence[Rect]) -> Rect:
+    """The place that covers the least of other tags: above the box, inside its top, below it, or inside its bottom."""
     x0, y0, x1, y1 = box
     width, height = tag
     corners = [(x0, y0 - height), (x0, y0), (x0, y1), (x0, y1 - height), (x1 - width, y0), (x1 - width, y1 - height)]
@@ -127,8 +129,8 @@ def _overlap(a: Rect, b: Rect) -> float:
     return max(0.0, width) * max(0.0, height)
 
 
-def _fitted(text: str, label: str, style: _Style, width: int) -> str:
-    """`text`, or with its label cut so that it fits into `width`; the score goes before the label's start does."""
+def _fit_text(text: str, label: str, style: _Style, width: int) -> str:
+    """`text`, its label cut to fit into `width`; the score is dropped before the start of the label."""
     score = text[len(label) :]
     label = " ".join(label.split())
     longest = min(len(label), _MAX_LABEL)

@@ -1,4 +1,4 @@
-"""Whose turn it is: waiting entries by priority, and within one priority in turns between clients."""
+"""Fair scheduling: entries by priority, and within one priority round-robin between clients."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
-from typing import Generic, Literal, Protocol, TypeVar, get_args
+from typing import Generic, Protocol, TypeVar
 
-Priority = Literal["interactive", "batch"]
-PRIORITIES: tuple[Priority, ...] = get_args(Priority)
-# While both wait, one run in so many is led by an entry of lesser priority: it is slow, and never starves.
-LESSER_TURN = 8
+from server.request_context import PRIORITIES, Priority
+
+# While both wait, an entry of lower priority leads one run in so many: it is slow, and never starves.
+LOW_PRIORITY_TURN = 8
 
 
 class Entry(Protocol):
-    """What can wait: entries of one bucket may run together."""
+    """An item that can wait; entries of one bucket may run together."""
 
     @property
     def bucket(self) -> object: ...
@@ -29,11 +29,11 @@ Waiting = TypeVar("Waiting", bound=Entry)
 
 
 class FairQueue(Generic[Waiting]):
-    """Each client's entries in their order; the clients in a ring, where whoever was served goes to the end."""
+    """First in, first out for each client; the clients in a ring, where the one just served goes to the end."""
 
     def __init__(self) -> None:
         self._rings: dict[Priority, OrderedDict[str, deque[Waiting]]] = {name: OrderedDict() for name in PRIORITIES}
-        self._leads = 0  # runs led by the greater priority while the lesser waited
+        self._leads = 0  # runs led by the higher priority while the lower waited
         self._count = 0
 
     def __len__(self) -> int:
@@ -43,12 +43,12 @@ class FairQueue(Generic[Waiting]):
         return chain.from_iterable(entries for ring in self._rings.values() for entries in ring.values())
 
     def add(self, entry: Waiting) -> None:
-        """Let `entry` wait behind its client's others; a client without any starts at the end of the ring."""
+        """Append `entry` behind its client's others; a client without any starts at the end of the ring."""
         self._rings[entry.priority].setdefault(entry.client, deque()).append(entry)
         self._count += 1
 
     def remove(self, entry: Waiting) -> bool:
-        """Whether `entry` waited; now it does not. Its client keeps its turn."""
+        """Remove `entry`, whose client keeps its turn; returns whether it was waiting."""
         ring = self._rings[entry.priority]
         entries = ring.get(entry.client, deque())
         if entry not in entries:
@@ -60,7 +60,7 @@ class FairQueue(Generic[Waiting]):
         return True
 
     def clear(self) -> list[Waiting]:
-        """All that waited; now nothing does."""
+        """Remove all entries and return them."""
         entries = list(self)
         for ring in self._rings.values():
             ring.clear()
@@ -70,15 +70,15 @@ class FairQueue(Generic[Waiting]):
     def pick(self, most: int) -> list[Waiting]:
         """The next run, at most `most` entries: the one whose turn it is, then those of its bucket, client by client.
 
-        Nothing changes until they are taken.
+        They stay in the queue until they are taken.
         """
         order = [priority for priority in PRIORITIES if self._rings[priority]]
         if not order:
             return []
-        if len(order) > 1 and self._leads >= LESSER_TURN - 1:
+        if len(order) > 1 and self._leads >= LOW_PRIORITY_TURN - 1:
             order.reverse()
         lead = next(iter(self._rings[order[0]].values()))[0]
-        return list(chain.from_iterable(self._fitting(priority, lead.bucket) for priority in order))[:most]
+        return list(chain.from_iterable(self._same_bucket(priority, lead.bucket) for priority in order))[:most]
 
     def take(self, entries: Sequence[Waiting]) -> None:
         """Remove the entries of a run; their clients go to the end of the ring."""
@@ -90,8 +90,8 @@ class FairQueue(Generic[Waiting]):
             if entry.client in (ring := self._rings[entry.priority]):
                 ring.move_to_end(entry.client)
 
-    def _fitting(self, priority: Priority, bucket: object) -> Iterator[Waiting]:
-        """Those of `bucket`: the first of each client, then the second of each, and so on."""
+    def _same_bucket(self, priority: Priority, bucket: object) -> Iterator[Waiting]:
+        """Entries of `bucket`: the first of each client, then the second of each, and so on."""
         columns = [[entry for entry in entries if entry.bucket == bucket] for entries in self._rings[priority].values()]
         return (entry for entry in chain.from_iterable(zip_longest(*columns)) if entry is not None)
 
@@ -101,42 +101,42 @@ class _Ticket:
     client: str
     priority: Priority
     bucket: object = None
-    called: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    granted: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class FairSemaphore:
-    """So many may work at once, the others wait their turn. Used from the event loop's thread only, hence no lock."""
+    """Semaphore whose waiters take turns as in a FairQueue. Used from the event loop's thread only, hence no lock."""
 
     def __init__(self, count: int) -> None:
         self._free = count
         self._waiting: FairQueue[_Ticket] = FairQueue()
 
     @asynccontextmanager
-    async def one(self, *, client: str, priority: Priority) -> AsyncIterator[None]:
+    async def slot(self, *, client: str, priority: Priority) -> AsyncIterator[None]:
         """Hold a slot for the block."""
         if self._free:
             self._free -= 1
         else:
-            await self._called(_Ticket(client, priority))
+            await self._wait(_Ticket(client, priority))
         try:
             yield
         finally:
-            self._pass_on()
+            self._release()
 
-    async def _called(self, ticket: _Ticket) -> None:
+    async def _wait(self, ticket: _Ticket) -> None:
         self._waiting.add(ticket)
         try:
-            await ticket.called
+            await ticket.granted
         except asyncio.CancelledError:
             self._waiting.remove(ticket)
-            if not ticket.called.cancelled():  # called, and cancelled before it could begin
-                self._pass_on()
+            if not ticket.granted.cancelled():  # given a slot, and cancelled before it could use it
+                self._release()
             raise
 
-    def _pass_on(self) -> None:
+    def _release(self) -> None:
         while tickets := self._waiting.pick(1):
             self._waiting.take(tickets)
-            if not tickets[0].called.cancelled():  # it is, from its cancelling until its task notices
-                tickets[0].called.set_result(None)
+            if not tickets[0].granted.cancelled():  # true from the cancellation until its task notices
+                tickets[0].granted.set_result(None)
                 return
         self._free += 1

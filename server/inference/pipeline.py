@@ -1,34 +1,28 @@
-"""A request's way from bytes to answer: the same for HTTP and for the shell."""
+"""Inference pipeline: decode in threads, encode texts through the cache, run in batches, build the response."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from server.bundle import TEXT_BATCH
-from server.contract.manifest import ClassificationRules, DetectionRules, Task
+from server.contract.manifest import Task
 from server.contract.postprocess import Detection, PassOutput, Thresholds, class_scores, merged_detections
-from server.contract.text import Prompt
+from server.contract.text import Prompt, PromptTokenizer
 from server.errors import FieldFault, InvalidRequest
-from server.inference import request_limits as question
-from server.inference import responses as answers
+from server.inference import responses
 from server.inference.batching import Reservation
 from server.inference.drawing import draw
 from server.inference.fair_queue import FairSemaphore
-from server.inference.images import ImageLimits, decode
+from server.inference.images import PreparedImage, prepare
+from server.inference.loaded_model import LoadedModel, LoadedModels, ModelInput, ModelOutput
 from server.inference.prompt_cache import PromptCache
-from server.inference.stage_timer import StageTimer
-from server.inference.text_encoding import in_halves, told_as_faults
-from server.middleware.request_context import RequestContext
-from server.registry.model_registry import LoadedModel, ModelInput, ModelOutput, ModelRegistry, run_attributes
+from server.request_context import RequestContext
 from server.schemas import (
     ClassifyAnswer,
     ClassifyRequest,
@@ -43,150 +37,117 @@ from server.settings import Settings
 from server.telemetry.metrics import Metrics
 
 Float32 = npt.NDArray[np.float32]
-ENDING_S = 1.0  # for threads that have nothing more to do
+# About ten megabytes of JSON.
+MAX_LABEL_SCORES = 1_000_000
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A decoded image as model input; `image` is kept only where it will be drawn on."""
-
-    pixels: Float32
-    size: tuple[int, int]  # (height, width) of the upright image
-    image: Image.Image | None
-    decode_s: float
-    preprocess_s: float
-    ended: float  # when it was ready, by `time.monotonic`
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(height, width) of `pixels`."""
-        _, height, width = self.pixels.shape
-        return height, width
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """One image's detections, boxes x0, y0, x1, y1 in its pixels."""
-
-    prepared: Prepared
-    detections: list[Detection]
-
-
 class Pipeline:
-    """Decodes in threads, encodes texts through the cache, runs in batches, and words the answer."""
+    """Answers requests with the loaded `models`; its coroutines run on one event loop."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, registry: ModelRegistry) -> None:
-        self.settings, self.metrics, self.registry = settings, metrics, registry
-        self.stop_by: float | None = None
-        self.ended = True
-        self._limits = ImageLimits.of(settings)
+    def __init__(self, settings: Settings, metrics: Metrics, models: LoadedModels) -> None:
+        self.settings, self.metrics, self._models = settings, metrics, models
         self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="images")
-        self._decoding = FairSemaphore(2 * settings.pool_threads)  # the next is there when a thread gets free
-        # Of its own, so that a request is read (or refused with 429) and answered while all other threads decode.
+        self._decoding = FairSemaphore(2 * settings.pool_threads)  # half run, half are queued for when a thread is free
+        # A thread of its own, so that requests are read (or refused with 429) and answered while all others decode.
         self._short = ThreadPoolExecutor(1, thread_name_prefix="short")
         self._cache = PromptCache(settings.prompt_cache_bytes, metrics)
 
-    def stop(self) -> None:
-        """The server stops: the setting's time for what was accepted begins."""
-        self.stop_by = time.monotonic() + self.settings.shutdown_timeout_s
-
     def close(self) -> None:
-        """Finish what was accepted; then end the threads. `ended` tells whether all of them have."""
-        until = None if self.stop_by is None else max(self.stop_by, time.monotonic() + ENDING_S)
-        self.ended = self.registry.close(until=until)
+        """End the threads, whose work is done once the models are closed."""
         for threads in (self._pool, self._short):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def forget(self, served: LoadedModel) -> None:
-        """Drop what is kept for a bundle that is no longer served."""
-        self._cache.drop(served)
+    def forget(self, model: LoadedModel) -> None:
+        """Drop the cached text features of a model that is no longer served."""
+        self._cache.drop(model)
 
     async def in_pool(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a slow function off the event loop."""
         return await asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
 
     async def in_short(self, function: Callable[[], T]) -> T:
-        """Run what takes milliseconds off the event loop, without waiting for images."""
+        """Run a function of some milliseconds off the event loop, without waiting for images."""
         return await asyncio.wrap_future(self._short.submit(function))
 
     async def detect(self, request: DetectRequest, context: RequestContext) -> DetectAnswer:
-        """Find what the request names in each of its images."""
-        answer, _ = await self._detect(request, context, drawn=False)
+        """Find the request's labels or phrases in each of its images."""
+        answer, _ = await self._detect(request, context, keep_image=False)
         return answer
 
     async def detect_drawn(self, request: DetectRequest, context: RequestContext) -> tuple[DetectAnswer, bytes]:
         """As `detect` for one image; also that image, upright, as PNG with the detections drawn on it."""
         if len(request.pictures) != 1:
             raise InvalidRequest([FieldFault("images", f"{len(request.pictures)} images, drawing takes exactly one")])
-        answer, (found,) = await self._detect(request, context, drawn=True)
-        assert found.prepared.image is not None, "kept for drawing"
-        return answer, await self.in_pool(draw, found.prepared.image, found.detections)
+        answer, ((prepared, detections),) = await self._detect(request, context, keep_image=True)
+        assert prepared.image is not None, "kept for drawing"
+        return answer, await self.in_pool(draw, prepared.image, detections)
 
     async def classify(self, request: ClassifyRequest, context: RequestContext) -> ClassifyAnswer:
         """Score the labels for each image."""
-        served = self._choose(request.model, "classify", context)
-        rules = _classification(served)
+        model = self._choose(request.model, "classify", context)
+        rules = model.classification
         templates = request.templates or rules.templates
         count = len(request.labels) * len(templates)
         self._check_counts(request.pictures, "labels", count, counted="labels (times templates)")
-        with self._progress(context, served) as progress:
+        with self._timed(context, model):
             texts = [template.replace("{}", label) for label in request.labels for template in templates]
-            images, embeds = await self._embed(served, request.pictures, texts, context, progress)
+            images, embeds = await self._embed(model, request.pictures, texts, context)
 
-            def words() -> list[ImageScores]:
+            def score() -> list[ImageScores]:
                 scores = class_scores(
                     images @ _ensembles(embeds, len(templates)).T,
                     logit_scale=rules.logit_scale,
                     logit_bias=rules.logit_bias,
                     multi_label=request.multi_label,
                 )
-                return [answers.image_scores(row, request.labels, top_k=request.top_k) for row in scores]
+                return [responses.image_scores(row, request.labels, top_k=request.top_k) for row in scores]
 
-            results = await self._postprocess(served, words, progress)
+            with context.timer.timed("postprocess", model.metrics.postprocess_duration):
+                results = await self.in_short(score)
             return ClassifyAnswer(
-                model=answers.model_id(served.bundle.manifest), results=results, timings_ms=progress.timings_ms()
+                model=responses.model_id(model.bundle.manifest), results=results, timings_ms=context.timer.timings_ms()
             )
 
     async def similarity(self, request: SimilarityRequest, context: RequestContext) -> SimilarityAnswer:
         """The cosine of each image with each text."""
-        served = self._choose(request.model, "similarity", context)
+        model = self._choose(request.model, "similarity", context)
         self._check_counts(request.pictures, "texts", len(request.texts))
-        with self._progress(context, served) as progress:
-            images, texts = await self._embed(served, request.pictures, request.texts, context, progress)
+        with self._timed(context, model):
+            images, texts = await self._embed(model, request.pictures, request.texts, context)
 
-            def words() -> tuple[list[list[float]], Embeddings | None]:
-                cosines = answers.rows(images @ texts.T, answers.SCORE_DIGITS)
-                return cosines, answers.embeddings(images, texts) if request.embeddings else None
+            def compare() -> tuple[list[list[float]], Embeddings | None]:
+                cosines = responses.rounded_rows(images @ texts.T, responses.SCORE_DIGITS)
+                return cosines, responses.embeddings(images, texts) if request.embeddings else None
 
-            cosines, embeddings = await self._postprocess(served, words, progress)
+            with context.timer.timed("postprocess", model.metrics.postprocess_duration):
+                cosines, embeddings = await self.in_short(compare)
             return SimilarityAnswer(
-                model=answers.model_id(served.bundle.manifest),
+                model=responses.model_id(model.bundle.manifest),
                 similarity=cosines,
-                logit_scale=_classification(served).logit_scale,
+                logit_scale=model.classification.logit_scale,
                 embeddings=embeddings,
-                timings_ms=progress.timings_ms(),
+                timings_ms=context.timer.timings_ms(),
             )
 
     async def _detect(
-        self, request: DetectRequest, context: RequestContext, *, drawn: bool
-    ) -> tuple[DetectAnswer, list[Found]]:
-        served = self._choose(request.model, "detect", context)
+        self, request: DetectRequest, context: RequestContext, *, keep_image: bool
+    ) -> tuple[DetectAnswer, list[tuple[PreparedImage, list[Detection]]]]:
+        model = self._choose(request.model, "detect", context)
         self._check_counts(request.pictures, "labels", len(request.labels))
-        rules = _detection(served)
-        thresholds = question.thresholds_of(request, rules)
-        with self._progress(context, served) as progress:
-            prompts, outputs = await self._run_detector(served, request, context, progress, thresholds, drawn=drawn)
+        thresholds = _thresholds(request, model)
+        with self._timed(context, model):
+            prompts, outputs = await self._run_detector(model, request, context, thresholds, keep_image=keep_image)
 
-            def words() -> list[Found]:
+            def find() -> list[tuple[PreparedImage, list[Detection]]]:
                 return [
-                    Found(
+                    (
                         prepared,
                         merged_detections(
                             passes,
                             size=prepared.size,
-                            rules=rules,
+                            rules=model.detection,
                             thresholds=thresholds,
                             input_size=prepared.input_size,
                             with_label_scores=request.label_scores,
@@ -195,186 +156,189 @@ class Pipeline:
                     for prepared, passes in outputs
                 ]
 
-            found = await self._postprocess(served, words, progress, long=len(prompts) > 1)
+            with context.timer.timed("postprocess", model.metrics.postprocess_duration):
+                found = await (self.in_pool(find) if len(prompts) > 1 else self.in_short(find))
             labels = [label for prompt in prompts for label in prompt.labels]
             answer = DetectAnswer(
-                model=answers.model_id(served.bundle.manifest),
+                model=responses.model_id(model.bundle.manifest),
                 passes=len(prompts),
                 results=[
-                    answers.image_detections(
-                        image.detections, labels, size=image.prepared.size, box_format=request.box_format
-                    )
-                    for image in found
+                    responses.image_detections(detections, labels, size=image.size, box_format=request.box_format)
+                    for image, detections in found
                 ],
-                timings_ms=progress.timings_ms(),
+                timings_ms=context.timer.timings_ms(),
             )
             return answer, found
 
     async def _run_detector(
         self,
-        served: LoadedModel,
+        model: LoadedModel,
         request: DetectRequest,
         context: RequestContext,
-        progress: StageTimer,
         thresholds: Thresholds,
         *,
-        drawn: bool,
-    ) -> tuple[tuple[Prompt, ...], list[tuple[Prepared, tuple[PassOutput, ...]]]]:
-        names = question.image_names(len(request.pictures))
-        with served.batcher.places(len(names), client=context.client, priority=context.priority) as places:
-            prompts = await asyncio.wrap_future(
-                served.texts.submit(question.prompts_of, request, served.bundle.prompts, self.settings.max_passes)
-            )
-            question.refuse_too_many_label_scores(request, prompts, thresholds)
+        keep_image: bool,
+    ) -> tuple[tuple[Prompt, ...], list[tuple[PreparedImage, tuple[PassOutput, ...]]]]:
+        """The prompt of each pass, and each image with the outputs of its passes."""
+        names = image_names(len(request.pictures))
+        with model.batcher.reserve(len(names), client=context.client, priority=context.priority) as places:
+            tokenize = partial(_prompts, request, model.bundle.prompts, self.settings.max_passes)
+            prompts = await model.in_text_thread(tokenize)
+            _check_label_scores(request, prompts, thresholds)
             for prompt in prompts:
-                served.metrics.prompt_tokens.observe(len(prompt))
-            text = asyncio.ensure_future(self._prompt_features(served, prompts, context, progress))
-            text.add_done_callback(lambda task: task.cancelled() or task.exception())  # an image may fail first
+                model.metrics.prompt_tokens.observe(len(prompt))
+            features = asyncio.ensure_future(self._prompt_features(model, prompts, context))
+            features.add_done_callback(lambda task: task.cancelled() or task.exception())  # an image may fail first
             # Label scores of one pass may be those of a weak query of another.
             least = None if request.label_scores else thresholds.box_threshold
 
-            async def one(data: bytes, name: str) -> tuple[Prepared, tuple[PassOutput, ...]]:
-                prepared = await self._prepare(served, data, name, context, progress, keep_image=drawn)
-                item = ModelInput(prepared.pixels, prompts, tuple(await text), least, context.trace)
-                output = await self._run(served, places, item, progress)
-                assert isinstance(output, tuple), "a detector gives what its passes found"
+            async def one(data: bytes, name: str) -> tuple[PreparedImage, tuple[PassOutput, ...]]:
+                prepared = await self._prepare(model, data, name, context, keep_image=keep_image)
+                item = ModelInput(prepared.pixels, prompts, tuple(await features), least, context.timer.trace)
+                output = await self._run(model, places, item, context)
+                assert isinstance(output, tuple), "a detector returns its passes"
                 return prepared, output
 
             try:
-                outputs = await _together([one(data, name) for data, name in zip(request.pictures, names, strict=True)])
+                outputs = await _gather([one(data, name) for data, name in zip(request.pictures, names, strict=True)])
             finally:
-                text.cancel()
+                features.cancel()
         return prompts, outputs
 
     async def _embed(
-        self,
-        served: LoadedModel,
-        pictures: Sequence[bytes],
-        texts: Sequence[str],
-        context: RequestContext,
-        progress: StageTimer,
+        self, model: LoadedModel, pictures: Sequence[bytes], texts: Sequence[str], context: RequestContext
     ) -> tuple[Float32, Float32]:
-        """Unit embeddings of images [I, D] and texts [T, D]."""
-        with served.batcher.places(len(pictures), client=context.client, priority=context.priority) as places:
+        """Unit-length embeddings of images [I, D] and texts [T, D]."""
+        with model.batcher.reserve(len(pictures), client=context.client, priority=context.priority) as places:
 
             async def image(data: bytes, name: str) -> Float32:
-                prepared = await self._prepare(served, data, name, context, progress, keep_image=False)
-                embed = await self._run(served, places, ModelInput(prepared.pixels, trace=context.trace), progress)
-                assert not isinstance(embed, tuple), "an image encoder gives an embedding"
+                prepared = await self._prepare(model, data, name, context, keep_image=False)
+                embed = await self._run(model, places, ModelInput(prepared.pixels, trace=context.timer.trace), context)
+                assert not isinstance(embed, tuple), "an image encoder returns an embedding"
                 return embed
 
             async def text() -> Float32:
-                with progress.timed("text_encode"):
-                    return np.stack(await self._text_embeds(served, texts, context))
+                with context.timer.timed("text_encode"):
+                    return np.stack(await self._text_embeds(model, texts, context))
 
-            names = question.image_names(len(pictures))
-            *images, text_embeds = await _together(
+            names = image_names(len(pictures))
+            *images, text_embeds = await _gather(
                 [*(image(data, name) for data, name in zip(pictures, names, strict=True)), text()]
             )
         return np.stack(images), text_embeds
 
     async def _prepare(
-        self,
-        served: LoadedModel,
-        data: bytes,
-        name: str,
-        context: RequestContext,
-        progress: StageTimer,
-        *,
-        keep_image: bool,
-    ) -> Prepared:
-        def prepare() -> Prepared:
-            started = time.monotonic()
-            image = decode(data, name=name, limits=self._limits)
-            decoded = time.monotonic()
-            pixels = served.bundle.preprocess(image)
-            ended = time.monotonic()
-            return Prepared(
-                pixels=pixels,
-                size=(image.height, image.width),
-                image=image if keep_image else None,
-                decode_s=decoded - started,
-                preprocess_s=ended - decoded,
-                ended=ended,
+        self, model: LoadedModel, data: bytes, name: str, context: RequestContext, *, keep_image: bool
+    ) -> PreparedImage:
+        preprocess, max_pixels = model.bundle.preprocess, self.settings.max_image_pixels
+        async with self._decoding.slot(client=context.client, priority=context.priority):
+            prepared = await self.in_pool(
+                prepare, data, preprocess, name=name, max_pixels=max_pixels, keep_image=keep_image
             )
-
-        async with self._decoding.one(client=context.client, priority=context.priority):
-            prepared = await self.in_pool(prepare)
-        progress.took("decode", prepared.decode_s, ended=prepared.ended - prepared.preprocess_s)
-        progress.took("preprocess", prepared.preprocess_s, ended=prepared.ended)
-        self.metrics.decode_duration.observe(prepared.decode_s)
+        timer = context.timer
+        timer.observe("decode", prepared.started, prepared.decoded, self.metrics.decode_duration)
+        timer.observe("preprocess", prepared.decoded, prepared.ended, model.metrics.preprocess_duration)
         self.metrics.image_pixels.observe(prepared.size[0] * prepared.size[1])
-        served.metrics.preprocess_duration.observe(prepared.preprocess_s)
         return prepared
 
     async def _run(
         self,
-        served: LoadedModel,
+        model: LoadedModel,
         places: "Reservation[ModelInput, ModelOutput]",
         item: ModelInput,
-        progress: StageTimer,
+        context: RequestContext,
     ) -> ModelOutput:
+        """The output for one image; the batcher observes its metrics, since a run belongs to several requests."""
         future = places.submit(item)
-        progress.queued(future)
-        done = await asyncio.wrap_future(future)
-        progress.took("queue", done.queue_s, ended=done.started)
-        attributes, ended = run_attributes(served.name, done.run), done.started + done.infer_s
-        progress.took("infer", done.infer_s, ended=ended, attributes=attributes, to=done.run.link)
-        return done.value
-
-    async def _postprocess(
-        self, served: LoadedModel, words: Callable[[], T], progress: StageTimer, *, long: bool = False
-    ) -> T:
-        with progress.timed("postprocess"), served.metrics.postprocess_duration.time():
-            return await (self.in_pool(words) if long else self.in_short(words))
+        context.timer.queued(future)
+        result = await asyncio.wrap_future(future)
+        context.timer.observe("queue", result.queued, result.started)
+        attributes = model.run_attributes(result.run)
+        context.timer.observe("infer", result.started, result.ended, attributes=attributes, link=result.run.link)
+        return result.value
 
     async def _prompt_features(
-        self, served: LoadedModel, prompts: Sequence[Prompt], context: RequestContext, progress: StageTimer
+        self, model: LoadedModel, prompts: Sequence[Prompt], context: RequestContext
     ) -> list[Float32]:
-        async def compute(missing: Sequence[int]) -> list[Float32]:
-            found = []
-            for place in missing:  # one at a time: others get their turn between two, and memory stays flat
-                found += await _in_thread_of(served, context, partial(served.bundle.encode_prompts, [prompts[place]]))
-            return found
+        def encode(missing: Sequence[int]) -> Awaitable[list[Float32]]:
+            return model.encode_prompts([prompts[index] for index in missing], context)
 
-        with progress.timed("text_encode"):
-            return await self._cache.get(served, [prompt.key for prompt in prompts], compute)
+        with context.timer.timed("text_encode"):
+            return await self._cache.get(model, [prompt.key for prompt in prompts], encode)
 
-    async def _text_embeds(self, served: LoadedModel, texts: Sequence[str], context: RequestContext) -> list[Float32]:
-        def compute(missing: Sequence[int]) -> Awaitable[list[Float32]]:
-            return _in_thread_of(served, context, lambda: _encoded(served, [texts[place] for place in missing]))
+    async def _text_embeds(self, model: LoadedModel, texts: Sequence[str], context: RequestContext) -> list[Float32]:
+        def encode(missing: Sequence[int]) -> Awaitable[list[Float32]]:
+            return model.encode_texts([texts[index] for index in missing], context)
 
-        # A text too long is its own request's fault: found here, before others could wait for a run it fails.
-        await asyncio.wrap_future(served.texts.submit(served.bundle.sentences.encode, texts))
-        return await self._cache.get(served, texts, compute)
+        # A text that is too long fails here, before other requests could wait for the run that it fails.
+        await model.in_text_thread(partial(model.bundle.sentences.encode, texts))
+        return await self._cache.get(model, texts, encode)
+
+    def _choose(self, name: str | None, task: Task, context: RequestContext) -> LoadedModel:
+        model = self._models.choose(name, task)
+        context.model = model.name
+        return model
 
     def _check_counts(self, pictures: Sequence[bytes], field: str, texts: int, *, counted: str = "") -> None:
-        settings = self.settings
-        question.refuse_too_many_images(len(pictures), settings)
-        if texts > settings.max_labels:
-            reason = f"{texts} {counted or field}, at most {settings.max_labels} are accepted"
+        check_image_count(len(pictures), self.settings)
+        if texts > self.settings.max_labels:
+            reason = f"{texts} {counted or field}, at most {self.settings.max_labels} are accepted"
             raise InvalidRequest([FieldFault(field, reason)])
 
-    def _choose(self, model: str | None, task: Task, context: RequestContext) -> LoadedModel:
-        served = self.registry.choose(model, task)
-        context.model = served.name
-        return served
-
     @contextmanager
-    def _progress(self, context: RequestContext, served: LoadedModel) -> Iterator[StageTimer]:
-        """How far a request has come, which holds its bundle meanwhile. Nothing may be awaited since it was chosen."""
-        progress = StageTimer(context.trace)
+    def _timed(self, context: RequestContext, model: LoadedModel) -> Iterator[None]:
+        """Time a request and keep its model. Nothing may be awaited between the choice of the model and this."""
         try:
-            with served.refcount.one():
-                yield progress
+            with model.in_use(), context.timer.total():
+                yield
         except asyncio.CancelledError:
-            self.metrics.cancelled.labels(progress.stage).inc()
+            self.metrics.cancelled.labels(context.timer.current_stage).inc()
             raise
-        finally:
-            context.timings_ms |= progress.timings_ms()
 
 
-async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+def check_image_count(count: int, settings: Settings) -> None:
+    """InvalidRequest for more images than a request may have."""
+    if count > settings.max_images:
+        raise InvalidRequest([FieldFault("images", f"{count} images, at most {settings.max_images} are accepted")])
+
+
+def image_names(count: int) -> list[str]:
+    """Names of a request's images in errors."""
+    return ["the image"] if count == 1 else [f"image {number} of {count}" for number in range(1, count + 1)]
+
+
+def _prompts(request: DetectRequest, tokenizer: PromptTokenizer, max_passes: int) -> tuple[Prompt, ...]:
+    """The prompt of each pass; PromptTooLong for more than `max_passes`."""
+    if request.prompt is None:
+        return tokenizer.label_passes(request.labels, max_passes=max_passes)
+    return tokenizer.caption_passes(request.prompt, max_passes=max_passes)
+
+
+def _thresholds(request: DetectRequest, model: LoadedModel) -> Thresholds:
+    """The request's thresholds, where it sets none the model's own."""
+    given = {field.name: getattr(request, field.name) for field in fields(Thresholds)}
+    return replace(Thresholds.of(model.detection), **{name: v for name, v in given.items() if v is not None})
+
+
+def _check_label_scores(request: DetectRequest, prompts: Sequence[Prompt], thresholds: Thresholds) -> None:
+    """InvalidRequest where the scores of all labels for all detections could exceed MAX_LABEL_SCORES."""
+    images, detections = len(request.pictures), thresholds.max_detections
+    labels = sum(len(prompt.labels) for prompt in prompts)
+    if request.label_scores and images * detections * labels > MAX_LABEL_SCORES:
+        reason = (
+            f"{images} image(s) with {detections} detections (max_detections) and {labels} labels could have"
+            f" {images * detections * labels} scores, at most {MAX_LABEL_SCORES} are answered"
+        )
+        raise InvalidRequest([FieldFault("label_scores", reason)])
+
+
+def _ensembles(embeds: Float32, count: int) -> Float32:
+    """Unit-length means [labels, D] of each label's `count` template embeddings [labels * count, D]."""
+    means = embeds.reshape(-1, count, embeds.shape[1]).mean(1)  # [labels, D]
+    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)
+
+
+async def _gather(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """All results in order; the first failure cancels the rest and is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -382,39 +346,3 @@ async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-async def _in_thread_of(
-    served: LoadedModel, context: RequestContext, encode: Callable[[], list[Float32]]
-) -> list[Float32]:
-    def timed() -> list[Float32]:
-        batcher = served.batcher
-        with served.metrics.text_encode_duration.time(), told_as_faults(served.name, lambda: batcher.retry_after):
-            return encode()
-
-    async with served.text_slots.one(client=context.client, priority=context.priority):
-        return await asyncio.wrap_future(served.texts.submit(timed))
-
-
-def _encoded(served: LoadedModel, texts: Sequence[str]) -> list[Float32]:
-    starts = range(0, len(texts), TEXT_BATCH)
-    batches = (in_halves(served.bundle.embed_texts, texts[start : start + TEXT_BATCH]) for start in starts)
-    return [row.copy() for batch in batches for row in batch]
-
-
-def _ensembles(embeds: Float32, count: int) -> Float32:
-    """[labels, D] unit means of each label's `count` template embeddings [labels * count, D]."""
-    means = embeds.reshape(-1, count, embeds.shape[1]).mean(1)  # [labels, D]
-    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)
-
-
-def _detection(served: LoadedModel) -> DetectionRules:
-    rules = served.bundle.manifest.detection
-    assert rules is not None, "the manifest gives every detector its rules"
-    return rules
-
-
-def _classification(served: LoadedModel) -> ClassificationRules:
-    rules = served.bundle.manifest.classification
-    assert rules is not None, "the manifest gives every encoder its rules"
-    return rules

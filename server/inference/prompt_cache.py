@@ -1,4 +1,4 @@
-"""Text features of recent prompts and labels: kept within a bound of bytes, computed once for all who ask."""
+"""LRU cache of text features, bounded in bytes; concurrent requests for one prompt share its computation."""
 
 import asyncio
 from collections import OrderedDict
@@ -11,14 +11,14 @@ import numpy.typing as npt
 from server.telemetry.metrics import Metrics, ModelMetrics
 
 Float32 = npt.NDArray[np.float32]
-# Computes the features at these places of a request's keys, in their order.
+# Computes the features of a request's keys at these indices, in their order.
 Compute = Callable[[Sequence[int]], Awaitable[Sequence[Float32]]]
-# What an entry takes besides its array: key, dictionary slot, array header.
+# Size of an entry besides its array: key, dictionary slot, array header.
 OVERHEAD_BYTES = 512
 
 
 class Owner(Protocol):
-    """Whose features they are: a bundle being served, until it is retired. Each has its own, whatever its name."""
+    """The model that a cache entry belongs to; two models of one name have separate entries."""
 
     @property
     def metrics(self) -> ModelMetrics: ...
@@ -32,73 +32,54 @@ class PromptCache:
     def __init__(self, capacity: int, metrics: Metrics) -> None:
         self._capacity, self._metrics = capacity, metrics
         self._entries: OrderedDict[tuple[Owner, str], Float32] = OrderedDict()
-        self._pending: dict[tuple[Owner, str], asyncio.Future[Float32]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending: dict[tuple[Owner, str], tuple[asyncio.Task[Sequence[Float32]], int]] = {}
         self.bytes = 0
         metrics.prompt_cache_bytes.set(0)
 
     async def get(self, owner: Owner, keys: Sequence[str], compute: Compute) -> list[Float32]:
-        """The features of each key, read-only; `compute` gets the places of those that nobody has or is computing.
+        """The features of each key, read-only; `compute` gets the indices of those neither cached nor being computed.
 
-        A caller that is cancelled does not stop the computation, since others may wait for it.
+        Cancelling the caller does not stop the computation, since others may wait for it.
         """
-        found: dict[str, Float32 | asyncio.Future[Float32]] = {}
+        found: dict[str, Float32 | tuple[asyncio.Task[Sequence[Float32]], int]] = {}
         missing: dict[str, int] = {}
-        for place, key in enumerate(keys):
-            if key in found or key in missing:
-                continue
-            if (entry := self._entries.get((owner, key))) is not None:
+        for index, key in enumerate(keys):
+            if (owner, key) in self._entries:
                 self._entries.move_to_end((owner, key))
-                found[key] = entry
-            elif (pending := self._pending.get((owner, key))) is not None:
-                found[key] = pending
+                found[key] = self._entries[owner, key]
+            elif (owner, key) in self._pending:
+                found[key] = self._pending[owner, key]
             else:
-                missing[key] = place
+                missing.setdefault(key, index)
         owner.metrics.prompt_cache_hits.inc(len(found))
         owner.metrics.prompt_cache_misses.inc(len(missing))
         if missing:
-            found |= self._start(owner, missing, compute)
-        return [
-            await asyncio.shield(value) if isinstance(value, asyncio.Future) else value
-            for value in (found[key] for key in keys)
-        ]
+            task = asyncio.create_task(self._fill(owner, list(missing), compute(list(missing.values()))))
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # all waiters may be gone
+            for position, key in enumerate(missing):
+                self._pending[owner, key] = found[key] = task, position
+        features = []
+        for value in (found[key] for key in keys):
+            features.append((await asyncio.shield(value[0]))[value[1]] if isinstance(value, tuple) else value)
+        return features
 
     def drop(self, owner: Owner) -> None:
-        """Forget all features of a retired owner."""
+        """Remove all features of a retired owner."""
         for key in [key for key in self._entries if key[0] is owner]:
             self.bytes -= _size(self._entries.pop(key))
         self._metrics.prompt_cache_bytes.set(self.bytes)
 
-    def _start(self, owner: Owner, missing: dict[str, int], compute: Compute) -> dict[str, asyncio.Future[Float32]]:
-        loop = asyncio.get_running_loop()
-        futures = {key: loop.create_future() for key in missing}
-        self._pending.update(((owner, key), future) for key, future in futures.items())
-        task = loop.create_task(self._fill(owner, futures, compute(list(missing.values()))))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return futures
-
     async def _fill(
-        self, owner: Owner, futures: dict[str, asyncio.Future[Float32]], computing: Awaitable[Sequence[Float32]]
-    ) -> None:
+        self, owner: Owner, keys: Sequence[str], computing: Awaitable[Sequence[Float32]]
+    ) -> Sequence[Float32]:
         try:
-            for (key, future), features in zip(futures.items(), await computing, strict=True):
+            computed = await computing
+            for key, features in zip(keys, computed, strict=True):
                 features.setflags(write=False)
                 self._keep(owner, key, features)
-                future.set_result(features)
-        except BaseException as error:
-            for future in futures.values():
-                if future.done():
-                    continue
-                if isinstance(error, Exception):
-                    future.set_exception(error)
-                    future.exception()  # everybody who waits may have gone: nothing to warn about
-                else:
-                    future.cancel()
-            if not isinstance(error, Exception):
-                raise
+            return computed
         finally:
-            for key in futures:
+            for key in keys:
                 del self._pending[owner, key]
 
     def _keep(self, owner: Owner, key: str, features: Float32) -> None:

@@ -1,224 +1,191 @@
-"""An image by its URL: https only, from public addresses only, within bounds of bytes, time and redirects.
+"""Download of images by URL: https only, from public addresses only, bounded in bytes, time and redirects.
 
-A host's name is resolved once and the connection made to that very address, so that a name cannot answer with a public
-address when it is checked and with a private one when it is used. Each redirect passes all checks again.
+A host is resolved once and the connection made to that very address, so that it cannot show a public address to the
+check and a private one to the connection (DNS rebinding). Each redirect passes all checks again.
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-import h11
+from httpcore import (
+    URL,
+    AnyIOBackend,
+    AsyncHTTPConnection,
+    AsyncNetworkBackend,
+    AsyncNetworkStream,
+    ConnectError,
+    NetworkError,
+    ProtocolError,
+    Response,
+)
 
 from server.errors import ImageTooLarge, UrlFailed, UrlRefused
 from server.inference.fair_queue import FairSemaphore
-from server.middleware.request_context import RequestContext
 from server.middleware.ssrf import is_public
+from server.request_context import RequestContext
 from server.settings import Settings
 
 PORT = 443
+MAX_REDIRECTS = 3
+MAX_CONNECTIONS = 32  # for all clients, who take turns
+_MAX_ADDRESSES = 3  # of a host, tried one after the other
 _REDIRECTS = (301, 302, 303, 307, 308)
-# What object stores say of files that were uploaded without a type; the bytes decide anyway.
+# What object stores say of files that were uploaded without a type; the decoder looks at the bytes anyway.
 _UNTYPED = ("", "application/octet-stream", "binary/octet-stream")
-_MAX_ADDRESSES = 3
-_CHUNK = 64 * 1024
 _HEADERS = [("User-Agent", "openset"), ("Accept", "image/*"), ("Accept-Encoding", "identity"), ("Connection", "close")]
 
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-# The addresses of a host.
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
-# A TLS connection to an address, whose certificate must be the host's.
-Connect = Callable[[str, ssl.SSLContext, str], Awaitable[Streams]]
 
 
-@dataclass(frozen=True)
-class FetchLimits:
-    """Bounds of an image's fetch; `max_total_bytes` is a request's for all its images, `connections` everybody's."""
-
-    max_bytes: int
-    max_total_bytes: int
-    timeout_s: float
-    max_redirects: int
-    connections: int
-
-    @classmethod
-    def of(cls, settings: Settings) -> "FetchLimits":
-        return cls(
-            max_bytes=settings.url_max_bytes,
-            max_total_bytes=settings.max_body_bytes,
-            timeout_s=settings.url_timeout_s,
-            max_redirects=settings.url_max_redirects,
-            connections=settings.url_connections,
-        )
+async def resolve_host(host: str) -> Sequence[str]:
+    """The addresses of `host` from the system's resolver, in its order."""
+    infos = await asyncio.get_running_loop().getaddrinfo(host, PORT, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in infos]
 
 
-async def resolved(host: str) -> Sequence[str]:
-    """The addresses that the system's resolver has for `host`, in its order."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, PORT, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in found]
-
-
-async def connected(address: str, context: ssl.SSLContext, host: str) -> Streams:
-    """A TLS connection to `address`, which is a number and hence not resolved again."""
-    return await asyncio.open_connection(address, PORT, ssl=context, server_hostname=host, limit=_CHUNK)
-
-
-class Fetcher:
-    """Fetches images; a `Fault` names the image it could not get, and tells nothing about addresses."""
+class ImageFetcher:
+    """Downloads images; a `Fault` names the image that failed, and reveals no address."""
 
     def __init__(
         self,
-        limits: FetchLimits,
+        settings: Settings,
         *,
-        resolve: Resolve = resolved,
-        connect: Connect = connected,
+        resolve: Resolve = resolve_host,
+        backend: AsyncNetworkBackend | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        self._limits, self._resolve, self._connect = limits, resolve, connect
+        self._settings, self._resolve, self._backend = settings, resolve, backend or AnyIOBackend()
         self._context = context or ssl.create_default_context()
-        self._slots = FairSemaphore(limits.connections)
+        self._connections = FairSemaphore(MAX_CONNECTIONS)
 
     async def fetch(self, urls: Sequence[str], names: Sequence[str], request: RequestContext) -> list[bytes]:
-        """The bytes behind each of `urls`; `names` stand for the images in errors. Callers take turns."""
-        left = _Budget(self._limits.max_total_bytes)
+        """The bytes behind each of `urls`; `names` are those of the images in errors."""
+        budget = _Budget(self._settings.max_body_bytes)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._timed(url, name, left, request))
+                    group.create_task(self._fetch_in_time(url, name, budget, request))
                     for url, name in zip(urls, names, strict=True)
                 ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _timed(self, url: str, name: str, left: "_Budget", request: RequestContext) -> bytes:
-        timeout_s = self._limits.timeout_s
-        async with self._slots.one(client=request.client, priority=request.priority):
+    async def _fetch_in_time(self, url: str, name: str, budget: "_Budget", request: RequestContext) -> bytes:
+        timeout_s = self._settings.url_timeout_s
+        async with self._connections.slot(client=request.client, priority=request.priority):
             try:
                 async with asyncio.timeout(timeout_s):
-                    return await self._follow(url, name, left)
+                    return await self._follow(url, name, budget)
             except TimeoutError:
                 raise UrlFailed(f"{name} did not arrive from its URL within {timeout_s:g} seconds") from None
 
-    async def _follow(self, url: str, name: str, left: "_Budget") -> bytes:
-        for _ in range(self._limits.max_redirects + 1):
+    async def _follow(self, url: str, name: str, budget: "_Budget") -> bytes:
+        for _ in range(MAX_REDIRECTS + 1):
             target = _target(url, name)
-            reader, writer = await self._open(target, name)
+            host = target.host.decode()
+            headers = [("Host", f"[{host}]" if ":" in host else host), *_HEADERS]
+            network = _PublicNetwork(self._backend, self._resolve, name)
+            connection = AsyncHTTPConnection(target.origin, ssl_context=self._context, network_backend=network)
             try:
-                answer = await _Exchange(reader, name, self._limits.max_bytes, left).get(writer, target)
-            except (h11.ProtocolError, OSError):
+                async with connection, connection.stream("GET", target, headers=headers) as response:
+                    location = _header(response, b"location")
+                    if response.status not in _REDIRECTS or not location:
+                        return await self._read(response, name, budget)
+                    url = urljoin(url, location)
+            except ConnectError as error:
+                if isinstance(error.__cause__, ssl.SSLError):
+                    raise UrlFailed(f"{name}: the certificate of its URL's host is not trusted") from None
+                raise UrlFailed(f"{name}: the host of its URL cannot be reached") from None
+            except (ProtocolError, NetworkError):
                 raise UrlFailed(f"{name}: the server of its URL broke off or does not speak HTTP/1.1") from None
-            finally:
-                writer.transport.abort()
-            if isinstance(answer, bytes):
-                return answer
-            url = urljoin(url, answer)
-        raise UrlFailed(f"{name}: its URL redirects more than {self._limits.max_redirects} times, the most followed")
+        raise UrlFailed(f"{name}: its URL redirects more than {MAX_REDIRECTS} times")
 
-    async def _open(self, target: "_Target", name: str) -> Streams:
-        try:
-            addresses = list(dict.fromkeys(await self._resolve(target.host)))
-        except OSError:
-            addresses = []
-        if not addresses:
-            raise UrlFailed(f"{name}: the host of its URL is not known")
-        if not all(map(is_public, addresses)):
-            raise UrlRefused(f"{name}: its URL does not lead to a public address")
-        for address in addresses[:_MAX_ADDRESSES]:
-            try:
-                return await self._connect(address, self._context, target.host)
-            except ssl.SSLError:
-                raise UrlFailed(f"{name}: the host of its URL has no certificate that is trusted here") from None
-            except OSError:
-                continue
-        raise UrlFailed(f"{name}: the host of its URL cannot be reached")
+    async def _read(self, response: Response, name: str, budget: "_Budget") -> bytes:
+        if response.status != 200:
+            raise UrlFailed(f"{name}: its URL answers with status {response.status}")
+        content_type = _header(response, b"content-type").partition(";")[0].strip().lower()
+        if not content_type.startswith("image/") and content_type not in _UNTYPED:
+            raise UrlFailed(f"{name}: the content type of its URL is not an image's")
+        if _header(response, b"content-encoding").lower() not in ("", "identity"):
+            raise UrlFailed(f"{name}: its URL answers with a compressed body, which was not asked for")
+        limit = self._settings.url_max_bytes
+        too_large = ImageTooLarge(f"{name} has more than {limit} bytes, the limit for an image from a URL")
+        length = _header(response, b"content-length")
+        if length.isdecimal() and int(length) > limit:
+            raise too_large
+        body = bytearray()
+        async for chunk in response.aiter_stream():
+            body += chunk
+            budget.take(len(chunk), name)
+            if len(body) > limit:
+                raise too_large
+        return bytes(body)
 
 
 @dataclass(frozen=True)
-class _Target:
-    host: str
-    path: str
+class _PublicNetwork(AsyncNetworkBackend):
+    """Opens connections to hosts whose addresses are all public, for the image of that name."""
+
+    backend: AsyncNetworkBackend
+    resolve: Resolve
+    name: str
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> AsyncNetworkStream:
+        addresses: list[str] = []
+        with contextlib.suppress(OSError):
+            addresses = list(dict.fromkeys(await self.resolve(host)))
+        if not addresses:
+            raise UrlFailed(f"{self.name}: the host of its URL is not known")
+        if not all(map(is_public, addresses)):
+            raise UrlRefused(f"{self.name}: its URL does not lead to a public address")
+        for address in addresses[:_MAX_ADDRESSES]:
+            with contextlib.suppress(ConnectError):
+                return await self.backend.connect_tcp(address, port)  # a number, which is not resolved again
+        raise ConnectError
 
 
-def _target(url: str, name: str) -> _Target:
+@dataclass
+class _Budget:
+    """Bytes of all images of a request."""
+
+    limit: int
+    taken: int = 0
+
+    def take(self, count: int, name: str) -> None:
+        self.taken += count
+        if self.taken > self.limit:
+            raise ImageTooLarge(f"{name} and the others have more than {self.limit} bytes together, the limit")
+
+
+def _target(url: str, name: str) -> URL:
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").encode("idna").decode().rstrip("."), parts.port
     except ValueError:  # UnicodeError is one
         raise UrlRefused(f"{name}: its URL cannot be read") from None
     if parts.scheme != "https":
-        raise UrlRefused(f"{name}: its URL is not https, the only scheme that is fetched")
+        raise UrlRefused(f"{name}: its URL is not https, the only scheme allowed")
     if not host or parts.username is not None or parts.password is not None:
         raise UrlRefused(f"{name}: its URL must name a host, and no user or password")
     if port not in (None, PORT):
-        raise UrlRefused(f"{name}: its URL names a port, and only {PORT} is fetched from")
-    query = f"?{parts.query}" if parts.query else ""
-    return _Target(host, quote((parts.path or "/") + query, safe="/%:@!$&'()*+,;=-._~?[]"))
+        raise UrlRefused(f"{name}: its URL names a port, and only {PORT} is allowed")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return URL(scheme="https", host=host, port=PORT, target=quote(path, safe="/%:@!$&'()*+,;=-._~?[]"))
 
 
-class _Budget:
-    """Bytes left for all images of a request."""
-
-    def __init__(self, most: int) -> None:
-        self._most = self._left = most
-
-    def take(self, count: int, name: str) -> None:
-        self._left -= count
-        if self._left < 0:
-            raise ImageTooLarge(f"{name} and the others have more than {self._most} bytes together, the most accepted")
-
-
-class _Exchange:
-    """One request and its answer."""
-
-    def __init__(self, reader: asyncio.StreamReader, name: str, max_bytes: int, left: _Budget) -> None:
-        self._reader, self._name, self._max_bytes, self._left = reader, name, max_bytes, left
-        self._http = h11.Connection(h11.CLIENT)
-
-    async def get(self, writer: asyncio.StreamWriter, target: _Target) -> bytes | str:
-        """The body, or where to look instead."""
-        host = f"[{target.host}]" if ":" in target.host else target.host
-        request = h11.Request(method="GET", target=target.path, headers=[("Host", host), *_HEADERS])
-        for event in (request, h11.EndOfMessage()):
-            writer.write(self._http.send(event) or b"")
-        await writer.drain()
-        while not isinstance(head := await self._next(), h11.Response):
-            pass  # 1xx
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in head.headers}
-        if head.status_code in _REDIRECTS and "location" in headers:
-            return headers["location"]
-        self._check(head.status_code, headers)
-        return await self._body()
-
-    def _check(self, status: int, headers: dict[str, str]) -> None:
-        if status != 200:
-            raise UrlFailed(f"{self._name}: its URL answers with status {status}")
-        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if not content_type.startswith("image/") and content_type not in _UNTYPED:
-            raise UrlFailed(f"{self._name}: what its URL leads to is not called an image")
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            raise UrlFailed(f"{self._name}: its URL answers compressed, which was not asked for")
-        length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._max_bytes:
-            raise self._too_large()
-
-    async def _body(self) -> bytes:
-        body = bytearray()
-        while isinstance(event := await self._next(), h11.Data):
-            body += event.data
-            self._left.take(len(event.data), self._name)
-            if len(body) > self._max_bytes:
-                raise self._too_large()
-        return bytes(body)
-
-    async def _next(self) -> Any:
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(await self._reader.read(_CHUNK))
-        return event
-
-    def _too_large(self) -> ImageTooLarge:
-        return ImageTooLarge(f"{self._name} has more than {self._max_bytes} bytes, the most fetched from a URL")
+def _header(response: Response, name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in response.headers if key.lower() == name), "")

@@ -1,4 +1,4 @@
-"""What every request passes first: named, counted, timed, let in by key, bounded, and never left without an answer."""
+"""ASGI middleware around the app: request id, metrics, log line, trace, API key, limits, deadline, error responses."""
 
 import asyncio
 import logging
@@ -16,27 +16,29 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import BodyTooLarge, DeadlinePassed, Fault, NotReady, TooManyRequests, kind_of, problem_response
 from server.middleware.auth import Keys
-from server.middleware.lingering_close import Lingering
-from server.middleware.request_context import PRIORITY, REQUEST_ID, TIMEOUT, RequestContext, current, request_context
-from server.routes.page import FILES as PAGE_FILES
+from server.middleware.uvicorn_server import LingeringClose
+from server.request_context import PRIORITY, REQUEST_ID, TIMEOUT, RequestContext, request_context
+from server.schemas import ADMIN_BUNDLES
 from server.settings import OPEN_ENDPOINTS, Settings
-from server.telemetry.logs import log_access
+from server.telemetry.logs import current, log_access
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
+PAGE_FILES = "/page/"
 INFER, MODEL = "/v2/models/:name/infer", "/v2/models/:name"
-WORK = ("/detect", "/classify", "/similarity", INFER)
-ADMIN = "/admin/bundles"
-# A metric's label comes from this list, never from the client's path.
-ENDPOINTS = frozenset((*WORK, *OPEN_ENDPOINTS, ADMIN))
-_OF_MODEL = re.compile(r"/v2/models/[^/]+(?:/versions/[^/]+)?(/infer|/ready)?")
+INFERENCE_ENDPOINTS = ("/detect", "/classify", "/similarity", INFER)
+# Values of the metrics' label `endpoint`: never the client's own path.
+ENDPOINTS = frozenset((*INFERENCE_ENDPOINTS, *OPEN_ENDPOINTS, ADMIN_BUNDLES))
+# Polled every few seconds by machines: not traced, and successes logged at debug level only.
+POLLED_ENDPOINTS = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+_MODEL_PATH = re.compile(r"/v2/models/[^/]+(?:/versions/[^/]+)?(/infer|/ready)?")
 TRACEPARENT = "traceparent"  # W3C Trace Context
-_ASKED = ("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT, TRACEPARENT, "tracestate")
-_TOLD = ("Retry-After", "Server-Timing", REQUEST_ID, TRACEPARENT)
-# Asked every few seconds by machines: their good answers are told in detail only.
-_POLLED = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+_CORS_REQUEST_HEADERS = (
+    *("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT, TRACEPARENT, "tracestate"),
+)
+_CORS_RESPONSE_HEADERS = ("Retry-After", "Server-Timing", REQUEST_ID, TRACEPARENT)
 
 
 class RequestMiddleware:
@@ -54,15 +56,15 @@ class RequestMiddleware:
     ) -> None:
         self._app, self._settings, self._metrics, self._keys = app, settings, metrics, keys
         self._retry_after, self._tracing = retry_after, tracing
-        self._working = 0
-        self._inner: ASGIApp = self._guarded
-        if settings.cors_origins:  # outside the guard, so that a page can read why it was refused
-            self._inner = _Cors(
-                self._guarded,
+        self._inferences = 0  # requests in progress
+        self._inner: ASGIApp = self._guard
+        if settings.cors_origins:  # outside the guard, so that a web page can read why it was refused
+            self._inner = _ProblemCors(
+                self._guard,
                 allow_origins=settings.cors_origins,
                 allow_methods=("GET", "POST"),
-                allow_headers=_ASKED,
-                expose_headers=_TOLD,
+                allow_headers=_CORS_REQUEST_HEADERS,
+                expose_headers=_CORS_RESPONSE_HEADERS,
             )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,92 +74,92 @@ class RequestMiddleware:
         context = RequestContext.of(scope)
         scope.setdefault("state", {})["request_context"] = context
         current.set(context)
-        if (endpoint := _endpoint(scope)) not in _POLLED:
-            context.trace = self._tracing.request(scope["method"], endpoint, Headers(scope=scope))
-        lingering = Lingering(receive, send)
-        answer = _Answer(lingering.send, context, last=lambda: _stopping(scope))
+        if (endpoint := _endpoint(scope)) not in POLLED_ENDPOINTS:
+            context.timer.trace = self._tracing.request(scope["method"], endpoint, Headers(scope=scope))
+        lingering = LingeringClose(receive, send)
+        response = _ResponseSend(lingering.send, context, last=lambda: _stopping(scope))
         started = time.monotonic()
         with self._metrics.inflight_requests.track_inprogress():
             try:
-                await self._inner(scope, lingering.receive, answer)
+                await self._inner(scope, lingering.receive, response)
             finally:
-                self._note(scope, context, answer.status or "none", time.monotonic() - started)
+                self._record(scope, context, response.status, time.monotonic() - started)
         await lingering.finish()
 
-    def _note(self, scope: Scope, context: RequestContext, status: str, seconds: float) -> None:
+    def _record(self, scope: Scope, context: RequestContext, status: int | None, seconds: float) -> None:
         endpoint = _endpoint(scope)
         self._metrics.request_duration.labels(endpoint).observe(seconds)
-        self._metrics.requests.labels(endpoint, status).inc()
-        fields: dict[str, Any] = {"method": scope["method"], "endpoint": endpoint}
-        fields |= {"status": int(status) if status.isdecimal() else status, "model": context.model or "none"}
-        fields |= {"ms": round(seconds * 1000, 1), "client": context.client or "none"}
-        context.trace.end(status=int(status) if status.isdecimal() else None, model=context.model)
+        self._metrics.requests.labels(endpoint, str(status or "none")).inc()
+        context.timer.trace.end(status=status, model=context.model)
+        fields: dict[str, Any] = {"method": scope["method"], "endpoint": endpoint, "status": status or "none"}
+        fields |= {"model": context.model or "none", "ms": round(seconds * 1000, 1), "client": context.client or "none"}
         if self._settings.log_inputs:
             fields |= {"path": scope["path"], "inputs": context.inputs or {}}
-        log_access(logging.DEBUG if endpoint in _POLLED and status == "200" else logging.INFO, **fields)
+        log_access(logging.DEBUG if endpoint in POLLED_ENDPOINTS and status == 200 else logging.INFO, **fields)
 
-    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = _Answer(send)
-        working = _endpoint(scope) in WORK
-        self._working += working
+    async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = _ResponseSend(send)
+        is_inference = _endpoint(scope) in INFERENCE_ENDPOINTS
+        self._inferences += is_inference
         try:
-            self._let_in(scope)
-            self._refuse(scope, working=working)
-            await self._in_time(scope, _Bounded(receive, self._settings.max_body_bytes), answer)
+            self._authenticate(scope)
+            self._check_limits(scope, is_inference=is_inference)
+            await self._run_within_deadline(scope, _BoundedReceive(receive, self._settings.max_body_bytes), response)
         except asyncio.CancelledError:
-            if answer.status or not _stopping(scope):
+            if response.status or not _stopping(scope):
                 raise
             limit = self._settings.shutdown_timeout_s
-            error = NotReady(f"the server is stopping, and the request was not done within {limit} s")
-            await self._fail(error, scope, receive, answer)
+            error = NotReady(f"the server is stopping, and the request did not finish within {limit} s")
+            await self._send_problem(error, scope, receive, response)
         except Exception as error:
             if not isinstance(error, Fault):
-                log.exception("unforeseen error in %s %s", scope["method"], answer.status or "before the answer")
-            if answer.status:
-                raise  # the answer has begun: only closing the connection says that it is not whole
-            await self._fail(error, scope, receive, answer)
+                log.exception("unexpected error in %s %s", scope["method"], response.status or "before the response")
+            if response.status:
+                raise  # the response has begun: only closing the connection shows that it is incomplete
+            await self._send_problem(error, scope, receive, response)
         finally:
-            self._working -= working
+            self._inferences -= is_inference
 
-    async def _fail(self, error: Exception, scope: Scope, receive: Receive, answer: Send) -> None:
+    async def _send_problem(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         self._metrics.reject(kind_of(error))
         response = problem_response(error, request_id=request_context(scope).request_id, path=scope["path"])
-        await response(scope, receive, answer)
+        await response(scope, receive, send)
 
-    async def _in_time(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        """Pass on a request; DeadlinePassed, its work dropped, where its time ends before its answer begins."""
+    async def _run_within_deadline(self, scope: Scope, receive: Receive, response: "_ResponseSend") -> None:
+        """Run the app; DeadlinePassed, and its work cancelled, if the deadline passes before the response begins."""
         timeout_s = request_context(scope).timeout_s
         try:
             async with asyncio.timeout(timeout_s) as limit:
-                answer.on_start = lambda: limit.reschedule(None)
-                await self._app(scope, receive, answer)
+                response.on_start = lambda: limit.reschedule(None)
+                await self._app(scope, receive, response)
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise DeadlinePassed(f"the request was not done within the {timeout_s:g} s of its {TIMEOUT}") from None
+            raise DeadlinePassed(f"the request did not finish within the {timeout_s:g} s of its {TIMEOUT}") from None
         finally:
-            answer.on_start = None
+            response.on_start = None
 
-    def _let_in(self, scope: Scope) -> None:
+    def _authenticate(self, scope: Scope) -> None:
         if self._keys and _endpoint(scope) not in self._settings.open_endpoints:
             key, context = self._keys.key(Headers(scope=scope)), request_context(scope)
             context.client, context.admin = key.name, key.admin
 
-    def _refuse(self, scope: Scope, *, working: bool) -> None:
-        if working:
-            request_context(scope).read_wishes(Headers(scope=scope))
-        if working and self._working > self._settings.max_inflight_requests:
-            raise TooManyRequests(
-                f"{self._settings.max_inflight_requests} requests are in progress, the most allowed",
-                retry_after=self._retry_after(),
-            )
-        length = Headers(scope=scope).get("content-length", "0")
+    def _check_limits(self, scope: Scope, *, is_inference: bool) -> None:
+        headers = Headers(scope=scope)
+        if is_inference:
+            request_context(scope).read_scheduling(headers)
+            if self._inferences > self._settings.max_inflight_requests:
+                raise TooManyRequests(
+                    f"{self._settings.max_inflight_requests} requests are in progress, the limit",
+                    retry_after=self._retry_after(),
+                )
+        length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_body_bytes:
-            raise _too_large(self._settings.max_body_bytes)
+            raise _body_too_large(self._settings.max_body_bytes)
 
 
-class _Cors(CORSMiddleware):
-    """Answers a refused preflight with a problem, as every refusal."""
+class _ProblemCors(CORSMiddleware):
+    """Answers a refused preflight request with a problem document."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
@@ -166,8 +168,8 @@ class _Cors(CORSMiddleware):
         return problem_response(HTTPException(response.status_code, bytes(response.body).decode()))
 
 
-class _Bounded:
-    """A `receive` that stops a body at its bound, whatever its Content-Length says."""
+class _BoundedReceive:
+    """A `receive` that ends a body at the limit, whatever its Content-Length says."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive, self._limit, self._bytes = receive, limit, 0
@@ -176,37 +178,37 @@ class _Bounded:
         message = await self._receive()
         self._bytes += len(message.get("body", b""))
         if self._bytes > self._limit:
-            raise _too_large(self._limit)
+            raise _body_too_large(self._limit)
         return message
 
 
-class _Answer:
-    """A `send` that remembers the status, and tells a caller its request's id and how long the stages took.
+class _ResponseSend:
+    """A `send` that keeps the status, and adds headers: request id, trace, stage timings.
 
-    It also tells whether its answer is the `last` of its connection, once it begins.
+    `last` says, once the response begins, whether it is the last one of its connection.
     """
 
     def __init__(
         self, send: Send, context: RequestContext | None = None, *, last: Callable[[], bool] = lambda: False
     ) -> None:
         self._send, self._context, self._last = send, context, last
-        self.status = ""
+        self.status: int | None = None
         self.on_start: Callable[[], None] | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = str(message["status"])
+            self.status = message["status"]
             if self.on_start:
                 self.on_start()
             if self._context:
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = self._context.request_id
-                if self._context.trace.traceparent:
-                    headers[TRACEPARENT] = self._context.trace.traceparent
+                if traceparent := self._context.timer.trace.traceparent:
+                    headers[TRACEPARENT] = traceparent
                 if self._last():
                     headers["Connection"] = "close"
-                if timings := self._context.timings_ms:
-                    headers["Server-Timing"] = ", ".join(f"{stage};dur={ms:g}" for stage, ms in timings.items())
+                if timings := self._context.timer.server_timing():
+                    headers["Server-Timing"] = timings
         await self._send(message)
 
 
@@ -218,12 +220,12 @@ def _endpoint(scope: Scope) -> str:
     path: str = scope["path"]
     if path.startswith(PAGE_FILES):
         return "/"
-    if path not in ENDPOINTS and (of_model := _OF_MODEL.fullmatch(path)):
-        return INFER if of_model[1] == "/infer" else MODEL
-    if path.startswith(ADMIN + "/"):  # what follows is a bundle's name
-        return ADMIN
+    if path not in ENDPOINTS and (match := _MODEL_PATH.fullmatch(path)):
+        return INFER if match[1] == "/infer" else MODEL
+    if path.startswith(ADMIN_BUNDLES + "/"):  # a bundle's name follows
+        return ADMIN_BUNDLES
     return path if path in ENDPOINTS else "other"
 
 
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body has more than {limit} bytes, the most accepted")
+def _body_too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body has more than {limit} bytes, the limit")

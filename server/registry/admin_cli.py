@@ -1,4 +1,4 @@
-"""The `bundles` command: asks a running server to change what it serves."""
+"""The `bundles` command: lists, adds, replaces and removes the bundles of a running server."""
 
 import argparse
 import json
@@ -12,27 +12,28 @@ from urllib.request import Request, urlopen
 
 from pydantic import BaseModel, ValidationError
 
-from server.middleware.request_middleware import ADMIN
-from server.schemas import BundleBody, BundleChange, BundlesAnswer, Problem
+from server.schemas import ADMIN_BUNDLES, BundleBody, BundleChange, BundlesAnswer, Problem
 
 Answer = TypeVar("Answer", bound=BaseModel)
 KEY = "OPENSET_API_KEY"
 
 
 class CommandError(Exception):
-    """What keeps the command from its end, as one sentence."""
+    """The command failed; the message is one sentence."""
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """The arguments of `bundles`."""
+    """Add the arguments of `bundles`."""
     reach = argparse.ArgumentParser(add_help=False)
     reach.add_argument("--url", default="http://127.0.0.1:8000", help="the server's address [%(default)s]")
     reach.add_argument("--key-file", type=Path, metavar="PATH", help=f"file with an admin key, instead of {KEY}")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", parents=[reach], help="what is served, in order: the first that can do a task answers")
+    actions.add_parser(
+        "list", parents=[reach], help="bundles being served; the first that can do a task is its default"
+    )
     add = actions.add_parser("add", parents=[reach], help="serve one more bundle, behind the others")
-    replace = actions.add_parser("replace", parents=[reach], help="serve another bundle in the place of one")
-    remove = actions.add_parser("remove", parents=[reach], help="serve a bundle no longer")
+    replace = actions.add_parser("replace", parents=[reach], help="serve another bundle in place of one")
+    remove = actions.add_parser("remove", parents=[reach], help="stop serving a bundle")
     for action in (replace, remove):
         action.add_argument("name", metavar="NAME", help="of the bundle being served")
     for action in (add, replace):
@@ -43,25 +44,25 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`openset bundles`; 2 with one sentence on stderr where nothing was changed."""
     try:
-        print(_told(args))
+        print(_run_action(args))
     except CommandError as error:
         print(f"openset bundles: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _told(args: argparse.Namespace) -> str:
+def _run_action(args: argparse.Namespace) -> str:
     if args.action == "list":
-        return _table(_ask(args, BundlesAnswer, "GET").bundles)
+        return _table(_send(args, BundlesAnswer, "GET").bundles)
     method = {"add": "POST", "replace": "PUT", "remove": "DELETE"}[args.action]
     name = "" if args.action == "add" else "/" + quote(args.name, safe="")
-    change = _ask(args, BundleChange, method, name, None if args.action == "remove" else {"path": args.path})
-    told = []
+    change = _send(args, BundleChange, method, name, None if args.action == "remove" else {"path": args.path})
+    lines = []
     if change.added:
-        told.append(f"{change.added.name} {change.added.version} answers now, loaded in {change.load_s:.1f} s")
+        lines.append(f"{change.added.name} {change.added.version} answers now, loaded in {change.load_s:.1f} s")
     if change.removed:
-        told.append(f"{change.removed.name} {change.removed.version} has gone, drained in {change.drain_s:.1f} s")
-    return "\n".join([*told, _table(change.bundles)])
+        lines.append(f"{change.removed.name} {change.removed.version} has gone, drained in {change.drain_s:.1f} s")
+    return "\n".join([*lines, _table(change.bundles)])
 
 
 def _table(bundles: list[BundleBody]) -> str:
@@ -71,25 +72,25 @@ def _table(bundles: list[BundleBody]) -> str:
     return "\n".join(lines) or "nothing is served"
 
 
-def _ask(
+def _send(
     args: argparse.Namespace, answer: type[Answer], method: str, name: str = "", body: dict[str, Any] | None = None
 ) -> Answer:
-    """The server's answer. There is no time limit: loading a large model takes minutes."""
+    """The server's answer, without a time limit: loading a large model takes minutes."""
     headers = {"Content-Type": "application/json", "Accept": "application/json"} | _authorization(args)
     data = None if body is None else json.dumps(body).encode()
     try:
-        request = Request(args.url.rstrip("/") + ADMIN + name, data, headers, method=method)
+        request = Request(args.url.rstrip("/") + ADMIN_BUNDLES + name, data, headers, method=method)
         with urlopen(request) as response:
             return answer.model_validate_json(response.read())
     except HTTPError as error:
-        raise CommandError(_refusal(error)) from None
+        raise CommandError(_reason(error)) from None
     except ValidationError:
-        raise CommandError(f"{args.url} gives no answer of Openset's") from None
+        raise CommandError(f"{args.url} does not answer as an Openset server") from None
     except (URLError, OSError, ValueError) as error:
-        raise CommandError(f"{args.url} cannot be asked: {getattr(error, 'reason', error)}") from None
+        raise CommandError(f"{args.url} cannot be reached: {getattr(error, 'reason', error)}") from None
 
 
-def _refusal(error: HTTPError) -> str:
+def _reason(error: HTTPError) -> str:
     try:
         problem = Problem.model_validate_json(error.read())
     except (ValidationError, OSError):

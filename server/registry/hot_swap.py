@@ -1,18 +1,19 @@
-"""Bundles added, replaced and removed while requests are answered: loaded beside them, switched at once, then drained.
+"""Hot swap: bundles added, replaced and removed while serving; loaded beside the others, switched, then drained.
 
-One change at a time. A bundle that fails its checks changes nothing; what was accepted before a switch is finished by
-the bundle that accepted it, whose memory is given back after the last of it.
+One change at a time. A bundle that fails its checks changes nothing; requests accepted before a switch are finished by
+the model that accepted them, whose memory is freed after the last.
 """
 
 import asyncio
 import gc
 import logging
+import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from server.bundle import Bundle
 from server.contract.manifest import BundleError, read_manifest
@@ -27,77 +28,53 @@ from server.errors import (
     NotReady,
     UnknownModel,
 )
-from server.inference.pipeline import Pipeline
+from server.inference.loaded_model import LoadedModel
 from server.memory.memory_budget import OverBudget
 from server.memory.process_resources import return_free_memory
-from server.registry.daemon_thread import in_daemon_thread
 from server.registry.footprints import plan_folder
-from server.registry.model_registry import LoadedModel, ModelRegistry, open_bundle
-from server.registry.probe import tried
+from server.registry.model_registry import ModelRegistry, open_bundle
+from server.registry.probe import probe_bundle
+from server.schemas import BundleBody, BundleChange
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Place:
-    """Which bundle is, or was, served, and from where."""
-
-    name: str
-    family: str
-    version: str
-    path: Path
-
-    @classmethod
-    def of(cls, served: LoadedModel) -> "Place":
-        manifest = served.bundle.manifest
-        return cls(manifest.name, manifest.family, manifest.version, served.bundle.folder)
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a change did, and the seconds until the switch and from it on."""
-
-    added: Place | None
-    removed: Place | None
-    load_s: float
-    drain_s: float
+T = TypeVar("T")
 
 
 class HotSwap:
-    """Changes to the catalog of a pipeline; used from the event loop's thread."""
+    """Changes the models of `registry`; `forget` drops caches of a removed one. Used from the event loop's thread."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
-        self._settings, self._pipeline = settings, pipeline
-        self._registry: ModelRegistry = pipeline.registry
-        self._running: asyncio.Task[Change] | None = None
+    def __init__(self, settings: Settings, registry: ModelRegistry, *, forget: Callable[[LoadedModel], None]) -> None:
+        self._settings, self._registry, self._forget = settings, registry, forget
+        self._running: asyncio.Task[BundleChange] | None = None
         self._closing = False
 
-    async def add(self, path: str) -> Change:
+    async def add(self, path: str) -> BundleChange:
         """Serve the bundle in the folder `path`, behind the others.
 
-        As all changes: it is finished even where the caller is cancelled. ChangeInProgress while another is; NotReady
+        Cancelling the caller does not stop this or any other change. ChangeInProgress while another one runs; NotReady
         before the first bundles are loaded; BundleRefused, BundleNameTaken, InvalidRequest for a bundle that cannot
-        be served, and then nothing has changed.
+        be served, which changes nothing.
         """
-        return await self._alone(self._change(None, path))
+        return await self._exclusively(self._change(None, path))
 
-    async def replace(self, name: str, path: str) -> Change:
-        """Serve the bundle in `path` in the place of the one named `name`; UnknownModel where there is none."""
-        return await self._alone(self._change(name, path))
+    async def replace(self, name: str, path: str) -> BundleChange:
+        """Serve the bundle in `path` in place of the one called `name`; UnknownModel where there is none."""
+        return await self._exclusively(self._change(name, path))
 
-    async def remove(self, name: str) -> Change:
-        """Serve the bundle named `name` no longer."""
-        return await self._alone(self._change(name, None))
+    async def remove(self, name: str) -> BundleChange:
+        """Stop serving the bundle called `name`."""
+        return await self._exclusively(self._change(name, None))
 
     async def close(self) -> None:
-        """Begin no more changes, and leave the one in progress where it is: the process ends."""
+        """Start no more changes and abandon the one in progress: the process ends."""
         self._closing = True
         if self._running:
             self._running.cancel()
             await asyncio.wait({self._running})
 
-    async def _alone(self, change: Coroutine[Any, Any, Change]) -> Change:
+    async def _exclusively(self, change: Coroutine[Any, Any, BundleChange]) -> BundleChange:
         if self._closing or not self._registry.ready or self._running:
             change.close()
             if self._running and not self._closing:
@@ -107,38 +84,44 @@ class HotSwap:
         self._running.add_done_callback(self._finished)
         return await asyncio.shield(self._running)
 
-    def _finished(self, task: "asyncio.Task[Change]") -> None:
+    def _finished(self, task: "asyncio.Task[BundleChange]") -> None:
         self._running = None
-        if not task.cancelled() and (error := task.exception()):  # told here too: who asked may have gone
-            log.warning("what is served stays as it was: %s", error)
+        if not task.cancelled() and (error := task.exception()):  # logged too: the client may have gone
+            log.warning("the bundles being served stay as they were: %s", error)
 
-    async def _change(self, name: str | None, path: str | None) -> Change:
+    async def _change(self, name: str | None, path: str | None) -> BundleChange:
         started = time.monotonic()
         old = None if name is None else self._named(name)
         new = None if path is None else await self._loaded(path, replacing=old)
         self._registry.swap(old, new)
         switched = time.monotonic()
-        added, removed = Place.of(new) if new else None, Place.of(old) if old else None
+        added, removed = body_of(new) if new else None, body_of(old) if old else None
         log.info("%s added, %s removed", added.name if added else "nothing", removed.name if removed else "nothing")
         if old:
-            await old.refcount.none_left()
-            self._pipeline.forget(old)
+            await old.unused()
+            self._forget(old)
             await in_daemon_thread(lambda: self._registry.release(old), name="release")
             del old
             await in_daemon_thread(_collect, name="release")
-        return Change(added, removed, switched - started, time.monotonic() - switched)
+        return BundleChange(
+            added=added,
+            removed=removed,
+            load_s=round(switched - started, 3),
+            drain_s=round(time.monotonic() - switched, 3),
+            bundles=[body_of(model) for model in self._registry.models],
+        )
 
     def _named(self, name: str) -> LoadedModel:
-        for served in self._registry.served:
-            if served.name == name:
-                return served
-        names = ", ".join(served.name for served in self._registry.served) or "none"
+        for model in self._registry.models:
+            if model.name == name:
+                return model
+        names = ", ".join(model.name for model in self._registry.models) or "none"
         raise UnknownModel(f"no bundle is named {shown(name)}; those being served: {names}")
 
     async def _loaded(self, path: str, *, replacing: LoadedModel | None) -> LoadedModel:
-        folder = allowed(path, self._settings.bundle_roots)
-        taken = [served.name for served in self._registry.served if served is not replacing]
-        both = (
+        folder = allowed_folder(path, self._settings.bundle_roots)
+        taken = [model.name for model in self._registry.models if model is not replacing]
+        hint = (
             f". Until {replacing.name} has answered its last request both are held: where clients can wait, remove it"
             " first and add this one then"
             if replacing
@@ -147,7 +130,7 @@ class HotSwap:
         try:
             return await in_daemon_thread(lambda: self._load(folder, taken), name="load")
         except OverBudget as error:
-            raise BundleRefused(f"{error}{both}") from error
+            raise BundleRefused(f"{error}{hint}") from error
         except BundleError as error:
             raise BundleRefused(str(error)) from error
         except Fault:
@@ -161,29 +144,57 @@ class HotSwap:
         if manifest.name in taken:
             raise BundleNameTaken(f"a bundle named {manifest.name} is being served: replace it, or remove it first")
         self._registry.budget_with(plan_folder(folder, manifest, self._settings))
-        on_gpu = self._settings.device.startswith("cuda") or any(served.bundle.gpu for served in self._registry.served)
+        on_gpu = self._settings.device.startswith("cuda") or any(model.bundle.gpu for model in self._registry.models)
         # A second process would take as much of the GPU again.
-        trying = self._settings.warm_up != "none" and not on_gpu
-        peaks = tried(folder, self._settings) if trying else None
+        probed = self._settings.warm_up != "none" and not on_gpu
+        peaks = probe_bundle(folder, self._settings) if probed else None
         bundle: Bundle = open_bundle(folder, self._settings)
         return self._registry.prepare(bundle, peaks)
 
 
+def body_of(model: LoadedModel) -> BundleBody:
+    """Name, family, version and folder of a model's bundle."""
+    manifest = model.bundle.manifest
+    return BundleBody(
+        name=manifest.name, family=manifest.family, version=manifest.version, path=str(model.bundle.folder)
+    )
+
+
 def _collect() -> None:
-    # Requests that failed leave tracebacks in circles, whose frames hold the bundle.
+    # Failed requests leave tracebacks in reference cycles, whose frames hold the bundle.
     gc.collect()
     return_free_memory()
 
 
-def allowed(path: str, roots: Sequence[Path]) -> Path:
+def allowed_folder(path: str, roots: Sequence[Path]) -> Path:
     """The folder that `path` names, links resolved; InvalidRequest unless it lies within one of `roots`.
 
-    What lies outside is not told apart from what is not there.
+    The error is the same for a folder outside them and for none, so that it reveals nothing of the disk.
     """
     for root in roots:
-        with suppress(OSError, RuntimeError):  # too long a name, a circle of links
+        with suppress(OSError, RuntimeError):  # too long a name, a loop of links
             folder = (root / path).resolve()
             if folder.is_relative_to(root) and folder.is_dir():
                 return folder
     listed = ", ".join(map(str, roots))
     raise InvalidRequest([FieldFault("path", f"{shown(path, 200)} is no folder within bundle_roots ({listed})")])
+
+
+async def in_daemon_thread(function: Callable[[], T], *, name: str) -> T:
+    """The result of `function`, run in a thread of its own, which goes on where the caller is cancelled.
+
+    asyncio's own threads are joined at the end of the process, which a loading model would delay.
+    """
+    outcome: Future[T] = Future()
+    outcome.set_running_or_notify_cancel()  # from here on it cannot be cancelled
+
+    def run() -> None:
+        try:
+            result = function()
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await asyncio.wrap_future(outcome)

@@ -1,4 +1,4 @@
-"""Models served by their official names: bundles in the user's cache, made at first use by `openset pull`."""
+"""Model cache: bundles of official models in the user's cache folder, made at first use by `openset pull`."""
 
 import os
 import signal
@@ -14,25 +14,25 @@ _ROOT = Path(__file__).parents[2]
 
 
 class PullFailed(Exception):
-    """A model that could not be had; `status` is the exit status to end with."""
+    """A model could not be pulled; `status` is the exit status for the command."""
 
     def __init__(self, name: str, status: int) -> None:
-        super().__init__(f"the model {name!r} could not be had (above is why)")
+        super().__init__(f"the model {name!r} could not be pulled (see above)")
         self.status = status
 
 
 def cache_folder(given: Path | None) -> Path:
-    """Where pulled models are kept: the folder given, else `openset` in the user's cache folder."""
+    """The folder of pulled models: the one given, else `openset` in the user's cache folder."""
     return given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openset"
 
 
 def pulled_bundle(cache: Path, name: str) -> Path:
-    """Where the bundle of the official model `name` is, once it has been pulled."""
+    """The folder of the bundle of the official model `name`, once it has been pulled."""
     return cache / "bundles" / name
 
 
 def is_pulled(folder: Path) -> bool:
-    """Whether there is a bundle that this version reads, with the certificates of its graphs."""
+    """True for the folder of a bundle that this version reads, and whose graphs are certified."""
     try:
         manifest = read_manifest(folder)
     except BundleError:
@@ -41,9 +41,9 @@ def is_pulled(folder: Path) -> bool:
 
 
 def with_models(settings: Settings) -> Settings:
-    """`settings` with the bundles of its `model` names behind its own; PullFailed where one cannot be had.
+    """`settings` with the bundles of its `model` names behind its own; PullFailed where one cannot be pulled.
 
-    What is not there yet is pulled in a process of its own: exporting needs PyTorch, which the server never loads.
+    Pulling runs in a subprocess: exporting needs PyTorch, which the server never loads.
     """
     cache = cache_folder(settings.cache_dir)
     for name in settings.model:
@@ -54,8 +54,8 @@ def with_models(settings: Settings) -> Settings:
 
 
 def _pull(name: str, cache: Path) -> int:
-    """Run `openset pull`; its exit status. A signal that ends this process ends it too."""
-    # Not the current folder's `server`, should there be one: the one that runs here.
+    """Exit status of `openset pull`, which a signal that ends this process ends too."""
+    # This installation, not a package `server` in the current folder.
     path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-P", "-m", "server", "pull", name, "--cache-dir", str(cache)]
     before = signal.signal(signal.SIGTERM, _end)

@@ -1,7 +1,7 @@
-"""A bundle tried in a process of its own: what its memory grows by beside traffic would be the traffic's as well.
+"""Probe of a bundle in a subprocess, which measures its memory apart from traffic and survives its crashes.
 
-A bundle that takes a process down takes this one. `python -m server.registry.probe FOLDER` reads the settings from its
-standard input and prints what it found; `tried` runs it.
+`python -m server.registry.probe FOLDER` reads the settings from standard input and prints a JSON object; `probe_bundle`
+runs it.
 """
 
 import json
@@ -21,10 +21,10 @@ _SETTINGS = {"allow_uncertified", "threads", "device", "gpu_memory_bytes"}
 _ROOT = Path(__file__).parents[2]
 
 
-def tried(folder: Path, settings: Settings) -> Peaks | None:
-    """Open the bundle in `folder`, run its canary and its largest shapes; what that took, where it can be told.
+def probe_bundle(folder: Path, settings: Settings) -> Peaks | None:
+    """Open the bundle in `folder`, run its canary and its largest shapes; its peak memory, where it can be measured.
 
-    BundleError where it fails, or ends the process.
+    BundleError where it fails, or ends the subprocess.
     """
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
@@ -36,14 +36,14 @@ def tried(folder: Path, settings: Settings) -> Peaks | None:
     )
     if done.returncode or not done.stdout:
         raise BundleError(f"{folder} ended the process that tried it (status {done.returncode}): it is not served")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    if fault := found.get("fault"):
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if fault := result.get("fault"):
         raise BundleError(fault)
-    return Peaks(**found["peaks"]) if found["peaks"] else None
+    return Peaks(**result["peaks"]) if result["peaks"] else None
 
 
 def main(folder: Path, settings: Settings) -> dict[str, Any]:
-    """What there is to tell of the bundle."""
+    """The probe's result: `peaks`, or a `fault`."""
     try:
         bundle = open_bundle(folder, settings)
         bundle.check_canary()

@@ -1,7 +1,7 @@
-"""Runs a bundle before it is served: once at the largest shapes it may meet, to measure what that takes, or at all.
+"""Warm-up of a bundle before it is served: one run at the largest shapes, which measures its memory, or all shapes.
 
-Seen on a processor: the first run of a further shape costs what the next ones do. On a GPU it may take many times as
-long: kernels are chosen or compiled for it (onnxruntime issue 12120).
+On a CPU the first run of a new shape takes as long as the next. On a GPU it may take many times as long, since kernels
+are chosen or compiled for the shape (onnxruntime issue 12120).
 """
 
 import time
@@ -18,25 +18,25 @@ from server.contract.text import Prompt
 from server.memory.pool import PoolExhausted
 from server.memory.process_resources import with_peak
 
+SHAPES_WITHIN_S = 120.0
 _WORD = "dog"
-# One text of a small tower hides in what the C heap has spare; of several the heap must grow.
+# The C heap may have room for one text of a small tower; for several it must grow, and its growth is measured.
 _TEXTS = 8
-# Longer over shorter side of the pictures that stand for a bundle's pixel buckets: what cameras and screens give. Of
-# others there are too many: a canvas for each size of either side.
+# Aspect ratios (longer over shorter side) of the images that stand for a bundle's pixel buckets: those of cameras and
+# screens. All ratios would be too many: one canvas for each size of either side.
 _RATIOS = (1, 4 / 3, 3 / 2, 16 / 9)
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """Bytes by which the process had grown at most while it ran, per image, and per text or prompt."""
+    """Peak growth of the process while it ran, in bytes for each image, and for each text or prompt."""
 
     image: int
     text: int
 
 
 def warm_up(bundle: Bundle) -> Peaks | None:
-    """Run every part of `bundle` once, on one image and a prompt or a few texts; None where the system does not tell
-    the memory."""
+    """Run every part of `bundle` once, on one image and a prompt or texts; None where memory cannot be measured."""
     pixels = bundle.preprocess(Image.new("RGB", largest_picture(bundle.manifest)))
     if "detect" in bundle.tasks:
         prompt = _prompt(bundle, bundle.manifest.text.max_tokens)
@@ -50,25 +50,25 @@ def warm_up(bundle: Bundle) -> Peaks | None:
     return None if image is None or text is None else Peaks(image, text)
 
 
-def warm_up_shapes(bundle: Bundle, *, batch: int, within_s: float) -> int:
-    """Run the shape buckets of `bundle`, each alone first and then in a `batch`; how many no time or room was left for.
+def warm_up_shapes(bundle: Bundle, *, batch: int) -> int:
+    """Run the shape buckets of `bundle`, each alone and in a `batch`; returns how many time or memory did not allow.
 
-    Shapes are those of pictures in usual formats, upright and lying, times the declared numbers of tokens.
+    Shapes are those of images in common aspect ratios, portrait and landscape, times the declared token buckets.
     """
-    give_up, left = time.monotonic() + within_s, 0
+    give_up, left = time.monotonic() + SHAPES_WITHIN_S, 0
     for run in _runs(bundle, batch):
         if time.monotonic() >= give_up:
             left += 1
             continue
         try:
             run()
-        except PoolExhausted:  # it would be run in parts
+        except PoolExhausted:  # when served, it is run in parts
             left += 1
     return left
 
 
 def _runs(bundle: Bundle, batch: int) -> Iterator[Callable[[], object]]:
-    images = {bundle.canvas(pixels): pixels for pixels in map(bundle.preprocess, _pictures(bundle.manifest))}
+    images = {bundle.canvas(pixels): pixels for pixels in map(bundle.preprocess, _images(bundle.manifest))}
     batches = sorted({1, batch})
     if "detect" not in bundle.tasks:
         for count in (1, TEXT_BATCH):
@@ -85,8 +85,8 @@ def _runs(bundle: Bundle, batch: int) -> Iterator[Callable[[], object]]:
         yield partial(bundle.run_detector, [pixels] * count, [prompt] * count, encoded * count)
 
 
-def _pictures(manifest: Manifest) -> Iterator[Image.Image]:
-    """Pictures that are scaled to the largest inputs of their formats."""
+def _images(manifest: Manifest) -> Iterator[Image.Image]:
+    """Images that scale to the largest input of their aspect ratio."""
     shorter, longest = manifest.preprocessing.shorter, max(largest_picture(manifest))
     for ratio in (*_RATIOS, longest / shorter):
         longer = min(longest, round(shorter * ratio))
@@ -95,7 +95,7 @@ def _pictures(manifest: Manifest) -> Iterator[Image.Image]:
 
 
 def largest_batches(bundle: Bundle) -> Callable[[int], object]:
-    """What runs so many images together, each at its largest and with the longest prompt."""
+    """A function that runs so many images together, each at its largest and with the longest prompt."""
     pixels = bundle.preprocess(Image.new("RGB", largest_picture(bundle.manifest)))
     if "detect" not in bundle.tasks:
         return lambda count: bundle.embed_images([pixels] * count)
@@ -105,13 +105,13 @@ def largest_batches(bundle: Bundle) -> Callable[[int], object]:
 
 
 def largest_picture(manifest: Manifest) -> tuple[int, int]:
-    """The (width, height) of a picture that becomes the largest input, but for a few pixels of rounding."""
+    """The (width, height) of an image that becomes the largest input, up to a few pixels of rounding."""
     rules = manifest.preprocessing
     return rules.longer or rules.shorter, rules.shorter
 
 
 def _prompt(bundle: Bundle, tokens: int) -> Prompt:
-    """The largest prompt of at most so many tokens."""
+    """The longest prompt of at most so many tokens."""
     per_label = len(bundle.prompts.from_labels([_WORD])) - 2  # without start and end
     return bundle.prompts.from_labels([_WORD] * max(1, (tokens - 2) // per_label))
 

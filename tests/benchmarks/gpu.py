@@ -35,11 +35,11 @@ from server.errors import Fault, InferenceFailed, WorkerStopped
 from server.inference.pipeline import Pipeline
 from server.memory.pool import BufferPool
 from server.memory.process_resources import resident_bytes
-from server.middleware.request_context import RequestContext
 from server.registry.model_registry import BUNDLED, ModelRegistry, open_bundles
+from server.request_context import RequestContext
 from server.runtimes.device import Device, gpu_at
 from server.schemas import ClassifyRequest, DetectRequest
-from server.settings import Settings
+from server.settings import read_settings
 from server.telemetry.metrics import Metrics
 
 QUIET = Progress(quiet=True)
@@ -100,7 +100,7 @@ def engines(folders: Sequence[Path], device: Device) -> Iterator[Row]:
 
 def load(folders: Sequence[Path], device: Device, count: int) -> Iterator[Row]:
     """Memory and pools before, during and after `count` mixed requests through the server's pipeline."""
-    settings = Settings(bundle=tuple(folders), device=device.name)
+    settings = read_settings(bundle=tuple(folders), device=device.name)
     metrics = Metrics()
     registry = ModelRegistry(settings, metrics)
     pipeline = Pipeline(settings, metrics, registry)

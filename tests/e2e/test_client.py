@@ -32,7 +32,7 @@ def client(url):
 def small():
     """A server that takes 3 images, 300 kB and one request at a time."""
     port = free_port()
-    limits = ["--max-images", "3", "--max-body-bytes", "300000", "--max-inflight-requests", "1", "--no-warm-up"]
+    limits = ["--max-images", "3", "--max-body-bytes", "300000", "--max-inflight-requests", "1", "--warm-up", "none"]
     command = [sys.executable, "-m", "server", "serve", "--port", str(port), "--log-level", "warning", *limits]
     with subprocess.Popen(command, cwd=ROOT) as process, Client(f"http://127.0.0.1:{port}", retries=0) as client:
         try:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from server.errors import KINDS
-from server.middleware.request_middleware import ENDPOINTS, WORK
+from server.middleware.request_middleware import ENDPOINTS, INFERENCE_ENDPOINTS
 from server.telemetry.metrics import SECONDS, Metrics
 
 from .conftest import ROOT, free_port, until
@@ -56,7 +56,7 @@ def test_rules_and_dashboard_name_only_series_that_exist():
 def test_rules_and_dashboard_select_labels_that_the_server_sets():
     text = RULE_TEXT + " ".join(QUERIES.values())
     endpoints = {name for value in re.findall(r'endpoint=~"([^"]*)"', text) for name in value.split("|")}
-    assert endpoints == set(WORK) <= ENDPOINTS
+    assert endpoints == set(INFERENCE_ENDPOINTS) <= ENDPOINTS
     reasons = {name for value in re.findall(r'reason=~"([^"]*)"', text) for name in value.split("|")}
     assert reasons == {kind.slug for kind in KINDS.values() if kind.status == 429}
     bounds = {float(bound) for bound in re.findall(r'le="([^"]*)"', text)}

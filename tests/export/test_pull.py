@@ -187,7 +187,7 @@ def test_server_with_an_unknown_model_ends_before_it_listens(capfd, tmp_path):
     assert main(["serve", "--model", "clip-vit", "--cache-dir", str(tmp_path)]) == 2
     told = capfd.readouterr().err
     assert "openset pull: 'clip-vit' is no official model" in told
-    assert told.endswith("openset serve: the model 'clip-vit' could not be had (above is why)\n")
+    assert told.endswith("openset serve: the model 'clip-vit' could not be pulled (see above)\n")
 
 
 def test_what_is_not_installed_is_told_before_anything_is_fetched(hub, tmp_path, capsys, monkeypatch):
@@ -262,7 +262,7 @@ def test_published_size_is_pulled_certified_and_served(name, inventory, hub, tmp
     monkeypatch.setitem(hub.repositories, official.repository, files)
     hub.described(official.repository, files)  # hashes them
     assert main(["pull", name, "--cache-dir", str(tmp_path / "cache")]) == 0
-    with serving("--model", name, "--cache-dir", str(tmp_path / "cache"), "--no-warm-up") as client:
+    with serving("--model", name, "--cache-dir", str(tmp_path / "cache"), "--warm-up", "none") as client:
         if name == CLIP:
             assert asked(client).status_code == 200
         else:

@@ -11,7 +11,7 @@ import openset
 
 ROOT = Path(__file__).parents[2]
 # Where the package has no predictor of its own, one that needs what the server's settings need.
-STAND_IN = "import pydantic_settings, PIL\nclass Predictor: pass\n"
+STAND_IN = "import prometheus_client, PIL\nclass Predictor: pass\n"
 CALL = """
 import httpx, openset
 answer = httpx.Response(200, json={"models": [], "limits": {}, "memory": {}})
@@ -47,7 +47,7 @@ def test_predictor_is_the_servers(tmp_path, predictor):
     assert python(tmp_path, predictor + "import openset" + TRY) == "server.predictor\n"
 
 
-@pytest.mark.parametrize("module", ["onnxruntime", "pydantic_settings", "PIL"])
+@pytest.mark.parametrize("module", ["onnxruntime", "prometheus_client", "PIL"])
 def test_missing_package_is_named_with_its_extras(tmp_path, predictor, module):
     told = python(tmp_path, predictor + f"import sys, openset\nsys.modules[{module!r}] = None" + TRY)
     assert told.startswith("ImportError openset.Predictor runs models in this process and needs")

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openset import ImageDetections, errors, results
-from server import box_formats, schemas
+from server import schemas
+from server.inference.responses import format_box
 
 from .conftest import DOG
 
@@ -77,11 +78,11 @@ BOX = st.tuples(*[st.floats(-10, 5000)] * 4)
 @given(BOX, st.sampled_from(get_args(results.BoxFormat)), st.integers(1, 9000), st.integers(1, 9000))
 def test_boxes_are_those_that_the_server_would_send_in_every_format(box, box_format, width, height):
     found = ImageDetections(width=width, height=height, labels=["dog"], detections=[DOG | {"box": box}])
-    assert found.boxes(box_format) == [box_formats.formatted_box(box, box_format, size=(height, width))]
+    assert found.boxes(box_format) == [format_box(box, box_format, size=(height, width))]
 
 
 def test_box_formats_are_the_servers():
-    assert get_args(results.BoxFormat) == get_args(box_formats.BoxFormat)
+    assert get_args(results.BoxFormat) == get_args(schemas.BoxFormat)
 
 
 def test_boxes_come_in_every_format():

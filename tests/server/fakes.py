@@ -1,6 +1,7 @@
-"""Stand-ins for real bundles: the real contract around a model that answers by simple arithmetic."""
+"""Fake bundles: the real `Bundle` and contract around a model that answers by simple arithmetic."""
 
 import io
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import numpy as np
 from PIL import Image
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
+from server.bundle import Bundle, Encoded, Float32
 from server.contract import image as images
 from server.contract.manifest import Manifest
-from server.contract.text import PromptTokenizer, SentenceTokenizer, token_bucket
+from server.contract.text import Prompt, PromptTokenizer, SentenceTokenizer
 from server.memory.allocators import HostAllocator
 from server.memory.pool import BufferPool
 
@@ -49,34 +51,31 @@ def artefacts(*parts):
     return [{"part": part, "opset": 17, "file": f"{part}.onnx", "sha256": HASH} for part in parts]
 
 
-class FakeBundle:
-    """What both kinds share; `runs` records the size of each model run, `before_run` may block or fail it."""
+class FakeBundle(Bundle):
+    """A bundle without files: everything but the runs of its artefacts is the real one's.
 
-    weights_bytes = 1000
+    `runs` records the size of each model run; `before_run` may block or fail it; `file_bytes` is the size it claims.
+    """
+
+    file_bytes = 1000
 
     def __init__(self, described: Manifest) -> None:
         self.folder = Path(described.name)
         self.manifest = described
         self.artefacts = {artefact.part: artefact for artefact in described.artefacts}
         self.uncertified, self.refused, self.fallbacks = {}, {}, {}
-        self.providers = dict.fromkeys(self.artefacts, "arithmetic")
-        self.gpu = None
-        self.runs = []
-        self.text_runs = []
-        self.before_run = lambda: None
+        self.providers = {part: "arithmetic" for part in self.artefacts}
+        self.activation_bytes, self.on_gpu, self.gpu = {}, {}, None
         self.pool = BufferPool(HostAllocator(), soft_limit=0)
+        self.runs: list[int] = []
+        self.text_runs: list[int] = []
+        self.before_run: Callable[[], object] = lambda: None
 
     @property
-    def tasks(self):
-        return self.manifest.tasks
+    def weights_bytes(self) -> int:
+        return self.file_bytes
 
-    def preprocess(self, image):
-        return images.preprocess(image, self.manifest.preprocessing)
-
-    def canvas(self, pixels):
-        return images.canvas_size(*pixels.shape[1:], self.manifest.buckets)
-
-    def check_canary(self):
+    def check_canary(self) -> None:
         pass
 
 
@@ -103,22 +102,15 @@ class FakeDetector(FakeBundle):
                 artefacts=artefacts("detector", "image_encoder", "text_encoder"),
             )
         )  # fmt: skip
-        self.passes = []
+        self.passes: list[int] = []
         self.prompts = PromptTokenizer(tokenizer_file(folder), self.manifest.text)
 
-    def encode_prompts(self, prompts):
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> list[Float32]:
         self.text_runs.append(len(prompts))
         return [np.repeat(prompt.input_ids[:, None], 4, axis=1).astype(np.float32) for prompt in prompts]
 
-    def token_bucket(self, prompts):
-        return token_bucket(max(map(len, prompts)), self.manifest.buckets.tokens)
-
-    def run_detector(self, pixels, prompts, text_features):
-        with self.encoded(pixels) as inside:
-            return self.detect(inside, prompts, text_features)
-
     @contextmanager
-    def encoded(self, pixels):
+    def encoded(self, pixels: Sequence[Float32]) -> Iterator[Encoded]:
         self.before_run()
         assert len({self.canvas(image) for image in pixels}) == 1, "a batch holds one canvas"
         canvas = self.canvas(pixels[0])
@@ -128,12 +120,15 @@ class FakeDetector(FakeBundle):
         ):
             images.pad_batch(pixels, canvas, out=(values, mask))
             self.runs.append(len(pixels))
-            yield [values[row][:, mask[row]] for row in range(len(pixels))]
+            yield Encoded({"pixel_values": values}, mask)
 
-    def detect(self, inside, prompts, text_features):
+    def detect(
+        self, encoded: Encoded, prompts: Sequence[Prompt], text_features: Sequence[Float32]
+    ) -> list[tuple[Float32, Float32]]:
         assert all(len(p) == len(f) for p, f in zip(prompts, text_features, strict=True)), "each has its own features"
         self.passes.append(len(prompts))
-        return [self._one(image, prompt) for image, prompt in zip(inside, prompts, strict=True)]
+        inputs = zip(encoded.levels["pixel_values"], encoded.mask, prompts, strict=True)
+        return [self._one(values[:, mask], prompt) for values, mask, prompt in inputs]
 
     @staticmethod
     def _one(image, prompt):
@@ -164,20 +159,20 @@ class FakeEncoder(FakeBundle):
         )  # fmt: skip
         self.sentences = SentenceTokenizer(tokenizer_file(folder), self.manifest.text)
 
-    def embed_images(self, pixels):
+    def embed_images(self, pixels: Sequence[Float32]) -> Float32:
         self.before_run()
         with self.pool.lease((len(pixels), *pixels[0].shape), np.float32, owner=self.manifest.name) as values:
             np.stack(pixels, out=values)
             self.runs.append(len(pixels))
             return _unit(values.mean((2, 3)))
 
-    def embed_texts(self, texts):
+    def embed_texts(self, texts: Sequence[str]) -> Float32:
         self.sentences.encode(texts)
         self.text_runs.append(len(texts))
         return _unit(np.asarray([[text.count(letter) for letter in "rgb"] for text in texts], np.float32))
 
 
-def _unit(rows):
+def _unit(rows: Float32) -> Float32:
     rows = rows.astype(np.float32) + np.float32(1e-3)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 

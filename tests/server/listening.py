@@ -6,8 +6,7 @@ import threading
 
 import uvicorn
 
-from server.middleware.graceful_shutdown import GracefulServer
-from server.middleware.uvicorn_protocol import ProblemProtocol
+from server.middleware.uvicorn_server import GracefulServer, ProblemProtocol
 
 
 @contextlib.contextmanager

@@ -30,4 +30,4 @@ def fakes(settings):
 
 if __name__ == "__main__":
     app.open_bundles = fakes
-    sys.exit(main(["serve", "--no-warm-up", "--port", sys.argv[2]]))
+    sys.exit(main(["serve", "--warm-up", "none", "--port", sys.argv[2]]))

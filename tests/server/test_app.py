@@ -10,8 +10,9 @@ import pytest
 
 from server.app import create_app
 from server.contract.manifest import BundleError
-from server.middleware import lingering_close as lingering
+from server.middleware import uvicorn_server
 from server.middleware.auth import digest_of
+from server.routes import body
 from server.settings import Settings
 
 from .fakes import FakeDetector, picture
@@ -33,7 +34,7 @@ class Held:
 
 @contextlib.asynccontextmanager
 async def running(*bundles, **settings):
-    app = create_app(Settings(**{"decode_threads": 2, "warm_up": False} | settings), bundles)
+    app = create_app(Settings(**{"decode_threads": 2, "warm_up": "none"} | settings), bundles)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://openset") as client:
@@ -53,7 +54,7 @@ async def until(condition):
 
 
 def batcher(client):
-    return client.app.state.pipeline.registry.served[0].batcher
+    return client.app.state.registry.models[0].batcher
 
 
 def waiting(client):
@@ -248,7 +249,7 @@ def test_queued_request_is_dropped_at_its_deadline(detector):
 
 
 def test_deadline_holds_while_the_body_comes(detector, monkeypatch):
-    monkeypatch.setattr(lingering, "SILENCE_S", 0.1)
+    monkeypatch.setattr(uvicorn_server, "LINGER_SILENCE_S", 0.1)
 
     async def scene():
         async def trickle():
@@ -357,9 +358,9 @@ def test_prompts_of_one_client_leave_others_a_turn(detector, tmp_path, monkeypat
                     client.post("/detect", files=files, data={"labels": label}, headers=headers)
                 )
 
-            slots, come = client.app.state.pipeline.registry.served[0].text_slots, []
-            one = slots.one
-            monkeypatch.setattr(slots, "one", lambda **context: come.append(context["client"]) or one(**context))
+            slots, come = client.app.state.registry.models[0]._text_slots, []
+            slot = slots.slot
+            monkeypatch.setattr(slots, "slot", lambda **context: come.append(context["client"]) or slot(**context))
             asked = [sent("hog", f"thing {number}") for number in range(12)]
             await until(lambda: batcher(client).depth == 12)
             asked.append(sent("single", "mine"))
@@ -374,14 +375,15 @@ def test_prompts_of_one_client_leave_others_a_turn(detector, tmp_path, monkeypat
 
 
 def test_slow_body_times_out(detector, monkeypatch):
-    monkeypatch.setattr(lingering, "SILENCE_S", 0.1)
+    monkeypatch.setattr(uvicorn_server, "LINGER_SILENCE_S", 0.1)
+    monkeypatch.setattr(body, "BODY_TIMEOUT_S", 0.05)
 
     async def scene():
         async def trickle():
             yield b"{"
             await asyncio.sleep(SOON)
 
-        async with running(detector, body_timeout_s=0.05) as client:
+        async with running(detector) as client:
             response = await client.post("/detect", content=trickle(), headers={"Content-Type": "application/json"})
             assert (response.status_code, response.json()["type"]) == (408, "urn:openset:problem:body-timeout")
 
@@ -396,8 +398,8 @@ def test_stopping_finishes_accepted_requests(detector):
             await until(held.started.is_set)
             accepted += [ask(client, "dog"), ask(client, "dog")]
             await until(lambda: waiting(client) == 2)
-            closing = asyncio.ensure_future(asyncio.to_thread(client.app.state.pipeline.registry.close))
-            await until(lambda: not client.app.state.pipeline.registry.ready)
+            closing = asyncio.ensure_future(asyncio.to_thread(client.app.state.registry.close))
+            await until(lambda: not client.app.state.registry.ready)
             assert (await client.get("/readyz")).status_code == 503
             assert (await ask(client, "dog")).status_code == 503
             held.gate.set()
@@ -410,11 +412,11 @@ def test_stopping_finishes_accepted_requests(detector):
 def test_server_is_live_but_not_ready_while_it_loads(monkeypatch, detector):
     loading = threading.Event()
 
-    def slowly(settings):
+    def slowly(settings, task):
         assert loading.wait(SOON)
         return [detector]
 
-    monkeypatch.setattr("server.app.open_bundles", slowly)
+    monkeypatch.setattr("server.predictor.open_bundles", slowly)
 
     async def scene():
         app = create_app(Settings())
@@ -426,7 +428,7 @@ def test_server_is_live_but_not_ready_while_it_loads(monkeypatch, detector):
                 assert (early.status_code, early.json()["type"]) == (503, "urn:openset:problem:not-ready")
                 assert (await ask(client, "dog")).status_code == 503
                 loading.set()
-                await until(lambda: app.state.pipeline.registry.ready)
+                await until(lambda: app.state.registry.ready)
                 assert (await client.get("/readyz")).status_code == 200
                 assert (await ask(client, "dog")).status_code == 200
 
@@ -434,10 +436,10 @@ def test_server_is_live_but_not_ready_while_it_loads(monkeypatch, detector):
 
 
 def test_bundle_that_cannot_be_loaded_turns_livez_red_and_is_told(monkeypatch):
-    def fail(settings):
+    def fail(settings, task):
         raise BundleError("x is no bundle")
 
-    monkeypatch.setattr("server.app.open_bundles", fail)
+    monkeypatch.setattr("server.predictor.open_bundles", fail)
     told = []
 
     async def scene():
@@ -458,7 +460,7 @@ def test_unforeseen_error_is_a_problem_without_its_message(detector, encoder, st
     def fail(*_):
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("server.inference.pipeline.answers.image_detections", fail)
+    monkeypatch.setattr("server.inference.pipeline.responses.image_detections", fail)
     response = client.post("/detect", files=[("image", ("a.png", picture()))], data={"labels": "dog"})
     assert (response.status_code, response.json()["type"]) == (500, "urn:openset:problem:internal-error")
     assert "secret" not in response.text

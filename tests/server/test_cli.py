@@ -16,7 +16,7 @@ def bundles(monkeypatch, detector, encoder):
     def fakes(settings, *, task):
         return [bundle for bundle in (detector, encoder) if task in bundle.tasks]
 
-    monkeypatch.setattr("server.cli.open_bundles", fakes)
+    monkeypatch.setattr("server.predictor.open_bundles", fakes)
 
 
 @pytest.fixture

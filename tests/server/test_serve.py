@@ -135,14 +135,14 @@ def test_bundle_that_is_none_ends_the_server_with_one_sentence(tmp_path, free_po
 
 def test_port_in_use_ends_the_server_with_the_next_step(server, free_port):
     done = subprocess.run(
-        [sys.executable, "-m", "server", "serve", "--no-warm-up", "--port", str(free_port)],
+        [sys.executable, "-m", "server", "serve", "--warm-up", "none", "--port", str(free_port)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=SOON,
     )
     assert done.returncode == 2
-    assert f"openset serve: 127.0.0.1, port {free_port}, cannot be listened on: give another --port" in done.stderr
+    assert f"openset serve: cannot listen on 127.0.0.1, port {free_port}: give another --port" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""Settings: from flags, environment and file; a wrong value is refused with the value and what is accepted."""
+"""Settings from flags, environment and file; a wrong value is refused with the value and what is accepted."""
 
 import argparse
 import os
@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.__main__ import main
-from server.app import add_arguments
-from server.settings import Settings, SettingsError, read_settings
+from server.settings import Settings, SettingsError, add_flags, markdown_table, read_settings
 
 
 def test_environment_sets_a_value(monkeypatch):
@@ -26,7 +25,7 @@ def file(tmp_path):
     path = tmp_path / "openset.toml"
     path.write_text(
         'max_queue = 19\nmax_batch = 3\nbundle = ["/a", "/b"]\nlog_level = "error"\n'
-        "warm_up = false\nmax_wait_ms = 0.5\n",
+        'warm_up = "none"\nmax_wait_ms = 0.5\n',
         encoding="utf-8",
     )
     return path
@@ -87,9 +86,9 @@ def test_bundles_in_the_environment_are_separated_like_path(monkeypatch):
 
 
 def test_words_are_separated_by_commas_or_repeated(monkeypatch):
-    monkeypatch.setenv("OPENSET_IMAGE_FORMATS", "jpeg, png")
-    assert read_settings().image_formats == ("JPEG", "PNG")
-    assert read_settings(image_formats=["webp", "gif,bmp"]).image_formats == ("WEBP", "GIF", "BMP")
+    monkeypatch.setenv("OPENSET_OPEN_ENDPOINTS", "/livez, /docs,")
+    assert read_settings().open_endpoints == ("/livez", "/docs")
+    assert read_settings(open_endpoints=["/", "/v2,/models"]).open_endpoints == ("/", "/v2", "/models")
 
 
 @pytest.mark.parametrize(
@@ -98,18 +97,15 @@ def test_words_are_separated_by_commas_or_repeated(monkeypatch):
         ("OPENSET_PORT", "99999", "less than or equal to 65535"),
         ("OPENSET_PORT", "http", "valid integer"),
         ("OPENSET_LOG_LEVEL", "loud", "'debug', 'info'"),
-        ("OPENSET_IMAGE_FORMATS", "JPEG,SVG", "'JPEG', 'PNG', 'WEBP', 'GIF', 'BMP' or 'TIFF'"),
-        ("OPENSET_IMAGE_FORMATS", "", "at least 1 item"),
         ("OPENSET_OPEN_ENDPOINTS", "/livez,/detect", "'/livez', '/readyz', '/metrics'"),
-        ("OPENSET_CORS_ORIGINS", "app.example", "'app.example' is no origin: a scheme and a host"),
+        ("OPENSET_CORS_ORIGINS", "app.example", "'app.example' is no origin: give scheme and host"),
         ("OPENSET_CORS_ORIGINS", "https://app.example/", "is no origin"),
         ("OPENSET_MAX_WAIT_MS", "-1", "greater than or equal to 0"),
-        ("OPENSET_BUNDLE_ROOTS", "/no/such/folder", "/no/such/folder is no folder"),
+        ("OPENSET_BUNDLE_ROOTS", "/no/such/folder", "/no/such/folder is not a folder"),
         ("OPENSET_OTLP_ENDPOINT", "localhost:4318", "this is no address like http://localhost:4318"),
         ("OPENSET_OTLP_ENDPOINT", "http://user@collector", "credentials go into OTEL_EXPORTER_OTLP_HEADERS"),
-        ("OPENSET_WARM_UP", "smallest", "'auto', 'all', 'largest' or 'none'"),
-        ("OPENSET_WARM_UP_S", "0", "greater than 0"),
-        ("OPENSET_TRACE_SHARE", "2", "less than or equal to 1"),
+        ("OPENSET_WARM_UP", "smallest", "'auto', 'largest' or 'none'"),
+        ("OPENSET_WARM_UP", "false", "'auto', 'largest' or 'none'"),
         ("OPENSET_POOL_BYTES", "-1", "greater than or equal to 0"),
         ("OPENSET_MEMORY_LIMIT_BYTES", "half", "valid integer"),
     ],
@@ -128,14 +124,30 @@ def test_wrong_flag_is_named_as_a_flag():
 
 
 def test_unknown_setting_is_refused():
-    with pytest.raises(SettingsError, match="there is no setting 'colour'"):
+    with pytest.raises(SettingsError, match="--colour: there is no setting 'colour'; the settings are host"):
         read_settings(colour="blue")
 
 
-@pytest.mark.parametrize(("word", "meant"), [("false", "none"), ("True", "auto"), ("all", "all")])
-def test_warm_up_may_be_on_or_off(monkeypatch, word, meant):
-    monkeypatch.setenv("OPENSET_WARM_UP", word)
-    assert read_settings().warm_up == meant
+@pytest.mark.parametrize(
+    ("variable", "warning"),
+    [
+        ("OPENSET_MAX_QUEU", "OPENSET_MAX_QUEU names no setting; OPENSET_MAX_QUEUE does"),
+        ("OPENSET_COLOUR", "OPENSET_COLOUR names no setting"),
+    ],
+)
+def test_variable_that_names_no_setting_is_warned_of(monkeypatch, caplog, variable, warning):
+    monkeypatch.setenv(variable, "17")
+    assert read_settings() == Settings()
+    assert caplog.messages == [warning]
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["API_KEY", "BUNDLES", "SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT_8000_TCP_ADDR", "GPU_SERVICE_HOST", "GPU_PORT"],
+)
+def test_variables_of_the_client_of_compose_and_of_kubernetes_are_no_settings(monkeypatch, variable):
+    monkeypatch.setenv(f"OPENSET_{variable}", "x")
+    assert read_settings() == Settings()
 
 
 def test_queue_smaller_than_a_request_is_refused():
@@ -144,25 +156,28 @@ def test_queue_smaller_than_a_request_is_refused():
 
 
 def test_bundles_that_may_be_changed_need_keys(tmp_path):
-    with pytest.raises(SettingsError, match="bundle_roots without api_keys_file: whoever reaches the server"):
+    with pytest.raises(SettingsError, match="bundle_roots without api_keys_file: anyone who reaches the server"):
         read_settings(bundle_roots=[tmp_path])
     (tmp_path / "link").symlink_to(tmp_path)
     read = read_settings(bundle_roots=f"{tmp_path}/link{os.pathsep}{tmp_path}", api_keys_file="keys.txt")
     assert read.bundle_roots == (tmp_path.resolve(),) * 2
 
 
-def test_every_setting_says_when_to_turn_it():
-    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+def test_table_has_every_setting_with_its_default_and_purpose():
+    rows = [line.split(" | ") for line in markdown_table().splitlines()[2:]]
+    assert [name for name, *_ in rows] == [f"| `{name}`" for name in Settings.model_fields]
+    assert all(len(purpose) > 20 for _, _, purpose in rows)
+    assert ["| `port`", "8000", "Port to listen on; 0 picks a free one. |"] in rows
 
 
 def test_every_setting_is_a_flag_of_serve():
     parser = argparse.ArgumentParser()
-    add_arguments("serve", parser)
+    add_flags(parser)
     flags = {"--" + name.replace("_", "-") for name in Settings.model_fields}
     assert flags <= set(parser._option_string_actions)
-    args = parser.parse_args(["--bundle", "/a", "--bundle", "/b", "--no-warm-up", "--port", "1"])
+    args = parser.parse_args(["--bundle", "/a", "--bundle", "/b", "--no-page", "--port", "1"])
     assert args.bundle == ["/a", "/b"]
-    assert args.warm_up == "none"
+    assert args.page is False
     assert "host" not in args, "a flag that was not given leaves the environment in force"
 
 

@@ -48,7 +48,7 @@ def test_run_that_takes_too_long_does_not_keep_the_server_and_who_waits_is_told(
     assert [(answer.status_code, answer.json()["type"]) for answer in answers] == [
         (503, "urn:openset:problem:not-ready")
     ] * 3
-    assert "the request was not done within 1 s" in answers[0].json()["detail"]
+    assert "the request did not finish within 1 s" in answers[0].json()["detail"]
     assert "not all was finished within shutdown_timeout_s=1" in log
     assert "Traceback" not in log
     assert status == 1

@@ -7,11 +7,13 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import trustme
+from httpcore import AnyIOBackend, ConnectError
 
-from server.middleware.image_fetcher import Fetcher, FetchLimits
-from server.middleware.request_context import RequestContext
+from server.middleware.image_fetcher import ImageFetcher
+from server.request_context import RequestContext
+from server.settings import Settings
 
-PUBLIC = "93.184.216.34"
+PUBLIC, REFUSING = "93.184.216.34", "203.0.114.1"
 HOST = "pictures.example"
 
 
@@ -19,6 +21,20 @@ def answer(body=b"", *headers, status="200 OK"):
     """A whole HTTP answer."""
     head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+class _Loopback(AnyIOBackend):
+    """Connects every address of the internet with the web's own server, but the one that refuses."""
+
+    def __init__(self, web):
+        self._web = web
+
+    async def connect_tcp(self, host, port, *_, **__):
+        assert port == 443
+        self._web.connected.append(host)
+        if host == REFUSING:
+            raise ConnectError
+        return await super().connect_tcp("127.0.0.1", self._web.port)
 
 
 class Web:
@@ -34,6 +50,7 @@ class Web:
         identity = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert(HOST, "other.example", "xn--bcher-kva.example").configure_cert(identity)
         self._server.socket = identity.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     def __enter__(self):
@@ -45,15 +62,14 @@ class Web:
         self._server.server_close()
         self._thread.join()
 
-    def fetcher(self, *, trusting=True, **limits):
-        bounds = {"max_bytes": 100_000, "max_total_bytes": 150_000, "timeout_s": 5, "max_redirects": 2}
-        bounds |= {"connections": 4} | limits
+    def fetcher(self, *, trusting=True, **bounds):
+        settings = Settings(**{"url_max_bytes": 100_000, "max_body_bytes": 150_000, "url_timeout_s": 5} | bounds)
         context = self.trust if trusting else ssl.create_default_context()
-        return Fetcher(FetchLimits(**bounds), resolve=self._resolve, connect=self._connect, context=context)
+        return ImageFetcher(settings, resolve=self._resolve, backend=_Loopback(self), context=context)
 
-    def fetch(self, *urls, **limits):
+    def fetch(self, *urls, **bounds):
         names = [f"image {place} of {len(urls)}" for place in range(1, len(urls) + 1)]
-        return asyncio.run(self.fetcher(**limits).fetch(urls, names, RequestContext()))
+        return asyncio.run(self.fetcher(**bounds).fetch(urls, names, RequestContext()))
 
     async def _resolve(self, host):
         self.resolved.append(host)
@@ -61,13 +77,6 @@ class Web:
             raise OSError("no such host")
         addresses = self.names[host]
         return addresses() if callable(addresses) else addresses
-
-    async def _connect(self, address, context, host):
-        self.connected.append(address)
-        if address == "203.0.114.1":
-            raise ConnectionRefusedError
-        port = self._server.server_address[1]
-        return await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=host)
 
     def _handler(web):
         class Handler(BaseHTTPRequestHandler):

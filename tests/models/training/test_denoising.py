@@ -4,7 +4,7 @@ import torch
 from models.grounding_dino.model import DenoisedOutput, GroundingDino, GroundingDinoOutput
 from models.losses.box_losses import to_xyxy
 from models.losses.grounding_dino_loss import Denoised, DetectorLossConfig, Targets, denoised, detector_loss
-from models.training.denoising import DenoisingConfig, LabelQueries, NoisedObjects, noised
+from models.training.denoising import DenoisingConfig, LabelQueries, NoisedObjects, add_noise
 from tests.models.small_grounding_dino import SWIN, arguments, random_inputs, random_model
 
 BOXES = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.3, 0.6, 0.1, 0.1]])
@@ -15,7 +15,7 @@ DEFAULT = DenoisingConfig()
 
 def queries(config: DenoisingConfig = DEFAULT, *, seed: int = 0, count: int = 2) -> NoisedObjects:
     generator = torch.Generator().manual_seed(seed)
-    return noised(BOXES[:count], POSITIVE[:count], LABELS, config, generator)
+    return add_noise(BOXES[:count], POSITIVE[:count], LABELS, generator, config=config)
 
 
 def test_groups_share_the_queries_and_hold_a_pair_for_each_object():

@@ -48,7 +48,7 @@ class Machine:
         return [2 * item for item in items]
 
     def submit(self, *items, **context):
-        places = self.places.enter_context(self.batcher.places(len(items), **context))
+        places = self.places.enter_context(self.batcher.reserve(len(items), **context))
         return [places.submit(item) for item in items]
 
     def occupy(self):
@@ -102,7 +102,7 @@ def test_idle_worker_runs_a_single_item_at_once(make):
     machine = make(held=False)
     (done,) = [future.result(SOON) for future in machine.submit(3)]
     assert done.value == 6
-    assert done.queue_s < 1
+    assert done.started - done.queued < 1
 
 
 def test_waiting_collects_more_items(make):
@@ -127,7 +127,7 @@ def test_full_queue_refuses_at_once_with_time_to_come_back(make):
 
 def test_places_are_held_from_admission_on(make):
     machine = make(capacity=2)
-    with machine.batcher.places(2), pytest.raises(QueueFull), machine.batcher.places(1):
+    with machine.batcher.reserve(2), pytest.raises(QueueFull), machine.batcher.reserve(1):
         pass
     assert machine.batcher.depth == 0
     assert machine.sample("queue_depth") == 0
@@ -216,7 +216,7 @@ def test_death_in_a_second_try_fails_the_neighbours_not_tried_yet(make):
 def test_closing_finishes_what_was_admitted(make):
     machine = make()
     machine.occupy()
-    with machine.batcher.places(1) as places:
+    with machine.batcher.reserve(1) as places:
         closing = threading.Thread(target=machine.batcher.close, args=(SOON,))
         closing.start()
         while not machine.batcher._closing:
@@ -249,7 +249,7 @@ def test_item_goes_with_its_result_and_needs_no_garbage_collector():
     try:
         item = Pixels()
         alive = weakref.ref(item)
-        with batcher.places(1) as places:
+        with batcher.reserve(1) as places:
             future = places.submit(item)
         del item
         assert future.result(SOON).value == 0
@@ -302,7 +302,7 @@ def test_client_gets_its_places_back(make, way):
         for future in machine.submit(*range(8), client="a"):
             future.cancel()
     else:
-        with machine.batcher.places(8, client="a"):
+        with machine.batcher.reserve(8, client="a"):
             pass
     assert machine.batcher._held["a"] == 0
     assert not [name for name in machine.batcher._held if name], "nobody is remembered for ever"
@@ -321,7 +321,7 @@ def test_time_to_come_back_is_runs_ahead_times_seconds_per_run(make, monkeypatch
     machine.occupy()
     monkeypatch.setattr(machine.batcher, "_seconds_per_run", 2.0)
     machine.submit(1, 11, 21, 31, 41, 2)  # runs of 4, 1 and 1, behind the one that runs
-    with machine.batcher.places(5):  # two more, as far as is known
+    with machine.batcher.reserve(5):  # two more, as far as is known
         assert machine.batcher.retry_after == 2 * (1 + 3 + 2)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.inference.fair_queue import LESSER_TURN, FairQueue, FairSemaphore
+from server.inference.fair_queue import LOW_PRIORITY_TURN, FairQueue, FairSemaphore
 
 
 @dataclass(eq=False)
@@ -63,11 +63,11 @@ def test_batch_work_waits_for_interactive_and_fills_its_runs():
 
 def test_batch_work_never_starves():
     turns = waiting(Job("patient", "mine", 1, "batch"))
-    for number in range(LESSER_TURN):
+    for number in range(LOW_PRIORITY_TURN):
         turns.add(Job("eager", number))
         if [job.name for job in run(turns)] == ["mine"]:
             break
-    assert number == LESSER_TURN - 1
+    assert number == LOW_PRIORITY_TURN - 1
 
 
 def test_picking_changes_nothing_and_removing_keeps_the_turn():
@@ -135,7 +135,7 @@ def test_slots_are_given_to_clients_in_turn_and_to_so_many_at_once():
 
         async def work(client):
             nonlocal working
-            async with slots.one(client=client, priority="interactive"):
+            async with slots.slot(client=client, priority="interactive"):
                 working += 1
                 assert working <= 2
                 order.append(client)
@@ -155,7 +155,7 @@ def test_slots_survive_whoever_leaves(steps, leavers, count):
 
         async def work(steps):
             nonlocal finished
-            async with slots.one(client=str(steps), priority="batch"):
+            async with slots.slot(client=str(steps), priority="batch"):
                 for _ in range(steps):
                     await asyncio.sleep(0)
             finished += 1

@@ -28,7 +28,7 @@ class Crowded:
 
 
 def shared_pool(client):
-    return client.app.state.pipeline.registry.pool
+    return client.app.state.registry.pool
 
 
 ONE_IMAGE = 32 * 48 * 3 * 4 + 4096  # of the fake detector, 40x30 pixels: values, and a page of mask
@@ -61,7 +61,7 @@ def test_batch_that_does_not_fit_runs_in_halves(detector):
 @pytest.mark.parametrize("endpoint", ["/detect", "/classify"])
 def test_image_that_does_not_fit_is_503_and_the_worker_goes_on(start, endpoint):
     client = start(pool_bytes=POOL)
-    pool = client.app.state.pipeline.registry.pool
+    pool = client.app.state.registry.pool
 
     def post():
         return client.post(endpoint, files=[("image", ("a.png", picture()))] * 2, data={"labels": "dog"})
@@ -81,7 +81,7 @@ def test_image_that_does_not_fit_is_503_and_the_worker_goes_on(start, endpoint):
 
 def test_pool_is_shown_in_the_metrics(start):
     client = start(pool_bytes=POOL)
-    pool = client.app.state.pipeline.registry.pool
+    pool = client.app.state.registry.pool
     high_water = pool.stats().high_water
     assert high_water > 0, "the warm-up used it"
     with pool.lease((POOL // 2,), np.uint8, owner="somebody"):
@@ -117,7 +117,7 @@ def test_one_item_without_room_does_not_keep_its_neighbours_from_running():
         limits=BatchLimits(8, 8, max_wait_s=0.05),
         metrics=Metrics().of("doubler"),
     )
-    with batcher.places(5) as places:
+    with batcher.reserve(5) as places:
         futures = [places.submit(item) for item in range(1, 6)]
         assert [futures[place].result(5).value for place in (0, 1, 3, 4)] == [2, 4, 8, 10]
         with pytest.raises(MemoryExhausted, match="memory for running an image on doubler is all in use"):
@@ -139,7 +139,7 @@ def test_worker_that_dies_on_one_half_leaves_the_other_nobody_waiting():
         limits=BatchLimits(8, 8, max_wait_s=0.05),
         metrics=Metrics().of("doubler"),
     )
-    with batcher.places(3) as places:
+    with batcher.reserve(3) as places:
         for future in [places.submit(item) for item in range(3)]:
             with pytest.raises(WorkerStopped):
                 future.result(5)

@@ -7,9 +7,11 @@ import time
 import pytest
 
 from server.errors import ImageTooLarge, UrlFailed, UrlRefused
-from server.middleware.image_fetcher import Fetcher, FetchLimits
-from server.middleware.request_context import RequestContext
-from tests.server.web import HOST, PUBLIC, Web, answer
+from server.middleware import image_fetcher
+from server.middleware.image_fetcher import ImageFetcher
+from server.request_context import RequestContext
+from server.settings import Settings
+from tests.server.web import HOST, PUBLIC, REFUSING, Web, answer
 
 IMAGE = "Content-Type: image/png"
 
@@ -95,7 +97,8 @@ def test_redirect_is_followed(web, status, place):
     assert web.fetch(url("/old")) == [b"picture"]
 
 
-def test_endless_redirect_is_given_up(web):
+def test_endless_redirect_is_given_up(web, monkeypatch):
+    monkeypatch.setattr(image_fetcher, "MAX_REDIRECTS", 2)
     web.pages["/loop"] = moved("/loop")
     with pytest.raises(UrlFailed, match="image 1 of 1: its URL redirects more than 2 times"):
         web.fetch(url("/loop"))
@@ -165,8 +168,8 @@ def test_private_address_as_a_host_is_refused(web, literal):
 @pytest.mark.parametrize(
     ("page", "reason"),
     [
-        (answer(b"<html>", "Content-Type: text/html"), "is not called an image"),
-        (answer(b"x", IMAGE, "Content-Encoding: gzip"), "answers compressed"),
+        (answer(b"<html>", "Content-Type: text/html"), "content type of its URL is not an image's"),
+        (answer(b"x", IMAGE, "Content-Encoding: gzip"), "answers with a compressed body"),
         (answer(status="404 Not Found"), "answers with status 404"),
         (answer(status="302 Found"), "answers with status 302"),
         (answer(status="206 Partial"), "answers with status 206"),
@@ -186,14 +189,14 @@ def test_answer_that_is_no_image_says_why(web, page, reason):
 def test_bytes_of_an_image_are_bounded(web, page):
     web.pages["/a.png"] = page
     with pytest.raises(ImageTooLarge, match="image 1 of 1 has more than 1500 bytes"):
-        web.fetch(url(), max_bytes=1500)
+        web.fetch(url(), url_max_bytes=1500)
 
 
 def test_bytes_of_a_request_are_bounded(web):
     web.pages["/a.png"] = answer(b"x" * 1000, IMAGE)
-    assert len(web.fetch(url(), url(), max_total_bytes=2000)) == 2
+    assert len(web.fetch(url(), url(), max_body_bytes=2000)) == 2
     with pytest.raises(ImageTooLarge, match="more than 1999 bytes together"):
-        web.fetch(url(), url(), max_total_bytes=1999)
+        web.fetch(url(), url(), max_body_bytes=1999)
 
 
 @pytest.mark.parametrize("piece", [b"HTTP/1.1 200 OK\r\nX: ", answer(b"x" * 90_000, IMAGE)[:100]], ids=["head", "body"])
@@ -208,11 +211,12 @@ def test_time_is_bounded_however_slowly_bytes_drip(web, piece):
     web.pages["/a.png"] = drip
     started = time.monotonic()
     with pytest.raises(UrlFailed, match=r"did not arrive from its URL within 0.3 seconds"):
-        web.fetch(url(), timeout_s=0.3)
+        web.fetch(url(), url_timeout_s=0.3)
     assert time.monotonic() - started < 1.5
 
 
-def test_connections_are_bounded(web):
+def test_connections_are_bounded(web, monkeypatch):
+    monkeypatch.setattr(image_fetcher, "MAX_CONNECTIONS", 2)
     open_now, most, lock = 0, 0, threading.Lock()
 
     def slowly(out):
@@ -226,7 +230,7 @@ def test_connections_are_bounded(web):
         out.write(answer(b"picture", IMAGE))
 
     web.pages["/a.png"] = slowly
-    assert web.fetch(*[url()] * 8, connections=2) == [b"picture"] * 8
+    assert web.fetch(*[url()] * 8) == [b"picture"] * 8
     assert most == 2
 
 
@@ -236,9 +240,9 @@ def test_unknown_host_is_a_fault(web):
 
 
 def test_next_address_is_tried_where_one_refuses(web):
-    web.names[HOST] = ["203.0.114.1", PUBLIC]
+    web.names[HOST] = [REFUSING, PUBLIC]
     assert web.fetch(url()) == [b"picture"]
-    web.names[HOST] = ["203.0.114.1"]
+    web.names[HOST] = [REFUSING]
     with pytest.raises(UrlFailed, match="cannot be reached"):
         web.fetch(url())
 
@@ -247,13 +251,13 @@ def test_next_address_is_tried_where_one_refuses(web):
 def test_certificate_must_be_trusted_and_the_hosts_own(web, trusting):
     host = "stranger.example" if trusting else HOST
     web.names[host] = [PUBLIC]
-    with pytest.raises(UrlFailed, match="no certificate that is trusted"):
+    with pytest.raises(UrlFailed, match="the certificate of its URL's host is not trusted"):
         web.fetch(url(host=host), trusting=trusting)
     assert web.asked == []
 
 
 def test_real_connections_resolve_nothing_but_the_name(monkeypatch):
     # The system's own resolver and connection, as far as that goes without a network.
-    fetcher = Fetcher(FetchLimits(max_bytes=1, max_total_bytes=1, timeout_s=5, max_redirects=0, connections=1))
+    fetcher = ImageFetcher(Settings())
     with pytest.raises(UrlRefused, match="public address"):
         asyncio.run(fetcher.fetch(["https://localhost/a.png"], ["the image"], RequestContext()))

@@ -93,7 +93,7 @@ PROBLEM = {"type": "urn:openset:problem:bundle-refused", "title": "x", "status":
         ((422, PROBLEM), "its canary differs"),
         ((404, PROBLEM | {"type": "urn:openset:problem:not-found"}), "start it with bundle_roots and api_keys_file"),
         ((502, b"<html>"), "the server answered 502 Bad Gateway"),
-        ((200, b"{}"), "gives no answer of Openset's"),
+        ((200, b"{}"), "does not answer as an Openset server"),
     ],
 )
 def test_refusal_is_one_sentence(server, capsys, answer, told):
@@ -108,7 +108,7 @@ def test_refusal_is_one_sentence(server, capsys, answer, told):
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "localhost:8000", "nothing"])
 def test_server_that_cannot_be_asked_is_named(capsys, url):
     assert main(["bundles", "list", "--url", url]) == 2
-    assert f"openset bundles: {url} cannot be asked: " in capsys.readouterr().err
+    assert f"openset bundles: {url} cannot be reached: " in capsys.readouterr().err
 
 
 def test_key_file_that_is_missing_is_named(capsys, tmp_path):

@@ -139,7 +139,7 @@ def test_failed_budget_serves_nothing_and_starts_no_worker(detector, encoder):
     registry = ModelRegistry(Settings(memory_limit_bytes=MIB), Metrics())
     with pytest.raises(OverBudget):
         registry.load([detector, encoder])
-    assert (registry.served, registry.ready, detector.runs) == ((), False, [])
+    assert (registry.models, registry.ready, detector.runs) == ((), False, [])
     assert isinstance(registry.failure, OverBudget)
 
 
@@ -165,7 +165,7 @@ def test_limit_is_the_cgroups_unless_set(monkeypatch):
 
 def test_bundled_models_are_measured_and_take_more_than_their_inputs():
     registry = load(*open_bundles(Settings()))
-    for served in registry.served:
+    for served in registry.models:
         plan, found = plan_bundle(served.bundle, Settings()), served.footprint
         assert found.weights_bytes == file_bytes(served.bundle.folder, "*.onnx")
         if found.measured and served.name == "grounding-dino-mini":
@@ -191,7 +191,7 @@ def test_without_warm_up_activations_are_an_estimate(start):
 def test_server_that_does_not_fit_says_so_and_ends(monkeypatch, capsys, tmp_path):
     from server.__main__ import main
 
-    monkeypatch.setattr("server.app.open_bundles", lambda settings: [FakeEncoder(tmp_path)])
+    monkeypatch.setattr("server.predictor.open_bundles", lambda settings, task: [FakeEncoder(tmp_path)])
     assert main(["serve", "--port", "0", "--memory-limit-bytes", "1000"]) == 2
     assert "openset serve: fake-encoder does not fit in host memory: 8 images of 16x16" in capsys.readouterr().err
 

@@ -72,7 +72,7 @@ def test_failed_canary_keeps_everything_from_being_served(load, detector, encode
     with pytest.raises(BundleError, match="the canary differs"):
         registry.load([detector, encoder])
     assert not registry.ready
-    assert registry.served == ()
+    assert registry.models == ()
 
 
 def test_bundle_is_run_before_ready(load, detector, encoder):

@@ -1,4 +1,4 @@
-"""A bundle tried in a process of its own: its memory as it is without traffic, and its faults told."""
+"""A bundle probe_bundle in a process of its own: its memory as it is without traffic, and its faults told."""
 
 import shutil
 
@@ -7,7 +7,7 @@ import pytest
 from server.contract.manifest import BundleError
 from server.memory.process_resources import with_peak
 from server.registry.model_registry import BUNDLED, ModelRegistry
-from server.registry.probe import tried
+from server.registry.probe import probe_bundle
 from server.registry.warmup import Peaks
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
@@ -21,13 +21,13 @@ def folder(tmp_path):
 def test_memory_of_a_bundle_is_measured_elsewhere(folder):
     if with_peak(lambda: None)[1] is None:
         pytest.skip("this system does not let a process reset its peak")
-    assert 2**20 < tried(folder, Settings()).image < 2**28
+    assert 2**20 < probe_bundle(folder, Settings()).image < 2**28
 
 
 def test_fault_of_a_bundle_is_told_as_it_is_here(folder):
     (folder / "canary.npz").write_bytes(b"other bytes")
     with pytest.raises(BundleError, match=r"canary.npz is not the file its manifest names"):
-        tried(folder, Settings())
+        probe_bundle(folder, Settings())
 
 
 def test_bundle_that_ends_the_process_is_refused(folder, tmp_path, monkeypatch):
@@ -36,7 +36,7 @@ def test_bundle_that_ends_the_process_is_refused(folder, tmp_path, monkeypatch):
     killed.chmod(0o755)
     monkeypatch.setattr("server.registry.probe.sys.executable", str(killed))
     with pytest.raises(BundleError, match=r"bundle ended the process that tried it \(status -11\): it is not served"):
-        tried(folder, Settings())
+        probe_bundle(folder, Settings())
 
 
 def test_measurement_of_the_trial_is_believed_rather_than_one_beside_traffic(detector, monkeypatch):

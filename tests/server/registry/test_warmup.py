@@ -8,6 +8,7 @@ from PIL import Image
 
 from server.memory.allocators import HostAllocator
 from server.memory.pool import BufferPool
+from server.registry import warmup
 from server.registry.footprints import plan_bundle
 from server.registry.model_registry import ModelRegistry
 from server.registry.warmup import largest_picture, warm_up, warm_up_shapes
@@ -72,8 +73,8 @@ def test_warm_up_reaches_the_largest_shapes(detector, encoder, fed):
 
 def test_every_shape_bucket_is_run_alone_and_in_the_largest_batch(detector, encoder, fed):
     detected, embedded, written = fed(detector, "detector"), fed(encoder, "image_encoder"), fed(encoder, "text_encoder")
-    assert warm_up_shapes(detector, batch=3, within_s=600) == 0
-    assert warm_up_shapes(encoder, batch=3, within_s=600) == 0
+    assert warm_up_shapes(detector, batch=3) == 0
+    assert warm_up_shapes(encoder, batch=3) == 0
     shapes = [(*run["pixel_mask"].shape, run["text_features"].shape[1]) for run in detected]
     canvases = {size for side in (160, 224, 256) for size in ((160, side), (side, 160))}
     tokens = detector.manifest.buckets.tokens
@@ -85,9 +86,10 @@ def test_every_shape_bucket_is_run_alone_and_in_the_largest_batch(detector, enco
     assert [len(run["input_ids"]) for run in written] == [1, 64]
 
 
-def test_time_for_shape_buckets_is_bounded_and_those_left_are_counted(detector, fed):
+def test_time_for_shape_buckets_is_bounded_and_those_left_are_counted(detector, fed, monkeypatch):
+    monkeypatch.setattr(warmup, "SHAPES_WITHIN_S", 1e-9)
     runs = fed(detector, "detector")
-    assert warm_up_shapes(detector, batch=8, within_s=1e-9) == 5 * 5 * 2
+    assert warm_up_shapes(detector, batch=8) == 5 * 5 * 2
     assert runs == []
 
 
@@ -95,15 +97,15 @@ def test_time_for_shape_buckets_is_bounded_and_those_left_are_counted(detector, 
 def test_shape_that_has_no_room_in_the_pool_is_left(detector):
     plan = plan_bundle(detector, Settings())
     detector.pool = BufferPool(HostAllocator(), cap=plan.image_buffers_bytes)
-    left = warm_up_shapes(detector, batch=8, within_s=600)
+    left = warm_up_shapes(detector, batch=8)
     assert 0 < left <= 25, "alone all fit"
 
 
 @pytest.mark.parametrize(
     ("wanted", "gpu", "shapes"),
-    [("auto", None, False), ("auto", "cuda:0", True), ("all", None, True), ("largest", "cuda:0", False)],
+    [("auto", None, False), ("auto", "cuda:0", True), ("largest", "cuda:0", False)],
 )
-def test_all_shapes_are_run_where_the_first_of_each_is_slow_or_where_asked(monkeypatch, wanted, gpu, shapes):
+def test_all_shapes_are_run_where_the_first_of_each_is_slow(monkeypatch, wanted, gpu, shapes):
     done = []
     monkeypatch.setattr("server.registry.model_registry.warm_up", lambda _: done.append("largest"))
     monkeypatch.setattr("server.registry.model_registry.warm_up_shapes", lambda *_, **__: done.append("all") or 0)

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from server.errors import NotAcceptable
+from server.routes.body import negotiate
 from tests.server.fakes import picture
 
 IMAGE = base64.b64encode(picture()).decode()
@@ -37,7 +39,7 @@ def test_unknown_field_is_refused(client):
 
 def test_fields_in_the_url_are_refused(client):
     response = client.post("/detect?box_threshold=0.9", json={"image": IMAGE, "labels": ["dog"]})
-    refused(response, 422, "invalid-request", "box_threshold", "fields go in the body")
+    refused(response, 422, "invalid-request", "box_threshold", "fields go into the body")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1", b'{"image": "\\ud800"}', b"[" * 10_000, b"\xff\xfe"])
@@ -91,7 +93,7 @@ def test_body_without_a_content_type_is_told_so(client):
         ("/classify", {"labels": ["d" * 1001]}, "String should have at most 1000 characters"),
         ("/classify", {"labels": []}, "give at least one"),
         ("/similarity", {"texts": []}, "give at least one"),
-        ("/similarity", {"texts": ["a"] * 100_001}, "these are far too many: at most 100000 are read"),
+        ("/similarity", {"texts": ["a"] * 100_001}, "there are too many: at most 100000 are accepted"),
     ],
 )
 def test_field_that_is_too_long_or_short_has_one_plain_reason(client, path, fields, reason):
@@ -113,7 +115,7 @@ def test_a_million_wrong_items_are_refused_at_the_first(client, field):
 
 def test_thousands_of_unknown_fields_are_counted_not_listed(client):
     body = {"image": IMAGE, "labels": ["dog"]} | {f"f{place}": 0 for place in range(2000)}
-    refused(client.post("/detect", json=body), 422, "invalid-request", "2000 fields and items do not fit")
+    refused(client.post("/detect", json=body), 422, "invalid-request", "2000 fields and items are wrong")
 
 
 @pytest.mark.parametrize(
@@ -277,3 +279,32 @@ _HEAD = {"Content-Type": "application/json"}
 
 def _json(value):
     return json.dumps(value)
+
+
+OFFERED = ("application/json", "image/png")
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        (None, "application/json"),
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("image/png", "image/png"),
+        ("IMAGE/PNG", "image/png"),
+        ("image/*", "image/png"),
+        ("image/png, */*", "image/png"),
+        ("image/png;q=0.5, application/json;q=0.4", "image/png"),
+        ("image/png;q=0.5, */*", "application/json"),
+        ("application/json;q=0, */*", "image/png"),
+        ("text/html, application/*;q=0.1", "application/json"),
+    ],
+)
+def test_best_type_is_chosen(accept, chosen):
+    assert negotiate(accept, OFFERED) == chosen
+
+
+@pytest.mark.parametrize("accept", ["text/html", "image/png;q=0", "application/json;q=nan", ";;,"])
+def test_nothing_acceptable_is_refused(accept):
+    with pytest.raises(NotAcceptable):
+        negotiate(accept, OFFERED)

@@ -35,7 +35,7 @@ BOUNDARY = "b"
 @pytest.fixture(scope="module")
 def server():
     """A client of a listening server with the bundled models."""
-    settings = Settings(threads=1, decode_threads=2, warm_up=False)
+    settings = Settings(threads=1, decode_threads=2, warm_up="none")
     app = create_app(settings, [Bundle(BUNDLED / name, threads=1) for name in SHIPPED])
     with listening(app) as ((host, port), _), httpx.Client(base_url=f"http://{host}:{port}", timeout=120) as client:
         yield client

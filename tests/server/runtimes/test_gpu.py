@@ -185,7 +185,7 @@ def test_lost_gpu_answers_all_that_waits_and_turns_livez_red_for_every_model_on_
         assert {kind(future.result(60)) for future in waiting} == {(503, "worker-stopped")}
         livez = client.get("/livez")
         assert kind(livez) == (503, "worker-stopped")
-        assert "clip-mini, grounding-dino-mini has died: start the server again" in livez.json()["detail"]
+        assert "clip-mini, grounding-dino-mini has died: restart the server" in livez.json()["detail"]
         assert client.get("/readyz").status_code == 503
         assert {kind(classify(client)), kind(detect(client))} == {(503, "worker-stopped")}
     assert "the worker of clip-mini has died" in caplog.text
@@ -206,7 +206,7 @@ def test_gpu_lost_while_a_text_is_encoded_is_told_and_turns_livez_red(monkeypatc
 def test_want_of_memory_runs_in_halves_then_answers_503_and_the_server_lives(machine, caplog):
     binding = machine.binding
     with served(machine, only=CLIP, max_wait_ms=60_000) as client:  # four images are a full batch
-        gpu = client.app.state.pipeline.registry.served[0].bundle.gpu
+        gpu = client.app.state.registry.models[0].bundle.gpu
         wanted = classify(client, 4).json()["results"]
 
         def leave(free):
@@ -232,7 +232,7 @@ def test_text_without_room_is_503_and_the_next_is_answered(monkeypatch, binding,
     folder = with_engines(CLIP, tmp_path / "clip", parts=["text_encoder"])
     settings = Settings(bundle=(folder,), threads=1, warm_up="largest")
     with TestClient(create_app(settings, open_bundles(settings))) as client:
-        client.app.state.pipeline.registry.served[0].bundle.gpu.buffers.trim()
+        client.app.state.registry.models[0].bundle.gpu.buffers.trim()
         binding.device_bytes = 0
         assert kind(classify(client)) == (503, "memory-exhausted")
         binding.device_bytes = 2**30

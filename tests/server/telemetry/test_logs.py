@@ -7,9 +7,9 @@ import re
 import pytest
 
 from server.middleware.auth import digest_of
-from server.middleware.request_context import RequestContext, current
+from server.request_context import RequestContext
 from server.settings import Settings
-from server.telemetry.logs import JsonLines, TextLines, configure
+from server.telemetry.logs import JsonLines, TextLines, configure, current
 from tests.server.fakes import picture
 
 SECRET, KEY = "zebra", "osk_very-secret"

@@ -1,4 +1,4 @@
-"""Traces: what a request took, stage by stage, sent to the collector that is named, and to nobody else."""
+"""Tracing: a span for a request and for each of its stages, sent to the named collector and to nobody else."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ import pytest
 
 from server.middleware.auth import digest_of
 from server.settings import Settings, SettingsError
-from server.telemetry.tracing import Tracing, open_tracing
+from server.telemetry.tracing import open_tracing
 from tests.server.collector import Collector, attributes
 from tests.server.fakes import picture
 from tests.server.test_app import Held, ask, running, until, waiting
@@ -123,9 +123,14 @@ def test_header_that_is_no_trace_begins_a_new_one(traced, collector, detector, h
     assert root.trace_id.hex() != TRACE
 
 
-def test_share_leaves_requests_out_unless_they_say_themselves(traced, collector, detector):
+def test_sampler_of_the_environment_leaves_requests_out_unless_they_say_themselves(
+    traced, collector, detector, monkeypatch
+):
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+
     async def scene():
-        async with traced(detector, trace_share=0) as client:
+        async with traced(detector) as client:
             await ask(client, "dog")
             files, asked = [("image", picture())], {"traceparent": f"00-{TRACE}-{SPAN}-01"}
             await client.post("/detect", files=files, data={"labels": "dog"}, headers=asked)
@@ -187,11 +192,10 @@ def test_health_and_metrics_are_not_traced(traced, collector, detector):
     assert collector.spans == []
 
 
-def test_without_a_collector_nothing_is_recorded(detector):
-    assert type(open_tracing(Settings())) is Tracing
-
+def test_without_a_collector_nothing_is_recorded_and_no_trace_comes_back(detector):
     async def scene():
         async with running(detector) as client:
+            client.headers["traceparent"] = f"00-{TRACE}-{SPAN}-01"
             assert "traceparent" not in (await ask(client, "dog")).headers
 
     asyncio.run(scene())
@@ -224,9 +228,8 @@ def test_stopped_process_has_sent_its_spans_and_logs_their_trace(collector, tmp_
 
 
 def test_missing_extra_is_named(monkeypatch):
-    monkeypatch.delitem(sys.modules, "server.telemetry.otel", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
-    with pytest.raises(SettingsError, match=r"otlp_endpoint='http://c' needs .* pip install 'openset\[otel\]'"):
+    with pytest.raises(SettingsError, match=r"otlp_endpoint='http://c' needs .* SDK .* pip install 'openset\[otel\]'"):
         open_tracing(Settings(otlp_endpoint="http://c"))
 
 

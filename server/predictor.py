@@ -1,0 +1,268 @@
+"""`Predictor`: inference in this process, without HTTP; and `InferenceService`, which the app is built on too."""
+
+import asyncio
+import io
+import threading
+import time
+from collections import deque
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
+
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ValidationError
+
+from server.bundle import Bundle
+from server.contract.manifest import Manifest, Task
+from server.contract.text import PromptError
+from server.errors import BrokenImage, Fault, NotReady, invalid_request
+from server.inference.pipeline import Pipeline
+from server.registry.model_registry import ModelRegistry, open_bundles
+from server.request_context import RequestContext
+from server.schemas import (
+    BoxFormat,
+    ClassifyAnswer,
+    ClassifyRequest,
+    DetectAnswer,
+    DetectRequest,
+    SimilarityAnswer,
+    SimilarityRequest,
+)
+from server.settings import Settings, read_settings
+from server.telemetry.metrics import Metrics
+from server.telemetry.tracing import open_tracing
+
+T = TypeVar("T")
+Request = TypeVar("Request", bound=BaseModel)
+# A file, its bytes, or a decoded image.
+ImageInput = str | Path | bytes | Image.Image
+ImageInputs = ImageInput | Sequence[ImageInput]
+Answer = DetectAnswer | ClassifyAnswer | SimilarityAnswer
+# Exceptions for a request that gets no answer; `server.errors` draws their tree.
+Problem = Fault | PromptError
+CLOSE_S = 1.0  # for threads that have nothing more to do
+_REQUESTS: dict[Task, type[DetectRequest | ClassifyRequest | SimilarityRequest]] = {
+    "detect": DetectRequest,
+    "classify": ClassifyRequest,
+    "similarity": SimilarityRequest,
+}
+
+
+class DetectOptions(TypedDict, total=False):
+    """Options of a detection, as the fields of `POST /detect`."""
+
+    prompt: str | None
+    model: str | None
+    box_threshold: float | None
+    text_threshold: float | None
+    nms_iou: float | None
+    max_detections: int | None
+    box_format: BoxFormat
+    label_scores: bool
+
+
+class ClassifyOptions(TypedDict, total=False):
+    """Options of a classification, as the fields of `POST /classify`."""
+
+    model: str | None
+    templates: Sequence[str]
+    multi_label: bool
+    top_k: int | None
+
+
+class SimilarityOptions(TypedDict, total=False):
+    """Options of a comparison, as the fields of `POST /similarity`."""
+
+    model: str | None
+    embeddings: bool
+
+
+class InferenceService:
+    """Metrics, traces, model registry and pipeline as the settings ask for; the caller brings the event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.tracing = open_tracing(settings)
+        self.registry = ModelRegistry(settings, self.metrics, self.tracing)
+        self.pipeline = Pipeline(settings, self.metrics, self.registry)
+        self.finished = True
+        self._stop_by: float | None = None
+
+    def load(self, bundles: Iterable[Bundle] | None = None, *, task: Task | None = None) -> None:
+        """Serve `bundles`; without them those of the settings, with `task` only the ones that can do it."""
+        Image.init()  # registers Pillow's plugins, for which the first image would wait
+        self.registry.load(open_bundles(self.settings, task=task) if bundles is None else bundles)
+
+    def stop(self) -> None:
+        """Start `shutdown_timeout_s`, within which accepted requests may finish."""
+        self._stop_by = time.monotonic() + self.settings.shutdown_timeout_s
+
+    def close(self) -> None:
+        """Finish what was accepted and end the threads; `finished` tells whether all have ended."""
+        until = None if self._stop_by is None else max(self._stop_by, time.monotonic() + CLOSE_S)
+        self.finished = self.registry.close(until=until)
+        self.pipeline.close()
+
+
+class Predictor:
+    """The models of some bundles, run in this process; its methods may be called from several threads.
+
+        with Predictor(bundle=["server/bundles/grounding-dino-mini"]) as predictor:
+            answer = predictor.detect("street.jpg", labels=["a dog", "a bicycle"])
+
+    Images are paths, bytes of files or PIL images, one or a list. Answers are those of the HTTP endpoints; a request
+    without one raises a `Problem`: a `Fault` of `server.errors`, or a `PromptError`. Settings are those of `openset
+    serve`, from the environment too; bundles that fail their checks raise BundleError. With `task`, only the bundles
+    that can do it are opened.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, task: Task | None = None, **given: Any) -> None:
+        if settings and given:
+            raise TypeError(f"give either settings or {', '.join(given)}, not both")
+        self._service = InferenceService(settings or read_settings(**{"warm_up": "none"} | given))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="predictor", daemon=True)
+        self._closing = threading.Lock()
+        self._thread.start()
+        try:
+            self._service.load(task=task)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def models(self) -> tuple[Manifest, ...]:
+        """Manifests of the models; the first that can do a task is its default."""
+        return tuple(model.bundle.manifest for model in self._service.registry.models)
+
+    def detect(self, images: ImageInputs, labels: Sequence[str] = (), **options: Unpack[DetectOptions]) -> DetectAnswer:
+        """Boxes of `labels`, or of the phrases of `prompt`, in each image; x0, y0, x1, y1 in pixels by default."""
+        request = _request(DetectRequest, images=images, labels=labels, **options)
+        return self._wait(self._service.pipeline.detect(request, RequestContext()))
+
+    def detect_drawn(
+        self, image: ImageInput, labels: Sequence[str] = (), **options: Unpack[DetectOptions]
+    ) -> tuple[DetectAnswer, bytes]:
+        """As `detect` for one image; also that image as PNG with the boxes drawn on it."""
+        request = _request(DetectRequest, images=image, labels=labels, **options)
+        return self._wait(self._service.pipeline.detect_drawn(request, RequestContext()))
+
+    def classify(
+        self, images: ImageInputs, labels: Sequence[str], **options: Unpack[ClassifyOptions]
+    ) -> ClassifyAnswer:
+        """Scores of `labels` for each image, best first."""
+        request = _request(ClassifyRequest, images=images, labels=labels, **options)
+        return self._wait(self._service.pipeline.classify(request, RequestContext()))
+
+    def similarity(
+        self, images: ImageInputs, texts: Sequence[str], **options: Unpack[SimilarityOptions]
+    ) -> SimilarityAnswer:
+        """Cosine of each image (rows) with each of `texts` (columns)."""
+        request = _request(SimilarityRequest, images=images, texts=texts, **options)
+        return self._wait(self._service.pipeline.similarity(request, RequestContext()))
+
+    @overload
+    def each(
+        self, requests: Iterable[Mapping[str, Any]], *, task: Literal["detect"] = "detect"
+    ) -> Iterator[DetectAnswer | Problem]: ...
+    @overload
+    def each(
+        self, requests: Iterable[Mapping[str, Any]], *, task: Literal["classify"]
+    ) -> Iterator[ClassifyAnswer | Problem]: ...
+    @overload
+    def each(
+        self, requests: Iterable[Mapping[str, Any]], *, task: Literal["similarity"]
+    ) -> Iterator[SimilarityAnswer | Problem]: ...
+    def each(self, requests: Iterable[Mapping[str, Any]], *, task: Task = "detect") -> Iterator[Answer | Problem]:
+        """For each request its answer, or the problem that kept it from one, in order.
+
+        A request holds the arguments of the task's method: `{"images": path, "labels": ["a dog"]}`. Requests are read
+        as answers are taken, as many ahead as keep batches full: two of `max_batch` images.
+        """
+        ahead: deque[tuple[int, Future[Answer]]] = deque()
+        answer = getattr(self._service.pipeline, task)
+        try:
+            for fields in requests:
+                size, work = 1, Future[Answer]()
+                try:
+                    request = _request(_REQUESTS[task], **fields)
+                    size = len(request.pictures)
+                except (Fault, PromptError) as problem:
+                    request = None
+                    work.set_exception(problem)
+                while ahead and sum(size for size, _ in ahead) + size > 2 * self._service.settings.max_batch:
+                    yield _outcome(ahead.popleft()[1])
+                ahead.append((size, self._submit(answer(request, RequestContext())) if request else work))
+            while ahead:
+                yield _outcome(ahead.popleft()[1])
+        finally:
+            for _, work in ahead:
+                work.cancel()
+
+    def close(self) -> None:
+        """Finish what was accepted and end the threads."""
+        with self._closing:
+            if self._loop.is_closed():
+                return
+            self._service.close()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise NotReady("the predictor is closed") from None
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        pending = self._submit(work)
+        try:
+            return pending.result()
+        except BaseException:
+            pending.cancel()  # where the wait was interrupted
+            raise
+
+
+def _outcome(work: "Future[Answer]") -> Answer | Problem:
+    try:
+        return work.result()
+    except (Fault, PromptError) as problem:
+        return problem
+
+
+def _request(kind: type[Request], *, images: ImageInputs, **fields: Any) -> Request:
+    """The request that the arguments of a method make; InvalidRequest names a field that does not fit."""
+    listed = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        return kind(**given, images=tuple(map(_encoded, listed)))
+    except ValidationError as error:
+        raise invalid_request(error) from None
+
+
+def _encoded(image: ImageInput) -> bytes:
+    """The bytes of an image file; a PIL image is encoded without loss, upright."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Image.Image):
+        encoded = io.BytesIO()
+        try:
+            ImageOps.exif_transpose(image).save(encoded, "TIFF")
+        except (OSError, ValueError) as error:
+            raise BrokenImage(f"an image cannot be encoded: {error}") from error
+        return encoded.getvalue()
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise BrokenImage(f"{image} cannot be read: {error.strerror}") from None

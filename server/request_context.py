@@ -1,0 +1,75 @@
+"""Request context: id, client, priority, deadline, stage times, and the fields that logs and traces report."""
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from server.errors import FieldFault, InvalidRequest
+from server.telemetry.stage_timer import StageTimer
+
+Priority = Literal["interactive", "batch"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+REQUEST_ID = "X-Request-ID"
+PRIORITY = "X-Priority"
+TIMEOUT = "X-Request-Timeout-Ms"
+MAX_TIMEOUT_MS = 3_600_000
+_WHOLE = re.compile(r"[0-9]{1,10}")
+_USABLE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+@dataclass
+class RequestContext:
+    """Facts about one request besides its body; the inference code fills in `model` and `timer`."""
+
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    client: str = ""  # name of the API key, else the address
+    admin: bool = False  # whether the API key may change which bundles are served
+    priority: Priority = "interactive"
+    timeout_s: float | None = None  # deadline that the client set, from arrival on
+    model: str = ""
+    timer: StageTimer = field(default_factory=StageTimer)
+    inputs: Mapping[str, Any] | None = None  # the request's fields, where the operator wants them logged
+
+    @classmethod
+    def of(cls, scope: Scope) -> "RequestContext":
+        """The context that an ASGI scope gives, before any key is checked.
+
+        A request id that does not fit into one line of a log is replaced.
+        """
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        client = scope["client"][0] if scope.get("client") else ""
+        return cls(given, client) if _USABLE_ID.fullmatch(given) else cls(client=client)
+
+    @property
+    def trace_id(self) -> str:
+        """The id of the request's trace, empty where it is not traced."""
+        return self.timer.trace.trace_id
+
+    def read_scheduling(self, headers: Headers) -> None:
+        """Set priority and deadline from their headers; InvalidRequest names a header with another value."""
+        faults = []
+        given = headers.get(PRIORITY, self.priority).strip().lower()
+        for name in PRIORITIES:
+            if name == given:
+                self.priority = name
+        if self.priority != given:
+            faults.append(FieldFault(PRIORITY, f"a priority is one of {', '.join(PRIORITIES)}"))
+        timeout = headers.get(TIMEOUT)
+        if timeout is not None:
+            if _WHOLE.fullmatch(timeout.strip()) and 1 <= int(timeout) <= MAX_TIMEOUT_MS:
+                self.timeout_s = int(timeout) / 1000
+            else:
+                faults.append(FieldFault(TIMEOUT, f"this is a whole number of milliseconds, 1 to {MAX_TIMEOUT_MS}"))
+        if faults:
+            raise InvalidRequest(faults)
+
+
+def request_context(scope: Scope) -> RequestContext:
+    """The context that the middleware stored in an ASGI scope."""
+    context: RequestContext = scope["state"]["request_context"]
+    return context
