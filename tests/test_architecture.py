@@ -105,7 +105,7 @@ def test_importing_the_server_loads_no_torch():
 
 
 def test_importing_openset_loads_nothing_that_only_an_extra_brings():
-    extras = "numpy PIL fastapi uvicorn pydantic_settings tokenizers onnxruntime torch supervision pycocotools"
+    extras = "numpy PIL fastapi uvicorn tokenizers onnxruntime torch supervision pycocotools"
     code = (
         "import sys, openset\n"
         f"print([m for m in {extras.split()} + ['server', 'models', 'export'] if m in sys.modules])"

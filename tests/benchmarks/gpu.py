@@ -209,7 +209,7 @@ def _runs(bundle: Bundle) -> Iterator[tuple[str, Callable[[], object]]]:
         side = bundle.manifest.preprocessing.shorter
         image = bundle.preprocess(Image.new("RGB", (side, side)))
         for batch in batches:
-            yield f"{batch} of {side}x{side}", lambda batch=batch: bundle.embed_images([image] * batch)  # type: ignore[misc]
+            yield f"{batch} of {side}x{side}", lambda batch=batch: bundle.embed_images([image] * batch)
         return
     for size, labels, batch in product(((640, 480), (480, 640)), LABELS, batches):
         pixels = bundle.preprocess(Image.new("RGB", size))
@@ -217,7 +217,7 @@ def _runs(bundle: Bundle) -> Iterator[tuple[str, Callable[[], object]]]:
         height, width = bundle.canvas(pixels)
         name = f"{batch} of {height}x{width}, {bundle.token_bucket(prompts)} tokens"
         given = ([pixels] * batch, prompts, bundle.encode_prompts(prompts))
-        yield name, lambda given=given: bundle.run_detector(*given)  # type: ignore[misc]
+        yield name, lambda given=given: bundle.run_detector(*given)
 
 
 def _picture(size: tuple[int, int]) -> bytes:

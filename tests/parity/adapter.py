@@ -273,7 +273,7 @@ def glip_detections(
     owner = torch.from_numpy(prompt.token_label).expand(len(sizes), -1)
     with torch.inference_mode():
         scores, boxes = candidates(_glip_output(model, inputs), owner, inputs["pixel_mask"], model.config)
-    found = []
+    found: list[dict[str, np.ndarray]] = []
     for row, size in enumerate(sizes):
         thresholds = Thresholds.of(GLIP_RULES)
         answers = detections(

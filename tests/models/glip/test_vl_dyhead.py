@@ -10,7 +10,9 @@ LEVELS = [torch.randn(2, SWIN.channels, size, size + 1) for size in (8, 4, 2)]
 
 
 def layer() -> DynamicConv:
-    return random_model(SWIN).tower[0].conv
+    conv = random_model(SWIN).tower[0].conv
+    assert isinstance(conv, DynamicConv)
+    return conv
 
 
 def test_a_coarser_level_reads_the_memory_of_the_finer_ones_offsets_from_its_start() -> None:
