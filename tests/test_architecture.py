@@ -117,7 +117,7 @@ def test_importing_openset_loads_nothing_that_only_an_extra_brings():
 def test_tracked_files_stay_small():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     files = [ROOT / name.decode() for name in listed.split(b"\0") if name]
-    assert sum(path.stat().st_size for path in files if path.is_file()) < 30 * 2**20
+    assert sum(path.stat().st_size for path in files if path.is_file()) < 52 * 2**20
 
 
 def test_bundled_weights_stay_within_twenty_mebibytes():

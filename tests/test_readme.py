@@ -19,9 +19,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from models.training.dataset_tasks import DATA
 
-from models.data.datasets import FORMATS
 from models.registry import FAMILIES
 from models.training.recipe import read_recipe
 from server.__main__ import _COMMANDS, main
@@ -245,11 +243,7 @@ def test_root_page_has_a_printed_answer_and_a_python_example():
 def test_recipe_is_one(recipe, tmp_path):
     file = tmp_path / "recipe.toml"
     file.write_text(recipe)
-    recipe = read_recipe(file)
-    assert recipe.annotated
-    assert recipe.data.keys() <= DATA
-    for table in recipe.data["sets"]:
-        assert FORMATS[table["format"]].keys() >= table.keys() - {"format"}
+    assert read_recipe(file).data.sets
 
 
 @pytest.mark.parametrize("page", PAGES)
