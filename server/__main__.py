@@ -13,7 +13,7 @@ from typing import Protocol
 _COMMANDS = {
     "serve": ("answer requests over HTTP", "server.app", None),
     "key": ("make API keys", "server.middleware.auth", None),
-    "bundles": ("change what a running server serves", "server.registry.admin_cli", None),
+    "bundles": ("change the bundles of a running server", "server.registry.admin_cli", None),
     "detect": ("detect objects by name in an image", "server.cli", None),
     "classify": ("classify an image among labels", "server.cli", None),
     "similarity": ("compare images with texts", "server.cli", None),

@@ -5,10 +5,12 @@
 
 import argparse
 import ipaddress
+import logging
 import os
 import re
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
@@ -17,6 +19,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from server.memory.process_resources import available_cpus
 from server.schemas import MAX_ITEMS
+
+log = logging.getLogger(__name__)
 
 PREFIX = "OPENSET_"
 CONFIG = PREFIX + "CONFIG"
@@ -278,15 +282,20 @@ class _Given(NamedTuple):
 def read_settings(config: Path | None = None, **flags: Any) -> Settings:
     """The settings from `flags`, the environment and the file `config` (by default the one OPENSET_CONFIG names).
 
-    SettingsError names each unknown setting and each wrong value with its place.
+    SettingsError names each unknown flag or line of the file, and each wrong value, with its place.
     """
     environment = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
     config = config or (Path(environment[CONFIG]) if environment.get(CONFIG) else None)
     file = _read_toml(config) if config else {}
     given = {name: _Given(f"{config}: {name}", value) for name, value in file.items()}
     for variable, value in environment.items():
-        if not _OTHER_VARIABLES.fullmatch(variable):
-            given[variable.removeprefix(PREFIX).lower()] = _Given(variable, value)
+        name = variable.removeprefix(PREFIX).lower()
+        if name in Settings.model_fields:
+            given[name] = _Given(variable, value)
+        elif not _OTHER_VARIABLES.fullmatch(variable):
+            # Only warned of: whoever starts the process does not always choose its environment.
+            near = get_close_matches(name, Settings.model_fields, n=1)
+            log.warning("%s names no setting%s", variable, f"; {PREFIX}{near[0].upper()} does" if near else "")
     given |= {name: _Given(_flag(name), value) for name, value in flags.items()}
     try:
         return Settings(**{name: value for name, (_, value) in given.items()})

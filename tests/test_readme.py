@@ -1,8 +1,8 @@
 """The READMEs stay true: commands, examples, printed answers, links, tables and lengths.
 
-Run as printed, with the bundled models: `curl` commands, `openset detect`, `classify` and `similarity`,
-Python examples with a printed output, and a JSON answer that follows a `curl`. Held to their flags and files only: what
-trains, exports, downloads, measures, installs, or needs Docker.
+Run as printed, with the bundled models: `curl` commands, `openset detect`, `classify` and `similarity`, Python examples
+with a printed output, and a JSON answer that follows a `curl`. Held to their flags and files only: what trains, exports,
+downloads, measures, installs, or needs Docker. (tests/models/training/test_recipe.py reads the recipes.)
 """
 
 import argparse
@@ -20,10 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from models.data.datasets import FORMATS
 from models.registry import FAMILIES
-from models.training.dataset_tasks import DATA
-from models.training.recipe import read_recipe
 from server.__main__ import _COMMANDS, main
 from server.settings import markdown_table
 from tests.benchmarks.live_server import serving
@@ -105,7 +102,6 @@ ANSWERS = [
         r"^(curl .*)\n```\n\n(?:.+\n+)?```json\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL
     )
 ]
-RECIPES = [pytest.param(block, id=page) for page in PAGES for block in blocks(page, "toml") if "[[data.sets]]" in block]
 
 
 @pytest.fixture(scope="module")
@@ -239,17 +235,6 @@ def rounded(value):
 def test_root_page_has_a_printed_answer_and_a_python_example():
     assert any(example.id == "README.md" for example in ANSWERS)
     assert any(example.id.startswith("README.md") for example in EXAMPLES)
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_is_one(recipe, tmp_path):
-    file = tmp_path / "recipe.toml"
-    file.write_text(recipe)
-    recipe = read_recipe(file)
-    assert recipe.annotated
-    assert recipe.data.keys() <= DATA
-    for table in recipe.data["sets"]:
-        assert FORMATS[table["format"]].keys() >= table.keys() - {"format"}
 
 
 @pytest.mark.parametrize("page", PAGES)

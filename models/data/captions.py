@@ -17,7 +17,7 @@ CAPTION_COLUMNS = ("title", "text", "caption", "captions")
 
 
 class CaptionFolder:
-    """A folder, with all below it, of pictures and, beside each, a .txt file of the same name with a caption a line."""
+    """A folder tree of pictures, each beside a .txt file of the same name with a caption a line."""
 
     def __init__(self, folder: Path, *, skip: bool = False) -> None:
         self.name = str(folder)
@@ -49,10 +49,10 @@ class CaptionFolder:
 
 
 class CaptionLines:
-    """A TSV file with a header, or a JSON-lines file: in every line a picture, by its path from `pictures`, and texts.
+    """A TSV file with a header, or a JSON-lines file: in every line the path of a picture from `pictures`, and texts.
 
-    The columns, or keys, are called as in `PICTURE_COLUMNS` and `CAPTION_COLUMNS` or as told. Every line is checked
-    once: DataError names a faulty one, or `skip` leaves it out.
+    The columns, or keys, are named as in `PICTURE_COLUMNS` and `CAPTION_COLUMNS` or as given. Every line is checked
+    once: a faulty one raises DataError, or is left out by `skip`.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class CaptionLines:
 
 
 def captions_of(texts: Any, where: str) -> tuple[str, ...]:
-    """One caption or several, without blank ones; DataError where none is left."""
+    """Strip one caption or several, without blank ones; DataError if none is left."""
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise DataError(f"{where}: the caption is {texts!r}; a text or a list of texts is expected")
@@ -131,7 +131,7 @@ def captions_of(texts: Any, where: str) -> tuple[str, ...]:
 
 
 def open_captions(path: Path, pictures: Path | None, **options: Any) -> CaptionFolder | CaptionLines:
-    """A folder of pictures with captions, or a file that lists them; paths start at `pictures` or beside it."""
+    """Open a folder of pictures with captions, or a file that lists them; paths start at `pictures` or beside it."""
     if path.is_dir():
         return CaptionFolder(path, skip=options.get("skip", False))
     readers: dict[str, Callable[..., CaptionLines]] = dict.fromkeys((".tsv", ".csv", ".jsonl"), CaptionLines)

@@ -11,16 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.data.box_checks import as_array, box_of, size_of
+from models.data.annotation_checks import box_array, checked_box, checked_size, checked_spans
 from models.data.images import DataError, PictureFile
-from models.data.phrase_spans import checked_spans
 from models.data.records import DetectionRecord, GroundingRecord, Region
 
 LOG = logging.getLogger(__name__)
 
 
 class _Annotation(NamedTuple):
-    """An annotation that passed: the image's place, its box x0, y0, x1, y1, its category's place or its spans."""
+    """A valid annotation: the index of its image, its box x0, y0, x1, y1, the index of its category or its spans."""
 
     image: int
     box: tuple[float, float, float, float]
@@ -29,9 +28,9 @@ class _Annotation(NamedTuple):
 
 
 class CocoSet:
-    """The images of a COCO file; crowd regions are left out, as the official training code does.
+    """The images of a COCO file, without crowd regions, as in the official training code.
 
-    DataError names a faulty annotation, or with `skip` it is left out and counted in `skipped`.
+    A faulty annotation raises DataError, or with `skip` is left out and counted in `skipped`.
     """
 
     def __init__(self, annotations: Path, pictures: Path, *, skip: bool = False) -> None:
@@ -44,8 +43,8 @@ class CocoSet:
         rows: dict[Any, int] = {image["id"]: row for row, image in enumerate(self._images)}
         found = list(self._kept(data["annotations"], lambda entry: self._annotation(entry, rows)))
         found.sort(key=lambda one: one.image)  # keeps the file's order within an image
-        # As arrays, which the readers' processes share; objects would be copied into each as soon as they are counted.
-        self._boxes = as_array([one.box for one in found])
+        # Arrays, which reading processes share; objects would be copied into each once their references are counted.
+        self._boxes = box_array([one.box for one in found])
         self._labels = np.asarray([one.label for one in found], np.int64)
         self._spans = [one.spans for one in found if one.spans]
         images = np.asarray([one.image for one in found], np.int64)
@@ -66,7 +65,7 @@ class CocoSet:
         image, start, end = self._images[index], int(self._starts[index]), int(self._starts[index + 1])
         where = f"{self.name}: image id {image['id']}"
         picture = PictureFile(self._pictures / image["file_name"])
-        size = size_of(image, where)
+        size = checked_size(image, where)
         boxes, labels = self._boxes[start:end], self._labels[start:end]
         if "caption" in image:
             first = int(self._first_spans[start])
@@ -76,14 +75,14 @@ class CocoSet:
         return DetectionRecord(picture, boxes, labels, self.names, where, size, self._absent(image, labels))
 
     def _absent(self, image: dict[str, Any], labels: np.ndarray) -> tuple[int, ...] | None:
-        """LVIS looks for some categories only: what is not listed may be there without a box."""
+        """The categories known to be absent; LVIS annotates some only, so that others may be present without a box."""
         if "neg_category_ids" not in image:
             return None
         present = set(labels.tolist())
         return tuple(self._place[name] for name in image["neg_category_ids"] if self._place[name] not in present)
 
     def _kept(self, entries: list[Any], check: Any) -> Any:
-        """The entries that `check` lets pass, as it returns them; None leaves one out without counting it."""
+        """Yield what `check` returns for each entry; None leaves one out without counting it."""
         for entry in entries:
             try:
                 passed = check(entry)
@@ -111,7 +110,7 @@ class CocoSet:
         where = f"{self.name}: image id {entry.get('id') if isinstance(entry, dict) else entry!r}"
         if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("file_name"), str):
             raise DataError(f"{where} has no id or no file_name")
-        size_of(entry, where)
+        checked_size(entry, where)
         if unknown := [name for name in entry.get("neg_category_ids", ()) if name not in self._place]:
             raise DataError(f"{where}: its neg_category_ids {unknown} are not among the categories")
         wanted = ("id", "file_name", "height", "width", "caption", "neg_category_ids")
@@ -123,7 +122,7 @@ class CocoSet:
             raise DataError(f"{where} has no image_id")
         if entry["image_id"] not in rows:
             raise DataError(f"{where}: its image id {entry['image_id']!r} is not among the images")
-        box = box_of(entry.get("bbox"), where)
+        box = checked_box(entry.get("bbox"), where)
         if entry.get("iscrowd"):
             return None
         image = rows[entry["image_id"]]

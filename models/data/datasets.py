@@ -1,85 +1,146 @@
-"""The sets of a recipe: `[[data.sets]]` tables, each a format, where its files are, and its weight in the mixture."""
+"""The sets of a recipe: typed `[[data.sets]]` tables, one class a format, and their opened, weighted sets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 from models.data.captions import open_captions
 from models.data.coco import CocoSet
+from models.data.grounding_prompts import PromptConfig
 from models.data.images import DataError
 from models.data.odvg import OdvgSet, read_label_map
-from models.data.records import RecordSet
+from models.data.records import RecordGenerator, RecordSet
 from models.data.shards import ShardStream, shard_files
+from server.contract.manifest import Preprocessing
 
-FAULTY = ("refuse", "skip")
-# The entries of each format beside `format`, `weight` and `faulty`; optional ones say so.
-FORMATS: dict[str, dict[str, str]] = {
-    "coco": {"annotations": "file", "pictures": "folder"},
-    "odvg": {"annotations": "file", "pictures": "folder", "label_map": "optional file"},
-    "captions": {
-        "path": "file or folder",
-        "pictures": "optional folder",
-        "picture_column": "optional name",
-        "caption_column": "optional name",
-    },
-    "shards": {"shards": "pattern or patterns", "label_map": "optional file", "buffer": "optional number"},
-}
+DEFAULT_PROMPTS = PromptConfig()
+OpenedSet = RecordSet | ShardStream | RecordGenerator
+
+
+@dataclass(frozen=True)
+class OpenContext:
+    """The parts of a recipe that a set may depend on; relative paths start at `folder`.
+
+    held_out: open the set to validate with. Generated pictures are drawn at the size that the preprocessing gives, with
+    prompts as the recipe has them; `embeddings`: unit-length vectors by text, to know similar names by.
+    """
+
+    folder: Path
+    preprocessing: Preprocessing
+    prompts: PromptConfig = DEFAULT_PROMPTS
+    embeddings: Any = None
+    held_out: bool = False
+
+
+class SetConfig(BaseModel):
+    """The entries of every format.
+
+    `weight`: how often the set is drawn from, compared with the others (default: its number of records); `faulty`:
+    "skip" leaves out pictures and records that cannot be used, "refuse" stops the run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: PositiveFloat | None = None
+    faulty: Literal["refuse", "skip"] = "refuse"
+
+    @property
+    def skip(self) -> bool:
+        return self.faulty == "skip"
+
+    def open(self, context: OpenContext) -> OpenedSet:
+        """Open the set; DataError names the file and record that is wrong."""
+        raise NotImplementedError
+
+
+class CocoConfig(SetConfig):
+    """COCO JSON: see `models.data.coco`."""
+
+    format: Literal["coco"]
+    annotations: Path
+    pictures: Path
+
+    def open(self, context: OpenContext) -> RecordSet:
+        folder = context.folder
+        return _checked(CocoSet(folder / self.annotations, folder / self.pictures, skip=self.skip), self)
+
+
+class OdvgConfig(SetConfig):
+    """ODVG JSON lines: see `models.data.odvg`."""
+
+    format: Literal["odvg"]
+    annotations: Path
+    pictures: Path
+    label_map: Path | None = None
+
+    def open(self, context: OpenContext) -> RecordSet:
+        folder = context.folder
+        labels = None if self.label_map is None else folder / self.label_map
+        records = OdvgSet(folder / self.annotations, folder / self.pictures, label_map=labels, skip=self.skip)
+        return _checked(records, self)
+
+
+class CaptionsConfig(SetConfig):
+    """Pictures with captions: see `models.data.captions`."""
+
+    format: Literal["captions"]
+    path: Path
+    pictures: Path | None = None
+    picture_column: str | None = None
+    caption_column: str | None = None
+
+    def open(self, context: OpenContext) -> RecordSet:
+        pictures = None if self.pictures is None else context.folder / self.pictures
+        columns = {"picture_column": self.picture_column, "caption_column": self.caption_column}
+        return _checked(open_captions(context.folder / self.path, pictures, skip=self.skip, **columns), self)
+
+
+class ShardsConfig(SetConfig):
+    """Tar shards: see `models.data.shards`. `buffer`: samples among which the next is drawn."""
+
+    format: Literal["shards"]
+    shards: str | tuple[str, ...]
+    label_map: Path | None = None
+    buffer: PositiveInt = 1000
+
+    def open(self, context: OpenContext) -> ShardStream:
+        labels = None if self.label_map is None else read_label_map(context.folder / self.label_map)
+        return ShardStream(shard_files(self.shards, context.folder), buffer=self.buffer, labels=labels)
 
 
 @dataclass(frozen=True)
 class WeightedSet:
-    """A set and how often it is drawn from, compared with the others; `skip`: faulty pictures are left out."""
+    """An opened set, its weight in the mixture, and whether faulty records are left out."""
 
-    records: RecordSet | ShardStream
+    records: OpenedSet
     weight: float
     skip: bool
 
 
-def open_sets(tables: list[dict[str, Any]], folder: Path) -> tuple[WeightedSet, ...]:
-    """The sets of a recipe, whose paths start at `folder`; without a weight, a set counts by its number of records."""
-    if not tables:
-        raise DataError("the recipe lists no set: [[data.sets]] is expected")
-    return tuple(open_set(table, folder) for table in tables)
+def open_sets(tables: Sequence[SetConfig], context: OpenContext) -> tuple[WeightedSet, ...]:
+    """Open the sets of a recipe, with their weights."""
+    opened = [table.open(context) for table in tables]
+    return tuple(
+        WeightedSet(records, _weight(table, records, alone=len(tables) == 1), table.skip)
+        for table, records in zip(tables, opened, strict=True)
+    )
 
 
-def open_set(table: dict[str, Any], folder: Path) -> WeightedSet:
-    """One set; DataError names the entry that is wrong, or the file and record."""
-    table = dict(table)
-    kind, faulty, weight = table.pop("format", None), table.pop("faulty", "refuse"), table.pop("weight", None)
-    if kind not in FORMATS:
-        raise DataError(f"a set's format is {kind!r}; accepted are {sorted(FORMATS)}")
-    if faulty not in FAULTY:
-        raise DataError(f"faulty is {faulty!r}; accepted are {list(FAULTY)}")
-    known = FORMATS[kind]
-    if unknown := sorted(table.keys() - known.keys()):
-        raise DataError(f"a {kind} set has no {unknown}; it has {sorted(known)}")
-    needed = [key for key, value in known.items() if not value.startswith("optional")]
-    if missing := [key for key in needed if key not in table]:
-        raise DataError(f"a {kind} set needs {missing}")
-    records = _open(kind, table, folder, faulty == "skip")
-    if weight is None:
-        if isinstance(records, ShardStream):
-            raise DataError(f"{records.name}: a set of shards needs a weight, since its samples are not counted")
-        weight = float(len(records))
-    if not isinstance(weight, int | float) or not weight > 0:
-        raise DataError(f"{records.name}: the weight is {weight!r}; a positive number is expected")
-    return WeightedSet(records, float(weight), faulty == "skip")
+def _weight(table: SetConfig, records: OpenedSet, *, alone: bool) -> float:
+    if table.weight is not None or alone:
+        return table.weight or 1.0
+    if isinstance(records, ShardStream | RecordGenerator):
+        raise DataError(f"{records.name}: the set needs a weight, since its records are not counted")
+    return float(len(records))
 
 
-def _open(kind: str, table: dict[str, Any], folder: Path, skip: bool) -> Any:
-    paths = {key: folder / table[key] for key in ("annotations", "pictures", "label_map", "path") if key in table}
-    if kind == "shards":
-        labels = read_label_map(paths["label_map"]) if "label_map" in paths else None
-        return ShardStream(shard_files(table["shards"], folder), buffer=table.get("buffer", 1000), labels=labels)
-    if kind == "coco":
-        records: RecordSet = CocoSet(paths["annotations"], paths["pictures"], skip=skip)
-    elif kind == "odvg":
-        records = OdvgSet(paths["annotations"], paths["pictures"], label_map=paths.get("label_map"), skip=skip)
-    else:
-        columns = {key: table[key] for key in ("picture_column", "caption_column") if key in table}
-        records = open_captions(paths["path"], paths.get("pictures"), skip=skip, **columns)
+def _checked(records: RecordSet, table: SetConfig) -> RecordSet:
+    """Refuse an empty set, and one whose pictures are elsewhere, before the first epoch's start."""
     if not len(records):
         raise DataError(f"{records.name} has no record")
-    if not skip:
-        records[0].picture.open()  # a wrong folder shows now, not after the first epoch's start
+    if not table.skip:
+        records[0].picture.open()
     return records

@@ -1,4 +1,4 @@
-"""Pictures of a data set, and the errors that name what is wrong with it."""
+"""Pictures of a data set, read when they are needed, and the errors that name a faulty one."""
 
 import io
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Picture(Protocol):
         """The file, or the archive and its member."""
 
     def open(self, size: tuple[int, int] | None = None) -> Image.Image:
-        """The picture in RGB, of (height, width) `size` if that is given; else BrokenPicture."""
+        """Read the picture in RGB; BrokenPicture unless it has the (height, width) `size`, if that is given."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PictureFile:
 
 @dataclass(frozen=True)
 class PictureBytes:
-    """A picture already read from an archive."""
+    """An encoded picture, already read from an archive."""
 
     data: bytes
     where: str
@@ -58,10 +58,23 @@ class PictureBytes:
         return decoded(self.data, self.where, size)
 
 
-def decoded(data: bytes, where: str, size: tuple[int, int] | None) -> Image.Image:
-    """The picture in RGB, turned upright by its EXIF orientation.
+@dataclass(frozen=True)
+class DrawnPicture:
+    """A picture that was generated, in RGB."""
 
-    Where `size` tells what was annotated, that decides: some tools annotate pictures as stored, others as shown.
+    image: Image.Image
+    where: str
+
+    def open(self, size: tuple[int, int] | None = None) -> Image.Image:
+        assert size is None or size == (self.image.height, self.image.width)
+        return self.image
+
+
+def decoded(data: bytes, where: str, size: tuple[int, int] | None) -> Image.Image:
+    """Decode a picture to RGB, turned upright by its EXIF orientation.
+
+    If `size` is given, the orientation that has this size is taken: some tools annotate pictures as stored, others as
+    shown.
     """
     try:
         with Image.open(io.BytesIO(data)) as file:

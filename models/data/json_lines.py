@@ -1,4 +1,4 @@
-"""Text files of one record a line, of which only the places of the lines are kept in memory."""
+"""Text files with one record a line, of which only the offsets of the lines are kept in memory."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from models.data.images import DataError
 
 
 class Lines:
-    """The lines of a UTF-8 file that are not blank."""
+    """The non-blank lines of a UTF-8 file."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -34,7 +34,7 @@ class Lines:
         return f"{self.file}, line {self._numbers[index]}"
 
     def text(self, index: int) -> str:
-        """A line without its end; DataError where it is no UTF-8."""
+        """Read a line without its end; DataError if it is no UTF-8."""
         with self.file.open("rb") as stream:
             stream.seek(int(self._offsets[index]))
             line = stream.readline()
@@ -44,7 +44,7 @@ class Lines:
             raise DataError(f"{self.where(index)} is no UTF-8: {error}") from error
 
     def entry(self, index: int) -> dict[str, Any]:
-        """The JSON object in a line; DataError where there is none."""
+        """Parse the JSON object in a line; DataError if there is none."""
         return json_object(self.text(index), self.where(index))
 
     def select(self, keep: list[int]) -> None:
@@ -53,7 +53,7 @@ class Lines:
 
 
 def json_object(text: str | bytes, where: str) -> dict[str, Any]:
-    """The object in a JSON text; DataError, naming `where`, if it is something else."""
+    """Parse a JSON object; DataError names `where` if it is something else."""
     try:
         data = json.loads(text)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

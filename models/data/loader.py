@@ -1,7 +1,7 @@
 """Batches of a mixture of sets, read by several workers.
 
-What is in a batch follows from the seed, the batch's number and the layout (`Layout`) alone, so a run is resumed by the
-number of batches it has had, and nothing of a worker has to be saved.
+The content of a batch follows from the seed, the batch's number and the layout (`BatchLayout`) alone, so a run is
+resumed by the number of batches it has had, and no state of a worker has to be saved.
 """
 
 import logging
@@ -15,107 +15,118 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from models.data.datasets import WeightedSet
 from models.data.images import DataError
-from models.data.mixture import Mixture, Shuffled
-from models.data.records import Record
+from models.data.mixture import EpochShuffle, Mixture
+from models.data.records import Record, RecordGenerator
 from models.data.shards import ShardStream
 
 LOG = logging.getLogger(__name__)
-CHUNK = 1 << 16  # batches looked at together when counting what a reader has had
+CHUNK = 1 << 16  # batches per array operation when counting the records that a reader has had
 
 Example = TypeVar("Example")
 Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How batches fall to readers: pictures in a batch, workers of a process (0: it reads itself), processes."""
+class BatchLayout:
+    """Pictures in a batch, workers of a process (0: it reads by itself), and processes."""
 
     batch: int
     workers: int = 2
     processes: int = 1
 
-    def __post_init__(self) -> None:
-        if self.batch < 1 or self.workers < 0:
-            raise ValueError(f"batch is {self.batch} and workers {self.workers}; at least 1 and 0 are expected")
-
 
 @dataclass(frozen=True)
-class Fed(Generic[Batch]):
-    """A batch, and for each picture that was left out of it, why."""
+class LoadedBatch(Generic[Batch]):
+    """A batch, and for each picture that was left out of it, the reason."""
 
     batch: Batch
     skipped: tuple[str, ...]
 
 
-class Batches(IterableDataset[Fed[Any] | DataError], Generic[Example, Batch]):
+class BatchStream(IterableDataset[LoadedBatch[Any] | DataError], Generic[Example, Batch]):
     """The batches of one process from number `first` on, without end.
 
-    `make` turns a record into an example, with a generator that is the example's own; `collate` examples into a batch.
-    Both raise DataError for what cannot be used: a set that skips faulty records leaves them out of the batch, else the
-    error comes in the batch's place.
+    `transform` turns a record into an example, with a random generator of the example's own; `collate` examples into a
+    batch. Both raise DataError for a record that cannot be used: a set that skips faulty records leaves it out of the
+    batch, else the error comes in the batch's place. `length`: batches of the run in each process, 0 outside of one.
     """
 
     def __init__(
         self,
         sets: Sequence[WeightedSet],
-        make: Callable[[Record, np.random.Generator], Example],
+        transform: Callable[[Record, np.random.Generator], Example],
         collate: Callable[[list[Example]], Batch],
-        layout: Layout,
+        layout: BatchLayout,
         *,
         seed: int,
         first: int = 0,
         rank: int = 0,
+        length: int = 0,
     ) -> None:
         super().__init__()
-        self._sets, self._make, self._collate = tuple(sets), make, collate
-        self._layout, self._seed, self._first, self._rank = layout, seed, first, rank
+        self._sets, self._transform, self._collate = tuple(sets), transform, collate
+        self._layout, self._seed, self._first, self._rank, self._length = layout, seed, first, rank, length
         self._mixture = Mixture([one.weight for one in sets], seed=seed)
 
-    def __iter__(self) -> Iterator[Fed[Batch] | DataError]:
+    def __iter__(self) -> Iterator[LoadedBatch[Batch] | DataError]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        reader = _Reader(self._sets, self._mixture, self._layout, seed=self._seed, rank=self._rank)
+        layout = self._layout
+        total = self._length * layout.batch * layout.processes
+        reader = _Reader(self._sets, self._mixture, layout, seed=self._seed, rank=self._rank, total=total)
         number = self._first + worker
         while True:
             try:
                 yield self._batch(number, reader)
             except DataError as error:
-                yield error  # raised in a worker, it would come with that worker's traceback for a message
+                yield error  # raised in a worker, its message would be that worker's traceback
             number += workers
 
-    def _batch(self, number: int, reader: "_Reader") -> Fed[Batch]:
+    def _batch(self, number: int, reader: "_Reader") -> LoadedBatch[Batch]:
         examples, skipped = [], []
-        for place in self._layout_places(number):
+        for place in self._places(number):
             chosen = self._sets[int(self._mixture.sets(np.asarray(place)))]
             try:
                 record = reader.record(place, number)
-                examples.append(self._make(record, np.random.default_rng([self._seed, 3, place])))
+                examples.append(self._transform(record, np.random.default_rng([self._seed, 3, place])))
             except DataError as error:
                 if not chosen.skip:
                     raise
                 skipped.append(str(error))
         if not examples:
             raise DataError(f"all {self._layout.batch} records of a batch are faulty, the last one: {skipped[-1]}")
-        return Fed(self._collate(examples), tuple(skipped))
+        return LoadedBatch(self._collate(examples), tuple(skipped))
 
-    def _layout_places(self, number: int) -> range:
+    def _places(self, number: int) -> range:
         start = (number * self._layout.processes + self._rank) * self._layout.batch
         return range(start, start + self._layout.batch)
 
 
 class _Reader:
-    """What one worker keeps open: the order of each set, and the streams of shards where it reads them."""
+    """The open sets of one worker: the order of each set, and its streams of shards."""
 
-    def __init__(self, sets: Sequence[WeightedSet], mixture: Mixture, layout: Layout, *, seed: int, rank: int) -> None:
+    def __init__(
+        self,
+        sets: Sequence[WeightedSet],
+        mixture: Mixture,
+        layout: BatchLayout,
+        *,
+        seed: int,
+        rank: int,
+        total: int,
+    ) -> None:
         self._sets, self._mixture, self._layout = sets, mixture, layout
-        self._seed, self._rank = seed, rank
-        self._orders: dict[int, Shuffled] = {}
+        self._seed, self._rank, self._total = seed, rank, total
+        self._orders: dict[int, EpochShuffle] = {}
         self._streams: dict[int, Iterator[Record | DataError]] = {}
 
     def record(self, place: int, number: int) -> Record:
-        """The record of a place of the mixture, which is in this process's batch `number`; DataError if faulty."""
+        """Read the record of a place of the mixture, in this process's batch `number`; DataError if it is faulty."""
         chosen = int(self._mixture.sets(np.asarray(place)))
-        records = self._sets[chosen].records
+        records, ordinal = self._sets[chosen].records, self._mixture.ordinal(place)
+        if isinstance(records, RecordGenerator):
+            total = self._total * self._mixture.share(chosen)
+            return records.generate(ordinal, seed=self._seed + chosen, total=total)
         if isinstance(records, ShardStream):
             if chosen not in self._streams:
                 self._streams[chosen] = self._stream(records, chosen, place, number)
@@ -124,11 +135,11 @@ class _Reader:
                 raise found
             return found
         if chosen not in self._orders:
-            self._orders[chosen] = Shuffled(len(records), seed=self._seed, number=chosen)
-        return records[self._orders[chosen].index(self._mixture.ordinal(place))]
+            self._orders[chosen] = EpochShuffle(len(records), seed=self._seed, number=chosen)
+        return records[self._orders[chosen].index(ordinal)]
 
     def _stream(self, records: ShardStream, chosen: int, place: int, number: int) -> Iterator[Record | DataError]:
-        """A stream of shards from where this reader stands: past all it gave to earlier batches."""
+        """Open a stream of shards at this reader's position: past all it gave to earlier batches."""
         workers = max(1, self._layout.workers)
         earlier = np.arange(number % workers, number, workers, dtype=np.int64)
         offsets = np.arange(self._layout.batch, dtype=np.int64)
@@ -143,44 +154,47 @@ class _Reader:
         return records.read(seed=self._seed + chosen, part=part, parts=parts, skip=had)
 
 
-def loader(batches: Batches[Example, Batch], layout: Layout) -> Iterator[Fed[Batch]]:
-    """The batches in order, made by the layout's workers; DataError where one cannot be made."""
-    for made in DataLoader(batches, batch_size=None, num_workers=layout.workers, worker_init_fn=_alone):
-        if isinstance(made, DataError):
-            raise made
-        yield made
+def iterate_batches(stream: BatchStream[Example, Batch], layout: BatchLayout) -> Iterator[LoadedBatch[Batch]]:
+    """Iterate over the batches in order, made by the layout's workers; DataError for one that cannot be made."""
+    for loaded in DataLoader(stream, batch_size=None, num_workers=layout.workers, worker_init_fn=_use_one_thread):
+        if isinstance(loaded, DataError):
+            raise loaded
+        yield loaded
 
 
-class Feed(Generic[Batch]):
-    """The batches of a process as they are learnt from, and how many there have been."""
+class BatchLoader(Generic[Batch]):
+    """The batches of a process in training, and their count: the state that a resumed run needs.
 
-    def __init__(self, batches: Callable[[int], Batches[Any, Batch]], layout: Layout) -> None:
-        self._batches, self._layout = batches, layout
-        self._iterator: Iterator[Fed[Batch]] | None = None
+    `stream` opens the batches from a number on.
+    """
+
+    def __init__(self, stream: Callable[[int], BatchStream[Any, Batch]], layout: BatchLayout) -> None:
+        self._stream, self._layout = stream, layout
+        self._iterator: Iterator[LoadedBatch[Batch]] | None = None
         self.count = self.skipped = 0
 
     def next(self) -> Batch:
-        """The next batch; pictures left out of it are told in the log."""
+        """Load the next batch; pictures left out of it are logged."""
         if self._iterator is None:
-            self._iterator = loader(self._batches(self.count), self._layout)
-        fed = next(self._iterator)
+            self._iterator = iterate_batches(self._stream(self.count), self._layout)
+        loaded = next(self._iterator)
         self.count += 1
-        self.skipped += len(fed.skipped)
-        for why in fed.skipped:
-            LOG.warning("left out: %s", why)
-        return fed.batch
+        self.skipped += len(loaded.skipped)
+        for reason in loaded.skipped:
+            LOG.warning("left out: %s", reason)
+        return loaded.batch
 
     def close(self) -> None:
-        """Let the workers go."""
+        """Stop the workers."""
         self._iterator = None
 
     def state(self) -> dict[str, Any]:
-        """How far the data are read, and what that depends on."""
+        """The number of batches read, and the layout it depends on."""
         layout = {"batch": self._layout.batch, "workers": self._layout.workers, "processes": self._layout.processes}
         return {"count": self.count, "skipped": self.skipped, **layout}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on behind the batches that were learnt from; ValueError where they would be others now."""
+        """Go on after the batches already read; ValueError if the layout, and so the batches, would be others now."""
         for name in ("batch", "workers", "processes"):
             if state[name] != (now := getattr(self._layout, name)):
                 raise ValueError(
@@ -189,6 +203,5 @@ class Feed(Generic[Batch]):
         self.count, self.skipped, self._iterator = state["count"], state["skipped"], None
 
 
-def _alone(worker: int) -> None:
-    """A worker has one thread: there are as many workers as there is to do."""
+def _use_one_thread(worker: int) -> None:
     torch.set_num_threads(1)

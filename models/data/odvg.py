@@ -4,8 +4,8 @@
 {"filename": "b.jpg", "grounding": {"caption": "a man and his dog", "regions":
     [{"bbox": [x0, y0, x1, y1], "phrase": "his dog", "tokens_positive": [[10, 17]]}]}}
 
-A `label` is a key of the label map; `category`, the name itself, does as well. A region's `bbox` may be a list of
-boxes; without `tokens_positive`, `phrase` is looked for in the caption.
+A `label` is a key of the label map; a `category`, the name itself, may replace it. A region's `bbox` may be a list of
+boxes; without `tokens_positive`, the span of `phrase` is found in the caption.
 """
 
 import json
@@ -16,19 +16,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.data.box_checks import as_array, box_of, size_of
+from models.data.annotation_checks import box_array, checked_box, checked_size, checked_spans, find_phrase
 from models.data.images import DataError, Picture, PictureFile
 from models.data.json_lines import Lines
-from models.data.phrase_spans import checked_spans, found_spans
 from models.data.records import DetectionRecord, GroundingRecord, Region
 
 LOG = logging.getLogger(__name__)
 
 
 class OdvgSet:
-    """The pictures of an ODVG file. Every line is checked once: DataError names a faulty one, or `skip` leaves it out.
+    """The pictures of an ODVG file. Every line is checked once: a faulty one raises DataError, or `skip` omits it.
 
-    `label_map`: a JSON file of {"0": "person", ...}; without it, the categories that occur are the set's.
+    `label_map`: a JSON file of {"0": "person", ...}; without it, the set has the categories that occur.
     """
 
     def __init__(self, annotations: Path, pictures: Path, *, label_map: Path | None = None, skip: bool = False) -> None:
@@ -71,7 +70,7 @@ class OdvgSet:
 
 
 class Vocabulary(NamedTuple):
-    """The categories of a set, the place of each among them, and the label map if there is one."""
+    """The categories of a set, the index of each, and the label map if there is one."""
 
     names: tuple[str, ...]
     place: Mapping[str, int]
@@ -81,8 +80,8 @@ class Vocabulary(NamedTuple):
 def record(
     entry: dict[str, Any], picture: Picture, where: str, vocabulary: Vocabulary
 ) -> DetectionRecord | GroundingRecord:
-    """The record of a line; DataError says what is wrong with it."""
-    size = size_of(entry, where)
+    """Convert a line to a record; DataError names what is wrong with it."""
+    size = checked_size(entry, where)
     if isinstance(entry.get("grounding"), dict):
         return _grounding(entry["grounding"], picture, where, size)
     if not isinstance(entry.get("detection"), dict):
@@ -90,13 +89,13 @@ def record(
     names = categories(entry, vocabulary.labels, where)
     if unknown := sorted(set(names) - vocabulary.place.keys()):
         raise DataError(f"{where}: {unknown} are not among the set's categories")
-    boxes = [box_of(item.get("bbox"), where) for item in _items(entry["detection"], "instances", where)]
+    boxes = [checked_box(item.get("bbox"), where) for item in _items(entry["detection"], "instances", where)]
     chosen = np.asarray([vocabulary.place[name] for name in names], np.int64)
-    return DetectionRecord(picture, as_array(boxes), chosen, vocabulary.names, where, size)
+    return DetectionRecord(picture, box_array(boxes), chosen, vocabulary.names, where, size)
 
 
 def categories(entry: dict[str, Any], labels: Mapping[str, str] | None, where: str) -> list[str]:
-    """The category name of each instance of a detection line."""
+    """List the category name of each instance of a detection line."""
     if not isinstance(entry.get("detection"), dict):
         return []
     names = []
@@ -115,7 +114,7 @@ def categories(entry: dict[str, Any], labels: Mapping[str, str] | None, where: s
 
 
 def read_label_map(file: Path) -> dict[str, str]:
-    """A label map; DataError where the file is none."""
+    """Read a label map; DataError if the file is none."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -136,9 +135,9 @@ def _grounding(data: dict[str, Any], picture: Picture, where: str, size: tuple[i
         spans = (
             checked_spans(item["tokens_positive"], caption, where)
             if "tokens_positive" in item
-            else found_spans(str(item.get("phrase", "")), caption, where)
+            else find_phrase(str(item.get("phrase", "")), caption, where)
         )
-        regions.append(Region(spans, as_array([box_of(box, where) for box in boxes])))
+        regions.append(Region(spans, box_array([checked_box(box, where) for box in boxes])))
     return GroundingRecord(picture, caption, tuple(regions), where, size)
 
 

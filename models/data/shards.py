@@ -3,13 +3,13 @@
 Of `0001/000017.jpg`, `0001/000017.txt` and `0001/000017.json` the picture is the first; the caption is the second, or
 the `caption` of the third. A .json with `detection` or `grounding` is a line of `odvg.py`.
 
-A shard is read from front to back, once an epoch, in an order that is drawn anew; samples go through a buffer, from
-which they are drawn at random. Readers share the shards, or where there are fewer shards than readers, the samples.
+A shard is read from front to back, once an epoch, in a new order of shards; samples are shuffled in a buffer. Readers
+share the shards, or if there are fewer shards than readers, the samples.
 """
 
 import random
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -26,7 +26,7 @@ TEXT_SUFFIXES = (".txt", ".caption")
 
 @dataclass
 class Sample:
-    """The members of a sample: offset and size in the shard by suffix; their bytes once they are read."""
+    """The members of a sample: offset and size in the shard by suffix, and their bytes once they are read."""
 
     shard: Path
     key: str
@@ -38,7 +38,7 @@ class Sample:
         return f"{self.shard}: {self.key}"
 
     def read(self, file: IO[bytes]) -> "Sample":
-        """Read the members' bytes, in the order in which they lie there."""
+        """Read the members' bytes in their order in the shard."""
         self.data = {}
         for suffix, (offset, size) in sorted(self.members.items(), key=lambda item: item[1]):
             file.seek(offset)
@@ -64,10 +64,10 @@ class ShardStream:
         self._counts: dict[Path, int] = {}
 
     def read(self, *, seed: int, part: int, parts: int, skip: int) -> Iterator[Record | DataError]:
-        """The records of a reader, without the first `skip`, for which headers are read but no pictures."""
+        """Iterate over the records of a reader after the first `skip`, of which only headers are read."""
         epoch = 0
         while skip and (count := self._count(seed, epoch, part, parts)) <= skip:
-            self._not_none(count, part, parts)
+            self._check_share(count, part, parts)
             skip, epoch = skip - count, epoch + 1
         while True:
             found = 0
@@ -77,15 +77,15 @@ class ShardStream:
                     yield self._record(sample)
                 except DataError as error:
                     yield error
-            self._not_none(found, part, parts)
+            self._check_share(found, part, parts)
             skip, epoch = 0, epoch + 1
 
-    def _not_none(self, count: int, part: int, parts: int) -> None:
+    def _check_share(self, count: int, part: int, parts: int) -> None:
         if count == 0:
-            raise DataError(f"{self.name}: none of its samples falls to reader {part + 1} of {parts}")
+            raise DataError(f"{self.name}: there is no sample for reader {part + 1} of {parts}")
 
     def _shuffled(self, seed: int, epoch: int, part: int, parts: int, skip: int) -> Iterator[Sample]:
-        """The samples of one epoch in their order; those that are skipped are not read."""
+        """Iterate over the samples of one epoch in their order; skipped ones are not read."""
         rng = random.Random(f"{seed} {epoch} {part} {parts}")
         buffer: list[Sample] = []
         drawn = 0
@@ -106,7 +106,7 @@ class ShardStream:
                 yield loaded(chosen)
 
     def _in_order(self, seed: int, epoch: int, part: int, parts: int, wanted: Callable[[], bool]) -> Iterator[Sample]:
-        """A reader's samples as they lie in the shards, with their bytes once `wanted()`."""
+        """Iterate over a reader's samples in the order of the shards, with their bytes once `wanted()`."""
         shards = self._order(seed, epoch)
         shared = len(shards) < parts
         number = 0
@@ -124,7 +124,7 @@ class ShardStream:
         return order
 
     def _count(self, seed: int, epoch: int, part: int, parts: int) -> int:
-        """How many samples fall to a reader in an epoch."""
+        """Count the samples that a reader has in an epoch."""
         shards = self._order(seed, epoch)
         if len(shards) < parts:
             return len(range(part, sum(map(self._size, shards)), parts))
@@ -158,12 +158,12 @@ class ShardStream:
 
 
 def samples(shard: Path) -> Iterator[Sample]:
-    """The samples of a shard, as places in it; DataError where it is no plain tar."""
+    """Iterate over the samples of a shard, as offsets in it; DataError if it is no plain tar."""
     current: Sample | None = None
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # else it remembers every member
+                archive.members = []  # type: ignore[attr-defined]  # else it keeps every member
                 if not member.isfile():
                     continue
                 folder, _, name = member.name.rpartition("/")
@@ -181,27 +181,27 @@ def samples(shard: Path) -> Iterator[Sample]:
 
 
 def loaded(sample: Sample) -> Sample:
-    """The sample with its bytes."""
+    """Read the sample's bytes unless they are read already."""
     if sample.data is not None:
         return sample
     with sample.shard.open("rb") as file:
         return sample.read(file)
 
 
-def shard_files(patterns: str | list[str], folder: Path) -> tuple[Path, ...]:
-    """The files of patterns like "cc/*.tar" or "cc/{00000..00331}.tar", relative to `folder`."""
+def shard_files(patterns: str | Sequence[str], folder: Path) -> tuple[Path, ...]:
+    """Expand patterns like "cc/*.tar" or "cc/{00000..00331}.tar", relative to `folder`, to files."""
     files: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         expanded = [str(folder / text) for text in _braces(pattern)]
         found = [Path(name) for text in expanded for name in (sorted(glob(text)) if "*" in text else [text])]
         if not found:
-            raise DataError(f"no shard fits {pattern!r} in {folder}")
+            raise DataError(f"no shard matches {pattern!r} in {folder}")
         files += found
     return tuple(files)
 
 
 def _braces(pattern: str) -> list[str]:
-    """`{007..010}` written out."""
+    """Expand `{007..010}`."""
     head, opening, rest = pattern.partition("{")
     inner, closing, tail = rest.partition("}")
     first, dots, last = inner.partition("..")

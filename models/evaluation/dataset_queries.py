@@ -10,11 +10,11 @@ import numpy as np
 
 from models.data.captions import CaptionFolder, CaptionLines, open_captions
 from models.data.coco import CocoSet
+from models.data.coco_evaluator import GroundTruthBox
 from models.data.images import SUFFIXES, DataError, PictureFile
 from models.data.json_lines import json_object
 from models.data.odvg import OdvgSet, read_label_map
 from models.data.records import DetectionRecord, GroundingRecord
-from models.evaluation.coco_evaluator import GroundTruthBox
 from models.evaluation.metrics import EvaluationSet, Query, QuerySet
 from models.evaluation.synthetic_queries import ANNOTATIONS, open_generated
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from models.data.coco_evaluator import HALF, CocoEvaluation, GroundTruthBox, MatchedBoxes
 from models.evaluation.backends import Backend, Model
 from models.evaluation.calibration import best_f1, calibration_error, reliability_diagram, score_histogram
-from models.evaluation.coco_evaluator import HALF, CocoEvaluation, GroundTruthBox, MatchedBoxes
 from models.evaluation.metrics import MAX_EXAMPLES, ExampleImage, Float64, MetricResult, Plot, Query, labelled_box
 from server.contract.manifest import Task
 from server.contract.postprocess import Detection, iou_matrix

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from models.data.coco_evaluator import GroundTruthBox
 from models.data.images import DataError, PictureFile
-from models.evaluation.coco_evaluator import GroundTruthBox
 from models.evaluation.metrics import EvaluationSet, Query, QuerySet
 
 ANNOTATIONS = "annotations.json"

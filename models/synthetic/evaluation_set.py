@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models.synthetic.image_text_task import to_image
 from models.synthetic.label_phrases import plural
-from models.synthetic.prompt_sampler import Shown, by_place
-from models.synthetic.scenes import COLOUR_WORDS, HARD, SceneConfig, SceneGenerator
+from models.synthetic.scene_prompts import SceneContents, by_place
+from models.synthetic.scenes import COLOUR_WORDS, HARD, SceneConfig, SceneGenerator, to_image
 from models.synthetic.sprites import NAMES_FILE, SMALL_PACK, STYLES, NamedObject, load_pack, read_names
 
 ANNOTATIONS = "annotations.json"
@@ -48,8 +47,8 @@ def write_set(
             scene = generator.scenes(1, size, scene_config)
             pixels, present, boxes = scene.pixels[0], scene.objects[0].tolist(), scene.boxes_xyxy[0].tolist()
             image["prompt"] = _prompt(present, names, rng)
-            shown = Shown(present, boxes, scene.colours[0].tolist(), size)
-            image |= _caption_fields(shown, generator.objects, len(annotations), rng)
+            contents = SceneContents(present, boxes, scene.colours[0].tolist(), size)
+            image |= _caption_fields(contents, generator.objects, len(annotations), rng)
         to_image(pixels).save(folder / image["file_name"])
         images.append(image)
         for position, index in enumerate(present):
@@ -65,9 +64,11 @@ def write_set(
     (folder / ANNOTATIONS).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def _caption_fields(shown: Shown, objects: Sequence[NamedObject], first: int, rng: random.Random) -> dict[str, Any]:
+def _caption_fields(
+    contents: SceneContents, objects: Sequence[NamedObject], first: int, rng: random.Random
+) -> dict[str, Any]:
     """A caption and its phrases with the ids of their annotations, numbered from `first`; untrue phrases have none."""
-    text, spans = scene_caption(shown, objects, rng)
+    text, spans = scene_caption(contents, objects, rng)
     phrases = [{"text": text[start:end], "annotations": [first + row for row in rows]} for start, end, rows in spans]
     untrue = [swap_colour(str(phrase["text"]), rng) for phrase in phrases]
     return {
@@ -77,19 +78,19 @@ def _caption_fields(shown: Shown, objects: Sequence[NamedObject], first: int, rn
 
 
 def scene_caption(
-    shown: Shown, objects: Sequence[NamedObject], rng: random.Random
+    contents: SceneContents, objects: Sequence[NamedObject], rng: random.Random
 ) -> tuple[str, list[tuple[int, int, tuple[int, ...]]]]:
     """A caption that names every object of a scene once, in random order.
 
     Returns the text and its phrases: characters [start, end), and the rows of the scene's objects that they refer to.
     """
-    order = list(dict.fromkeys(shown.objects))
+    order = list(dict.fromkeys(contents.objects))
     rng.shuffle(order)
     text, spans = "", []
     for position, index in enumerate(order):
         text += "" if position == 0 else " and " if position == len(order) - 1 else ", "
-        rows = tuple(row for row, other in enumerate(shown.objects) if other == index)
-        phrase = _caption_phrase(objects[index].label, rows, shown, rng)
+        rows = tuple(row for row, other in enumerate(contents.objects) if other == index)
+        phrase = _caption_phrase(objects[index].label, rows, contents, rng)
         spans.append((len(text), len(text) + len(phrase), rows))
         text += phrase
     return text, spans
@@ -105,12 +106,12 @@ def swap_colour(phrase: str, rng: random.Random) -> str | None:
     return " ".join(words)
 
 
-def _caption_phrase(label: str, rows: tuple[int, ...], shown: Shown, rng: random.Random) -> str:
-    colours = {shown.colours[row] for row in rows}
+def _caption_phrase(label: str, rows: tuple[int, ...], contents: SceneContents, rng: random.Random) -> str:
+    colours = {contents.colours[row] for row in rows}
     coloured = f"{COLOUR_WORDS[min(colours)]} {label}" if len(colours) == 1 and min(colours) >= 0 else label
     article = "an" if coloured[0].lower() in "aeiou" else "a"
     phrase = f"{NUMBERS[len(rows)]} {plural(coloured)}" if len(rows) > 1 else f"{article} {coloured}"
-    locations = [template for template, found in by_place(rows, shown) if found == rows]
+    locations = [template for template, found in by_place(rows, contents) if found == rows]
     if locations and rng.random() < LOCATED:
         phrase += rng.choice(locations).removeprefix("the {}")
     return phrase

@@ -3,9 +3,10 @@
 Everything is drawn with batched tensor operations, so that rendering costs little beside the network.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from models.synthetic.backgrounds import random_backgrounds, random_shapes
@@ -14,9 +15,9 @@ from models.synthetic.corruptions import corrupt
 from models.synthetic.sprites import SIDE, NamedObject, SpritePack
 from models.synthetic.style_augmentation import PAINTS, augment_style, jitter_sprite_colours, paint
 
-TRIES = 12  # positions tried for an object, of which the one that covers least of the others is taken
-HIDDEN = 0.3  # an object of which less than this is left to see is not counted as shown
-HALF_UP_TO = 0.75  # of a drawing's stored side: what is drawn no larger is made from half as many pixels
+TRIES = 12  # positions tried for an object; the one that covers least of the others is taken
+HIDDEN = 0.3  # an object is not counted if less than this share of it is visible
+HALF_UP_TO = 0.75  # share of a drawing's stored side up to which the half-size drawing is used
 WARP = 4  # places per side by which a drawing is bent
 COLOUR_WORDS = tuple(PAINTS)
 HANDED = {"left", "right", "first", "last", "waxing", "waning"}  # words of names that a mirrored drawing would break
@@ -24,7 +25,7 @@ HANDED = {"left", "right", "first", "last", "waxing", "waning"}  # words of name
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What pictures look like; sides are in parts of the picture's shorter side.
+    """Difficulty of scenes; sides are in parts of the picture's shorter side.
 
     colour: strength of colour changes; restyle: of changes of drawing style (`style_augmentation`); degrade: of
     blur, noise, light and compression; warp: how far a drawing is bent, in halves of its side; painted: share of
@@ -46,13 +47,26 @@ class SceneConfig:
     shapes: int = 0
     repeated: float = 0.0
 
+    def toward(self, other: "SceneConfig", part: float) -> "SceneConfig":
+        """Interpolate to another difficulty, of which `part` is 1."""
+        values = {}
+        for field in fields(SceneConfig):
+            here, there = getattr(self, field.name), getattr(other, field.name)
+            value = here * (1 - part) + there * part
+            values[field.name] = round(value) if isinstance(there, int) else value
+        return SceneConfig(**values)
 
+
+EASY = SceneConfig(
+    smallest=0.75, largest=1.0, colour=0.08, turn=0.1, busy=0.2, degrade=0.0, most_objects=5,
+    restyle=0.2, warp=0.02,
+)  # fmt: skip
 HARD = SceneConfig(restyle=1.0, warp=0.08, painted=0.05, overlap=0.25, shapes=3, repeated=0.15)
 
 
 @dataclass(frozen=True)
 class SingleBatch:
-    """Pictures [B, 3, S, S] in 0..1 of one object each, and which object it is [B]."""
+    """Pictures [B, 3, S, S] in 0..1 of one object each, and the objects' indices [B]."""
 
     pixels: Tensor
     objects: Tensor
@@ -60,8 +74,8 @@ class SingleBatch:
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """Pictures [B, 3, H, W] in 0..1; for each, boxes x0, y0, x1, y1 in pixels [n, 4] around what is to be seen of its
-    objects, which they are [n], and the colour of `COLOUR_WORDS` each is painted in [n], -1 where it has its own.
+    """Pictures [B, 3, H, W] in 0..1; for each, boxes x0, y0, x1, y1 in pixels [n, 4] around the visible parts of its
+    objects, their indices [n], and the index in `COLOUR_WORDS` of each one's paint [n], -1 for its own colours.
     """
 
     pixels: Tensor
@@ -79,7 +93,7 @@ class SceneGenerator:
         self._pack = pack
         self._rows = [tuple(row for rows in pack.rows_of(item.slugs) for row in rows) for item in objects]
         self._handed = torch.tensor([bool(set(item.label.split()) & HANDED) for item in objects])
-        # What is told apart by its colour keeps it.
+        # Objects with a colour in their name keep it.
         self._paintable = torch.tensor([not set(item.label.split()) & set(COLOUR_WORDS) for item in objects])
 
     def single(self, batch: int, size: tuple[int, int], config: SceneConfig) -> SingleBatch:
@@ -98,12 +112,12 @@ class SceneGenerator:
         return SingleBatch(corrupt(picture, config.degrade, self.generator), chosen)
 
     def scenes(self, batch: int, size: tuple[int, int], config: SceneConfig) -> SceneBatch:
-        """One to `most_objects` objects a picture; of each, enough is to be seen to tell what it is."""
+        """One to `most_objects` objects a picture, each visible enough to be recognised."""
         counts = torch.randint(1, config.most_objects + 1, (batch,), generator=self.generator)
         picture = self._background(batch, size, config)
         taken = torch.zeros(batch, 0, 4)
         latest_objects = torch.zeros(batch, dtype=torch.long)
-        shown: list[list[_Shown]] = [[] for _ in range(batch)]
+        shown: list[list[_DrawnObject]] = [[] for _ in range(batch)]
         for turn in range(int(counts.max())):
             rows = (counts > turn).nonzero()[:, 0]
             chosen = self._integers(len(self.objects), len(rows))
@@ -122,7 +136,7 @@ class SceneGenerator:
                 for earlier in shown[row]:
                     earlier.cover(alpha[index])
                 if any_pixel[index]:
-                    shown[row].append(_Shown(chosen[index], colours[index], alpha[index]))
+                    shown[row].append(_DrawnObject(chosen[index], colours[index], alpha[index]))
         kept = [[item for item in row if item.is_visible()] for row in shown]
         none = torch.zeros(0, dtype=torch.long)
         return SceneBatch(
@@ -142,7 +156,7 @@ class SceneGenerator:
         return config.smallest * (config.largest / config.smallest) ** self._uniform(count) * min(size)
 
     def _free_place(self, taken: Tensor, size: tuple[int, int], config: SceneConfig) -> Placement:
-        """A place for one more object in each picture whose boxes so far are `taken` [B, n, 4]."""
+        """Place one more object in each picture whose boxes so far are `taken` [B, n, 4]."""
         batch = len(taken)
         side = self._sides(batch, size, config)
         extent = torch.tensor([size[1], size[0]], dtype=torch.float32)
@@ -171,7 +185,7 @@ class SceneGenerator:
         return picture
 
     def _with_something_before(self, picture: Tensor, behind: Placement, config: SceneConfig) -> Tensor:
-        """A shape over the rim of some of the objects `behind`."""
+        """Draw a shape over the rim of some of the objects `behind`."""
         rows = (self._uniform(len(picture)) < config.overlap).nonzero()[:, 0]
         if len(rows):
             angle = self._uniform(len(rows)) * 2 * torch.pi
@@ -187,7 +201,7 @@ class SceneGenerator:
     def _layer(
         self, chosen: Tensor, place: Placement, size: tuple[int, int], config: SceneConfig
     ) -> tuple[Tensor, Tensor]:
-        """The chosen objects [B, 4, H, W], and the colours they are painted in [B]."""
+        """Draw the chosen objects [B, 4, H, W]; also returns the colours they are painted in [B]."""
         batch = len(chosen)
         level = (SIDE / place.side).log2().floor().long().clamp(0, self._pack.pixels.shape[1] - 1)
         drawings = self._drawings(self._some_drawing(chosen), level, float(place.side.max()))
@@ -208,26 +222,26 @@ class SceneGenerator:
         return render_sprites(drawings, place, size, warp=warp), colours
 
     def _drawings(self, rows: Tensor, level: Tensor, largest: float) -> Tensor:
-        """Drawings [B, 4, S, S] in 0..1 of half the stored side if none is to be drawn much `largest`r than that."""
+        """Drawings [B, 4, S, S] in 0..1, of half the stored side if the `largest` is drawn that small."""
         drawings = self._pack.halves if largest < SIDE * HALF_UP_TO else self._pack.pixels
         return drawings[rows, level].float() / 255
 
     def _some_drawing(self, chosen: Tensor) -> Tensor:
-        """A row of the pack for each of the chosen objects, in any style."""
+        """Choose a row of the pack for each of the chosen objects, in any style."""
         options = [self._rows[index] for index in chosen.tolist()]
         pick = self._uniform(len(options)).tolist()
         return torch.tensor([rows[int(p * len(rows))] for rows, p in zip(options, pick, strict=True)])
 
 
-class _Shown:
-    """An object in a picture, and what is to be seen of it."""
+class _DrawnObject:
+    """An object in a picture, and the alpha of its visible part."""
 
     def __init__(self, index: Tensor, colour: Tensor, alpha: Tensor) -> None:
         self.index, self.colour, self.alpha = index, colour, alpha
         self._area = float(alpha.sum())
 
     def cover(self, alpha: Tensor) -> None:
-        """Something with this alpha [H, W] was drawn over it."""
+        """Hide the part under something with this alpha [H, W] that is drawn over it."""
         self.alpha = self.alpha * (1 - alpha)
 
     def is_visible(self) -> bool:
@@ -236,3 +250,8 @@ class _Shown:
 
 def _over(picture: Tensor, layer: Tensor) -> Tensor:
     return picture * (1 - layer[:, 3:]) + layer[:, :3]
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """Convert [3, H, W] in 0..1 to an 8-bit picture."""
+    return Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())

@@ -1,4 +1,4 @@
-"""What the tasks on data sets share: batches from a feed, gradients of several batches and processes."""
+"""Base of all tasks on data sets: batches from the loader, summed gradients, held-out batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,83 +10,74 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.data.loader import Batches, Feed, Layout, loader
-from models.training.distributed import Processes
+from models.data.loader import BatchLayout, BatchLoader, BatchStream, iterate_batches
+from models.training.distributed import ProcessGroup
 
 
-class Movable(Protocol):
-    """A batch that can be moved to a device."""
-
+class _Batch(Protocol):
     def to(self, device: torch.device) -> Self: ...
 
 
-Batch = TypeVar("Batch", bound=Movable)
+Batch = TypeVar("Batch", bound=_Batch)
 
 
 @dataclass(frozen=True)
-class Data(Generic[Batch]):
-    """The batches to learn from, by the number of the first, and `held_out_batches` of those to validate with."""
+class TaskData(Generic[Batch]):
+    """Streams of batches: `training` opens the one to train on at a batch's number, of `held_out` the first so many
+    batches are for validation.
+    """
 
-    layout: Layout
-    training: Callable[[int], Batches[Any, Batch]]
-    held_out: Batches[Any, Batch] | None = None
+    layout: BatchLayout
+    training: Callable[[int], BatchStream[Any, Batch]]
+    held_out: BatchStream[Any, Batch] | None = None
     held_out_batches: int = 8
 
 
-class SetTask(Generic[Batch]):
-    """The parts of a `Task` that are the same for all families; `module` learns, `model` is kept."""
+class DatasetTask(Generic[Batch]):
+    """The parts of a `Task` that are the same for all families; `module` is trained, `model` is kept."""
 
     def __init__(
         self,
         model: nn.Module,
         module: nn.Module,
-        data: Data[Batch],
-        processes: Processes,
+        data: TaskData[Batch],
+        group: ProcessGroup,
         frozen: Sequence[nn.Module] = (),
     ) -> None:
         self.model, self.module = model, module
-        self._data, self._processes, self._frozen = data, processes, frozen
-        self._feed = Feed(data.training, data.layout)
-        # Which parameters a batch reaches differs: one without objects teaches no denoising.
-        self._shared = DistributedDataParallel(module, find_unused_parameters=True) if processes.count > 1 else module
+        self._data, self._group, self._frozen = data, group, frozen
+        self._loader = BatchLoader(data.training, data.layout)
+        # The parameters in use differ between batches: one without objects trains no denoising.
+        self._parallel = DistributedDataParallel(module, find_unused_parameters=True) if group.size > 1 else module
 
     def batches(self, count: int) -> list[Batch]:
-        """The next `count` batches of this process, on its device."""
+        """Load the next `count` batches of this process to its device."""
         for module in self._frozen:
-            module.eval()  # batch statistics stay as well
-        return [self._feed.next().to(self._processes.device) for _ in range(count)]
+            module.eval()  # keeps batch statistics too
+        return [self._loader.next().to(self._group.device) for _ in range(count)]
 
-    def alone(self, last: bool) -> AbstractContextManager[Any]:
-        """Around a forward and backward pass: gradients are added up over processes in the last one only."""
-        if isinstance(self._shared, DistributedDataParallel) and not last:
-            return self._shared.no_sync()
+    def synchronised(self, last: bool) -> AbstractContextManager[Any]:
+        """Sum gradients over processes in the `last` forward and backward pass of a step only."""
+        if isinstance(self._parallel, DistributedDataParallel) and not last:
+            return self._parallel.no_sync()
         return nullcontext()
 
     def held_out(self) -> Iterator[Batch]:
-        """The batches to validate with, always the same."""
+        """Load the batches to validate with, always the same."""
         if self._data.held_out is not None:
-            fed = loader(self._data.held_out, Layout(self._data.layout.batch, 0))
-            for one in islice(fed, self._data.held_out_batches):
-                yield one.batch.to(self._processes.device)
+            loaded = iterate_batches(self._data.held_out, BatchLayout(self._data.layout.batch, 0))
+            for one in islice(loaded, self._data.held_out_batches):
+                yield one.batch.to(self._group.device)
 
     def finish(self, model: nn.Module) -> dict[str, float]:
-        """Let the readers go; how many pictures were left out."""
-        self._feed.close()
-        return {"pictures_left_out": float(self._feed.skipped)}
-
-    def is_slow(self, name: str) -> bool:
-        """A recipe on data sets says by `rates` what learns more slowly."""
-        return False
+        """Stop the loader, and return the number of pictures left out."""
+        self._loader.close()
+        return {"pictures_left_out": float(self._loader.skipped)}
 
     def state(self) -> dict[str, Any]:
-        """How far the data are read."""
-        return self._feed.state()
+        """The state of the loader."""
+        return self._loader.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on behind it."""
-        self._feed.restore(state)
-
-
-def added(figures: dict[str, float], more: dict[str, float]) -> dict[str, float]:
-    """Figures added up by name."""
-    return {name: figures.get(name, 0.0) + more.get(name, 0.0) for name in figures | more}
+        """Restore the loader."""
+        self._loader.restore(state)

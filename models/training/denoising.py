@@ -1,12 +1,12 @@
-"""Contrastive denoising: queries that start at a spoilt box and a spoilt label, and shall find back.
+"""Contrastive denoising: queries from noised boxes and labels, trained to recover the objects.
 
 DINO (Zhang et al. 2022, section 3.3; models/dino/dn_components.py `prepare_for_cdn`): each group has two queries for
-every object, one that is taught the object and one, further off, that is taught that there is nothing. Labels are texts
-here, so a query's content is the mean of the features of its label's tokens, through a projection that training alone
-knows; a spoilt label is another one of the same prompt, as open reimplementations of Grounding DINO's training do it.
+every object, one trained to find the object and a further one trained to find nothing. Labels are texts here, so a
+query's content is the mean of the features of its label's tokens, through a projection that only training uses. A
+noised label is another one of the same prompt, as open reimplementations of Grounding DINO's training do it.
 
 Unlike DINO, a picture has as many groups as its own objects allow, and places without an object are seen by no other
-query and taught nothing: what a picture teaches does not depend on the others of its batch.
+query and have no target: the targets of a picture do not depend on the others of its batch.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from models.losses.box_losses import to_cxcywh, to_xyxy
 class DenoisingConfig:
     """`queries`: pairs of queries in a picture (DINO's dn_number), 0 for no denoising; `label_noise`: half of it is the
     share of labels exchanged (dn_label_noise_ratio); `box_noise`: the largest shift of a corner in half sides
-    (dn_box_noise_scale), twice that for queries that are taught nothing.
+    (dn_box_noise_scale), twice that for queries trained to find nothing.
     """
 
     queries: int = 100
@@ -33,10 +33,10 @@ class DenoisingConfig:
 
 @dataclass(frozen=True)
 class NoisedObjects:
-    """The denoising queries of one picture, Q = groups x 2 x M, group after group, in each those to be found first.
+    """The denoising queries of one picture, Q = groups x 2 x M, group after group, in each the positive ones first.
 
     boxes [Q, 4] cxcywh in 0..1; labels [Q, T] bool, the tokens of the label a query starts with; objects [Q] int64, the
-    object each is made of; group [Q] int64; found [Q] bool, whether it is taught that object or nothing.
+    object each is made of; group [Q] int64; found [Q] bool, whether the target is that object or nothing.
     """
 
     boxes: Tensor
@@ -50,7 +50,7 @@ class NoisedObjects:
         return int(self.group.max()) + 1 if len(self.group) else 0
 
     def to(self, device: torch.device) -> "NoisedObjects":
-        """The same on a device."""
+        """Copy the tensors to a device."""
         return NoisedObjects(
             self.boxes.to(device),
             self.labels.to(device),
@@ -60,12 +60,12 @@ class NoisedObjects:
         )
 
 
-def noised(
-    boxes: Tensor, positive: Tensor, labels: Tensor, config: DenoisingConfig, generator: torch.Generator
+def add_noise(
+    boxes: Tensor, positive: Tensor, labels: Tensor, generator: torch.Generator, *, config: DenoisingConfig
 ) -> NoisedObjects:
-    """Denoising queries for objects with boxes [M, 4] cxcywh in 0..1 and tokens positive [M, T] bool.
+    """Make denoising queries for objects with boxes [M, 4] cxcywh in 0..1 and tokens positive [M, T] bool.
 
-    labels [K, T] bool: the tokens of every label of the prompt, one of which may take a label's place.
+    labels [K, T] bool: the tokens of every label of the prompt, one of which may replace an object's label.
     """
     count = len(boxes)
     groups = max(1, config.queries // count) if count and config.queries else 0
@@ -76,7 +76,7 @@ def noised(
     own = positive[objects]
     tokens = torch.where(exchanged[:, None], labels[other], own) if len(labels) else own
     return NoisedObjects(
-        _spoilt(boxes[objects], found, config.box_noise, generator),
+        _noised_boxes(boxes[objects], found, config.box_noise, generator),
         tokens,
         objects,
         torch.arange(groups).repeat_interleave(2 * count),
@@ -84,8 +84,8 @@ def noised(
     )
 
 
-def _spoilt(boxes: Tensor, found: Tensor, scale: float, generator: torch.Generator) -> Tensor:
-    """Boxes whose corners are shifted by up to half a side, or by half a side to a whole one where not `found`."""
+def _noised_boxes(boxes: Tensor, found: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    """Shift the corners of boxes by up to half a side, or by half a side to a whole one where not `found`."""
     half = boxes[:, 2:].repeat(1, 2) / 2
     amount = torch.rand(boxes.shape, generator=generator) + (~found).to(boxes.dtype)[:, None]
     sign = torch.randint(0, 2, boxes.shape, generator=generator).to(boxes.dtype) * 2 - 1
@@ -96,7 +96,7 @@ def _spoilt(boxes: Tensor, found: Tensor, scale: float, generator: torch.Generat
 
 
 class LabelQueries(nn.Module):
-    """The content of denoising queries; part of the training, not of the model."""
+    """Content of denoising queries: a projection that is trained, and not part of the model."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class LabelQueries(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, text_features: Tensor, noised: Sequence[NoisedObjects]) -> DenoisingQueries:
-        """text_features [B, T, C] of `encode_text`, and the queries of each picture: all, padded to the longest."""
+        """Pad the queries of each picture to the longest; text_features [B, T, C] are those of `encode_text`."""
         batch, count = len(noised), max(len(one.objects) for one in noised)
         device = text_features.device
         labels = torch.zeros(batch, count, text_features.shape[1], device=device, dtype=text_features.dtype)

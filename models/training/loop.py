@@ -5,71 +5,64 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from models.training.distributed import Processes
+from models.training.distributed import ALONE, ProcessGroup
 from models.training.mixed_precision import Precision
-from models.training.param_groups import groups, rate_factors
-from models.training.run_logger import CURVE, Recorder
-
-__all__ = ["CURVE", "LoopConfig", "SelfFed", "SelfFedTask", "StepContext", "Task", "Trainer"]
+from models.training.param_groups import param_groups, rate_factors
+from models.training.run_logger import RunLogger
 
 CHECKPOINT = "last.pt"
-SETTLED = ("steps", "log_every", "validate_every", "save_every", "tensorboard", "device")  # may change on resuming
+CHANGEABLE = ("steps", "log_every", "validate_every", "save_every", "tensorboard", "device")  # on resuming
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class LoopConfig:
-    """How long and how fast to train.
+    """Length, speed and precision of a run.
 
-    `slow` is the learning-rate factor of the parameters a task calls slow, `rates` that of the parameters whose names
-    begin so, `layer_decay` the factor from a layer of a tower to the one below it; `frozen` parameters do not learn. A
-    step learns from `accumulate` batches of each process. `precision`: fp32, bf16 or fp16.
+    `rates` are learning-rate factors by prefix of a parameter's name, `layer_decay` the factor from a layer of a tower
+    to the one below it; parameters with a prefix in `frozen` are not trained. A step sums the gradients of `accumulate`
+    batches of each process. `average` is the decay of the averaged weights, which are what is kept.
     """
 
-    steps: int
-    learning_rate: float
+    steps: PositiveInt
+    learning_rate: PositiveFloat
     weight_decay: float = 0.05
-    warmup_steps: int = 200
-    final_rate: float = 0.01
-    clip_norm: float = 1.0
-    average: float = 0.998
-    slow: float = 1.0
+    warmup_steps: NonNegativeInt = 200
+    final_rate: Share = 0.01
+    clip_norm: PositiveFloat = 1.0
+    average: Share = 0.998
     rates: dict[str, float] = field(default_factory=dict)
-    layer_decay: float = 1.0
-    frozen: Sequence[str] = ()
-    accumulate: int = 1
-    precision: str = "fp32"
-    device: str = "auto"
-    log_every: int = 50
-    validate_every: int = 500
-    save_every: int = 250
+    layer_decay: PositiveFloat = 1.0
+    frozen: tuple[str, ...] = ()
+    accumulate: PositiveInt = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: PositiveInt = 50
+    validate_every: PositiveInt = 500
+    save_every: PositiveInt = 250
     tensorboard: bool = True
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "log_every", "validate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; 1 or more is expected")
 
+class StepContext(NamedTuple):
+    """A step of the run: its number, batches to `accumulate`, precision, and processes."""
 
-@dataclass(frozen=True)
-class StepContext:
-    """One step, as a task sees it: `step` of the run, `progress` from 0 to 1, batches to `accumulate`."""
-
-    step: int
-    progress: float
+    number: int
     accumulate: int
     precision: Precision
-    processes: Processes
+    group: ProcessGroup
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Around what may be computed in the run's precision."""
+        """Compute in the run's precision."""
         return self.precision.autocast()
 
     def backward(self, loss: Tensor) -> None:
@@ -78,103 +71,66 @@ class StepContext:
 
 
 class Task(Protocol):
-    """What is trained. `module` is all that learns; `model`, in it, is what is averaged and kept.
-
-    `state` holds what a resumed run needs to draw the batches that would have come next.
-    """
+    """A training objective. `module` is all that is trained; `model`, in it, is averaged and kept."""
 
     @property
     def model(self) -> nn.Module: ...
     @property
     def module(self) -> nn.Module: ...
 
-    def learn(self, turn: StepContext) -> dict[str, float]:
-        """Leave the gradient of a step's batches in the parameters; figures, "loss" among them.
+    def learn(self, step: StepContext) -> dict[str, float]:
+        """Leave the gradient of a step's batches in the parameters; returns figures, "loss" among them.
 
         Figures of several processes are added up.
         """
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Figures of `model` on pictures that are never trained on."""
+        """Measure `model` on held-out pictures."""
 
     def finish(self, model: nn.Module) -> dict[str, float]:
-        """Last touches to the trained model, and figures for the log."""
-
-    def is_slow(self, name: str) -> bool:
-        """Whether a parameter of the model learns at the reduced rate."""
+        """Calibrate the trained model, and return figures for the log."""
 
     def state(self) -> dict[str, Any]:
-        """Random states, or how far the data are read."""
+        """The state that a resumed run needs to draw the batches that would have come next."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up what `state` returned."""
-
-
-class SelfFed(Protocol):
-    """A task that draws its own batches: `loss` is that of a fresh one, at a progress from 0 to 1."""
-
-    model: nn.Module
-
-    def loss(self, progress: float) -> tuple[Tensor, dict[str, float]]: ...
-    def validate(self, model: nn.Module) -> dict[str, float]: ...
-    def finish(self, model: nn.Module) -> dict[str, float]: ...
-    def is_slow(self, name: str) -> bool: ...
-    def state(self) -> dict[str, Any]: ...
-    def restore(self, state: dict[str, Any]) -> None: ...
-
-
-class SelfFedTask:
-    """A self-fed task as a `Task`: one batch a step, in one process."""
-
-    def __init__(self, task: SelfFed) -> None:
-        self.task, self.model, self.module = task, task.model, task.model
-        self.validate, self.finish, self.is_slow = task.validate, task.finish, task.is_slow
-        self.state, self.restore = task.state, task.restore
-
-    def learn(self, turn: StepContext) -> dict[str, float]:
-        if turn.accumulate > 1 or turn.processes.count > 1:
-            raise ValueError("generated pictures are trained on in one process, with accumulate = 1")
-        with turn.autocast():
-            loss, figures = self.task.loss(turn.progress)
-        turn.backward(loss)
-        return {"loss": float(loss.detach()), **figures}
+        """Restore the state."""
 
 
 class Trainer:
-    """One run of a task, with its optimiser, its averaged weights and its folder, which one process writes."""
+    """A run of a task, with its optimiser, its averaged weights and its folder, which one process writes."""
 
-    def __init__(self, task: Task, config: LoopConfig, folder: Path, processes: Processes | None = None) -> None:
-        self.task, self.config, self.folder = task, config, folder
-        self.processes = Processes() if processes is None else processes
+    def __init__(self, task: Task, config: LoopConfig, folder: Path, group: ProcessGroup = ALONE) -> None:
+        self.task, self.config, self.folder, self.group = task, config, folder, group
         self.step = 0
-        self.precision = Precision(config.precision, self.processes.device)
-        self.optimiser = torch.optim.AdamW(_groups(task, config), lr=config.learning_rate, betas=(0.9, 0.98))
+        self.precision = Precision(config.precision, self.group.device)
+        self.optimiser = torch.optim.AdamW(_param_groups(task, config), lr=config.learning_rate, betas=(0.9, 0.98))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda step: rate_at(step, config))
         self.averaged = AveragedModel(task.model, multi_avg_fn=moving_average(config.average), use_buffers=True)
         folder.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> nn.Module:
         """Train to the last step; returns the averaged model in evaluation mode."""
-        config, recorder = self.config, None
-        if self.processes.first:
-            recorder = Recorder(self.folder, step=self.step, steps=config.steps, tensorboard=config.tensorboard)
+        config, logger = self.config, None
+        if self.group.is_main:
+            logger = RunLogger(self.folder, step=self.step, steps=config.steps, tensorboard=config.tensorboard)
         try:
-            self._steps(recorder)
+            self._steps(logger)
             with evaluating(self.averaged.module) as model:
-                self._write(recorder, self.task.finish(model))
+                self._write(logger, self.task.finish(model))
         finally:
-            if recorder is not None:
-                recorder.close()
+            if logger is not None:
+                logger.close()
         return self.averaged.module.eval()
 
     def validate(self) -> dict[str, float]:
-        """The task's figures for the averaged weights."""
+        """Validate the averaged weights."""
         with evaluating(self.averaged.module) as model:
             return self.task.validate(model)
 
     def save(self) -> None:
-        """Write everything a resumed run needs; a run that is cut off leaves the checkpoint before."""
-        if not self.processes.first:
+        """Write the checkpoint that a run is resumed from; if this is interrupted, the previous one remains."""
+        if not self.group.is_main:
             return
         state = {
             "step": self.step,
@@ -195,11 +151,11 @@ class Trainer:
         part.replace(self.folder / CHECKPOINT)
 
     def resume(self) -> bool:
-        """Take up the folder's checkpoint, if there is one; ValueError where the run was another."""
+        """Resume from the folder's checkpoint, if there is one; ValueError if it is of another run."""
         file = self.folder / CHECKPOINT
         if not file.is_file():
             return False
-        state = torch.load(file, weights_only=True, map_location=self.processes.device)
+        state = torch.load(file, weights_only=True, map_location=self.group.device)
         for name, value in state.get("settings", {}).items():
             if value != (now := self._settings()[name]):
                 raise ValueError(f"{file} was written with {name} = {value!r}, now it is {now!r}")
@@ -213,30 +169,28 @@ class Trainer:
         torch.set_rng_state(state["random"].cpu())
         return True
 
-    def _steps(self, recorder: Recorder | None) -> None:
+    def _steps(self, logger: RunLogger | None) -> None:
         config = self.config
         started, seen = time.monotonic(), self.step
         while self.step < config.steps:
             figures = self._one_step()
-            if recorder is not None:
-                recorder.advance(figures["loss"])
+            if logger is not None:
+                logger.advance(figures["loss"])
             if self.step % config.log_every == 0:
                 pace = (time.monotonic() - started) / (self.step - seen)
                 rate = float(self.schedule.get_last_lr()[0])
-                self._write(recorder, {**self._over_all(figures), "rate": rate, "seconds_per_step": pace})
+                self._write(logger, {**self._sum_figures(figures), "rate": rate, "seconds_per_step": pace})
             if self.step % config.validate_every == 0 or self.step == config.steps:
-                self._write(recorder, self.validate() if recorder is not None else {})
+                self._write(logger, self.validate() if logger is not None else {})
             if self.step % config.save_every == 0 or self.step == config.steps:
                 self.save()
             if self.step == config.steps:
-                self.processes.wait()
+                self.group.wait()
 
     def _one_step(self) -> dict[str, float]:
         self.task.module.train()
         self.optimiser.zero_grad(set_to_none=True)
-        progress = self.step / self.config.steps
-        turn = StepContext(self.step, progress, self.config.accumulate, self.precision, self.processes)
-        figures = self.task.learn(turn)
+        figures = self.task.learn(StepContext(self.step, self.config.accumulate, self.precision, self.group))
         if not math.isfinite(figures["loss"]) and not self.precision.scaler.is_enabled():
             raise ValueError(
                 f"the loss is {figures['loss']} at step {self.step}: lower the learning rate,"
@@ -250,23 +204,23 @@ class Trainer:
         self.step += 1
         return {"loss": figures.pop("loss"), "norm": float(norm), **figures}
 
-    def _over_all(self, figures: dict[str, float]) -> dict[str, float]:
-        """Figures of all processes together; the norm is the same in each, since gradients are shared."""
+    def _sum_figures(self, figures: dict[str, float]) -> dict[str, float]:
+        """Sum figures over processes; the norm is the same in each, since gradients are shared."""
         parts = {name: value for name, value in figures.items() if name != "norm"}
-        return {**self.processes.figures(parts), "norm": figures["norm"]}
+        return {**self.group.sum_figures(parts), "norm": figures["norm"]}
 
-    def _write(self, recorder: Recorder | None, figures: dict[str, float]) -> None:
-        if recorder is not None and figures:
-            recorder.write(self.step, figures)
+    def _write(self, logger: RunLogger | None, figures: dict[str, float]) -> None:
+        if logger is not None and figures:
+            logger.write(self.step, figures)
 
     def _settings(self) -> dict[str, Any]:
-        """What a resumed run must have as it was."""
-        config = {name: value for name, value in vars(self.config).items() if name not in SETTLED}
-        return {**config, "frozen": list(self.config.frozen), "processes": self.processes.count}
+        """The settings that a resumed run must share."""
+        config = {name: value for name, value in vars(self.config).items() if name not in CHANGEABLE}
+        return {**config, "processes": self.group.size}
 
 
 def rate_at(step: int, config: LoopConfig) -> float:
-    """Factor of the learning rate: a linear warm-up, then half a cosine down to `final_rate`."""
+    """Compute the factor of the learning rate: a linear warm-up, then half a cosine down to `final_rate`."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
@@ -274,7 +228,7 @@ def rate_at(step: int, config: LoopConfig) -> float:
 
 
 def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """An exponential moving average that forgets faster at first, to hold little of the initial weights."""
+    """Make an exponential moving average that decays faster at first, to hold little of the initial weights."""
 
     @torch.no_grad()
     def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
@@ -288,18 +242,17 @@ def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor]
     return update
 
 
-def _groups(task: Task, config: LoopConfig) -> list[dict[str, Any]]:
-    """The parameters of a task, with those of its model known by their names in it."""
+def _param_groups(task: Task, config: LoopConfig) -> list[dict[str, Any]]:
+    """Group the parameters of a task; those of its model go by their names in the model."""
     ours = {id(parameter): name for name, parameter in task.model.named_parameters()}
     named = [(ours.get(id(parameter), name), parameter) for name, parameter in task.module.named_parameters()]
     factors = rate_factors(list(ours.values()), config.rates, config.layer_decay)
-    factors = {name: factor * (config.slow if task.is_slow(name) else 1.0) for name, factor in factors.items()}
-    return groups(named, factors, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    return param_groups(named, factors, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in evaluation mode, without gradients, put back as it was after."""
+    """Put the model into evaluation mode, without gradients, and back into its own mode after."""
     training = model.training
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""Which parameters learn, and how fast: frozen parts, rates by part, rates that fall with depth."""
+"""Parameter groups of the optimiser: frozen parts, learning rates by part, layer-wise decay of the rate."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import nn
 
-# The stacks whose layers `layer_decay` counts, by the beginning of a parameter's name, and a layer's number in them.
+# Prefixes of the stacks whose layers `layer_decay` counts, and the part of a parameter's name that is its layer.
 TOWERS = ("image_tower.", "text_tower.", "backbone.", "text_backbone.")
 LAYER = re.compile(r"\.(?:blocks|layers|stages|resnet\.stages)\.\d+(?:\.blocks\.\d+)?\.")
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
-    """Let the parameters whose names begin so stay as they are; returns the modules, to be kept in evaluation mode.
+    """Freeze the parameters whose names have a prefix; returns their modules, to be kept in evaluation mode.
 
-    ValueError names a prefix that fits none.
+    ValueError names a prefix that no parameter has.
     """
     for prefix in prefixes:
         fitting = [parameter for name, parameter in model.named_parameters() if name.startswith(prefix)]
@@ -25,14 +25,14 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
     return [module for name, module in model.named_modules() if name and f"{name}.".startswith(tuple(prefixes or "-"))]
 
 
-def groups(
+def param_groups(
     named: Iterable[tuple[str, nn.Parameter]],
     factors: Mapping[str, float],
     *,
     learning_rate: float,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser: by rate (`factors` of the learning rate, 1 if a name has none) and by decay.
+    """Group parameters by rate (`factors` of the learning rate, 1 for other names) and by decay.
 
     Norms, biases and temperatures do not decay.
     """
@@ -47,10 +47,10 @@ def groups(
 
 
 def rate_factors(names: Sequence[str], rates: Mapping[str, float], layer_decay: float) -> dict[str, float]:
-    """The factor of each parameter's learning rate.
+    """Compute the factor of each parameter's learning rate.
 
-    rates: by the beginning of the name, the longest that fits; a tower's layer learns `layer_decay` times as fast as
-    the one above it, its embeddings as one below the lowest. ValueError names a beginning that fits no parameter.
+    rates: factors by prefix of the name, of which the longest counts; a tower's layer learns `layer_decay` times as
+    fast as the one above it, its embeddings as one below the lowest. ValueError names a prefix that no parameter has.
     """
     for prefix in rates:
         if not any(name.startswith(prefix) for name in names):
@@ -65,12 +65,12 @@ def rate_factors(names: Sequence[str], rates: Mapping[str, float], layer_decay: 
 
 
 def parts(model: nn.Module) -> list[str]:
-    """The beginnings of parameter names, up to the first dot."""
+    """List the prefixes of parameter names, up to the first dot."""
     return sorted({name.split(".")[0] + "." for name, _ in model.named_parameters()})
 
 
 def _depths(names: Sequence[str]) -> dict[str, int]:
-    """How many layers of its tower lie above each parameter: 0 for the top layer and what follows it."""
+    """Count the layers of its tower above each parameter: 0 for the top layer and whatever follows it."""
     found: dict[str, int] = {}
     for tower in TOWERS:
         within = [name for name in names if name.startswith(tower)]

@@ -1,47 +1,140 @@
 """A training recipe: the TOML file that says what is trained, on what, and for how long."""
 
 import tomllib
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal
 
-from models.synthetic.curriculum import Curriculum
-from models.synthetic.scenes import SceneConfig
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+
+from models.data.augmentation import DetectorAugmentation, SquareAugmentation
+from models.data.datasets import CaptionsConfig, CocoConfig, OdvgConfig, ShardsConfig
+from models.data.grounding_prompts import PromptConfig
+from models.losses.glip_loss import AlignmentLossConfig
+from models.losses.grounding_dino_loss import DetectorLossConfig
+from models.synthetic.scene_set import ScenesConfig
+from models.training.denoising import DenoisingConfig
 from models.training.loop import LoopConfig
+from server.contract.manifest import Buckets, DetectionRules, Preprocessing
 
-T = TypeVar("T")
 CONFIGS = Path(__file__).parent / "configs"
+SetTable = Annotated[
+    CocoConfig | OdvgConfig | CaptionsConfig | ShardsConfig | ScenesConfig, Field(discriminator="format")
+]
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be followed; the message names the entry and what is accepted."""
+    """A recipe that cannot be followed; the message names the file, the entry and what is accepted."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """`model`, `data` and `loss` (its weights) are what the family makes of them.
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    `start` is the checkpoint to start from, if any; paths start at `folder`.
+
+class DataConfig(_Table):
+    """`[data]`: sets to train on and to validate with.
+
+    batch: pictures of a batch in each process; workers: reading processes of each, 0 for none. preprocessing and
+    buckets default to the checkpoint's or the family's. tokenizer: file for a fresh model (default: the vocabulary of
+    the distilled words, the start or the family). calibrate: at the end of the run, fit the scores to the validation
+    sets.
+    """
+
+    batch: PositiveInt
+    sets: Annotated[tuple[SetTable, ...], Field(min_length=1)]
+    workers: NonNegativeInt = 2
+    validation: tuple[SetTable, ...] = ()
+    validation_batches: PositiveInt = 8
+    preprocessing: Preprocessing | None = None
+    buckets: Buckets | None = None
+    tokenizer: Path | None = None
+    calibrate: bool = False
+
+
+class ClipData(DataConfig):
+    """`[data]` of a CLIP. smoothing: label smoothing of the loss of each picture."""
+
+    augmentation: SquareAugmentation = SquareAugmentation()
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+class DetectorData(DataConfig):
+    """`[data]` of a detector. rules: how it is served, and validated by AP50 (default: the checkpoint's)."""
+
+    augmentation: DetectorAugmentation = DetectorAugmentation()
+    prompts: PromptConfig = PromptConfig()
+    rules: DetectionRules | None = None
+
+
+class GlipData(DetectorData):
+    """`[data]` of a GLIP. attention: whether tokens see their own label or the whole prompt (default: the start's)."""
+
+    attention: Literal["label", "prompt"] | None = None
+
+
+class GroundingDinoData(DetectorData):
+    """`[data]` of a Grounding DINO."""
+
+    denoising: DenoisingConfig = DenoisingConfig()
+
+
+class Recipe(_Table):
+    """The entries of every family.
+
+    start: the checkpoint to continue, or with `model`, the sizes of a fresh model, one whose backbones are taken over.
+    words: the folder of a distillation, whose vocabulary and text encoder are taken. Paths start at `folder`.
     """
 
     family: str
     name: str
-    seed: int
     loop: LoopConfig
-    data: dict[str, Any]
-    model: dict[str, Any] = field(default_factory=dict)
-    loss: dict[str, Any] = field(default_factory=dict)
-    start: str = ""
+    seed: int = 0
+    start: Path | None = None
+    words: Path | None = None
+    model: dict[str, Any] | None = None
     folder: Path = CONFIGS
+    data: DataConfig
 
     @property
-    def annotated(self) -> bool:
-        """Whether it trains on data sets, not on generated pictures."""
-        return "sets" in self.data
+    def scenes(self) -> tuple[ScenesConfig, ...]:
+        """The sets of generated scenes."""
+        return tuple(table for table in self.data.sets if isinstance(table, ScenesConfig))
 
 
-def read_recipe(path: str | Path) -> Recipe:
-    """The recipe in a TOML file; a bare name such as "clip-mini" is one of those that come with the project."""
+class ClipRecipe(Recipe):
+    """A recipe for a CLIP."""
+
+    family: Literal["clip"]
+    data: ClipData
+
+
+class GlipRecipe(Recipe):
+    """A recipe for a GLIP; `loss`: its weights."""
+
+    family: Literal["glip"]
+    data: GlipData
+    loss: AlignmentLossConfig = AlignmentLossConfig()
+
+
+class GroundingDinoRecipe(Recipe):
+    """A recipe for a Grounding DINO; `loss`: its weights."""
+
+    family: Literal["grounding_dino"]
+    data: GroundingDinoData
+    loss: DetectorLossConfig = DetectorLossConfig()
+
+
+_RECIPE: TypeAdapter[Recipe] = TypeAdapter(
+    Annotated[ClipRecipe | GlipRecipe | GroundingDinoRecipe, Field(discriminator="family")]
+)
+_SCENE_FLAGS = ("sprites", "styles", "names")
+
+
+def read_recipe(path: str | Path, **flags: Any) -> Recipe:
+    """Read the recipe in a TOML file; a bare name such as "clip-mini" is one of those bundled with the project.
+
+    `flags` replace entries of the same name: of the recipe, or of its sets of scenes.
+    """
     file = Path(path)
     if not file.suffix and not file.exists():
         file = CONFIGS / f"{path}.toml"
@@ -52,26 +145,52 @@ def read_recipe(path: str | Path) -> Recipe:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{file} is no TOML: {error}") from error
-    return filled(Recipe, {**table, "loop": filled(LoopConfig, table.get("loop", {})), "folder": file.parent})
+    return parse_recipe(table, file.parent, name=str(file), **flags)
 
 
-def filled(kind: type[T], table: dict[str, Any]) -> T:
-    """A config dataclass of a table; RecipeError names what is missing or not known."""
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(table.keys() - known):
-        raise RecipeError(f"{kind.__name__} has no {unknown}; it has {sorted(known)}")
+def parse_recipe(table: Mapping[str, Any], folder: Path, *, name: str = "recipe", **flags: Any) -> Recipe:
+    """Check a recipe's table, whose paths start at `folder`; RecipeError names every entry that is wrong."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    table = {**table, **{key: value for key, value in given.items() if key not in _SCENE_FLAGS}}
+    if isinstance(table.get("data"), dict):
+        table["data"] = _with_scenes(table["data"], {key: given[key] for key in _SCENE_FLAGS if key in given})
     try:
-        return kind(**table)
-    except TypeError as error:
-        raise RecipeError(f"{kind.__name__} is incomplete: {error}") from error
-    except ValueError as error:
-        raise RecipeError(f"{kind.__name__}: {error}") from error
+        return _RECIPE.validate_python({**table, "folder": folder})
+    except ValidationError as error:
+        faults = "; ".join(_told(fault["loc"], fault, table) for fault in error.errors())
+        raise RecipeError(f"{name}: {faults}") from None
 
 
-def curriculum(table: dict[str, Any]) -> Curriculum:
-    """The curriculum of a `[data.scenes]` table: the full difficulty, and in `easy` what the run begins with."""
-    table = dict(table)
-    options: dict[str, Any] = {"until": table.pop("until", Curriculum.until)}
-    if "easy" in table:
-        options["easy"] = filled(SceneConfig, table.pop("easy"))
-    return Curriculum(filled(SceneConfig, table), **options)
+def _with_scenes(data: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """Let sets of scenes take `flags`, and those to validate with the entries of the first to train on."""
+    tables = {key: data[key] for key in ("sets", "validation") if isinstance(data.get(key), list)}
+    first: dict[str, Any] = next((table for table in tables.get("sets", []) if _is_scenes(table)), {})
+    inherited = {key: value for key, value in first.items() if key != "weight"}
+    return data | {
+        key: [({**inherited, **table, **flags} if _is_scenes(table) else table) for table in some]
+        for key, some in tables.items()
+    }
+
+
+def _is_scenes(table: Any) -> bool:
+    return isinstance(table, dict) and table.get("format") == "scenes"
+
+
+def _told(location: tuple[int | str, ...], fault: Any, table: Any) -> str:
+    """A fault in words, with the path of its entry: tags of unions, which pydantic puts into it, are left out."""
+    path = []
+    for place, key in enumerate(location):
+        inside = key in table if isinstance(table, dict) else isinstance(table, list) and isinstance(key, int)
+        if inside or place == len(location) - 1:
+            path.append(str(key))
+            table = table[key] if inside else None
+    if fault["type"].startswith("union_tag"):
+        path.append(fault["ctx"]["discriminator"].strip("'"))
+    where = ".".join(path)
+    if fault["type"] == "union_tag_invalid":
+        return f"{where} is {fault['ctx']['tag']!r}; accepted are {fault['ctx']['expected_tags']}"
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{where} is no known entry"
+    if fault["type"] in ("missing", "missing_argument", "union_tag_not_found"):
+        return f"{where} is missing"
+    return f"{where} is {fault['input']!r}: {fault['msg']}"

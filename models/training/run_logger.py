@@ -1,4 +1,4 @@
-"""What a run leaves to look at: `curve.jsonl`, TensorBoard events, and a bar while it lasts."""
+"""Log of a run: `curve.jsonl`, TensorBoard events, and a progress bar."""
 
 import json
 import logging
@@ -14,12 +14,12 @@ CURVE = "curve.jsonl"
 EVENTS = "tensorboard"
 
 
-class Recorder:
-    """Writes the figures of a run into its folder; one that goes on from `step` first drops what came after it."""
+class RunLogger:
+    """Writes the figures of a run into its folder; a run that is resumed at `step` first drops later ones."""
 
     def __init__(self, folder: Path, *, step: int, steps: int, tensorboard: bool) -> None:
         self._curve = folder / CURVE
-        _cut(self._curve, step)
+        _truncate(self._curve, step)
         self._events: Any = None
         if tensorboard:
             from tensorboardX import SummaryWriter  # takes a second to import, and only runs that train need it
@@ -30,12 +30,12 @@ class Recorder:
         self._redirected.__enter__()
 
     def advance(self, loss: float) -> None:
-        """One step is done."""
+        """Advance the bar by a step."""
         self._bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
         self._bar.update()
 
     def write(self, step: int, figures: dict[str, float]) -> None:
-        """A line of the curve, a line of the log, and a point of each figure."""
+        """Write a line of the curve, a line of the log, and a TensorBoard point of each figure."""
         figures = {name: value for name, value in figures.items() if math.isfinite(value)}  # JSON has no infinity
         row = {"step": step, **{name: round(value, 6) for name, value in figures.items()}}
         with self._curve.open("a", encoding="utf-8") as file:
@@ -46,15 +46,15 @@ class Recorder:
                 self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Finish the bar and the events."""
+        """Close the bar and the events."""
         self._redirected.__exit__(None, None, None)
         self._bar.close()
         if self._events is not None:
             self._events.close()
 
 
-def _cut(curve: Path, step: int) -> None:
-    """Drop the rows of a curve after `step`, and one that was cut off: a resumed run writes them again."""
+def _truncate(curve: Path, step: int) -> None:
+    """Drop the rows of a curve after `step`, and an incomplete last one: a resumed run writes them again."""
     if not curve.is_file():
         return
     kept = []

@@ -147,7 +147,7 @@ def nms(boxes: Float32, label_ids: Indices, iou: float, *, limit: int, edge: int
     overlaps by more than `iou`. edge: 1 counts both edges, in pixels.
     """
     # By label: the rows still in question, best first, and their boxes [4, rows]. Only those are compared, ever fewer.
-    left = {int(label): np.flatnonzero(label_ids == label) for label in np.unique(label_ids)}
+    left = {label: np.flatnonzero(label_ids == label) for label in set(label_ids.tolist())}
     columns = {label: np.ascontiguousarray(boxes[rows].T) for label, rows in left.items()}
     stays = np.ones(len(boxes), np.bool_)
     chosen: list[int] = []

@@ -1,7 +1,7 @@
 """Dynamic batching: a bounded queue and a worker thread for each model; items of one bucket run together.
 
 Clients take turns (`fair_queue.py`), and the last places of the queue are kept for clients that have nothing waiting,
-so that one with a thousand images keeps nobody out.
+so that one with a thousand images does not lock the others out.
 """
 
 import logging
@@ -121,12 +121,12 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def alive(self) -> bool:
-        """Whether the worker accepts items and will finish them."""
+        """True while the worker accepts items and will finish them."""
         return self._thread.is_alive() and self._stopped is None
 
     @property
     def finished(self) -> bool:
-        """Whether the worker thread has ended."""
+        """True once the worker thread has ended."""
         return not self._thread.is_alive()
 
     @property

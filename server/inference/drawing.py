@@ -67,7 +67,7 @@ def draw(image: Image.Image, detections: Sequence[Detection]) -> bytes:
 
 
 def label_colour(label_id: int) -> Colour:
-    """A vivid colour; golden-ratio steps keep the hues of neighbouring labels far apart."""
+    """A vivid colour, the same as in page/colours.js; golden-ratio steps keep the hues of neighbours far apart."""
     hue = (0.02 + label_id * _GOLDEN_RATIO) % 1
     # The lightness changes every few labels, since hues alone run out.
     lightness = (0.50, 0.38, 0.64)[label_id // 7 % 3]

@@ -63,7 +63,7 @@ class LoadedModel:
     ) -> None:
         self.bundle, self.footprint, self.metrics = bundle, footprint, metrics
         self.name, self.family = bundle.manifest.name, bundle.manifest.family
-        self.retired = False  # set where requests can no longer choose it
+        self.retired = False  # True once requests can no longer choose it
         self._users, self._unused = 0, asyncio.Event()
         run, bucket = detector_run(bundle) if "detect" in bundle.tasks else encoder_run(bundle)
 
@@ -76,7 +76,7 @@ class LoadedModel:
 
     @property
     def alive(self) -> bool:
-        """Whether it can answer, now or later."""
+        """True where it can answer, now or later."""
         return self.batcher.alive and not (self.bundle.gpu and self.bundle.gpu.lost)
 
     @property

@@ -24,10 +24,10 @@ class GpuFootprint(BaseModel):
     block_bytes: int = Field(description="Scratch memory of its most demanding engine; all engines share it.")
     batch_bytes: int = Field(description="Its largest batch, beside these.")
     measured: bool = Field(description="Batch: what a second image took, times the batch; if false, inputs alone.")
-    name: str = Field(default="", exclude=True)
-    bucket: str = Field(default="", exclude=True)
-    batch: int = Field(default=1, exclude=True)
-    limit_bytes: int = Field(default=0, exclude=True)  # of the device, for all bundles
+    name: str = Field(exclude=True)
+    bucket: str = Field(exclude=True)
+    batch: int = Field(exclude=True)
+    limit_bytes: int = Field(exclude=True)  # of the device, for all bundles
 
     @property
     def own_bytes(self) -> int:
@@ -49,10 +49,10 @@ class HostFootprint(BaseModel):
     )
     buffers_bytes: int = Field(description="Buffers that its largest batch is assembled in.")
     gpu: GpuFootprint | None = Field(default=None, description="Beside all this, if a part runs on a GPU.")
-    name: str = Field(default="", exclude=True)
-    batch: int = Field(default=1, exclude=True)
-    texts_bytes: int = Field(default=0, exclude=True)  # of the largest batch of texts, in `activations_bytes`
-    image_buffers_bytes: int = Field(default=0, exclude=True)  # of a batch of one image
+    name: str = Field(exclude=True)
+    batch: int = Field(exclude=True)
+    texts_bytes: int = Field(exclude=True)  # of the largest batch of texts, in `activations_bytes`
+    image_buffers_bytes: int = Field(exclude=True)  # of a batch of one image
 
     @property
     def batch_bytes(self) -> int:
@@ -132,7 +132,7 @@ class HostBudget(MemoryBudget):
     pool_bytes: int = Field(description="The most that buffers of batches may take.")
     prompt_cache_bytes: int = Field(description="The most that features of recent texts may take.")
     gpu: GpuBudget | None = Field(default=None, description="The same of the GPU, if a model runs on one.")
-    pool_setting: int = Field(default=0, exclude=True)  # 0: the pool's size follows from the bundles
+    pool_setting: int = Field(exclude=True)  # 0: the pool's size follows from the bundles
 
     def fit(self, footprints: Sequence[HostFootprint]) -> "HostBudget":
         """This budget with these bundles; OverBudget names the first that does not fit, here or on its GPU.

@@ -1,13 +1,13 @@
-// What came back: boxes, scores or a problem; and the threshold, which chooses among the boxes without asking again.
+// The result: boxes, scores or a problem; and the threshold slider, which filters boxes without a new request.
 
 import * as overlay from './overlay.js';
 import * as results from './results.js';
 import { above } from './thresholds.js';
 
 const find = (id) => document.getElementById(id);
-const SOFT_MS = 400; // a screen reader is told of a moved threshold once it rests
+const ANNOUNCE_MS = 400; // the new threshold is announced to screen readers once the slider rests
 
-/** The answer's part of the page; `onChange` is called when what is shown has changed. */
+/** The result card; `onChange` is called after each change of what it shows. */
 export class Answer {
   #answer = null;
   #pinned = null;
@@ -21,12 +21,12 @@ export class Answer {
     document.addEventListener('keydown', ({ key }) => key === 'Escape' && this.#point(null, 'cleared'));
   }
 
-  /** The detections that stand above the threshold. */
+  /** The detections above the threshold. */
   get shown() {
     return this.#answer?.task === 'detect' ? above(this.#answer.result.detections, this.threshold) : [];
   }
 
-  /** The body of the answer as the server would give it for the threshold as it stands; null without one. */
+  /** The response body as the server would send it for the current threshold; null without a response. */
   get body() {
     if (!this.#answer) return null;
     const { body, task, result } = this.#answer;
@@ -37,31 +37,31 @@ export class Answer {
     return Number(find('threshold').value);
   }
 
-  /** Let the slider go from `low` to 1, standing at `value`. */
+  /** Set the slider to the range `low` to 1 and to `value`. */
   setThreshold(low, value) {
     Object.assign(find('threshold'), { min: low, max: 1, value });
-    this.#told();
+    this.#showThreshold();
   }
 
-  /** Show the answer `body` to a question of `task`, with `texts` where it compared some. */
+  /** Show the response `body` of `task`; `texts` are those of a similarity request. */
   show({ task, body, texts, low }) {
     this.clear();
     this.#answer = { task, body, texts, low, result: body.results?.[0] };
     find('threshold-field').hidden = task !== 'detect';
     const { model, timings_ms: timings } = body;
-    const inside = timings.infer === undefined ? '' : `, ${Math.round(timings.infer)} of them in the model`;
+    const inside = timings.infer === undefined ? '' : `, ${Math.round(timings.infer)} ms of it in the model`;
     find('timing').textContent = `${model.name}, version ${model.version}: ${Math.round(timings.total)} ms${inside}`;
     if (task === 'detect') {
       results.dots(find('strip'), this.#answer.result.detections, low);
       this.#filter();
       this.#say(this.#summary());
     } else {
-      this.#listed();
+      this.#showList();
     }
     this.onChange();
   }
 
-  /** Show what kept the question from its answer. */
+  /** Show a problem instead of a result. */
   fail({ title, detail, errors, requestId, retryAfter }) {
     this.clear();
     const lines = errors.length ? errors.map(({ field, reason }) => `${field}: ${reason}`) : [detail];
@@ -75,7 +75,7 @@ export class Answer {
     }));
   }
 
-  /** Show nothing but `words`. */
+  /** Show only the status text `words`. */
   clear(words = '') {
     this.#answer = null;
     this.#pinned = null;
@@ -87,32 +87,32 @@ export class Answer {
     this.onChange();
   }
 
-  /** Mark the answer as one to another question than the page shows now. */
+  /** Mark the result as outdated: the form has changed since the request. */
   outdate() {
     if (!this.#answer || find('answer').classList.contains('stale')) return;
     find('answer').classList.add('stale');
-    this.#say('The question has changed since this answer.');
+    this.#say('The form has changed since this result.');
   }
 
-  #listed() {
+  #showList() {
     const { task, body, texts, result } = this.#answer;
     if (task === 'classify') results.listScores(find('results'), result.scores);
     else results.listCosines(find('results'), texts, body.similarity[0], body.logit_scale);
     const first = find('results').querySelector('.label').textContent;
-    this.#say(task === 'classify' ? `Best: ${first}.` : `Closest: ${first}. Bars are shares, numbers cosines.`);
+    this.#say(task === 'classify' ? `Best: ${first}.` : `Closest: ${first}. Bars show the softmax, numbers the cosine similarity.`);
   }
 
   #moved() {
-    this.#told();
+    this.#showThreshold();
     this.#pinned = null;
     this.#filter();
     clearTimeout(this.#timer);
     const stale = find('answer').classList.contains('stale');
-    if (this.#answer && !stale) this.#timer = setTimeout(() => this.#say(this.#summary()), SOFT_MS);
+    if (this.#answer && !stale) this.#timer = setTimeout(() => this.#say(this.#summary()), ANNOUNCE_MS);
     this.onChange();
   }
 
-  #told() {
+  #showThreshold() {
     find('threshold-value').textContent = this.threshold.toFixed(2);
     find('strip').style.setProperty('--at', find('threshold').value);
     for (const dot of find('strip').children) dot.classList.toggle('under', !(Number(dot.dataset.score) > this.threshold));
@@ -123,7 +123,7 @@ export class Answer {
     const { labels, detections } = this.#answer.result;
     results.listDetections(find('results'), this.shown, (index, how) => this.#point(index, how));
     find('missing').textContent = results.missing(labels, detections, this.shown);
-    this.#told();
+    this.#showThreshold();
     this.#draw();
   }
 
@@ -133,7 +133,7 @@ export class Answer {
     overlay.highlight(find('overlay'), this.#pinned);
   }
 
-  /** Highlight a box and its entry while it is pointed at; what is chosen or has the focus stays so. */
+  /** Highlight a box and its list entry while the pointer is over it, or as long as it is selected or focused. */
   #point(index, how) {
     if (how === 'chosen') {
       find('results').children[index].focus({ preventScroll: true });

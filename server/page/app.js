@@ -1,4 +1,4 @@
-// The page: a picture and a question become a request, its answer is shown, and both can be taken along as code.
+// The page: sends an image and the form as a request, shows the result, and prints both as code.
 
 import { Answer } from './answer.js';
 import { Code } from './code.js';
@@ -15,16 +15,16 @@ import { Tokens } from './tokens.js';
 const find = (id) => document.getElementById(id);
 const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
 const POLL_MS = 1000;
-const NARROW = matchMedia('(max-width: 54rem)'); // as in page.css: the answer stands below the question
+const NARROW = matchMedia('(max-width: 54rem)'); // as in page.css: the result is below the form
 
-const asked = { detect: [], classify: [], similarity: [] }; // the texts of each task, as they were left
+const asked = { detect: [], classify: [], similarity: [] }; // the texts last entered for each task
 let task = chosen('task');
 let served = [];
 let limits = {};
-let shown = null; // the picture: blob, name, example (or null), url (of an example), visible (by this browser)
-let brought = 0; // how many pictures were; an example that arrives after a later one is not shown
-let arriving = Promise.resolve(); // the example that was chosen, until it is there
-let pending = null; // what cancels the request in progress
+let shown = null; // the image: blob, name, example (or null), url (of an example), visible (in this browser)
+let brought = 0; // number of images chosen; an example that arrives after a later choice is dropped
+let arriving = Promise.resolve(); // the download of the chosen example
+let pending = null; // the AbortController of the request in progress
 
 const answer = new Answer(() => {
   code.render();
@@ -55,7 +55,7 @@ function changed() {
   code.render();
 }
 
-// The question
+// The form
 
 function taskChosen() {
   asked[task] = tokens.texts;
@@ -84,8 +84,8 @@ function wayChosen() {
   find('prompt').hidden = !prompting;
   find('texts-label').htmlFor = prompting ? 'prompt' : 'token';
   find('texts-label').textContent = prompting ? 'Prompt' : TASKS[task].texts;
-  const several = tokens.commas ? 'Enter or a comma ends one.' : 'Enter ends one.';
-  find('texts-hint').textContent = prompting ? 'Phrases that each end with a full stop.' : several;
+  const several = tokens.commas ? 'Press Enter or comma after each.' : 'Press Enter after each.';
+  find('texts-hint').textContent = prompting ? 'Phrases, each ended by a full stop.' : several;
   if (prompting && !find('prompt').value) find('prompt').value = sentence(tokens.texts);
   changed();
 }
@@ -95,7 +95,7 @@ const sentence = (labels) => labels.map((label) => `${label}.`).join(' ');
 function modelChosen() {
   const now = model();
   if (!now) {
-    find('model-hint').textContent = served.length ? 'No model that is served here can do this.' : '';
+    find('model-hint').textContent = served.length ? 'No model of this server supports this task.' : '';
     return;
   }
   const proven = now.artefacts.every(({ in_use: used, certified }) => !used || certified);
@@ -111,7 +111,7 @@ function modelChosen() {
   changed();
 }
 
-// The picture
+// The image
 
 async function pictureBrought(blob, name, example = null) {
   brought += 1;
@@ -124,12 +124,12 @@ async function pictureBrought(blob, name, example = null) {
   find('picture-name').textContent = name;
   const mine = shown;
   mine.visible = await picture.present(find('photo'), blob);
-  if (mine !== shown) return; // another came meanwhile
-  find('photo').alt = `The picture in question, ${name}`;
+  if (mine !== shown) return; // another image was chosen meanwhile
+  find('photo').alt = `The image in the request, ${name}`;
   if (!mine.visible) {
     find('shown').hidden = true;
     find('empty').hidden = false;
-    find('empty').textContent = `This browser cannot show ${name}; the server may still read it.`;
+    find('empty').textContent = `This browser cannot show ${name}; the server may still be able to read it.`;
   }
   code.render();
 }
@@ -148,7 +148,7 @@ async function fetched(example) {
   const blob = await fetch(addressOf(example)).then((response) => (response.ok ? response.blob() : null), () => null);
   if (mine !== brought) return;
   if (blob) await pictureBrought(blob, example.file, example);
-  else answer.fail(new Problem({ title: 'The example cannot be had', detail: 'The server did not send its picture.' }));
+  else answer.fail(new Problem({ title: 'The example could not be loaded', detail: 'The server did not send its image.' }));
 }
 
 // The request
@@ -163,15 +163,15 @@ async function submitted(event) {
   await arriving;
   if (pending) return;
   const now = question();
-  const fault = shown ? lacking(now) : 'Choose a picture first.';
+  const fault = shown ? lacking(now) : 'Choose an image first.';
   if (fault) {
     answer.clear(fault);
     (shown ? find(now.way === 'prompt' && now.task === 'detect' ? 'prompt' : 'token') : find('file')).focus();
     return;
   }
   if (shown.blob.size > limits.max_body_bytes) {
-    const detail = `It has ${shown.blob.size} bytes; a request may have ${limits.max_body_bytes}.`;
-    answer.fail(new Problem({ title: 'The picture is too large', detail }));
+    const detail = `It has ${shown.blob.size} bytes; the limit of a request is ${limits.max_body_bytes}.`;
+    answer.fail(new Problem({ title: 'The image is too large', detail }));
     return;
   }
   await send(now);
@@ -224,41 +224,41 @@ function cancel() {
   answer.clear('Cancelled.');
 }
 
-// The code, and what the server has
+// The code tabs and the models
 
 function textOf(tab) {
   if (tab === 'json') {
     const body = answer.body;
-    return { text: body ? json(body) : 'No answer yet.', hint: '' };
+    return { text: body ? json(body) : 'No response yet.', hint: '' };
   }
   const now = question();
-  const image = shown ?? { name: 'picture.jpg', url: null };
+  const image = shown ?? { name: 'image.jpg', url: null };
   const request = { task: now.task, fields: fieldsOf(now), image, keyed: Boolean(key.get()), base: new URL('.', document.baseURI).href };
   return { text: snippets[tab](request), hint: snippets.needs(request) };
 }
 
-/** `body` with each list of numbers on one line; no text of it has a bare line break. */
+/** `body` as JSON with each list of numbers on one line; strings contain no bare line breaks. */
 function json(body) {
   const oneLine = (_, numbers) => `[${numbers.replace(/\s+/g, ' ')}]`;
   return JSON.stringify(body, null, 1).replace(/\[\n\s*([-+.,\de\s]+?)\n\s*\]/g, oneLine);
 }
 
-async function learn() {
+async function loadModels() {
   try {
     const { models: all, limits: bounds } = await models();
     [served, limits] = [all, bounds];
     if (key.get()) {
       find('key-button').hidden = false;
-      find('docs').hidden = !(await isOpen('docs')); // a link carries no key
+      find('docs').hidden = !(await isOpen('docs')); // a link sends no key
     }
     taskChosen();
-    if (served.length) return answer.clear('Ask, and the answer stands here.');
+    if (served.length) return answer.clear('The result appears here.');
     answer.clear('The models are being loaded…');
-    return setTimeout(learn, POLL_MS);
+    return setTimeout(loadModels, POLL_MS);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     answer.fail(error);
-    if (error.status === 401 && await askForKey(key.get() ? error.detail : '')) return learn();
+    if (error.status === 401 && await askForKey(key.get() ? error.detail : '')) return loadModels();
     return undefined;
   }
 }
@@ -279,7 +279,7 @@ find('model').addEventListener('change', () => {
 });
 for (const id of ['prompt', 'max_detections', 'nms_iou', 'multi_label', 'templates']) find(id).addEventListener('input', changed);
 find('question').addEventListener('submit', submitted);
-find('key-button').addEventListener('click', async () => { if (await askForKey()) learn(); });
+find('key-button').addEventListener('click', async () => { if (await askForKey()) loadModels(); });
 find('download').addEventListener('click', async () => {
   picture.save(await drawn(find('photo'), answer.shown), `${shown.name.replace(/\.\w+$/, '')}-drawn.png`);
 });
@@ -287,8 +287,8 @@ picture.receive({
   frame: find('frame'),
   input: find('file'),
   onPicture: (file) => pictureBrought(file, file.name || 'pasted.png'),
-  onOther: () => answer.fail(new Problem({ title: 'That is no picture', detail: 'Bring a JPEG, PNG, WebP, GIF, BMP or TIFF file.' })),
+  onOther: () => answer.fail(new Problem({ title: 'This file is not an image', detail: 'Use a JPEG, PNG, WebP, GIF, BMP or TIFF file.' })),
 });
 taskChosen();
 await exampleChosen(EXAMPLES[0]);
-await learn();
+await loadModels();

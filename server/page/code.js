@@ -1,9 +1,9 @@
-// The request as commands to copy, and the answer as it came: three tabs over one panel.
+// The request as commands to copy, and the response: three tabs over one panel.
 
 const find = (id) => document.getElementById(id);
 const TABS = ['curl', 'python', 'json'];
 
-/** Shows the texts that `texts` makes of a tab's name: {text, hint}. */
+/** The tabs; `texts` returns {text, hint} for a tab's name. */
 export class Code {
   #tab = 'curl';
 
@@ -17,7 +17,7 @@ export class Code {
     find('copy').addEventListener('click', () => this.#copy());
   }
 
-  /** Show the chosen tab's text anew. */
+  /** Update the text of the selected tab. */
   render() {
     const { text, hint } = this.texts(this.#tab);
     const code = find('snippet').firstElementChild;
@@ -49,7 +49,7 @@ export class Code {
     let done = 'Copied';
     try {
       await navigator.clipboard.writeText(code.textContent);
-    } catch { // no clipboard without https, but on this machine itself: the visitor copies what is selected
+    } catch { // the clipboard needs https or localhost: select the text for the visitor to copy
       getSelection().selectAllChildren(code);
       done = document.execCommand('copy') ? 'Copied' : 'Selected';
     }

@@ -1,19 +1,22 @@
-// A colour for each label. The hues lie far apart in the order of the labels; each has the ink that reads best on it.
+// The colour of each label, by the rule of server/inference/drawing.py: a label has one colour in every picture.
 
-const PALETTE = [
-  '#ff5a4f', '#2f7dff', '#ffc02e', '#12b886', '#b45cff', '#ff7ac2',
-  '#19c3e6', '#ff8a1f', '#84cc16', '#5f5cf0', '#c9774a', '#e0e24a',
-];
+const GOLDEN_RATIO = 0.618034;
+const SATURATION = 0.85;
+const LIGHTNESS = [0.5, 0.38, 0.64]; // a new one every 7 labels, since hues alone run out
 
-/** The colour of a label by its place in the request. */
-export const colourOf = (labelId) => PALETTE[labelId % PALETTE.length];
-
-/** Near-black or white, whichever contrasts more with `colour` (luminance as in WCAG 2). */
-export function inkOn(colour) {
-  const [red, green, blue] = [1, 3, 5].map((place) => {
-    const part = parseInt(colour.slice(place, place + 2), 16) / 255;
-    return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+/** The colour of a label by its index in the request; hues of neighbours are far apart. */
+export function colourOf(labelId) {
+  const hue = (0.02 + labelId * GOLDEN_RATIO) % 1;
+  const lightness = LIGHTNESS[Math.floor(labelId / 7) % LIGHTNESS.length];
+  const channels = [0, 8, 4].map((offset) => {
+    const place = (offset + hue * 12) % 12;
+    return lightness - SATURATION * Math.min(lightness, 1 - lightness) * Math.max(-1, Math.min(place - 3, 9 - place, 1));
   });
-  const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
-  return (luminance + 0.05) / 0.055 > 1.05 / (luminance + 0.05) ? '#0b0f0d' : '#ffffff';
+  return `#${channels.map((channel) => Math.round(channel * 255).toString(16).padStart(2, '0')).join('')}`;
+}
+
+/** Black or white, the one with more contrast on `colour` (luminance as in WCAG 2.1). */
+export function textColour(colour) {
+  const [red, green, blue] = [1, 3, 5].map((start) => (parseInt(colour.slice(start, start + 2), 16) / 255) ** 2.2);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 ? '#000000' : '#ffffff';
 }

@@ -1,4 +1,4 @@
-// Pictures to start from, and what to ask of each in the tasks that it suits; where one fits best, that one first.
+// Example images, with texts for each task that they suit.
 
 export const EXAMPLES = [
   { file: 'scene.jpg', name: 'Garden', detect: ['dog', 'bicycle', 'house', 'airplane', 'cat', 'banana'] },
@@ -21,7 +21,7 @@ export const EXAMPLES = [
   },
 ];
 
-/** Show those of `EXAMPLES` that suit `task` as buttons in `place`; `choose` gets the one that is pressed. */
+/** Show the `EXAMPLES` for `task` as buttons in `place`; `choose` is called with the one that is pressed. */
 export function offer(place, task, choose) {
   place.replaceChildren(...EXAMPLES.filter((example) => example[task]).map((example) => {
     const button = document.createElement('button');
@@ -37,10 +37,10 @@ export function offer(place, task, choose) {
   }));
 }
 
-/** Mark the example of `file` as the one that is shown, or none. */
+/** Mark the button of the example with `file`, or none. */
 export function mark(place, file) {
   for (const button of place.children) button.setAttribute('aria-pressed', String(button.dataset.file === file));
 }
 
-/** Where an example's picture is. */
+/** The URL of an example's image. */
 export const addressOf = ({ file }) => new URL(`page/examples/${file}`, document.baseURI).href;

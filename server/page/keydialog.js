@@ -1,4 +1,4 @@
-// The dialog that asks for an API key where the server wants one.
+// The dialog for the API key.
 
 import { key } from './server.js';
 
@@ -6,7 +6,7 @@ const find = (id) => document.getElementById(id);
 const dialog = find('key-dialog');
 let waiting = null;
 
-/** Ask for a key, saying `reason`; true once one was given. Asked again, it is the same dialog that answers both. */
+/** Ask for a key, showing `reason`; resolves to true if one is given. Concurrent calls share the open dialog. */
 export function askForKey(reason = '') {
   find('key-problem').textContent = reason;
   find('key').value = '';

@@ -1,16 +1,16 @@
-// Where boxes and their chips go, in any unit of length: on the screen and in the downloaded picture alike.
+// Layout of boxes and their label chips, in any unit: for the screen and for the downloaded image.
 
-import { colourOf, inkOn } from './colours.js';
+import { colourOf, textColour } from './colours.js';
 
 const ELLIPSIS = '…';
-const LONGEST = 32; // characters of a label on a chip
-const HIDDEN_BEHIND = 0.35; // a chip more covered than this by better ones shows only when its box is highlighted
+const MAX_LABEL = 32; // characters on a chip
+const HIDDEN_BEHIND = 0.35; // a chip covered more than this by better ones is shown only while its box is highlighted
 
 /**
  * Boxes and chips of `detections` (best first, boxes x0, y0, x1, y1) on an area of `width` x `height`.
  *
- * `scale` turns the boxes' pixels into the area's unit; `size` is that of the text; `measure` is the width of a text.
- * Every chip lies inside the area, however long its label.
+ * `scale` converts the boxes' pixels to the area's unit; `size` is the font size; `measure` returns the width of a text.
+ * Every chip is inside the area, however long its label.
  */
 export function laidOut(detections, { width, height, scale, size, measure }) {
   const padding = Math.round(size * 0.4);
@@ -23,14 +23,14 @@ export function laidOut(detections, { width, height, scale, size, measure }) {
     const chip = placed(box, { width: measure(text) + 2 * padding, height: size + padding + 2 }, { width, height }, taken);
     const covered = coverage(chip, taken) / (chip.width * chip.height);
     if (covered <= HIDDEN_BEHIND) taken.push(chip);
-    return { index, box, chip, text, padding, colour, ink: inkOn(colour), quiet: covered > HIDDEN_BEHIND };
+    return { index, box, chip, text, padding, colour, textColour: textColour(colour), quiet: covered > HIDDEN_BEHIND };
   });
 }
 
 function fitted({ label, score }, room, measure) {
   const letters = Array.from(label.replace(/\s+/g, ' '));
   for (const tail of [` ${score.toFixed(2)}`, '']) {
-    for (let kept = Math.min(letters.length, LONGEST); kept > 0; kept--) {
+    for (let kept = Math.min(letters.length, MAX_LABEL); kept > 0; kept--) {
       const text = letters.slice(0, kept).join('').trimEnd() + (kept < letters.length ? ELLIPSIS : '') + tail;
       if (measure(text) <= room) return text;
     }
@@ -38,7 +38,7 @@ function fitted({ label, score }, room, measure) {
   return '';
 }
 
-/** The place that covers least of the chips already placed: above the box, inside it at the top, below, and so on. */
+/** The position with the least overlap with chips already placed: above the box, inside at its top, below, and so on. */
 function placed(box, chip, area, taken) {
   const right = box.x + box.width - chip.width;
   const bottom = box.y + box.height;

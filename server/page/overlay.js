@@ -1,12 +1,12 @@
-// The boxes drawn: as SVG over the picture, where pointing at one highlights it, and on a canvas for download.
+// Drawing of boxes: as SVG over the image, with a highlight under the pointer, and on a canvas for download.
 
 import { laidOut } from './layout.js';
 
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif';
-const MOST_PIXELS = 16_000_000; // what every browser's canvas takes
+const MAX_PIXELS = 16_000_000; // a canvas size that every browser supports
 const pen = document.createElement('canvas').getContext('2d');
 
-/** Draw `detections`, of a picture `naturalWidth` pixels wide, over the area that `svg` covers. */
+/** Draw `detections` of an image `naturalWidth` pixels wide on `svg`, which covers the displayed image. */
 export function show(svg, detections, naturalWidth, onPoint) {
   const { width, height } = svg.getBoundingClientRect();
   svg.replaceChildren();
@@ -19,23 +19,23 @@ export function show(svg, detections, naturalWidth, onPoint) {
   svg.append(
     ...worstFirst.map((mark) => boxOf(mark)),
     ...worstFirst.map((mark) => chipOf(mark, size)),
-    ...largestFirst.map((mark) => targetOf(mark, onPoint)), // the smallest on top, so that each can be pointed at
+    ...largestFirst.map((mark) => targetOf(mark, onPoint)), // the smallest on top, so that each can be reached
   );
 }
 
-/** Highlight the box at `index` of those shown, or none. */
+/** Highlight the box at `index`, or none (null). */
 export function highlight(svg, index) {
   svg.classList.toggle('pointing', index !== null);
   for (const part of svg.children) part.classList.toggle('lit', Number(part.dataset.index) === index);
   if (index === null) return;
   const target = svg.querySelector('.target');
-  for (const part of svg.querySelectorAll('.lit:not(.target)')) target.before(part); // over its neighbours
+  for (const part of svg.querySelectorAll('.lit:not(.target)')) target.before(part); // above its neighbours
 }
 
-/** `image` with `detections`, whose boxes are in its own pixels, as a PNG blob. */
+/** A PNG blob of `image` with `detections` (boxes in its pixels) drawn on it. */
 export function drawn(image, detections) {
   const { naturalWidth, naturalHeight } = image;
-  const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (naturalWidth * naturalHeight)));
+  const scale = Math.min(1, Math.sqrt(MAX_PIXELS / (naturalWidth * naturalHeight)));
   const canvas = document.createElement('canvas');
   canvas.width = Math.round(naturalWidth * scale);
   canvas.height = Math.round(naturalHeight * scale);
@@ -54,11 +54,11 @@ export function drawn(image, detections) {
   }
   context.font = fontOf(size);
   context.textBaseline = 'middle';
-  for (const { chip, text, padding, colour, ink, quiet } of marks) {
+  for (const { chip, text, padding, colour, textColour, quiet } of marks) {
     if (quiet) continue;
     context.fillStyle = colour;
     context.fillRect(chip.x, chip.y, chip.width, chip.height);
-    context.fillStyle = ink;
+    context.fillStyle = textColour;
     context.fillText(text, chip.x + padding, chip.y + chip.height / 2);
   }
   return new Promise((resolve) => canvas.toBlob(resolve, 'image/png'));
@@ -79,10 +79,10 @@ function boxOf({ index, box, colour }) {
   return group;
 }
 
-function chipOf({ index, chip, text, padding, colour, ink, quiet }, size) {
+function chipOf({ index, chip, text, padding, colour, textColour, quiet }, size) {
   const group = element('g', { class: quiet ? 'chip quiet' : 'chip', 'data-index': index });
   const words = element('text', {
-    x: chip.x + padding, y: chip.y + chip.height / 2, fill: ink, 'dominant-baseline': 'central', style: { font: fontOf(size) },
+    x: chip.x + padding, y: chip.y + chip.height / 2, fill: textColour, 'dominant-baseline': 'central', style: { font: fontOf(size) },
   });
   words.textContent = text;
   group.append(element('rect', { ...chip, rx: 4, fill: colour }), words);

@@ -1,6 +1,6 @@
-// The picture in question: chosen, dropped or pasted, and shown.
+// The image of the request: chosen, dropped or pasted, and displayed.
 
-/** Calls `onPicture` with each picture (a File) that a visitor brings, and `onOther` where it is none. */
+/** Call `onPicture` with each image file that a visitor chooses, drops or pastes, `onOther` for other files. */
 export function receive({ frame, input, onPicture, onOther }) {
   const take = (files) => {
     const file = [...files].find(({ type, name }) => type.startsWith('image/') || /\.tiff?$/i.test(name));
@@ -13,15 +13,15 @@ export function receive({ frame, input, onPicture, onOther }) {
   });
   document.addEventListener('paste', (event) => {
     const { files } = event.clipboardData;
-    // Office programs put a picture of the text beside it: in a field the text is meant.
+    // Office programs copy an image along with the text: in a field, the text is meant.
     if (!files.length || (event.target.matches('input, textarea') && event.clipboardData.getData('text/plain'))) return;
     event.preventDefault();
     take(files);
   });
   for (const kind of ['dragenter', 'dragover', 'dragleave', 'drop']) {
     document.addEventListener(kind, (event) => {
-      if (!event.dataTransfer.types.includes('Files')) return; // text that is moved about
-      event.preventDefault(); // the browser would go to the file and leave the page
+      if (!event.dataTransfer.types.includes('Files')) return; // text that is dragged
+      event.preventDefault(); // the browser would open the file and leave the page
       const left = kind === 'dragleave' && event.relatedTarget === null;
       frame.classList.toggle('over', !left && kind !== 'drop');
       if (kind === 'drop') take(event.dataTransfer.files);
@@ -29,7 +29,7 @@ export function receive({ frame, input, onPicture, onOther }) {
   }
 }
 
-/** Show `blob` in the image `element`; true where the browser can (it reads fewer formats than the server). */
+/** Show `blob` in the image `element`; false if the browser does not support its format (the server reads more). */
 export async function present(element, blob) {
   const old = element.src;
   element.src = URL.createObjectURL(blob);
@@ -43,7 +43,7 @@ export async function present(element, blob) {
   }
 }
 
-/** Hand `blob` to the visitor as a file. */
+/** Download `blob` as a file. */
 export function save(blob, name) {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(blob);

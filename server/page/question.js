@@ -1,17 +1,17 @@
-// What is asked, as the fields of a request: the one list that the form data and the printed commands are made of.
+// The fields of a request: one list, from which form data and printed commands are made.
 
-/** What the tasks are called, and how they read. */
+/** The tasks and their texts on the page. */
 export const TASKS = {
-  detect: { verb: 'Detect', busy: 'Detecting', texts: 'Labels', hint: 'Boxes around what you name.' },
-  classify: { verb: 'Classify', busy: 'Classifying', texts: 'Labels', hint: 'Which label fits the whole picture best.' },
-  similarity: { verb: 'Compare', busy: 'Comparing', texts: 'Texts', hint: 'How close the picture is to each text, as a cosine.' },
+  detect: { verb: 'Detect', busy: 'Detecting', texts: 'Labels', hint: 'Boxes around the objects you name.' },
+  classify: { verb: 'Classify', busy: 'Classifying', texts: 'Labels', hint: 'Which label fits the whole image best.' },
+  similarity: { verb: 'Compare', busy: 'Comparing', texts: 'Texts', hint: 'Cosine similarity of the image and each text.' },
 };
 
 /**
- * [name, value] of every field but the image, in the order they are printed in.
+ * [name, value] of every field but the image, in the order of the printed commands.
  *
- * `question` has task, model, way ("labels" or "prompt"), texts, prompt, threshold, and options by their field's name, an
- * empty one being left to the model.
+ * `question` has task, model, way ("labels" or "prompt"), texts, prompt, threshold, and options by field name; an empty
+ * option is left to the model.
  */
 export function fieldsOf({ task, model, way, texts, prompt, threshold, options }) {
   const named = (name, values) => values.map((value) => [name, value]);
@@ -24,11 +24,11 @@ export function fieldsOf({ task, model, way, texts, prompt, threshold, options }
   return options.multi_label ? [...fields, ['multi_label', true]] : fields;
 }
 
-/** Why `question` cannot be asked yet, or an empty text. */
+/** The reason why `question` cannot be sent yet, or an empty string. */
 export function lacking({ task, way, texts, prompt }) {
-  if (task === 'detect' && way === 'prompt') return prompt.trim() ? '' : 'Write a prompt, like “a dog. a bicycle.”';
+  if (task === 'detect' && way === 'prompt') return prompt.trim() ? '' : 'Enter a prompt, like “a dog. a bicycle.”';
   if (texts.length) return '';
-  return task === 'similarity' ? 'Write at least one text.' : 'Name at least one label.';
+  return task === 'similarity' ? 'Enter at least one text.' : 'Enter at least one label.';
 }
 
 /** The body of a request: `image` (a file or blob) and the fields. */

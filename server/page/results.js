@@ -1,12 +1,12 @@
-// An answer in words: a list of what was found or scored, and the dots that show where candidates lie.
+// A result as text: a list of detections or scores, and dots for the candidates over the threshold slider.
 
 import { colourOf } from './colours.js';
 
-/** Fill `list` with detections as a list box: one stop of the Tab key, arrows go through it; `onPoint` as in overlay.js. */
+/** Fill `list` with detections as a listbox: one Tab stop, arrow keys move within; `onPoint` as in overlay.js. */
 export function listDetections(list, detections, onPoint) {
   const keptFocus = list.contains(document.activeElement);
   list.setAttribute('role', 'listbox');
-  list.setAttribute('aria-label', 'What was found, best first');
+  list.setAttribute('aria-label', 'Detections, best first');
   list.replaceChildren(...detections.map(({ label, label_id: labelId, score }, index) => {
     const entry = entryOf(label, score.toFixed(2), score, colourOf(labelId));
     entry.setAttribute('role', 'option');
@@ -21,7 +21,7 @@ export function listDetections(list, detections, onPoint) {
   if (keptFocus) list.firstElementChild?.focus();
 }
 
-/** Let the arrow keys, Home and End go through the entries of `list`. */
+/** Move through the entries of `list` with the arrow keys, Home and End. */
 export function withArrows(list) {
   list.addEventListener('keydown', (event) => {
     const entries = [...list.children];
@@ -33,7 +33,7 @@ export function withArrows(list) {
   });
 }
 
-/** Mark the entry at `index`, or none, and make it the one that Tab comes to. */
+/** Select the entry at `index`, or none, and make it the Tab stop. */
 export function select(list, index) {
   [...list.children].forEach((entry, place) => {
     entry.setAttribute('aria-selected', String(place === index));
@@ -48,7 +48,7 @@ export function listScores(list, scores) {
     entryOf(label, score.toFixed(3), score, colourOf(labelId)))));
 }
 
-/** Fill `list` with the cosines of `texts`, highest first; bars are shares of a softmax with the model's scale. */
+/** Fill `list` with the cosines of `texts`, highest first; bars show the softmax with the model's logit scale. */
 export function listCosines(list, texts, cosines, scale) {
   plain(list, 'Texts, closest first');
   const highest = Math.max(...cosines);
@@ -59,7 +59,7 @@ export function listCosines(list, texts, cosines, scale) {
     entryOf(texts[place], cosines[place].toFixed(3), weights[place] / sum, colourOf(place)))));
 }
 
-/** Put a dot for each of `detections` over a slider from `low` to 1. */
+/** Put a dot for each of `detections` over the slider from `low` to 1. */
 export function dots(strip, detections, low) {
   strip.replaceChildren(...detections.map(({ score, label_id: labelId }) => {
     const dot = document.createElement('i');
@@ -70,7 +70,7 @@ export function dots(strip, detections, low) {
   }));
 }
 
-/** What of `labels` has no detection in `shown`, in words, with its best score in `all`. */
+/** A text with the `labels` that have no detection in `shown`, and their best scores in `all`. */
 export function missing(labels, all, shown) {
   const seen = new Set(shown.map(({ label_id: labelId }) => labelId));
   const absent = labels.map((label, place) => [label, place]).filter(([, place]) => !seen.has(place));

@@ -1,15 +1,15 @@
-// Talks to the server. Whatever keeps a request from its answer is a `Problem`, but for a request that was cancelled.
+// API calls. Every failure is a `Problem`, except for a cancelled request.
 
 const KEY = 'openset-api-key';
 
-/** The visitor's API key: in this tab's session storage alone. */
+/** The visitor's API key, in this tab's session storage only. */
 export const key = {
   get: () => sessionStorage.getItem(KEY),
   set: (value) => sessionStorage.setItem(KEY, value),
   forget: () => sessionStorage.removeItem(KEY),
 };
 
-/** What the server said is wrong (RFC 9457), or what kept it from saying anything. */
+/** A problem document of the server (RFC 9457), or the reason why there is no response. */
 export class Problem extends Error {
   constructor({ title, detail, status = 0, errors = [], request_id: requestId = '' }, retryAfter = '') {
     super(detail);
@@ -17,13 +17,13 @@ export class Problem extends Error {
   }
 }
 
-/** The models that are served, and the bounds of a request. */
+/** The models of the server, and the limits of a request. */
 export const models = () => json('models', {});
 
-/** The answer to `body`, a form, sent to `path`; `signal` cancels it. */
+/** Send the form `body` to `path`, and return the response; `signal` cancels it. */
 export const ask = (path, body, signal) => json(path, { method: 'POST', body, signal });
 
-/** Whether `path` can be had without a key. */
+/** True if `path` needs no key. */
 export const isOpen = (path) => fetch(path).then(({ status }) => status !== 401, () => true);
 
 async function json(path, options) {
@@ -35,7 +35,7 @@ async function json(path, options) {
     if (response.ok) return await response.json();
   } catch (error) {
     if (error.name === 'AbortError') throw error;
-    const detail = 'No answer came: it has stopped, cannot be reached, or refused the request before reading it all.';
+    const detail = 'No response: it is stopped or unreachable, or refused the request before reading all of it.';
     throw new Problem({ title: 'The server did not answer', detail });
   }
   throw await problemOf(response);
@@ -49,6 +49,6 @@ async function problemOf(response) {
   } catch (error) {
     if (error.name === 'AbortError') throw error;
   }
-  const title = `The server answered ${response.status}`; // a proxy between may answer in its own way
+  const title = `The server answered ${response.status}`; // a proxy may answer in its own format
   return new Problem({ title, detail: response.statusText, status: response.status }, retryAfter);
 }

@@ -1,7 +1,7 @@
-// A request as commands that work as they are: for a POSIX shell with curl, and for Python without any package.
+// A request as runnable code: for a POSIX shell with curl, and for Python without packages.
 
 const LISTS = new Set(['labels', 'texts', 'templates']);
-const WIDTH = 88; // of a line of printed commands, where words allow
+const WIDTH = 88; // of a line of printed commands, if possible
 const KEY_VARIABLE = 'OPENSET_API_KEY';
 const PRINTS = {
   detect: ['for found in answer["results"][0]["detections"]:', '    print(found["label"], found["score"], found["box"])'],
@@ -12,7 +12,7 @@ const PRINTS = {
 /**
  * The curl command for `task` with `fields` ([name, value]) at the server whose address is `base`.
  *
- * `image` has a name, and a url where it is one of the server's examples, which is then piped in.
+ * `image` has a name, and a url if it is one of the server's examples, which is then piped in.
  */
 export function curl({ task, fields, image, base, keyed }) {
   const file = image.url ? 'image=@-' : `image=@${fileName(image.name)}`;
@@ -22,7 +22,7 @@ export function curl({ task, fields, image, base, keyed }) {
   return [...lines, quoted(base + task)].join(' \\\n  ');
 }
 
-/** The same as a Python program. */
+/** The same request as a Python program. */
 export function python({ task, fields, image, base, keyed }) {
   const opened = image.url ? `urllib.request.urlopen(${text(image.url)})` : `open(${text(image.name)}, "rb")`;
   const body = grouped(fields).map(([name, values]) => {
@@ -42,9 +42,9 @@ export function python({ task, fields, image, base, keyed }) {
   ].join('\n');
 }
 
-/** What to have before a command works, in words. */
+/** The prerequisites of a command, as a text. */
 export function needs({ image, keyed }) {
-  const folder = image.url ? '' : `Run it where ${image.name} lies. `;
+  const folder = image.url ? '' : `Run it in the folder of ${image.name}. `;
   return folder + (keyed ? `The key is read from the environment: export ${KEY_VARIABLE}=…` : '');
 }
 
@@ -61,13 +61,13 @@ function folded(parts) {
   }, []);
 }
 
-/** `-F` gives a meaning to some characters of a value (@ < ; "), `--form-string` to none. */
+/** `-F` interprets some characters of a value (@ < ; "), `--form-string` none. */
 function part(name, value) {
   const plain = /^[\p{L}\p{N}][\p{L}\p{N} .,'{}_-]*$/u.test(value);
   return `${plain ? '-F' : '--form-string'} ${quoted(`${name}=${value}`)}`;
 }
 
-/** A file's name as `-F` reads it: commas, semicolons and quotes would end it. */
+/** A file name for `-F`, in which commas, semicolons and quotes must be quoted. */
 function fileName(name) {
   const path = name.startsWith('-') ? `./${name}` : name;
   return /^[\p{L}\p{N} ._/-]+$/u.test(path) ? path : `"${path.replace(/(["\\])/g, '\\$1')}"`;
@@ -77,7 +77,7 @@ function quoted(word) {
   return /^[\w@%+=:./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
-const text = (value) => JSON.stringify(value); // a JSON string means the same in Python
+const text = (value) => JSON.stringify(value); // a JSON string is a Python string literal
 
 function literal(value) {
   if (typeof value === 'boolean') return value ? 'True' : 'False';

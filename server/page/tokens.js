@@ -1,8 +1,8 @@
-// A field of several texts: Enter (and a comma, where `commas`) ends one, Backspace takes the last back, each can be removed.
+// An input for several texts: Enter (with `commas`, a comma too) ends one, Backspace edits the last, each can be removed.
 
 import { colourOf } from './colours.js';
 
-/** Makes `list` (ul) and `input` such a field; `onChange` is called after every change, `onEnter` on Enter without text. */
+/** Turns `list` (ul) and `input` into such a field; `onChange` is called after each change, `onEnter` on Enter without text. */
 export class Tokens {
   #texts = [];
 
@@ -14,7 +14,7 @@ export class Tokens {
     input.addEventListener('paste', (event) => this.#pasted(event));
   }
 
-  /** The texts, what is still being typed among them. */
+  /** The texts, including the one being typed. */
   get texts() {
     return [...this.#texts, ...this.#split(this.input.value)];
   }
@@ -25,7 +25,7 @@ export class Tokens {
     this.#render();
   }
 
-  /** Make what is being typed a text of its own. */
+  /** End the text being typed. */
   commit() {
     const typed = this.#split(this.input.value);
     this.input.value = '';
@@ -40,7 +40,7 @@ export class Tokens {
   }
 
   #key(event) {
-    if (event.isComposing) return; // Enter ends the composition of a character
+    if (event.isComposing) return; // Enter ends an input method's composition
     if (event.key === 'Enter') {
       event.preventDefault();
       if (this.input.value.trim()) this.commit();
@@ -60,7 +60,7 @@ export class Tokens {
 
   #pasted(event) {
     const text = event.clipboardData?.getData('text/plain') ?? '';
-    if (!text.includes('\n')) return; // the field itself would join the lines
+    if (!text.includes('\n')) return; // the input would join the lines
     event.preventDefault();
     this.#texts.push(...this.#split(this.input.value + text));
     this.input.value = '';
@@ -80,7 +80,7 @@ export class Tokens {
     this.list.replaceChildren(...this.#texts.map((text, place) => {
       const entry = document.createElement('li');
       const dot = document.createElement('i');
-      dot.style.background = colourOf(place); // as its boxes will have
+      dot.style.background = colourOf(place); // the colour of its boxes
       const words = document.createElement('span');
       words.textContent = text;
       const button = document.createElement('button');

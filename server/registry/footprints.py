@@ -27,7 +27,6 @@ _FLOAT_BYTES = 4
 def host_budget(settings: Settings) -> HostBudget:
     """The budget that the settings ask for, of this process as it is now, without bundles."""
     return HostBudget(
-        device="host",
         limit_bytes=settings.memory_limit_bytes or memory_limit(),
         total_bytes=0,
         process_bytes=resident_bytes() or 0,
@@ -115,6 +114,7 @@ def _plan(manifest: Manifest, weights: int, settings: Settings) -> HostFootprint
         activations_bytes=batch * sum(inputs),
         measured=False,
         buffers_bytes=sum(size_class(batch * nbytes) for nbytes in inputs),
+        texts_bytes=0,
         image_buffers_bytes=sum(map(size_class, inputs)),
     )
 

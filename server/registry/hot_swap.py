@@ -87,7 +87,7 @@ class HotSwap:
     def _finished(self, task: "asyncio.Task[BundleChange]") -> None:
         self._running = None
         if not task.cancelled() and (error := task.exception()):  # logged too: the client may have gone
-            log.warning("what is served stays as it was: %s", error)
+            log.warning("the bundles being served stay as they were: %s", error)
 
     async def _change(self, name: str | None, path: str | None) -> BundleChange:
         started = time.monotonic()

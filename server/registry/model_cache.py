@@ -32,7 +32,7 @@ def pulled_bundle(cache: Path, name: str) -> Path:
 
 
 def is_pulled(folder: Path) -> bool:
-    """Whether there is a bundle that this version reads, with the certificates of its graphs."""
+    """True for the folder of a bundle that this version reads, and whose graphs are certified."""
     try:
         manifest = read_manifest(folder)
     except BundleError:

@@ -20,7 +20,7 @@ from server.memory.process_resources import with_peak
 
 SHAPES_WITHIN_S = 120.0
 _WORD = "dog"
-# The C heap may have room for one text of a small tower; for several it must grow, which is what is measured.
+# The C heap may have room for one text of a small tower; for several it must grow, and its growth is measured.
 _TEXTS = 8
 # Aspect ratios (longer over shorter side) of the images that stand for a bundle's pixel buckets: those of cameras and
 # screens. All ratios would be too many: one canvas for each size of either side.

@@ -1,1 +1,1 @@
-"""One file an endpoint."""
+"""HTTP endpoints, one file each."""

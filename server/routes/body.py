@@ -1,7 +1,7 @@
-"""A request's body as the schema's model: JSON with base64 images, a multipart form with files, or one image itself."""
+"""Request parsing: a body of JSON with base64 images, a multipart form, or one image; and content negotiation."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -17,6 +17,7 @@ from server.errors import (
     FieldFault,
     InvalidRequest,
     MalformedBody,
+    NotAcceptable,
     UnsupportedBody,
     UrlRefused,
     invalid_request,
@@ -34,34 +35,34 @@ T = TypeVar("T")
 
 JSON, FORM, RAW = "application/json", "multipart/form-data", "image/*"
 IMAGE_FIELDS, URL_FIELDS = ("image", "images"), ("image_url", "image_urls")
-# Fields that are given several times in a form or a query.
+BODY_TIMEOUT_S = 30.0
+# Fields that a form or a query repeats.
 _LISTS = {"images", "image_urls", "labels", "texts", "templates"}
 _PLURALS = {"image": "images", "image_url": "image_urls"}
-BODY_TIMEOUT_S = 30.0
-# The longest text field of a form; a caption may have 10,000 characters of up to 4 bytes.
+# Of a text field of a form; a caption may have 10,000 characters of up to 4 bytes.
 _MAX_TEXT_BYTES = 64 * 1024
 
 
 class _MemoryParser(MultiPartParser):
-    """Keeps files in memory, which the bound on the body's bytes allows: uploads never touch a disk."""
+    """Multipart parser that keeps files in memory, bounded by the body's limit: uploads never touch a disk."""
 
     spool_max_size = 2**62
     ended = False
 
     def on_end(self) -> None:
-        """The closing boundary has come; a part without one after it would be dropped in silence."""
+        """Note the closing boundary; without it the last part would be dropped silently."""
         self.ended = True
 
 
 class _Fields:
-    """Fields as a model takes them: lists of what may repeat, all others once; what does not fit is gathered."""
+    """Fields of a form or a query, collected into lists where they may repeat; errors are collected too."""
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
         self._faults: list[FieldFault] = []
 
     def add(self, name: str, content: str | bytes) -> None:
-        """Take one field; `image` is one of `images`, `image_url` of `image_urls`."""
+        """Add one field; `image` is one of `images`, `image_url` of `image_urls`."""
         field = _PLURALS.get(name, name)
         if field in _LISTS:
             self._values.setdefault(field, []).append(content)
@@ -71,18 +72,18 @@ class _Fields:
             self._values[field] = content
 
     def refuse(self, name: str, reason: str) -> None:
-        """Note what is wrong with a field."""
+        """Add an error."""
         self._faults.append(FieldFault(shown(name).strip("'"), reason))
 
-    def taken(self) -> dict[str, Any]:
-        """All fields; InvalidRequest where one was refused."""
+    def values(self) -> dict[str, Any]:
+        """All fields; InvalidRequest if there were errors."""
         if self._faults:
             raise InvalidRequest(self._faults[:20])
         return self._values
 
 
 def pipeline_of(request: Request) -> Pipeline:
-    """The pipeline of the app that `request` came to."""
+    """The pipeline of the app that handles `request`."""
     pipeline: Pipeline = request.app.state.pipeline
     return pipeline
 
@@ -93,15 +94,36 @@ def registry_of(request: Request) -> ModelRegistry:
     return registry
 
 
+def negotiate(accept: str | None, offered: Sequence[str]) -> str:
+    """The media type of `offered` that an Accept header prefers (RFC 9110, 12.5.1); NotAcceptable if it accepts none.
+
+    Between equals the type that is named more exactly wins, then the one offered first.
+    """
+    qualities: dict[str, float] = {}
+    for part in (accept or "*/*").lower().split(","):
+        media_range, *parameters = (piece.strip() for piece in part.split(";"))
+        qualities[media_range] = max(_quality(parameters), qualities.get(media_range, 0.0))
+
+    def rank(media_type: str) -> tuple[float, int]:
+        ranges = ("*/*", media_type.partition("/")[0] + "/*", media_type)
+        exactness = max((place for place, name in enumerate(ranges) if name in qualities), default=0)
+        return qualities.get(ranges[exactness], 0.0), exactness
+
+    best = max(offered, key=rank)
+    if rank(best)[0] <= 0:
+        raise NotAcceptable(f"Accept {shown(accept or '')} matches none of {', '.join(offered)}")
+    return best
+
+
 async def read_body(request: Request, model: type[RequestModel]) -> RequestModel:
-    """The request's body as `model`, its images there; a RequestFault says what does not fit."""
-    body = await in_time(request, _read(request, model, pipeline_of(request)))
-    note_inputs(request, body)
-    return await unless_gone(request, _fetched(request, body)) if body.urls else body
+    """The request's body as `model`, with images by URL downloaded; a RequestFault if it is wrong."""
+    body = await within_body_timeout(request, _parse(request, model, pipeline_of(request)))
+    keep_inputs_for_log(request, body)
+    return await until_disconnected(request, _download_images(request, body)) if body.urls else body
 
 
-async def in_time(request: Request, reading: Awaitable[T]) -> T:
-    """What reads the body of `request`, within the time that a client has for sending it."""
+async def within_body_timeout(request: Request, reading: Awaitable[T]) -> T:
+    """The result of `reading` the body; BodyTimeout or ClientGone if the body does not arrive."""
     pipeline = pipeline_of(request)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -116,16 +138,16 @@ async def in_time(request: Request, reading: Awaitable[T]) -> T:
         raise
 
 
-def note_inputs(request: Request, body: BaseModel) -> None:
-    """Note what is asked for the log, without images, where the operator wants it there."""
+def keep_inputs_for_log(request: Request, body: BaseModel) -> None:
+    """With `log_inputs`, keep the body without its images for the request's log line."""
     if pipeline_of(request).settings.log_inputs:
         request_context(request.scope).inputs = body.model_dump(exclude=set(IMAGE_FIELDS), exclude_defaults=True)
 
 
-async def _fetched(request: Request, body: RequestModel) -> RequestModel:
+async def _download_images(request: Request, body: RequestModel) -> RequestModel:
     fetcher: ImageFetcher | None = request.app.state.fetcher
     if fetcher is None:
-        raise UrlRefused("this server fetches no URLs (its setting `url_images` is off): send the image itself")
+        raise UrlRefused("this server does not download images (its setting `url_images` is off): send the image")
     pipeline, context = pipeline_of(request), request_context(request.scope)
     check_image_count(len(body.urls), pipeline.settings)
     try:
@@ -138,67 +160,67 @@ async def _fetched(request: Request, body: RequestModel) -> RequestModel:
     return body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
 
 
-async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+async def until_disconnected(request: Request, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled as soon as the client closes the connection."""
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    disconnected = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientGone("the client closed the connection")
         return task.result()
     finally:
-        gone.cancel()
+        disconnected.cancel()
         task.cancel()
-        await asyncio.wait({task, gone})
+        await asyncio.wait({task, disconnected})
 
 
-async def _disconnected(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-async def _read(request: Request, model: type[RequestModel], pipeline: Pipeline) -> RequestModel:
+async def _parse(request: Request, model: type[RequestModel], pipeline: Pipeline) -> RequestModel:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if content_type.startswith("image/"):
-            return model.model_validate(await _raw(request))
+            return model.model_validate(await _parse_raw(request))
         _refuse_query(request)
         if content_type == JSON:
             body = await request.body()
             return await pipeline.in_short(lambda: model.model_validate_json(body))
         if content_type == FORM:
-            return model.model_validate(await _form(request, model, pipeline.settings))
+            return model.model_validate(await _parse_form(request, model, pipeline.settings))
     except ValidationError as error:
         raise invalid_request(error) from None
-    named = f"content type {shown(content_type)} is not read" if content_type else "there is no Content-Type"
-    raise UnsupportedBody(f"{named}: send {JSON}, {FORM} or {RAW}")
+    problem = f"content type {shown(content_type)} is not supported" if content_type else "there is no Content-Type"
+    raise UnsupportedBody(f"{problem}: send {JSON}, {FORM} or {RAW}")
 
 
 def _refuse_query(request: Request) -> None:
     fields = _Fields()
     for name in request.query_params:
-        fields.refuse(name, f"fields go in the body, unless that is an image itself ({RAW})")
-    fields.taken()
+        fields.refuse(name, f"fields go into the body, unless the body is an image ({RAW})")
+    fields.values()
 
 
-async def _raw(request: Request) -> dict[str, Any]:
-    """The body as the image, whatever format its bytes turn out to be; the query's parameters as the other fields."""
+async def _parse_raw(request: Request) -> dict[str, Any]:
+    """The body as the image, whatever its real format; the query's parameters as the other fields."""
     fields = _Fields()
     for name, value in request.query_params.multi_items():
         if name in IMAGE_FIELDS + URL_FIELDS:
             fields.refuse(name, "the body is the image")
         else:
             fields.add(name, value)
-    return fields.taken() | {"images": [await request.body()]}
+    return fields.values() | {"images": [await request.body()]}
 
 
-async def _form(request: Request, model: type[BaseModel], settings: Settings) -> dict[str, Any]:
-    """The form's fields as the model takes them: lists of what may repeat, images as bytes."""
+async def _parse_form(request: Request, model: type[BaseModel], settings: Settings) -> dict[str, Any]:
+    """The form's fields, images as bytes."""
     parser = _MemoryParser(
         request.headers,
         request.stream(),
-        # One more of each than will be accepted, so that the schema's refusal names the field.
+        # One more of each than is accepted, so that the schema's error names the field.
         max_files=settings.max_images + 1,
         max_fields=settings.max_labels + len(model.model_fields) + 100,
         max_part_size=_MAX_TEXT_BYTES,
@@ -209,11 +231,11 @@ async def _form(request: Request, model: type[BaseModel], settings: Settings) ->
         raise MalformedBody(f"the form cannot be read: {error.message}") from None
     except (ClientDisconnect, asyncio.CancelledError):
         raise
-    except (ValueError, KeyError) as error:  # the parser lets some faults of headers through
+    except (ValueError, KeyError) as error:  # the parser does not catch some malformed headers
         raise MalformedBody("the form cannot be read: its headers are malformed") from error
     if not parser.ended:
         await form.close()
-        raise MalformedBody("the form ends before its closing boundary: is the body whole?")
+        raise MalformedBody("the form ends before its closing boundary: is the body complete?")
     fields = _Fields()
     try:
         for name, value in form.multi_items():
@@ -223,4 +245,16 @@ async def _form(request: Request, model: type[BaseModel], settings: Settings) ->
                 fields.add(name, await value.read() if isinstance(value, UploadFile) else value)
     finally:
         await form.close()
-    return fields.taken()
+    return fields.values()
+
+
+def _quality(parameters: Sequence[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                quality = float(value)
+            except ValueError:
+                return 0.0
+            return quality if 0 <= quality <= 1 else 0.0
+    return 1.0

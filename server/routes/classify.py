@@ -1,10 +1,9 @@
-"""POST /classify: which of the labels an image shows."""
+"""POST /classify: zero-shot classification, a score for each label."""
 
 from fastapi import APIRouter, Request, Response
 
 from server.request_context import request_context
-from server.routes.body import JSON, pipeline_of, read_body, unless_gone
-from server.routes.content_negotiation import negotiate
+from server.routes.body import JSON, negotiate, pipeline_of, read_body, until_disconnected
 from server.routes.openapi import problems, request_body
 from server.schemas import ClassifyAnswer, ClassifyRequest
 
@@ -13,18 +12,21 @@ router = APIRouter(tags=["vision"])
 
 @router.post(
     "/classify",
-    summary="Choose among labels",
+    summary="Classify images by labels",
     response_model=ClassifyAnswer,
     responses=problems(),
     openapi_extra=request_body(ClassifyRequest, {"labels": ["a red ball", "a dog"], "top_k": 1}),
 )
 async def classify(request: Request) -> Response:
-    """Scores each label for each image, best first.
+    """Scores every label for every image, best first.
 
-    curl -F image=@street.jpg -F labels=dog -F labels=cat localhost:8000/classify
-    curl --data-binary @street.jpg -H "Content-Type: image/jpeg" "localhost:8000/classify?labels=dog&labels=cat"
+    A label is put into each of the `templates`, and their embeddings are averaged.
+
+        curl -F image=@street.jpg -F labels=dog -F labels=cat localhost:8000/classify
+        curl --data-binary @street.jpg -H "Content-Type: image/jpeg" \\
+            "localhost:8000/classify?labels=dog&labels=cat"
     """
     negotiate(request.headers.get("accept"), (JSON,))
     body = await read_body(request, ClassifyRequest)
-    answer = await unless_gone(request, pipeline_of(request).classify(body, request_context(request.scope)))
+    answer = await until_disconnected(request, pipeline_of(request).classify(body, request_context(request.scope)))
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)

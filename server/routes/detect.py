@@ -1,10 +1,9 @@
-"""POST /detect: boxes of what a caption or a list of labels names."""
+"""POST /detect: open-set detection, boxes for a caption or a list of labels."""
 
 from fastapi import APIRouter, Request, Response
 
 from server.request_context import request_context
-from server.routes.body import JSON, pipeline_of, read_body, unless_gone
-from server.routes.content_negotiation import negotiate
+from server.routes.body import JSON, negotiate, pipeline_of, read_body, until_disconnected
 from server.routes.openapi import problems, request_body
 from server.schemas import DetectAnswer, DetectRequest
 
@@ -14,15 +13,15 @@ PNG = "image/png"
 
 @router.post(
     "/detect",
-    summary="Find objects by name",
+    summary="Detect objects by name",
     response_model=DetectAnswer,
     responses=problems() | {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}},
     openapi_extra=request_body(DetectRequest, {"labels": ["a red ball", "a dog"], "box_threshold": 0.3}),
 )
 async def detect(request: Request) -> Response:
-    """Finds what a caption (`prompt`) or a list (`labels`) names, in one or several images.
+    """Detects the objects that a caption (`prompt`) or a list (`labels`) names, in one or several images.
 
-    With `Accept: image/png` and a single image the answer is that image with the boxes drawn on it.
+    With `Accept: image/png` and a single image, the response is that image with the boxes drawn on it.
 
         curl -F image=@street.jpg -F prompt="a dog. a bicycle." localhost:8000/detect
         curl -F image=@street.jpg -F labels=dog -F labels=bicycle -H "Accept: image/png" -o out.png \\
@@ -34,7 +33,7 @@ async def detect(request: Request) -> Response:
     body = await read_body(request, DetectRequest)
     pipeline, context = pipeline_of(request), request_context(request.scope)
     if media_type == PNG:
-        _, png = await unless_gone(request, pipeline.detect_drawn(body, context))
+        _, png = await until_disconnected(request, pipeline.detect_drawn(body, context))
         return Response(png, media_type=PNG)
-    answer = await unless_gone(request, pipeline.detect(body, context))
+    answer = await until_disconnected(request, pipeline.detect(body, context))
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)

@@ -1,4 +1,4 @@
-"""GET /docs: the OpenAPI document as one page without scripts or anything loaded from elsewhere."""
+"""GET /docs: the OpenAPI document as one HTML page without scripts or external resources."""
 
 import html
 import json
@@ -25,11 +25,11 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0;
 
 @router.get("/docs")
 async def docs(request: Request) -> HTMLResponse:
-    """The endpoints with their fields, examples and problems."""
-    return HTMLResponse(page(request.app.openapi()))
+    """Render the endpoints with their fields, examples and problems."""
+    return HTMLResponse(render(request.app.openapi()))
 
 
-def page(document: dict[str, Any]) -> str:
+def render(document: dict[str, Any]) -> str:
     """An OpenAPI `document` as HTML."""
     info = document["info"]
     body = [f"<h1>{_text(info['title'])}</h1><p>{_text(info['summary'])} <a href='openapi.json'>openapi.json</a></p>"]
@@ -45,14 +45,14 @@ def page(document: dict[str, Any]) -> str:
 
 def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> Iterator[str]:
     yield f"<h2 id='{path.strip('/')}'><b>{method.upper()}</b>{_text(path)}</h2><p>{_text(operation['summary'])}</p>"
-    yield _described(operation.get("description", ""))
+    yield _paragraphs(operation.get("description", ""))
     for content_type, content in operation.get("requestBody", {}).get("content", {}).items():
         yield f"<h3>Body: <code>{content_type}</code></h3>{_fields(content['schema'])}"
         if "example" in content:
             yield f"<pre>{_text(json.dumps(content['example'], indent=1))}</pre>"
     if headers := [each for each in operation.get("parameters", ()) if each["in"] == "header"]:
-        yield f"<h3>Headers</h3>{_fields({'properties': {each['name']: _described_schema(each) for each in headers}})}"
-    yield "<h3>Answers</h3><table>"
+        yield f"<h3>Headers</h3>{_fields({'properties': {each['name']: _header_schema(each) for each in headers}})}"
+    yield "<h3>Responses</h3><table>"
     for status, response in operation["responses"].items():
         for content_type, content in (response.get("content") or {"": {}}).items():
             name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
@@ -62,7 +62,7 @@ def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[
     yield "</table>"
 
 
-def _described_schema(parameter: dict[str, Any]) -> dict[str, Any]:
+def _header_schema(parameter: dict[str, Any]) -> dict[str, Any]:
     return {**parameter["schema"], "description": parameter["description"]}
 
 
@@ -80,7 +80,7 @@ def _fields(schema: dict[str, Any], schemas: dict[str, Any] | None = None) -> st
 
 
 def _reference(field: dict[str, Any]) -> str:
-    """The name of the schema that a field, or each of its items, points to."""
+    """The name of the schema that a field or its items refer to."""
     options = [field, field.get("items", {}), *field.get("anyOf", [])]
     return next((option["$ref"].rpartition("/")[2] for option in options if "$ref" in option), "")
 
@@ -97,8 +97,8 @@ def _type(field: dict[str, Any]) -> str:
     return " ".join([kind, *bounds])
 
 
-def _described(text: str) -> str:
-    """Paragraphs; indented ones, being commands, as they are."""
+def _paragraphs(text: str) -> str:
+    """Paragraphs as HTML; indented ones are commands and stay as they are."""
     parts = []
     for paragraph in text.split("\n\n"):
         if paragraph.startswith("    "):

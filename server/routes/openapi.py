@@ -1,4 +1,4 @@
-"""What OpenAPI says of the endpoints that read their bodies themselves: content types, examples, problems."""
+"""OpenAPI of endpoints that parse their bodies themselves: content types, examples, headers, problems."""
 
 import copy
 from collections.abc import Sequence
@@ -13,34 +13,34 @@ from server.routes.body import FORM, IMAGE_FIELDS, JSON, RAW, URL_FIELDS
 from server.schemas import EXAMPLE_IMAGE, Problem
 
 _STATUSES = (400, 401, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503, 504)
-_WISHES = [
+_HEADERS = [
     {
         "name": TIMEOUT,
         "in": "header",
-        "description": "Milliseconds for the whole request; when they are over it is dropped and answered with 504.",
+        "description": "Time limit of the request in milliseconds; after it the work is dropped and the status is 504.",
         "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
     },
     {
         "name": PRIORITY,
         "in": "header",
-        "description": "Batch work waits while interactive work does, but never for ever.",
+        "description": "Interactive requests are run first; batch requests wait, but never forever.",
         "schema": {"type": "string", "enum": list(PRIORITIES), "default": PRIORITIES[0]},
     },
     {
         "name": REQUEST_ID,
         "in": "header",
-        "description": "Comes back with the answer and stands in the log; made where there is none.",
+        "description": "Returned with the response and logged; generated if it is missing.",
         "schema": {"type": "string", "maxLength": 128},
     },
 ]
 
 
 def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
-    """An operation's `requestBody` and `parameters`: the model as JSON, as a form, and as a query beside an image.
+    """The `requestBody` and `parameters` of an operation: the model as JSON, as a form, and as query plus image.
 
-    `example` lacks only its image.
+    `example` has all but the image.
     """
-    schema = _inlined(model)
+    schema = _flat_schema(model)
     form = copy.deepcopy(schema)
     file = {"type": "string", "contentMediaType": "image/*", "format": "binary"}
     form["properties"].pop("images")
@@ -55,7 +55,7 @@ def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, A
         if value.get("type") == "array" and name != "image":
             value["description"] = f"{value.get('description', '')} Repeat the part for several.".strip()
     return {
-        "parameters": [*_query(schema), *_WISHES],
+        "parameters": [*_query(schema), *_HEADERS],
         "requestBody": {
             "required": True,
             "content": {
@@ -68,25 +68,25 @@ def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, A
 
 
 def object_body(model: type[BaseModel], *, header: str, binary: str) -> dict[str, Any]:
-    """An operation's `requestBody` and `parameters`: the model as JSON, which tensors as bytes may follow."""
+    """The `requestBody` and `parameters` of an operation: the model as JSON, which binary tensors may follow."""
     length = {
         "name": header,
         "in": "header",
-        "description": "Bytes of the JSON, where tensors follow it.",
+        "description": "Length of the JSON in bytes, if binary tensors follow it.",
         "schema": {"type": "integer", "minimum": 0},
     }
     schema = model.model_json_schema(schema_generator=GenerateJsonSchema)
-    _resolve(schema, schema.pop("$defs", {}))
+    _inline(schema, schema.pop("$defs", {}))
     content = {JSON: {"schema": schema}, binary: {"schema": {"type": "string", "format": "binary"}}}
-    return {"parameters": [length, *_WISHES], "requestBody": {"required": True, "content": content}}
+    return {"parameters": [length, *_HEADERS], "requestBody": {"required": True, "content": content}}
 
 
-def _resolve(node: Any, definitions: dict[str, Any]) -> None:
-    """Put definitions in the places that refer to them."""
+def _inline(node: Any, definitions: dict[str, Any]) -> None:
+    """Replace references by their definitions, in place."""
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         if isinstance(child, dict) and "$ref" in child:
             child |= copy.deepcopy(definitions[child.pop("$ref").rpartition("/")[2]])
-        _resolve(child, definitions)
+        _inline(child, definitions)
 
 
 def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
             "name": name,
             "in": "query",
             "required": False,
-            "description": f"Only with an {RAW} body; otherwise the field goes in the body.",
+            "description": f"Only with an {RAW} body; otherwise the field goes into the body.",
             "schema": {key: value for key, value in field.items() if key not in ("description", "examples")},
         }
         for name, field in fields.items()
@@ -104,16 +104,16 @@ def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The responses of an operation that is refused or fails; without `statuses` those of all work."""
-    described: dict[int | str, dict[str, Any]] = {}
+    """The error responses of an operation; without `statuses`, those of an inference endpoint."""
+    responses: dict[int | str, dict[str, Any]] = {}
     for status in statuses or _STATUSES:
         kinds = sorted({kind.slug for kind in KINDS.values() if kind.status == status})
-        described[status] = {"model": Problem, "description": f"Problem: {', '.join(kinds)}"}
-    return described
+        responses[status] = {"model": Problem, "description": f"Problem: {', '.join(kinds)}"}
+    return responses
 
 
 def with_problem_type(document: dict[str, Any]) -> dict[str, Any]:
-    """`document` with the media type that problems really have; the framework knows only JSON."""
+    """`document` with the media type of problems, where the framework has put JSON."""
     for operations in document["paths"].values():
         for operation in operations.values():
             for status, response in operation["responses"].items():
@@ -123,7 +123,7 @@ def with_problem_type(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_keys(document: dict[str, Any], *, open_endpoints: Sequence[str]) -> dict[str, Any]:
-    """`document` with the two ways to send an API key, needed by all but the open endpoints."""
+    """`document` with the two ways to send an API key, required by all but `open_endpoints`."""
     document["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -134,7 +134,7 @@ def with_keys(document: dict[str, Any], *, open_endpoints: Sequence[str]) -> dic
     return document
 
 
-def _inlined(model: type[BaseModel]) -> dict[str, Any]:
+def _flat_schema(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema(schema_generator=GenerateJsonSchema)
-    assert "$defs" not in schema, "a requestBody written by hand cannot point into the components"
+    assert "$defs" not in schema, "a hand-written requestBody cannot refer to the components"
     return schema

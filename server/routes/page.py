@@ -1,6 +1,6 @@
-"""The page at `/` that tries the models in a browser: files of the package as they are, made by no build step.
+"""The web page at `/`: static files of the package, without a build step.
 
-What it shows of the server it asks the server for, with the visitor's key; the files are the same everywhere.
+The page asks the API for everything about the server, with the visitor's key; its files are the same for everyone.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from server.middleware.request_middleware import PAGE_FILES
 
 _PACKAGE = Path(__file__).parents[1]
 _HEADERS = {
-    # Scripts and styles from files alone, and no text that becomes markup: labels are what users type.
+    # Scripts and styles only from files, and no text becomes markup: labels are user input.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self';"
         " base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
@@ -25,7 +25,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # asked again each time, and answered with 304 where nothing has changed
+    "Cache-Control": "no-cache",  # revalidated each time; unchanged files are answered with 304
 }
 
 
@@ -41,7 +41,7 @@ async def _page(request: Request) -> Response:
 
 
 def routes() -> list[BaseRoute]:
-    """The page, its scripts and styles, and the pictures it offers as examples."""
+    """Routes of the page, its scripts and styles, and its example images."""
     return [
         Route("/", _page),
         Mount(PAGE_FILES + "examples", _Files(directory=_PACKAGE / "examples")),

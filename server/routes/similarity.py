@@ -1,10 +1,9 @@
-"""POST /similarity: cosines of images and texts."""
+"""POST /similarity: cosine similarity of images and texts."""
 
 from fastapi import APIRouter, Request, Response
 
 from server.request_context import request_context
-from server.routes.body import JSON, pipeline_of, read_body, unless_gone
-from server.routes.content_negotiation import negotiate
+from server.routes.body import JSON, negotiate, pipeline_of, read_body, until_disconnected
 from server.routes.openapi import problems, request_body
 from server.schemas import SimilarityAnswer, SimilarityRequest
 
@@ -19,12 +18,15 @@ router = APIRouter(tags=["vision"])
     openapi_extra=request_body(SimilarityRequest, {"texts": ["a red ball", "a dog"]}),
 )
 async def similarity(request: Request) -> Response:
-    """The cosine of each image (rows) with each text (columns); with `embeddings` the vectors as well.
+    """Computes the cosine similarity of each image (rows) and each text (columns).
 
-    curl -F image=@street.jpg -F texts="a photo of a dog" -F texts="a photo of a cat" localhost:8000/similarity
-    curl --data-binary @street.jpg -H "Content-Type: image/jpeg" "localhost:8000/similarity?texts=a%20dog&texts=a%20cat"
+    With `embeddings`, the unit-length vectors are returned too.
+
+        curl -F image=@street.jpg -F texts="a photo of a dog" -F texts="a photo of a cat" localhost:8000/similarity
+        curl --data-binary @street.jpg -H "Content-Type: image/jpeg" \\
+            "localhost:8000/similarity?texts=a%20dog&texts=a%20cat"
     """
     negotiate(request.headers.get("accept"), (JSON,))
     body = await read_body(request, SimilarityRequest)
-    answer = await unless_gone(request, pipeline_of(request).similarity(body, request_context(request.scope)))
+    answer = await until_disconnected(request, pipeline_of(request).similarity(body, request_context(request.scope)))
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)

@@ -1,4 +1,4 @@
-"""What operators ask: which models are served, is the server alive, ready, and how is it doing."""
+"""GET /models, /livez, /readyz, /metrics: models, health and metrics."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ from server.routes.body import pipeline_of, registry_of
 from server.schemas import ArtefactBody, Health, ModelBody, ModelsAnswer, Problem
 
 router = APIRouter(tags=["system"])
-_UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
+_UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
 
 
 @router.get("/models", summary="Models, their certificates and limits")
 async def models(request: Request) -> ModelsAnswer:
-    """The models being served; the first that can do a task answers requests that name none."""
+    """Lists the models being served; the first that supports a task is its default."""
     registry, settings = registry_of(request), pipeline_of(request).settings
     names = ("max_images", "max_labels", "max_passes", "max_body_bytes", "max_image_pixels")
     return ModelsAnswer(
@@ -29,29 +29,29 @@ async def models(request: Request) -> ModelsAnswer:
     )
 
 
-@router.get("/livez", summary="Is the process healthy?", responses=_UNWELL)
+@router.get("/livez", summary="Is the process healthy?", responses=_UNHEALTHY)
 async def livez(request: Request) -> Health:
-    """503 when a worker has died or the bundles could not be loaded: the process should be started again."""
+    """503 if a worker has died or the bundles could not be loaded: restart the process."""
     registry = registry_of(request)
     if registry.failure:
         raise NotReady(f"the bundles could not be loaded: {registry.failure}")
     if dead := registry.dead():
-        raise WorkerStopped(f"the worker of {', '.join(dead)} has died: start the server again")
+        raise WorkerStopped(f"the worker of {', '.join(dead)} has died: restart the server")
     return Health()
 
 
-@router.get("/readyz", summary="May requests be sent?", responses=_UNWELL)
+@router.get("/readyz", summary="Is the server ready for requests?", responses=_UNHEALTHY)
 async def readyz(request: Request) -> Health:
-    """503 until every bundle is loaded, its canary has run, and it is warm; and when it can no longer answer."""
+    """503 until every bundle is loaded, checked and warmed up, while the server stops, and when it is not healthy."""
     registry = registry_of(request)
     if not registry.ready:
-        raise NotReady("bundles are being loaded, or the server is stopping")
+        raise NotReady("the server is loading its bundles, or stopping")
     return await livez(request)
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """All metrics in Prometheus' text format."""
+    """All metrics in the Prometheus text format."""
     return Response(pipeline_of(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,4 +1,4 @@
-"""Lines of the log, as text or as JSON: each names the request it belongs to, none what a client sent."""
+"""Log formats, text and JSON: each line has its request's id, and nothing that a client sent."""
 
 import json
 import logging
@@ -11,13 +11,13 @@ from typing import Any, Protocol
 from server.settings import Settings
 
 _TIME = "%Y-%m-%dT%H:%M:%S"
-# Libraries that, asked for detail, would log what clients send, or warn of it.
-_TALKATIVE = ("python_multipart", "PIL")
+# Libraries that log, or warn of, what clients send.
+_VERBOSE_LIBRARIES = ("python_multipart", "PIL")
 access = logging.getLogger("server.access")
 
 
 class LogContext(Protocol):
-    """Ids that each line of the log names."""
+    """The ids that log lines show."""
 
     @property
     def request_id(self) -> str: ...
@@ -25,27 +25,28 @@ class LogContext(Protocol):
     def trace_id(self) -> str: ...
 
 
-# Of the request being answered.
+# Of the current request.
 current: ContextVar[LogContext | None] = ContextVar("log_context", default=None)
 
 
 def configure(settings: Settings) -> None:
-    """Log to stderr as the settings say, everything of this process in one format."""
+    """Log everything of this process to stderr, in the format of the settings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if settings.log_format == "json" else TextLines())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    for name in _TALKATIVE:
+    for name in _VERBOSE_LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def log_access(level: int, **fields: Any) -> None:
-    """One line for one request; `fields` are the line as text and members of it as JSON."""
-    access.log(level, "%s", _words(fields), extra={"fields": fields})
+    """Log the line of a request: `fields` as `name=value` in text, as members in JSON."""
+    text = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
+    access.log(level, "%s", text, extra={"fields": fields})
 
 
 class TextLines(logging.Formatter):
-    """`time LEVEL logger: message id=...`, and the traceback beneath."""
+    """`time LEVEL logger: message id=...`, followed by the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = f"{_time(record)} {record.levelname} {record.name}: {record.getMessage()}"
@@ -55,7 +56,7 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """An object a line."""
+    """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
@@ -70,12 +71,8 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def _words(fields: dict[str, Any]) -> str:
-    return " ".join(f"{name}={_word(value)}" for name, value in fields.items())
-
-
-def _word(value: Any) -> str:
-    """As it is where that is one word, else quoted: nobody writes lines of their own into the log."""
+def _quoted(value: Any) -> str:
+    """One word as it is, other values quoted, so that none can forge a log line."""
     if isinstance(value, str) and value and value.isprintable() and " " not in value:
         return value
     return json.dumps(value, default=str)

@@ -1,4 +1,4 @@
-"""Every Prometheus metric, in one registry per app; prompts, labels and other user input are never metric labels."""
+"""Prometheus metrics, in one registry per app; prompts, labels and other user input are never metric labels."""
 
 import asyncio
 import platform
@@ -19,7 +19,7 @@ from prometheus_client import (
 from server.errors import Kind
 from server.memory.pool import BufferPool
 
-# A time stamp beside every series would double the page and say what the start of the process says.
+# A creation time beside every series would double the page, and be little more than the start of the process.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -30,7 +30,7 @@ PIXELS = (1e4, 1e5, 2.5e5, 5e5, 1e6, 2e6, 4e6, 8e6, 1.6e7, 3.2e7, 6.4e7)
 
 @dataclass(frozen=True)
 class ModelMetrics:
-    """The metrics of one model, its name filled in."""
+    """The metrics of one model, its label filled in."""
 
     inferences: Counter
     executions: Counter
@@ -48,7 +48,7 @@ class ModelMetrics:
 
 
 class Metrics:
-    """All metrics of one app; names are those of the attributes, prefixed `openset_`."""
+    """All metrics of one app, named as the attributes with the prefix `openset_`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -56,24 +56,26 @@ class Metrics:
         self.requests = self._counter("requests", "Requests answered.", "endpoint", "status")
         self.rejected = self._counter("rejected", "Requests refused, by kind of problem.", "reason")
         self.cancelled = self._counter(
-            "cancelled", "Requests whose client went away or deadline passed, by what they waited for.", "stage"
+            "cancelled",
+            "Requests dropped as their client disconnected or their deadline passed, by stage.",
+            "stage",
         )
-        self.request_duration = self._seconds("request", "From the first byte to the last.", "endpoint")
+        self.request_duration = self._seconds("request", "Duration of a request, with its response.", "endpoint")
         self.decode_duration = self._seconds("decode", "Decoding one image.")
-        self.fetch_duration = self._seconds("fetch", "Fetching a request's images from their URLs.")
-        self.fetched_bytes = self._counter("fetched_bytes", "Bytes of images fetched from URLs.")
+        self.fetch_duration = self._seconds("fetch", "Downloading a request's images from their URLs.")
+        self.fetched_bytes = self._counter("fetched_bytes", "Bytes of images downloaded from URLs.")
         self.image_pixels = self._histogram("image_pixels", "Pixels of an image.", PIXELS)
         self.inflight_requests = self._gauge("inflight_requests", "Requests in progress.")
         self._gauge("tasks", "Tasks of the event loop.").set_function(_tasks)
-        self.prompt_cache_bytes = self._gauge("prompt_cache_bytes", "Memory held by the prompt cache.")
+        self.prompt_cache_bytes = self._gauge("prompt_cache_bytes", "Memory of the prompt cache.")
         self.certificate_valid = self._gauge(
-            "certificate_valid", "1 where the artefact's certificate holds.", "model", "part"
+            "certificate_valid", "1 if the artefact's certificate is valid.", "model", "part"
         )
-        self._pool_reserved = self._gauge("pool_reserved_bytes", "Memory held by a buffer pool.", "pool")
-        self._pool_in_use = self._gauge("pool_in_use_bytes", "Of it, lent to model runs.", "pool")
-        self._pool_high_water = self._gauge("pool_high_water_bytes", "The most ever lent at once.", "pool")
-        self._pool_leaked = self._gauge("pool_leaked_blocks", "Blocks that were lost without a release.", "pool")
-        self.ready = self._gauge("ready", "1 once every bundle is loaded, checked and warm.")
+        self._pool_reserved = self._gauge("pool_reserved_bytes", "Memory reserved by a buffer pool.", "pool")
+        self._pool_in_use = self._gauge("pool_in_use_bytes", "Memory of a buffer pool in use by model runs.", "pool")
+        self._pool_high_water = self._gauge("pool_high_water_bytes", "Peak memory of a buffer pool in use.", "pool")
+        self._pool_leaked = self._gauge("pool_leaked_blocks", "Blocks lost without a release.", "pool")
+        self.ready = self._gauge("ready", "1 once every bundle is loaded, checked and warmed up.")
         self.build_info = self._gauge(
             "build_info", "Versions, as labels of a constant 1.", "version", "python", "runtime"
         )
@@ -82,23 +84,21 @@ class Metrics:
         self._inferences = self._counter("inferences", "Images run through a model.", "model")
         self._executions = self._counter("executions", "Model runs; a run holds a batch of images.", "model")
         self._batch_size = self._histogram("batch_size", "Images in a model run.", BATCH_SIZES, "model")
-        self._queue_depth = self._gauge("queue_depth", "Images admitted that do not run yet.", "model")
-        self._queue = self._seconds("queue", "An image's wait between preprocessing and its run.", "model")
+        self._queue_depth = self._gauge("queue_depth", "Images accepted that do not run yet.", "model")
+        self._queue = self._seconds("queue", "Time of an image between preprocessing and its model run.", "model")
         self._preprocess = self._seconds("preprocess", "Resizing and normalising one image.", "model")
-        self._text_encode = self._seconds(
-            "text_encode", "Encoding the texts of a request that were not cached.", "model"
-        )
+        self._text_encode = self._seconds("text_encode", "Encoding a request's texts that are not cached.", "model")
         self._infer = self._seconds("infer", "One model run.", "model")
-        self._postprocess = self._seconds("postprocess", "Turning model outputs into one answer.", "model")
+        self._postprocess = self._seconds("postprocess", "Postprocessing model outputs into one response.", "model")
         self._prompt_tokens = self._histogram("prompt_tokens", "Tokens of a detection prompt.", TOKENS, "model")
-        self._hits = self._counter("prompt_cache_hits", "Texts whose features were cached or on their way.", "model")
+        self._hits = self._counter("prompt_cache_hits", "Texts whose features were cached or being computed.", "model")
         self._misses = self._counter("prompt_cache_misses", "Texts that had to be encoded.", "model")
-        self._evictions = self._counter("prompt_cache_evictions", "Features dropped to make room.", "model")
-        made = (value for value in vars(self).values() if isinstance(value, Counter | Gauge | Histogram))
-        self._of_models = [metric for metric in made if metric._labelnames == ("model",)]
+        self._evictions = self._counter("prompt_cache_evictions", "Features evicted to make room.", "model")
+        metrics = (value for value in vars(self).values() if isinstance(value, Counter | Gauge | Histogram))
+        self._of_models = [metric for metric in metrics if metric._labelnames == ("model",)]
 
     def of(self, model: str) -> ModelMetrics:
-        """The metrics of the model of that name."""
+        """The metrics of a model, by its name."""
         return ModelMetrics(
             inferences=self._inferences.labels(model),
             executions=self._executions.labels(model),
@@ -116,30 +116,30 @@ class Metrics:
         )
 
     def forget(self, model: str, parts: Iterable[str]) -> None:
-        """Drop all series of a model that is no longer served."""
+        """Remove all series of a model that is no longer served."""
         for metric in self._of_models:
             metric.remove(model)
         self.forget_parts(model, parts)
 
     def forget_parts(self, model: str, parts: Iterable[str]) -> None:
-        """Drop the series of parts that a model has no longer."""
+        """Remove the series of parts that a model no longer has."""
         for part in parts:
             self.certificate_valid.remove(model, part)
 
     def watch(self, pool: BufferPool) -> None:
-        """Show what `pool` holds, read whenever the metrics are."""
+        """Export the statistics of `pool`, read at each scrape."""
         self._pool_reserved.labels(pool.name).set_function(lambda: pool.stats().reserved)
         self._pool_in_use.labels(pool.name).set_function(lambda: pool.stats().in_use)
         self._pool_high_water.labels(pool.name).set_function(lambda: pool.stats().high_water)
         self._pool_leaked.labels(pool.name).set_function(lambda: sum(pool.stats().leaked.values()))
 
     def reject(self, kind: Kind) -> None:
-        """Count a refused request; failures of our own, and requests that were cancelled, are no refusals."""
+        """Count a refused request; internal errors and cancelled requests are not refusals."""
         if kind.status not in (499, 500, 504):
             self.rejected.labels(kind.slug).inc()
 
     def exposition(self) -> bytes:
-        """The metrics in Prometheus' text format."""
+        """The metrics in the Prometheus text format."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -158,15 +158,15 @@ class Metrics:
 def _tasks() -> int:
     try:
         return len(asyncio.all_tasks())
-    except RuntimeError:  # asked outside the event loop
+    except RuntimeError:  # called outside the event loop
         return 0
 
 
 def package_version(package: str) -> str:
-    """The version of an installed package, "unknown" where it is not."""
+    """The version of a package, "unknown" if it is not installed."""
     try:
         return version(package)
-    except PackageNotFoundError:  # run from a checkout
+    except PackageNotFoundError:  # run from a source tree
         return "unknown"
 
 

@@ -11,27 +11,29 @@ resumed.
 import argparse
 import json
 import random
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from models.clip.model import Clip, unit_length
-from models.synthetic.curriculum import Curriculum
-from models.synthetic.distillation import read_embeddings
-from models.synthetic.image_text_task import ImageTextTask, Places, normalised
-from models.synthetic.scenes import HARD, SceneConfig, SceneGenerator
+from models.synthetic.object_texts import NameEmbeddings
+from models.synthetic.scenes import EASY, HARD, SceneGenerator
 from models.synthetic.sprites import STYLES, NamedObject, SpritePack, load_pack, read_names
-from models.synthetic.synthetic_tasks import prepare_clip
-from models.training.loop import SelfFedTask, Trainer, evaluating
-from models.training.recipe import Recipe, read_recipe
+from models.training.distillation import DistilledWords
+from models.training.loop import Trainer, evaluating
+from models.training.recipe import CONFIGS, Recipe, parse_recipe
+from models.training.tasks import prepare
+from server.contract.manifest import Preprocessing
 
 KEPT_STYLE, KEPT_NAMES = "fluent", 10
 SEED = 20261126
-MEASURED = Curriculum(replace(HARD, smallest=0.35, largest=1.0), until=1.0).at(0.5)
+MEASURED = EASY.toward(replace(HARD, smallest=0.35, largest=1.0), 0.5)
 COLUMNS = (
     "names and styles trained on",
     "unseen style",
@@ -61,13 +63,12 @@ VARIANTS = (
 
 
 def measure(
-    model: Clip, task: ImageTextTask, pack: SpritePack, objects: Sequence[NamedObject], among: Tensor, *, pictures: int
+    model: Clip, rules: Preprocessing, pack: SpritePack, objects: Sequence[NamedObject], among: Tensor, *, pictures: int
 ) -> tuple[Tensor, Tensor]:
     """Cosines [pictures, N] of fresh pictures of `objects` with text embeddings `among` [N, D]; targets [pictures]."""
-    rules = task.config.preprocessing
     scenes = SceneGenerator(pack, tuple(objects), seed=SEED)
     batches = [scenes.single(100, (rules.shorter, rules.shorter), MEASURED) for _ in range(max(1, pictures // 100))]
-    images = torch.cat([unit_length(model.encode_image(normalised(batch.pixels, rules))) for batch in batches])
+    images = torch.cat([unit_length(model.encode_image(_normalise(batch.pixels, rules))) for batch in batches])
     return images @ among.T, torch.cat([batch.objects for batch in batches])
 
 
@@ -79,41 +80,57 @@ def share(cosines: Tensor, wanted: Tensor, best: int = 1) -> float:
 def run(variant: Variant, chosen: argparse.Namespace) -> list[float]:
     """Train and measure a variant; figures in the order of `COLUMNS`."""
     torch.manual_seed(0)
-    recipe = _recipe(variant, chosen.batch)
-    kept = (KEPT_STYLE,)
-    seen_pack = load_pack(chosen.sprites, styles=[style for style in STYLES if style not in kept])
-    objects = read_names(chosen.names, pack=seen_pack)
-    trained = tuple(item for place, item in enumerate(objects) if place % KEPT_NAMES)
-    unseen = [item for place, item in enumerate(objects) if not place % KEPT_NAMES]
     folder = chosen.out / variant.name.split(" (")[0].replace(" ", "-").replace(",", "")
     words = chosen.words if variant.knows else _random_words(chosen.words, folder / "words")
-    prepared = prepare_clip(recipe, seen_pack, trained, folder=folder, start=None, words=words)
-    trainer = Trainer(prepared.task, prepared.loop(chosen.steps), folder)
+    seen_styles = [style for style in STYLES if style != KEPT_STYLE]
+    seen_pack = load_pack(chosen.sprites, styles=seen_styles)
+    objects = read_names(chosen.names, pack=seen_pack)
+    trained = tuple(item for place, item in enumerate(objects) if place % KEPT_NAMES)
+    unseen = tuple(item for place, item in enumerate(objects) if not place % KEPT_NAMES)
+    names = _write_names(folder / "names.txt", trained)
+    recipe = _recipe(variant, chosen, words=words.absolute(), names=names.absolute(), styles=seen_styles)
+    trainer = Trainer(prepare(recipe, folder=folder).task, recipe.loop, folder)
     trainer.resume()
     model = trainer.run()
     assert isinstance(model, Clip)
-    assert isinstance(prepared.task, SelfFedTask)
-    task = prepared.task.task
-    assert isinstance(task, ImageTextTask)
-    places = read_embeddings(words)
-    here, there, everything = (Places(places, group).labels for group in (trained, unseen, [*trained, *unseen]))
-    unseen_pack = load_pack(chosen.sprites, styles=kept)
+    embeddings, rules = DistilledWords(words).embeddings, recipe.data.preprocessing
+    assert rules is not None
+    here, there, everything = (
+        NameEmbeddings(embeddings, group).labels for group in (trained, unseen, (*trained, *unseen))
+    )
+    unseen_pack = load_pack(chosen.sprites, styles=(KEPT_STYLE,))
     with evaluating(model):
-        seen = measure(model, task, seen_pack, trained, here, pictures=chosen.pictures)
-        style = measure(model, task, unseen_pack, trained, here, pictures=chosen.pictures)
-        names = measure(model, task, seen_pack, unseen, there, pictures=chosen.pictures)
-        among_all, wanted = measure(model, task, seen_pack, unseen, everything, pictures=chosen.pictures)
+        seen = measure(model, rules, seen_pack, trained, here, pictures=chosen.pictures)
+        style = measure(model, rules, unseen_pack, trained, here, pictures=chosen.pictures)
+        unseen_names = measure(model, rules, seen_pack, unseen, there, pictures=chosen.pictures)
+        among_all, wanted = measure(model, rules, seen_pack, unseen, everything, pictures=chosen.pictures)
     wanted = wanted + len(trained)
-    return [share(*seen), share(*style), share(*names), share(among_all, wanted), share(among_all, wanted, 5)]
+    return [share(*seen), share(*style), share(*unseen_names), share(among_all, wanted), share(among_all, wanted, 5)]
 
 
-def _recipe(variant: Variant, batch: int) -> Recipe:
+def _recipe(variant: Variant, chosen: argparse.Namespace, **flags: Any) -> Recipe:
     """The bundled recipe at three quarters of its size, with the variant's scenes."""
-    recipe = read_recipe("clip-mini")
-    scenes = {**recipe.data["scenes"], **variant.scenes, "until": 1.0}
-    scenes["easy"] = {**vars(Curriculum(SceneConfig()).easy), **variant.scenes}
-    data = {**recipe.data, "batch": batch, "small": 1.0, "scenes": scenes, "validation_pictures": 30}
-    return replace(recipe, data=data, loop=replace(recipe.loop, warmup_steps=100, average=0.99, save_every=100))
+    table = tomllib.loads((CONFIGS / "clip-mini.toml").read_text())
+    (scenes,) = table["data"]["sets"]
+    full, easy = {**scenes["full"], **variant.scenes}, {**vars(EASY), **variant.scenes}
+    scenes |= {"full": full, "easy": easy, "until": 1.0, "small": 1.0, "block": chosen.batch}
+    table["data"] |= {"batch": chosen.batch, "validation_batches": 1}
+    table["loop"] |= {"steps": chosen.steps, "warmup_steps": 100, "average": 0.99, "save_every": 100}
+    return parse_recipe(table, CONFIGS, sprites=chosen.sprites.absolute(), **flags)
+
+
+def _write_names(file: Path, objects: Sequence[NamedObject]) -> Path:
+    """Write a list of names of these objects."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{item.label}: {', '.join(item.slugs)} | {', '.join(item.synonyms)}\n" for item in objects]
+    file.write_text("".join(lines))
+    return file
+
+
+def _normalise(pixels: Tensor, rules: Preprocessing) -> Tensor:
+    """Normalise [B, 3, H, W] in 0..1 as the model reads it."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (rules.mean, rules.std))
+    return (pixels - mean) / std
 
 
 def _random_words(words: Path, folder: Path) -> Path:

@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from models.evaluation.coco_evaluator import CocoEvaluation
+from models.data.coco_evaluator import CocoEvaluation
 from models.evaluation.dataset_queries import open_evaluation_set
-from models.synthetic.image_text_task import to_image
-from models.synthetic.scenes import SceneConfig, SceneGenerator
+from models.synthetic.scenes import SceneConfig, SceneGenerator, to_image
 from models.synthetic.sprites import SMALL_PACK, NamedObject, load_pack, read_names
 from models.tokenizers import small_wordpiece
 from server.contract.postprocess import iou_matrix

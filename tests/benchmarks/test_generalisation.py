@@ -4,7 +4,7 @@ import pytest
 
 from models.synthetic.sprites import NAMES_FILE, SMALL_PACK
 from tests.benchmarks import generalisation
-from tests.models.synthetic.small_words import write_small_words
+from tests.models.training.small_words import write_small_words
 
 
 def test_rows_are_figures_and_are_made_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

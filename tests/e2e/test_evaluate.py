@@ -1,4 +1,4 @@
-"""The evaluation and pseudo-label commands on the bundled models: from the folder and over HTTP they say the same."""
+"""The evaluation and pseudo-label commands on the bundled models: a bundle and a server give the same figures."""
 
 import json
 from pathlib import Path

@@ -122,6 +122,6 @@ def test_unknown_model_reaches_the_client(client):
 
 def test_compressed_bodies_are_refused_and_answers_come_plain(client):
     inputs = [of_bytes("image", scene()), of_bytes("labels", "dog")]
-    with pytest.raises(InferenceServerException, match="content encoding 'gzip' is not read"):
+    with pytest.raises(InferenceServerException, match="content encoding 'gzip' is not supported"):
         client.infer(DETECTOR, inputs, request_compression_algorithm="gzip")
     assert client.infer(DETECTOR, inputs, response_compression_algorithm="gzip").as_numpy("scores") is not None

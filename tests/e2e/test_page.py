@@ -269,7 +269,7 @@ def test_picture_larger_than_a_request_is_not_sent(opened, server):
     models["limits"]["max_body_bytes"] = 1000
     page = opened(routes=[("models", answering(models))])
     page.locator("#ask").click()
-    expect(page.locator("#problem")).to_contain_text("The picture is too large")
+    expect(page.locator("#problem")).to_contain_text("The image is too large")
     assert ("POST", "/detect") not in page.asked
 
 
@@ -277,7 +277,7 @@ def test_question_without_labels_is_not_sent(opened):
     page = opened()
     name(page)
     page.locator("#ask").click()
-    expect(page.locator("#status")).to_have_text("Name at least one label.")
+    expect(page.locator("#status")).to_have_text("Enter at least one label.")
     expect(page.locator("#token")).to_be_focused()
 
 
@@ -297,7 +297,7 @@ def test_answer_to_an_earlier_question_says_so(opened):
     page = opened()
     ask(page)
     page.locator("#token").fill("penguin")
-    expect(page.locator("#status")).to_have_text("The question has changed since this answer.")
+    expect(page.locator("#status")).to_have_text("The form has changed since this result.")
 
 
 def test_page_waits_for_models_that_are_being_loaded(opened, server):
@@ -342,7 +342,7 @@ def test_key_is_asked_for_and_kept_in_the_tab_alone(opened, keyed, tmp_path):
     expect(dialog).to_be_visible()
     page.locator("#key").fill("osk_wrong")
     page.locator("#key").press("Enter")
-    expect(page.locator("#key-problem")).to_contain_text("is not, or no longer")
+    expect(page.locator("#key-problem")).to_contain_text("or was removed")
     page.locator("#key").fill(key)
     page.locator("#key").press("Enter")
     expect(dialog).to_be_hidden()

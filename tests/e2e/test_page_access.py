@@ -101,12 +101,12 @@ def test_removing_labels_keeps_the_focus_among_them(opened):
 def test_screen_reader_is_told_what_happens(opened):
     page = answered(opened())
     expect(page.get_by_role("status")).to_have_text(re.compile(r"^\d found above 0\.\d\d\.$"))
-    found = page.get_by_role("listbox", name="What was found, best first").get_by_role("option")
+    found = page.get_by_role("listbox", name="Detections, best first").get_by_role("option")
     assert re.fullmatch(r"\w+\s+0\.\d\d", found.first.inner_text())
     expect(page.get_by_role("slider", name="Box threshold")).to_be_visible()
     expect(page.get_by_role("button", name="Remove dog")).to_be_visible()
     expect(page.get_by_role("radio", name="Detect")).to_be_checked()
-    expect(page.get_by_role("img", name="The picture in question, scene.jpg")).to_be_visible()
+    expect(page.get_by_role("img", name="The image in the request, scene.jpg")).to_be_visible()
     expect(page.get_by_role("textbox", name="Labels")).to_have_attribute("id", "token")
     expect(page.get_by_role("list", name="Labels")).to_have_attribute("id", "token-list")
 

@@ -16,7 +16,8 @@ def test_bundle_opens_in_the_server_and_answers(detector_bundle):
 
 def test_bundle_holds_what_its_manifest_names_and_no_more(detector_bundle):
     manifest = read_manifest(detector_bundle)
-    named = {entry.file for entry in (manifest.tokenizer, manifest.reference, manifest.canary, *manifest.artefacts)}
+    named = {entry.file for entry in (manifest.tokenizer, manifest.reference, manifest.canary)}
+    named |= {artefact.file for artefact in manifest.artefacts}
     assert {path.name for path in detector_bundle.iterdir()} == named | {"manifest.json"}
 
 

@@ -7,11 +7,13 @@ from fastapi.testclient import TestClient
 
 from server.app import create_app
 from server.bundle import Bundle
+from server.middleware.auth import digest_of
 from server.registry.model_registry import BUNDLED
 from server.settings import Settings
 
 from .fake_cuda import install
 from .fakes import FakeDetector, FakeEncoder
+from .test_app import running
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +108,25 @@ def fed(monkeypatch):
         return runs
 
     return record
+
+
+@pytest.fixture
+def roots(tmp_path):
+    """A root with folders of bundles that tests open by their names, and a file of keys."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "keys.txt").write_text(
+        f"ann {digest_of('osk_admin')} admin\nbob {digest_of('osk_user')}\n", encoding="utf-8"
+    )
+    return root
+
+
+@pytest.fixture
+def serving(roots, tmp_path):
+    """A running app with keys and a root; its client is an administrator."""
+
+    def start(*bundles, **settings):
+        return running(*bundles, bundle_roots=[roots], api_keys_file=tmp_path / "keys.txt", **settings)
+
+    return start

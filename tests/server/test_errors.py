@@ -109,4 +109,4 @@ def test_long_unknown_field_name_is_cut():
 def test_item_of_a_list_is_named_by_its_place():
     fault = refusal(ClassifyRequest, image=b"x", labels=["dog", " "])
     assert fault.faults[0].field == "labels.1"
-    assert fault.faults[0].reason == "a text must have a visible character"
+    assert fault.faults[0].reason == "a text must contain a visible character"

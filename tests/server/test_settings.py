@@ -123,12 +123,22 @@ def test_wrong_flag_is_named_as_a_flag():
         read_settings(max_batch="0")
 
 
-def test_unknown_setting_is_refused(monkeypatch):
+def test_unknown_setting_is_refused():
     with pytest.raises(SettingsError, match="--colour: there is no setting 'colour'; the settings are host"):
         read_settings(colour="blue")
-    monkeypatch.setenv("OPENSET_IMAGE_FORMATS", "JPEG")
-    with pytest.raises(SettingsError, match="OPENSET_IMAGE_FORMATS: there is no setting 'image_formats'"):
-        read_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "warning"),
+    [
+        ("OPENSET_MAX_QUEU", "OPENSET_MAX_QUEU names no setting; OPENSET_MAX_QUEUE does"),
+        ("OPENSET_COLOUR", "OPENSET_COLOUR names no setting"),
+    ],
+)
+def test_variable_that_names_no_setting_is_warned_of(monkeypatch, caplog, variable, warning):
+    monkeypatch.setenv(variable, "17")
+    assert read_settings() == Settings()
+    assert caplog.messages == [warning]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The protocol's addresses: health, metadata, infer."""
+"""The protocol's endpoints: health, metadata, inference."""
 
 from typing import Any
 
@@ -10,7 +10,14 @@ from server.inference.loaded_model import LoadedModel
 from server.registry.model_registry import ModelRegistry
 from server.request_context import request_context
 from server.routes import system
-from server.routes.body import JSON, in_time, note_inputs, pipeline_of, registry_of, unless_gone
+from server.routes.body import (
+    JSON,
+    keep_inputs_for_log,
+    pipeline_of,
+    registry_of,
+    until_disconnected,
+    within_body_timeout,
+)
 from server.routes.open_inference.schemas import (
     InferRequest,
     InferResponse,
@@ -20,7 +27,7 @@ from server.routes.open_inference.schemas import (
     ServerMetadata,
     ServerReady,
 )
-from server.routes.open_inference.tasks import answered, as_request, inputs_of, outputs_of, task_of
+from server.routes.open_inference.tasks import as_request, infer_tensors, inputs_of, outputs_of, task_of
 from server.routes.open_inference.tensors import HEADER_LENGTH, read_request, write_outputs
 from server.routes.openapi import object_body, problems
 from server.schemas import Problem
@@ -29,34 +36,34 @@ router = APIRouter(tags=["open inference protocol"])
 BINARY = "application/octet-stream"
 PLATFORM = "openset"
 EXTENSIONS = ["binary_tensor_data", "parameters"]
-_UNWELL: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
-_OF_MODEL: dict[int | str, dict[str, Any]] = {404: {"model": Problem}, 503: {"model": Problem}}
+_UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
+_MODEL_PROBLEMS: dict[int | str, dict[str, Any]] = {404: {"model": Problem}, 503: {"model": Problem}}
 
 
-@router.get("/v2", summary="What this server is")
+@router.get("/v2", summary="Server metadata")
 async def server_metadata(request: Request) -> ServerMetadata:
-    """The server's name, its version, and the extensions of the protocol that it has."""
+    """The server's name and version, and the extensions of the protocol that it supports."""
     return ServerMetadata(name="openset", version=request.app.version, extensions=EXTENSIONS)
 
 
-@router.get("/v2/health/live", summary="Is the process healthy?", responses=_UNWELL)
+@router.get("/v2/health/live", summary="Is the process healthy?", responses=_UNHEALTHY)
 async def live(request: Request) -> ServerLive:
-    """As `/livez`."""
+    """Same as `/livez`."""
     await system.livez(request)
     return ServerLive()
 
 
-@router.get("/v2/health/ready", summary="May requests be sent?", responses=_UNWELL)
+@router.get("/v2/health/ready", summary="Is the server ready for requests?", responses=_UNHEALTHY)
 async def ready(request: Request) -> ServerReady:
-    """As `/readyz`."""
+    """Same as `/readyz`."""
     await system.readyz(request)
     return ServerReady()
 
 
-@router.get("/v2/models/{name}", summary="What a model takes and gives", responses=_OF_MODEL)
-@router.get("/v2/models/{name}/versions/{version}", summary="What a model takes and gives", responses=_OF_MODEL)
+@router.get("/v2/models/{name}", summary="Model metadata", responses=_MODEL_PROBLEMS)
+@router.get("/v2/models/{name}/versions/{version}", summary="Model metadata", responses=_MODEL_PROBLEMS)
 async def model_metadata(request: Request, name: str, version: str | None = None) -> ModelMetadata:
-    """The tensors of a model. `image` is needed; of the others those of one task, as the README says."""
+    """The input and output tensors of a model. A request needs `image` and the other inputs of one task."""
     manifest = _loaded(registry_of(request), name, version).bundle.manifest
     return ModelMetadata(
         name=manifest.name,
@@ -67,14 +74,14 @@ async def model_metadata(request: Request, name: str, version: str | None = None
     )
 
 
-@router.get("/v2/models/{name}/ready", summary="Can a model answer?", responses=_OF_MODEL)
-@router.get("/v2/models/{name}/versions/{version}/ready", summary="Can a model answer?", responses=_OF_MODEL)
+@router.get("/v2/models/{name}/ready", summary="Is a model ready?", responses=_MODEL_PROBLEMS)
+@router.get("/v2/models/{name}/versions/{version}/ready", summary="Is a model ready?", responses=_MODEL_PROBLEMS)
 async def model_ready(request: Request, name: str, version: str | None = None) -> ModelReady:
-    """503 while models are being loaded, and where this one's worker has died."""
+    """503 while models are being loaded, and if this model's worker has died."""
     registry = registry_of(request)
     model = _loaded(registry, name, version)
     if model.name in registry.dead():
-        raise WorkerStopped(f"the worker of {model.name} has died: start the server again")
+        raise WorkerStopped(f"the worker of {model.name} has died: restart the server")
     return ModelReady(name=model.name)
 
 
@@ -90,29 +97,27 @@ _INFER: dict[str, Any] = {
 @router.post("/v2/models/{name}/infer", **_INFER)
 @router.post("/v2/models/{name}/versions/{version}/infer", **_INFER)
 async def infer(request: Request, name: str, version: str | None = None) -> Response:
-    """Detection, classification or similarity, by the model and the inputs that are given.
+    """Runs detection, classification or similarity, depending on the model and the inputs.
 
-    Pictures are `image`: BYTES (encoded; in JSON as base64) or UINT8 (pixels). Tensors may follow the JSON as bytes.
+    The input `image` is BYTES (encoded files; in JSON as base64) or UINT8 (pixels). Binary tensors may follow the JSON.
     """
     pipeline, context = pipeline_of(request), request_context(request.scope)
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise UnsupportedBody(f"content encoding {shown(coding)} is not read: send the body as it is")
-    content = await in_time(request, request.body())
+        raise UnsupportedBody(f"content encoding {shown(coding)} is not supported: send the body uncompressed")
+    content = await within_body_timeout(request, request.body())
     model = _loaded(registry_of(request), name, version)
-    asked, contents = await pipeline.in_short(lambda: read_request(content, request.headers.get(HEADER_LENGTH)))
+    inference, contents = await pipeline.in_short(lambda: read_request(content, request.headers.get(HEADER_LENGTH)))
     task = task_of(model.bundle.tasks, contents)
-    body = await pipeline.in_short(lambda: as_request(task, model.name, asked, contents))
-    note_inputs(request, body)
-    tensors = await unless_gone(request, answered(pipeline, body, context))
-    return await pipeline.in_short(lambda: _response(model, asked, *write_outputs(asked, tensors)))
+    body = await pipeline.in_short(lambda: as_request(task, model.name, inference, contents))
+    keep_inputs_for_log(request, body)
+    tensors = await until_disconnected(request, infer_tensors(pipeline, body, context))
+    return await pipeline.in_short(lambda: _response(model, inference, *write_outputs(inference, tensors)))
 
 
 def _response(model: LoadedModel, request: InferRequest, outputs: list[Any], binary: bytes) -> Response:
     manifest = model.bundle.manifest
-    answer = InferResponse(
-        model_name=manifest.name, model_version=manifest.version, id=request.id, outputs=outputs
-    ).model_dump_json(exclude_none=True)
-    head = answer.encode()
+    response = InferResponse(model_name=manifest.name, model_version=manifest.version, id=request.id, outputs=outputs)
+    head = response.model_dump_json(exclude_none=True).encode()
     if not any(output.parameters for output in outputs):
         return Response(head, media_type=JSON)
     return Response(head + binary, media_type=BINARY, headers={HEADER_LENGTH: str(len(head))})
@@ -121,10 +126,10 @@ def _response(model: LoadedModel, request: InferRequest, outputs: list[Any], bin
 def _loaded(registry: ModelRegistry, name: str, version: str | None) -> LoadedModel:
     """The model of exactly this name and version."""
     if not registry.ready:
-        raise NotReady("bundles are being loaded, or the server is stopping")
+        raise NotReady("the server is loading its bundles, or stopping")
     for model in registry.models:
         if model.name == name and version in (None, model.bundle.manifest.version):
             return model
     known = ", ".join(f"{model.name} (version {model.bundle.manifest.version})" for model in registry.models)
     wanted = shown(name) + (f" of version {shown(version)}" if version is not None else "")
-    raise UnknownModel(f"there is no model {wanted}; there are {known or 'none'}")
+    raise UnknownModel(f"there is no model {wanted}; the models are {known or 'none'}")

@@ -1,4 +1,4 @@
-"""The protocol's objects, as its specification names them."""
+"""Request and response objects, named as in the protocol's specification."""
 
 from typing import Annotated, Literal
 
@@ -9,9 +9,7 @@ from server.schemas import EXAMPLE_IMAGE, MAX_ITEMS
 Name = Annotated[str, Field(max_length=200)]
 Datatype = Literal["BYTES", "FP32", "INT64", "UINT8"]
 Parameters = dict[Name, bool | int | float | str]
-
-
-# The first value that is no string ends the reading, as in the schemas of the other endpoints.
+# Parsing ends at the first value that is not a string, as in the schemas of the other endpoints.
 Strings = Annotated[list[str], Field(max_length=MAX_ITEMS, fail_fast=True)]
 Rows = Annotated[list[Strings], Field(max_length=MAX_ITEMS, fail_fast=True)]
 
@@ -21,42 +19,42 @@ class _Object(BaseModel):
 
 
 class InputParameters(_Object):
-    """How an input is sent."""
+    """Encoding of an input."""
 
     binary_data_size: Annotated[int, Field(ge=0, lt=2**63, strict=True)] | None = None
 
 
 class OutputParameters(_Object):
-    """How an output is to be sent."""
+    """Encoding of an output."""
 
     binary_data: Annotated[bool, Field(strict=True)] | None = None
 
 
 class RequestInput(_Object):
-    """An input tensor: texts in `data`, flat or in rows, or what follows the JSON as `binary_data_size` bytes."""
+    """An input tensor: texts in `data`, flat or in rows, or `binary_data_size` bytes behind the JSON."""
 
     name: Name
     shape: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(max_length=8)
     datatype: Name
     parameters: InputParameters = InputParameters()
-    data: Strings | Rows | None = Field(None)
+    data: Strings | Rows | None = None
 
 
 class RequestOutput(_Object):
-    """An output that is asked for; `binary_data` true sends it behind the JSON."""
+    """A requested output; with `binary_data` it is sent as bytes behind the JSON."""
 
     name: Name
     parameters: OutputParameters = OutputParameters()
 
 
 class InferRequest(_Object):
-    """What to infer from."""
+    """The inputs of an inference."""
 
-    id: str | None = Field(None, max_length=1000, description="Comes back with the answer.")
-    parameters: Parameters = Field({}, description="Thresholds and the like, by the names of the task's own endpoint.")
+    id: str | None = Field(None, max_length=1000, description="Returned with the response.")
+    parameters: Parameters = Field({}, description="Options such as thresholds, named as in the task's own endpoint.")
     inputs: list[RequestInput] = Field(
         max_length=MAX_ITEMS,
-        description="`image` and what to look for: `labels`, `prompt` or `texts`.",
+        description="`image`, and `labels`, `prompt` or `texts`.",
         examples=[
             [
                 {"name": "image", "datatype": "BYTES", "shape": [1], "data": [EXAMPLE_IMAGE]},
@@ -64,11 +62,11 @@ class InferRequest(_Object):
             ]
         ],
     )
-    outputs: list[RequestOutput] | None = Field(None, max_length=100, description="All, unless some are named.")
+    outputs: list[RequestOutput] | None = Field(None, max_length=100, description="Outputs to return; all by default.")
 
 
 class ResponseOutput(BaseModel):
-    """An output tensor; `data` is flat, row by row, unless it follows the JSON."""
+    """An output tensor; `data` is flat, in row-major order, unless it follows the JSON."""
 
     name: str
     datatype: Datatype
@@ -78,7 +76,7 @@ class ResponseOutput(BaseModel):
 
 
 class InferResponse(BaseModel):
-    """What was inferred."""
+    """The outputs of an inference."""
 
     model_name: str
     model_version: str
@@ -87,7 +85,7 @@ class InferResponse(BaseModel):
 
 
 class TensorMetadata(BaseModel):
-    """A tensor that a model takes or gives; -1 is any size."""
+    """An input or output of a model; -1 is any size."""
 
     name: str
     datatype: Datatype
@@ -95,7 +93,7 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """What a model takes and gives."""
+    """The inputs and outputs of a model."""
 
     name: str
     versions: list[str]
@@ -105,7 +103,7 @@ class ModelMetadata(BaseModel):
 
 
 class ServerMetadata(BaseModel):
-    """Which server this is, and which extensions of the protocol it has."""
+    """The server's name, version and protocol extensions."""
 
     name: str
     version: str
@@ -113,19 +111,19 @@ class ServerMetadata(BaseModel):
 
 
 class ServerLive(BaseModel):
-    """Whether the process is healthy."""
+    """True: the process is healthy."""
 
     live: bool = True
 
 
 class ServerReady(BaseModel):
-    """Whether all models can answer."""
+    """True: all models are ready."""
 
     ready: bool = True
 
 
 class ModelReady(BaseModel):
-    """Whether a model can answer."""
+    """True: the model is ready."""
 
     name: str
     ready: bool = True

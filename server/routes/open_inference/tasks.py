@@ -1,4 +1,4 @@
-"""What each task takes and gives as tensors, and its request and answer in those terms."""
+"""Mapping between tensors and the requests and responses of the tasks."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -32,8 +32,8 @@ _EMBEDDINGS = ("image_embeds", "text_embeds")
 
 
 @dataclass(frozen=True)
-class _Terms:
-    """A task's tensors besides `image`, and the parameters that its own endpoint has too."""
+class _TaskTensors:
+    """A task's input texts besides `image`, its outputs, and the parameters it shares with its own endpoint."""
 
     model: type[AnyRequest]
     texts: tuple[str, ...]
@@ -53,8 +53,8 @@ def _texts(name: str, size: int = -1) -> TensorMetadata:
     return TensorMetadata(name=name, datatype="BYTES", shape=[size])
 
 
-_TERMS: Mapping[Task, _Terms] = {
-    "detect": _Terms(
+_TENSORS: Mapping[Task, _TaskTensors] = {
+    "detect": _TaskTensors(
         DetectRequest,
         ("labels", "prompt"),
         ("box_threshold", "text_threshold", "nms_iou", "max_detections", "box_format"),
@@ -67,8 +67,8 @@ _TERMS: Mapping[Task, _Terms] = {
             _integers("image_sizes", -1, 2),
         ),
     ),
-    "classify": _Terms(ClassifyRequest, ("labels", "templates"), ("multi_label",), (_floats("scores", -1, -1),)),
-    "similarity": _Terms(
+    "classify": _TaskTensors(ClassifyRequest, ("labels", "templates"), ("multi_label",), (_floats("scores", -1, -1),)),
+    "similarity": _TaskTensors(
         SimilarityRequest,
         ("texts",),
         (),
@@ -79,56 +79,56 @@ _TERMS: Mapping[Task, _Terms] = {
         ),
     ),
 }
-# One value each; of all other texts there may be several.
+# Inputs with exactly one value.
 _SINGLE = ("prompt",)
 
 
 def inputs_of(tasks: frozenset[Task]) -> list[TensorMetadata]:
-    """The tensors that a model of these tasks takes: `image`, and the texts of one task."""
-    names = dict.fromkeys(chain.from_iterable(_TERMS[task].texts for task in sorted(tasks)))
+    """The input tensors of a model with these tasks: `image`, and the texts of each."""
+    names = dict.fromkeys(chain.from_iterable(_TENSORS[task].texts for task in sorted(tasks)))
     return [_texts("image"), *(_texts(name, 1 if name in _SINGLE else -1) for name in names)]
 
 
 def outputs_of(tasks: frozenset[Task]) -> list[TensorMetadata]:
-    """The tensors that a model of these tasks gives."""
-    return [output for task in sorted(tasks) for output in _TERMS[task].outputs]
+    """The output tensors of a model with these tasks."""
+    return [output for task in sorted(tasks) for output in _TENSORS[task].outputs]
 
 
 def task_of(tasks: frozenset[Task], contents: Mapping[str, Content]) -> Task:
-    """Which of a model's tasks is asked for: with `texts` similarity, else the other."""
+    """The task of a request: with `texts` similarity, else the model's other one."""
     if len(tasks) == 1:
         return next(iter(tasks))
     return "similarity" if "texts" in contents else "classify"
 
 
 def as_request(task: Task, model: str, request: InferRequest, contents: Mapping[str, Content]) -> AnyRequest:
-    """The task's own request, as its endpoint would take it; a RequestFault says what does not fit."""
-    terms = _TERMS[task]
-    names = [output.name for output in terms.outputs]
+    """The request as the task's own endpoint would parse it; a RequestFault if it is wrong."""
+    tensors = _TENSORS[task]
+    names = [output.name for output in tensors.outputs]
     faults = [
-        *_unknown("input", contents, ("image", *terms.texts), task),
-        *_unknown("parameter", request.parameters, (*terms.parameters, ALL_BINARY), task),
+        *_unknown("input", contents, ("image", *tensors.texts), task),
+        *_unknown("parameter", request.parameters, (*tensors.parameters, ALL_BINARY), task),
         *_unknown("output", [output.name for output in request.outputs or ()], names, task),
     ]
     if "image" not in contents:
-        faults.append(FieldFault("image", "this input is needed"))
+        faults.append(FieldFault("image", "this input is required"))
     if not isinstance(request.parameters.get(ALL_BINARY, False), bool):
-        faults.append(FieldFault(ALL_BINARY, "this parameter is true or false"))
+        faults.append(FieldFault(ALL_BINARY, "this parameter must be true or false"))
     if faults:
         raise InvalidRequest(faults)
     fields: dict[str, Any] = {name: value for name, value in request.parameters.items() if name != ALL_BINARY}
-    fields |= {name: _decoded(name, contents[name]) for name in terms.texts if name in contents}
+    fields |= {name: _decode_texts(name, contents[name]) for name in tensors.texts if name in contents}
     if task == "similarity":
         named = {output.name for output in request.outputs or ()}
         fields["embeddings"] = not named or not named.isdisjoint(_EMBEDDINGS)
     try:
-        return terms.model.model_validate(fields | {"model": model, "images": _pictures(contents["image"])})
+        return tensors.model.model_validate(fields | {"model": model, "images": _encoded_images(contents["image"])})
     except ValidationError as error:
         raise invalid_request(error) from None
 
 
-async def answered(pipeline: Pipeline, request: AnyRequest, context: RequestContext) -> dict[str, Tensor]:
-    """The task's outputs by name."""
+async def infer_tensors(pipeline: Pipeline, request: AnyRequest, context: RequestContext) -> dict[str, Tensor]:
+    """Run the task; its outputs by name."""
     if isinstance(request, DetectRequest):
         return _detections(await pipeline.detect(request, context))
     if isinstance(request, ClassifyRequest):
@@ -178,9 +178,9 @@ def _unknown(kind: str, given: Sequence[str] | Mapping[str, Any], known: Sequenc
     ][:20]
 
 
-def _decoded(name: str, content: Content) -> str | list[str]:
+def _decode_texts(name: str, content: Content) -> str | list[str]:
     if not isinstance(content, list):
-        raise InvalidRequest([FieldFault(name, "its datatype is UINT8: texts are BYTES")])
+        raise InvalidRequest([FieldFault(name, "its datatype is UINT8: texts must be BYTES")])
     try:
         texts = [value if isinstance(value, str) else value.decode() for value in content]
     except UnicodeDecodeError:
@@ -188,22 +188,22 @@ def _decoded(name: str, content: Content) -> str | list[str]:
     if name not in _SINGLE:
         return texts
     if len(texts) != 1:
-        raise InvalidRequest([FieldFault(name, f"{len(texts)} values, it takes one")])
+        raise InvalidRequest([FieldFault(name, f"it has {len(texts)} values, but must have one")])
     return texts[0]
 
 
-def _pictures(content: Content) -> Sequence[str | bytes]:
-    """The encoded pictures: as they came, or pixels [H, W, 3] or [N, H, W, 3] (RGB) encoded."""
+def _encoded_images(content: Content) -> Sequence[str | bytes]:
+    """The encoded images: as they were sent, or from pixels [H, W, 3] or [N, H, W, 3], uint8 RGB."""
     if isinstance(content, list):
         return content
     pixels = content[None] if content.ndim == 3 else content
     if pixels.ndim != 4 or pixels.shape[-1] != 3 or 0 in pixels.shape:
         shape = shown(str(list(content.shape)))
-        raise InvalidRequest([FieldFault("image", f"its shape is {shape}: pixels are [H, W, 3] or [N, H, W, 3], RGB")])
-    return [_encoded(image) for image in pixels]
+        raise InvalidRequest([FieldFault("image", f"its shape is {shape}: it must be [H, W, 3] or [N, H, W, 3], RGB")])
+    return [_encode(image) for image in pixels]
 
 
-def _encoded(pixels: npt.NDArray[np.uint8]) -> bytes:
+def _encode(pixels: npt.NDArray[np.uint8]) -> bytes:
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, "BMP")  # the quickest lossless format
     return encoded.getvalue()

@@ -1,4 +1,4 @@
-"""Tensors on the wire: as JSON, or behind it as bytes (little-endian, row by row; BYTES with their lengths before)."""
+"""Tensors on the wire: in JSON, or behind it as bytes (little-endian, row-major; BYTES elements after their length)."""
 
 import math
 import struct
@@ -19,13 +19,13 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 ALL_BINARY = "binary_data_output"
 _SIZE = "binary_data_size"
 _DTYPES: Mapping[str, str] = {"FP32": "<f4", "INT64": "<i8", "UINT8": "|u1"}
-# BYTES: strings (of JSON) or bytes (sent as such), flat. Numbers: an array of the shape that was sent.
+# BYTES: strings (from JSON) or bytes (from the binary part), flat. UINT8: an array of the shape given.
 Content = list[str | bytes] | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """An output: flat `data` of strings or numbers, row by row."""
+    """An output: flat `data` of strings or numbers, in row-major order."""
 
     datatype: Datatype
     shape: tuple[int, ...]
@@ -33,13 +33,13 @@ class Tensor:
 
 
 def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Content]]:
-    """The request and its inputs by name; a RequestFault says what does not fit."""
+    """The request and its inputs by name; a RequestFault if they are wrong."""
     length = _length(header_length, len(body))
     try:
         request = InferRequest.model_validate_json(body[:length])
     except ValidationError as error:
-        raise _explained(error) from None
-    binary, contents = _Binary(memoryview(body)[length:]), {}
+        raise _schema_fault(error) from None
+    binary, contents = _BinaryPart(memoryview(body)[length:]), {}
     for tensor in request.inputs:
         if tensor.name in contents:
             _refuse(tensor.name, "this input is given twice")
@@ -49,23 +49,23 @@ def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, 
 
 
 def write_outputs(request: InferRequest, tensors: Mapping[str, Tensor]) -> tuple[list[ResponseOutput], bytes]:
-    """The outputs that `request` names (or all `tensors`), and what follows the JSON of those sent as bytes."""
+    """The outputs that `request` names (or all `tensors`), and the binary part that follows their JSON."""
     default = request.parameters.get(ALL_BINARY) is True
     own = {output.name: output.parameters.binary_data for output in request.outputs or ()}
     outputs, binary = [], []
     for name in own or tensors:
-        tensor, wish = tensors[name], own.get(name)
-        described = ResponseOutput(name=name, datatype=tensor.datatype, shape=list(tensor.shape))
-        if default if wish is None else wish:
-            binary.append(_packed(tensor))
-            outputs.append(described.model_copy(update={"parameters": {_SIZE: len(binary[-1])}}))
+        tensor, as_binary = tensors[name], own.get(name)
+        output = ResponseOutput(name=name, datatype=tensor.datatype, shape=list(tensor.shape))
+        if default if as_binary is None else as_binary:
+            binary.append(_pack(tensor))
+            outputs.append(output.model_copy(update={"parameters": {_SIZE: len(binary[-1])}}))
         else:
-            outputs.append(described.model_copy(update={"data": list(tensor.data)}))
+            outputs.append(output.model_copy(update={"data": list(tensor.data)}))
     return outputs, b"".join(binary)
 
 
-class _Binary:
-    """What follows the JSON, taken piece by piece."""
+class _BinaryPart:
+    """The bytes behind the JSON, read one tensor after the other."""
 
     def __init__(self, content: memoryview) -> None:
         self._content, self._taken = content, 0
@@ -82,13 +82,13 @@ class _Binary:
             raise MalformedBody(f"{left} bytes follow the tensors: is each {_SIZE} right?")
 
 
-def _explained(error: ValidationError) -> RequestFault:
-    """What a schema's refusal answers; of a tensor's data it knows only that it is none of several things."""
+def _schema_fault(error: ValidationError) -> RequestFault:
+    """A schema's validation error as a fault; the one of a tensor's `data`, a union, is reworded."""
     places = [fault["loc"] for fault in error.errors(include_input=False, include_url=False)]
     faulty = dict.fromkeys(place[1] for place in places if place[:1] == ("inputs",) and place[2:3] == ("data",))
     if not faulty:
         return invalid_request(error)
-    reason = f"data is strings, flat or in rows, at most {MAX_ITEMS}; numbers are sent as bytes, with a {_SIZE}"
+    reason = f"data must be strings, flat or in rows, at most {MAX_ITEMS}; send numbers as bytes, with a {_SIZE}"
     return InvalidRequest([FieldFault(f"inputs.{place}.data", reason) for place in [*faulty][:20]])
 
 
@@ -96,18 +96,18 @@ def _length(header: str | None, whole: int) -> int:
     if header is None:
         return whole
     if not header.isascii() or not header.isdecimal() or len(header) > 12 or int(header) > whole:
-        raise MalformedBody(f"{HEADER_LENGTH} is {shown(header)}: it is the length of the JSON, at most {whole} here")
+        raise MalformedBody(f"{HEADER_LENGTH} is {shown(header)}: it must be the length of the JSON, at most {whole}")
     return int(header)
 
 
-def _content(tensor: RequestInput, binary: _Binary) -> Content:
+def _content(tensor: RequestInput, binary: _BinaryPart) -> Content:
     size = tensor.parameters.binary_data_size
     if tensor.datatype not in ("BYTES", "UINT8"):
-        _refuse(tensor.name, f"its datatype is {shown(tensor.datatype)}: BYTES and UINT8 are read")
+        _refuse(tensor.name, f"its datatype is {shown(tensor.datatype)}: BYTES and UINT8 are supported")
     count = math.prod(tensor.shape)
     if size is None:
         if tensor.datatype != "BYTES":
-            _refuse(tensor.name, f"pixels are sent as bytes behind the JSON, with a {_SIZE}")
+            _refuse(tensor.name, f"pixels must be sent as bytes behind the JSON, with a {_SIZE}")
         if tensor.data is None:
             _refuse(tensor.name, f"it has neither data nor a {_SIZE}")
         texts: list[str | bytes] = []
@@ -116,7 +116,7 @@ def _content(tensor: RequestInput, binary: _Binary) -> Content:
         _check_count(tensor, len(texts), count)
         return texts
     if tensor.data is not None:
-        _refuse(tensor.name, f"it has data and a {_SIZE} too: give one")
+        _refuse(tensor.name, f"it has both data and a {_SIZE}: give one of them")
     taken = binary.take(size, tensor.name)
     if tensor.datatype == "BYTES":
         elements: list[str | bytes] = list(_elements(taken, tensor.name))
@@ -126,24 +126,24 @@ def _content(tensor: RequestInput, binary: _Binary) -> Content:
     return np.frombuffer(taken, np.uint8).reshape(tensor.shape)
 
 
-def _check_count(tensor: RequestInput, there: int, count: int) -> None:
-    if there != count:
-        _refuse(tensor.name, f"its shape {shown(str(tensor.shape))} has {count} values, {there} were sent")
+def _check_count(tensor: RequestInput, given: int, expected: int) -> None:
+    if given != expected:
+        _refuse(tensor.name, f"its shape {shown(str(tensor.shape))} has {expected} values, but {given} were sent")
 
 
 def _elements(taken: memoryview, name: str) -> Iterator[bytes]:
     at = 0
     while at < len(taken):
         if at + 4 > len(taken):
-            _refuse(name, "its last value has no whole length before it")
+            _refuse(name, "its last value has no complete length before it")
         (length,) = struct.unpack_from("<I", taken, at)
         at += 4 + length
         if at > len(taken):
-            _refuse(name, "a value is longer than the bytes that are left")
+            _refuse(name, "a value is longer than the remaining bytes")
         yield bytes(taken[at - length : at])
 
 
-def _packed(tensor: Tensor) -> bytes:
+def _pack(tensor: Tensor) -> bytes:
     if tensor.datatype != "BYTES":
         return np.asarray(tensor.data, _DTYPES[tensor.datatype]).tobytes()
     encoded = [value.encode() for value in tensor.data]

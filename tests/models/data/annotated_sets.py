@@ -8,9 +8,21 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import TypeAdapter
+
+from models.data.datasets import OpenContext, WeightedSet, open_sets
+from models.training.recipe import SetTable
+from server.contract.manifest import Preprocessing
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 230), "white": (250, 250, 250)}
 NAMES = tuple(COLOURS)
+SIZE = Preprocessing(resize="shorter_longer", shorter=64, longer=96, mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3))
+TABLES: TypeAdapter[tuple[SetTable, ...]] = TypeAdapter(tuple[SetTable, ...])
+
+
+def opened(tables: list[dict[str, Any]], folder: Path, *, held_out: bool = False) -> tuple[WeightedSet, ...]:
+    """The opened sets of a recipe's tables."""
+    return open_sets(TABLES.validate_python(tables), OpenContext(folder, SIZE, held_out=held_out))
 
 
 def picture(number: int, *, size: tuple[int, int] = (60, 80)) -> tuple[Image.Image, list[tuple[str, list[int]]]]:

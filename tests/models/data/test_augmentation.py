@@ -4,15 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from models.data.annotation_checks import box_array
 from models.data.augmentation import (
     DetectorAugmentation,
     SquareAugmentation,
-    changed,
+    augment,
+    jitter_colours,
     mirrorable,
-    recoloured,
-    square,
+    random_square,
 )
-from models.data.box_checks import as_array
 
 BOX = (10, 20, 50, 60)
 
@@ -32,7 +32,7 @@ def white(image: Image.Image) -> list[int]:
 def change(seed: int, **options):
     mirror, shorter = options.pop("mirror", True), options.pop("shorter", 800)
     rules = DetectorAugmentation(**{"flip": 0.0, "crop": 0.0, **options})
-    return changed(marked(), as_array([BOX]), rules, mirror=mirror, shorter=shorter, rng=np.random.default_rng(seed))
+    return augment(marked(), box_array([BOX]), rules, mirror=mirror, shorter=shorter, rng=np.random.default_rng(seed))
 
 
 def test_a_mirrored_picture_has_mirrored_boxes():
@@ -63,7 +63,7 @@ def test_a_cut_is_as_large_as_the_published_sizes_say(shorter: int):
     image, sides = Image.new("RGB", (1600, 1200)), []
     for seed in range(60):
         rules = DetectorAugmentation(flip=0.0, crop=1.0)
-        found = changed(image, as_array([]), rules, mirror=True, shorter=shorter, rng=np.random.default_rng(seed))
+        found = augment(image, box_array([]), rules, mirror=True, shorter=shorter, rng=np.random.default_rng(seed))
         sides += [found.image.height / 1200]
     # Of a picture resized to 400, 500 or 600, from 384 pixels up to 600.
     assert min(sides) >= 384 / 600 - 0.01
@@ -73,8 +73,8 @@ def test_a_cut_is_as_large_as_the_published_sizes_say(shorter: int):
 
 def test_colours_change_within_their_bound_and_without_one_not_at_all():
     image = Image.new("RGB", (4, 4), (100, 100, 100))
-    assert recoloured(image, 0.0, np.random.default_rng(0)) is image
-    values = [recoloured(image, 0.2, np.random.default_rng(seed)).getpixel((0, 0))[0] for seed in range(20)]
+    assert jitter_colours(image, 0.0, np.random.default_rng(0)) is image
+    values = [jitter_colours(image, 0.2, np.random.default_rng(seed)).getpixel((0, 0))[0] for seed in range(20)]
     assert all(79 <= value <= 121 for value in values)
     assert len(set(values)) > 5
 
@@ -82,7 +82,7 @@ def test_colours_change_within_their_bound_and_without_one_not_at_all():
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), width=st.integers(1, 90), height=st.integers(1, 90))
 def test_squares_hold_the_share_of_the_picture_that_is_asked(seed: int, width: int, height: int):
-    cut = square(
+    cut = random_square(
         Image.new("RGB", (width, height)), SquareAugmentation(crop=0.5), mirror=True, rng=np.random.default_rng(seed)
     )
     assert cut.width == cut.height

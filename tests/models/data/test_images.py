@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.data.box_checks import as_array, within
 from models.data.images import BrokenPicture, PictureBytes, PictureFile
 from tests.models.data import annotated_sets as sets
 
@@ -42,10 +41,3 @@ def test_truncated_missing_and_foreign_files_are_named(tmp_path: Path):
             PictureFile(tmp_path / name).open()
     with pytest.raises(BrokenPicture, match=r"none\.png: the picture cannot be read: No such file"):
         PictureFile(tmp_path / "none.png").open()
-
-
-def test_boxes_are_cut_to_the_picture_and_empty_ones_left_out():
-    boxes = as_array([[-5, -5, 10, 10], [70, 50, 90, 70], [90, 0, 95, 5], [5, 5, 5, 9], [9, 9, 5, 5]])
-    cut, kept = within(boxes, (60, 80))
-    assert cut[kept].tolist() == [[0, 0, 10, 10], [70, 50, 80, 60]]
-    assert kept.tolist() == [True, True, False, False, False]

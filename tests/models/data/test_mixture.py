@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.data.mixture import PATTERN, Mixture, Shuffled
+from models.data.mixture import PATTERN, EpochShuffle, Mixture
 
 
 @settings(max_examples=30, deadline=None)
@@ -26,8 +26,8 @@ def test_sets_are_mixed_finely():
 
 
 def test_every_record_comes_once_an_epoch_in_a_new_order():
-    shuffled = Shuffled(7, seed=0, number=0)
+    shuffled = EpochShuffle(7, seed=0, number=0)
     order = [shuffled.index(ordinal) for ordinal in range(21)]
     assert all(sorted(order[start : start + 7]) == list(range(7)) for start in (0, 7, 14))
     assert order[:7] != order[7:14]
-    assert [Shuffled(7, seed=0, number=0).index(ordinal) for ordinal in (20, 3)] == [order[20], order[3]]
+    assert [EpochShuffle(7, seed=0, number=0).index(ordinal) for ordinal in (20, 3)] == [order[20], order[3]]

@@ -68,7 +68,7 @@ def test_without_a_label_map_the_categories_that_occur_are_the_sets(tmp_path: Pa
                 "filename": "0.png",
                 "grounding": {"caption": "a cat", "regions": [{"bbox": [0, 0, 1, 1], "phrase": "at"}]},
             },
-            "the phrase 'at' does not stand in the caption",
+            "the phrase 'at' is not in the caption",
         ),
         ({"filename": "0.png", "detection": {"instances": [{"bbox": [0, 0, 1, 1], "label": 9}]}}, "label 9 is not in"),
         ({"filename": "0.png", "detection": {"instances": [{"bbox": [0, 0, 1], "label": 0}]}}, "a box is"),

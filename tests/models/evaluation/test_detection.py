@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.evaluation.coco_evaluator import GroundTruthBox
+from models.data.coco_evaluator import GroundTruthBox
 from models.evaluation.detection import DetectionMetric
 from tests.models.evaluation.scripted_backend import AWAY, LEFT, RIGHT, ScriptedBackend, measured, query
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from models.synthetic.evaluation_set import ANNOTATIONS, main, scene_caption, swap_colour
-from models.synthetic.prompt_sampler import Shown
+from models.synthetic.scene_prompts import SceneContents
 from models.synthetic.scenes import COLOUR_WORDS
 from models.synthetic.sprites import NamedObject
 
@@ -75,7 +75,7 @@ def test_true_phrases_refer_to_every_object_once_and_untrue_ones_to_none(scenes:
 
 def test_a_caption_names_every_object_once_with_number_colour_and_location():
     boxes = [(0, 0, 20, 40), (80, 60, 100, 100), (90, 90, 96, 96)]
-    shown = Shown((0, 1, 1), boxes, [RED, -1, BLUE], (100, 100))
+    shown = SceneContents((0, 1, 1), boxes, [RED, -1, BLUE], (100, 100))
     objects = (NamedObject("apple", ("apple",)), NamedObject("dog", ("dog",)))
     captions = [scene_caption(shown, objects, random.Random(seed)) for seed in range(10)]
     for text, spans in captions:
@@ -84,7 +84,9 @@ def test_a_caption_names_every_object_once_with_number_colour_and_location():
         assert phrases[(1, 2)].startswith("two dogs")
         assert " and " in text
     assert any("a red apple on the left" in text for text, _ in captions)
-    assert scene_caption(Shown((0,), boxes[:1], [-1], (100, 100)), objects, random.Random(0))[0].startswith("an apple")
+    assert scene_caption(SceneContents((0,), boxes[:1], [-1], (100, 100)), objects, random.Random(0))[0].startswith(
+        "an apple"
+    )
 
 
 def test_a_swapped_colour_is_another_one():

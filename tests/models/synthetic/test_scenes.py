@@ -5,7 +5,7 @@ import torch
 
 from models.synthetic import scenes
 from models.synthetic.compositing import Placement
-from models.synthetic.scenes import COLOUR_WORDS, SceneConfig, SceneGenerator, _Shown
+from models.synthetic.scenes import COLOUR_WORDS, EASY, SceneConfig, SceneGenerator, _DrawnObject, to_image
 from models.synthetic.sprites import SMALL_PACK, NamedObject, SpritePack, load_pack, read_names
 
 PLAIN = SceneConfig(
@@ -78,6 +78,20 @@ def test_difficulty_changes_the_size_of_objects(pack: SpritePack, objects: tuple
     assert mean_side(PLAIN) < mean_side(large) * 0.8
 
 
+def test_difficulty_changes_evenly_from_easy_to_full():
+    easy, full = SceneConfig(smallest=0.8, most_objects=2), SceneConfig(smallest=0.2, most_objects=6)
+    assert (easy.toward(full, 0.0), easy.toward(full, 1.0)) == (easy, full)
+    half = easy.toward(full, 0.5)
+    assert (half.smallest, half.most_objects) == (pytest.approx(0.5), 4)
+    assert EASY.smallest > HARD.smallest
+
+
+def test_a_picture_keeps_its_colours_as_eight_bits():
+    pixels = torch.tensor([0.0, 0.5, 1.0])[:, None, None].expand(3, 2, 4)
+    image = to_image(pixels)
+    assert (image.size, image.mode, image.getpixel((3, 1))) == ((4, 2), "RGB", (0, 128, 255))
+
+
 def test_every_object_and_style_is_drawn_sooner_or_later(pack: SpritePack, objects: tuple[NamedObject, ...]):
     batch = SceneGenerator(pack, objects, seed=0).single(600, (16, 16), PLAIN)
     assert set(batch.objects.tolist()) == set(range(len(objects)))
@@ -101,7 +115,7 @@ def test_pictures_may_show_one_object_again_and_again(pack: SpritePack, objects:
 
 def test_what_is_mostly_covered_does_not_count_as_shown():
     alpha, cover = torch.ones(10, 10), torch.zeros(10, 10)
-    shown = _Shown(torch.tensor(0), torch.tensor(-1), alpha)
+    shown = _DrawnObject(torch.tensor(0), torch.tensor(-1), alpha)
     cover[:6] = 1
     shown.cover(cover)
     assert shown.is_visible()

@@ -9,16 +9,18 @@ from models import registry
 from models.clip.model import Clip
 from models.glip.model import Glip
 from models.grounding_dino.model import GroundingDino
-from models.synthetic.distillation import BERT, CLIP_TEXT, TOKENIZER
-from models.synthetic.sprites import SMALL_PACK
+from models.training.distillation import BERT, CLIP_TEXT, TOKENIZER
 from models.training.recipe import CONFIGS
 from server.__main__ import main
-from tests.models.synthetic.small_words import write_small_words
+from tests.models.training.small_words import write_small_words
 
 SMALLER = (
-    ("batch = 128", "batch = 4\nvalidation_pictures = 3"),
+    ("batch = 128", "batch = 4"),
+    ("block = 128", "block = 4"),
+    ("validation_batches = 3", "validation_batches = 1"),
     ("batch = 16", "batch = 2"),
-    ("validation_pictures = 150", "validation_pictures = 1"),
+    ("validation_batches = 10", "validation_batches = 1"),
+    ("small = 0.6", "small = 0.6\nblock = 2"),
     ("width = 24", "width = 8"),
     ("shorter = 160", "shorter = 64"),
     ("longer = 256", "longer = 96"),
@@ -150,5 +152,14 @@ def test_a_start_of_another_family_is_refused(clip_run: Path, tmp_path: Path, ca
 def test_an_unknown_family_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     file = tmp_path / "bad.toml"
     file.write_text((CONFIGS / "clip-mini.toml").read_text().replace('family = "clip"', 'family = "yolo"'))
-    assert train(str(file), "--out", str(tmp_path), "--sprites", str(SMALL_PACK)) == 2
-    assert "'yolo'; trained are ['clip'" in capsys.readouterr().err
+    assert train(str(file), "--out", str(tmp_path)) == 2
+    assert "bad.toml: family is 'yolo'; accepted are 'clip'" in capsys.readouterr().err
+
+
+def test_scenes_show_the_names_that_a_flag_gives(tmp_path: Path):
+    (tmp_path / "names.txt").write_text("dog: dog\ncat: cat\n")
+    recipe, out = str(small_recipe(tmp_path, "clip-mini")), tmp_path / "run"
+    assert train(recipe, "--out", str(out), "--names", str(tmp_path / "names.txt"), "--steps", "1") == 0
+    vocabulary = json.loads((out / "checkpoint" / "tokenizer.json").read_text())["model"]["vocab"]
+    assert {"dog", "cat"} <= vocabulary.keys()
+    assert "elephant" not in vocabulary

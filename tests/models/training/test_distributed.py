@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.training.distributed import Processes, join
-from tests.models.training.joint_run import train
-from tests.models.training.small_recipes import FAMILIES, checkpoint, write_sets
+from models.training.distributed import ALONE, join_group
+from tests.models.training.joint_run import RUNS, train
+from tests.models.training.small_recipes import write_sets
 
 ROOT = Path(__file__).parents[3]
 
@@ -19,8 +19,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Where two processes, and where one, left what they trained."""
     folder = tmp_path_factory.mktemp("joint")
     write_sets(folder)
-    for family in FAMILIES:
-        checkpoint(family, folder / "checkpoints")
     two, one = folder / "two", folder / "one"
     for out in (two, one):
         out.mkdir()
@@ -32,9 +30,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return two, one
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_two_processes_learn_what_one_learns_from_the_joint_batch(runs: tuple[Path, Path], family: str):
-    two, one = (torch.load(folder / f"{family}.pt", weights_only=True) for folder in runs)
+@pytest.mark.parametrize("run", RUNS)
+def test_two_processes_learn_what_one_learns_from_the_joint_batch(runs: tuple[Path, Path], run: str):
+    two, one = (torch.load(folder / f"{run}.pt", weights_only=True) for folder in runs)
     for mine, theirs in zip(two["figures"], one["figures"], strict=True):
         assert mine == pytest.approx(theirs, rel=2e-3, abs=1e-4)
     for name, value in one["weights"].items():
@@ -42,18 +40,18 @@ def test_two_processes_learn_what_one_learns_from_the_joint_batch(runs: tuple[Pa
 
 
 def test_one_process_needs_no_group():
-    alone = join("cpu")
-    assert (alone.rank, alone.count, alone.first) == (0, 1, True)
-    assert alone.total(torch.ones(2)).tolist() == [1, 1]
-    assert alone.figures({"loss": 2.0}) == {"loss": 2.0}
-    assert torch.equal(alone.gathered(torch.ones(2, 3))[0], torch.ones(2, 3))
+    alone = join_group("cpu")
+    assert (alone.rank, alone.size, alone.is_main) == (0, 1, True)
+    assert alone.sum(torch.ones(2)).tolist() == [1, 1]
+    assert alone.sum_figures({"loss": 2.0}) == {"loss": 2.0}
+    assert torch.equal(alone.gather(torch.ones(2, 3))[0], torch.ones(2, 3))
     alone.wait()
 
 
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="device is 'tpu'; accepted are"):
-        join("tpu")
+        join_group("tpu")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="PyTorch sees no GPU here"):
-            join("cuda")
-    assert Processes().device.type == "cpu"
+            join_group("cuda")
+    assert ALONE.device.type == "cpu"

@@ -22,7 +22,7 @@ from models.glip.model import Glip
 from models.grounding_dino import config as dino_configs
 from models.grounding_dino.model import GroundingDino
 from models.layers.bert import BertConfig
-from models.training.loop import CURVE
+from models.training.run_logger import CURVE
 from server.__main__ import main
 from server.contract.manifest import read_manifest
 from tests.models import small_clip, small_glip, small_grounding_dino
@@ -67,6 +67,12 @@ shards = "shards/{000..002}.tar"
 weight = 1
 buffer = 4
 """
+SCENES = """
+[[data.sets]]
+format = "scenes"
+single = true
+block = 4
+"""
 FROZEN = {"clip": "text_tower.", "glip": "text_backbone.", "grounding_dino": "text_backbone."}
 
 
@@ -77,12 +83,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_recipe(folder: Path, family: str, **changes: str) -> Path:
+def write_recipe(folder: Path, family: str, *, scenes: bool = False, **changes: str) -> Path:
     loop = LOOP.replace("[data]", f'frozen = ["{FROZEN[family]}"]\n[data]')
     for name, value in changes.items():
         loop = loop.replace(f"{name} = ", f"{name} = {value} # ")
     text = f'family = "{family}"\nname = "{family}-tuned"\n' + loop
-    text += SHARDS if family == "clip" else SIZE + ODVG
+    text += SCENES if scenes else SHARDS if family == "clip" else SIZE + ODVG
     file = folder / f"{family}-{len(list(folder.iterdir()))}.toml"
     file.write_text(text)
     return file
@@ -156,9 +162,10 @@ def curve(out: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "seconds_per_step"} for row in found]
 
 
-def test_a_killed_run_is_resumed_to_the_same_curve_and_weights(folder: Path, tmp_path: Path):
+@pytest.mark.parametrize("scenes", [False, True], ids=["shards", "scenes"])
+def test_a_killed_run_is_resumed_to_the_same_curve_and_weights(scenes: bool, folder: Path, tmp_path: Path):
     start = checkpoint("clip", folder / "checkpoints")
-    recipe = write_recipe(folder, "clip", steps="40")
+    recipe = write_recipe(folder, "clip", scenes=scenes, steps="40")
     recipe.write_text(
         recipe.read_text().replace("[loop]", '[loop]\nsave_every = 10\nvalidate_every = 50\nprecision = "fp16"')
     )

@@ -1,6 +1,6 @@
 import pytest
 
-from models.training.param_groups import freeze, groups, rate_factors
+from models.training.param_groups import freeze, param_groups, rate_factors
 from tests.models import small_clip, small_glip, small_grounding_dino
 
 
@@ -50,7 +50,7 @@ def test_frozen_parameters_are_in_no_group_and_vectors_do_not_decay():
     model = small_clip.random_model(small_clip.VIT)
     modules = freeze(model, ["text_tower."])
     assert model.text_tower in modules
-    found = groups(model.named_parameters(), {"logit_scale": 0.5}, learning_rate=0.1, weight_decay=0.2)
+    found = param_groups(model.named_parameters(), {"logit_scale": 0.5}, learning_rate=0.1, weight_decay=0.2)
     count = sum(len(group["params"]) for group in found)
     assert count == sum(1 for name, _ in model.named_parameters() if not name.startswith("text_tower."))
     assert {(group["lr"], group["weight_decay"]) for group in found} == {(0.1, 0.2), (0.1, 0.0), (0.05, 0.0)}

@@ -1,10 +1,13 @@
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from models.synthetic.curriculum import Curriculum
-from models.synthetic.scenes import SceneConfig
-from models.training.recipe import CONFIGS, RecipeError, curriculum, read_recipe
+from models.synthetic.scene_set import ScenesConfig
+from models.training.recipe import CONFIGS, RecipeError, parse_recipe, read_recipe
+
+README = Path(__file__).parents[3] / "models/training/README.md"
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.toml")), ids=lambda file: file.stem)
@@ -14,33 +17,77 @@ def test_bundled_recipes_are_found_by_name(file: Path):
     assert recipe == read_recipe(file)
 
 
+def test_the_recipes_in_the_readme_are_recipes():
+    texts = re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert texts
+    for text in texts:
+        parse_recipe(tomllib.loads(text), Path())
+
+
 def test_an_unknown_recipe_names_the_bundled_ones():
     with pytest.raises(RecipeError, match="clip-mini"):
         read_recipe("no-such-recipe")
 
 
-def test_a_misspelt_entry_is_named(tmp_path: Path):
-    file = tmp_path / "bad.toml"
-    file.write_text((CONFIGS / "clip-mini.toml").read_text().replace("learning_rate", "learnign_rate"))
-    with pytest.raises(RecipeError, match="learnign_rate"):
-        read_recipe(file)
+def changed(folder: Path, old: str, new: str) -> Path:
+    text = (CONFIGS / "grounding-dino-mini.toml").read_text()
+    assert old in text
+    file = folder / "bad.toml"
+    file.write_text(text.replace(old, new))
+    return file
 
 
-def test_a_missing_entry_is_named(tmp_path: Path):
-    file = tmp_path / "bad.toml"
-    file.write_text('family = "clip"\nname = "x"\nseed = 0\n[loop]\nsteps = 3\n')
-    with pytest.raises(RecipeError, match="learning_rate"):
-        read_recipe(file)
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("learning_rate", "learnign_rate", "loop.learnign_rate is no known entry"),
+        ("learning_rate", "learnign_rate", "loop.learning_rate is missing"),
+        ("steps = 3000", 'steps = "many"', "loop.steps is 'many': "),
+        ("dense = 1.0", "dens = 1.0", "loss.dens is no known entry"),
+        ("most_objects = 6", "most_object = 6", "data.sets.0.full.most_object is no known entry"),
+        ("box_threshold = 0.3", "box_threshold = 3", "data.rules.box_threshold is 3: "),
+        ("queries = 0", "query = 0", "data.denoising.query is no known entry"),
+        ('format = "scenes"', 'format = "scene"', "data.sets.0.format is 'scene'; accepted are 'coco', 'odvg'"),
+        ('family = "grounding_dino"', "", "family is missing"),
+        ("batch = 16", "", "data.batch is missing"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_its_file_and_path(tmp_path: Path, old: str, new: str, message: str):
+    with pytest.raises(RecipeError, match=re.escape(message)) as error:
+        read_recipe(changed(tmp_path, old, new))
+    assert str(error.value).startswith(f"{tmp_path / 'bad.toml'}: ")
 
 
-def test_the_curriculum_goes_from_easy_to_full_and_stays_there():
-    steps = Curriculum(SceneConfig(smallest=0.2, most_objects=6), SceneConfig(smallest=0.8, most_objects=2), until=0.5)
-    assert steps.at(0.0).smallest == pytest.approx(0.8)
-    assert steps.at(0.25).smallest == pytest.approx(0.5)
-    assert steps.at(0.25).most_objects == 4
-    assert steps.at(0.5) == steps.at(1.0) == steps.full
+def test_all_wrong_entries_are_told_at_once(tmp_path: Path):
+    with pytest.raises(RecipeError, match=r"loop\.stepps is no known entry") as error:
+        read_recipe(changed(tmp_path, "steps = ", "stepps = "))
+    assert "loop.steps is missing" in str(error.value)
 
 
-def test_a_scenes_table_may_say_how_to_begin():
-    made = curriculum({"smallest": 0.3, "until": 0.1, "easy": {"smallest": 0.9}})
-    assert (made.full.smallest, made.until, made.easy.smallest) == (0.3, 0.1, 0.9)
+def test_scenes_to_validate_with_are_those_to_train_on_unless_told_otherwise():
+    data = read_recipe("glip-mini").data
+    assert data.validation == data.sets
+    table = {
+        "family": "glip",
+        "name": "x",
+        "loop": {"steps": 1, "learning_rate": 0.1},
+        "data": {
+            "batch": 1,
+            "sets": [{"format": "scenes", "weight": 2, "small": 0.5}],
+            "validation": [{"format": "scenes", "small": 0.1}],
+        },
+    }
+    (scenes,) = parse_recipe(table, Path()).data.validation
+    assert isinstance(scenes, ScenesConfig)
+    assert (scenes.small, scenes.weight) == (0.1, None)
+
+
+def test_flags_replace_entries_of_the_recipe_and_of_its_scenes(tmp_path: Path):
+    recipe = read_recipe(
+        "clip-mini", start=tmp_path / "start", names=tmp_path / "names.txt", styles=["noto"], words=None
+    )
+    assert recipe.start == tmp_path / "start"
+    assert recipe.words is None
+    for scenes in (*recipe.scenes, *recipe.data.validation):
+        assert isinstance(scenes, ScenesConfig)
+        assert (scenes.names, scenes.styles) == (tmp_path / "names.txt", ("noto",))

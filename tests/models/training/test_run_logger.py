@@ -4,7 +4,7 @@ from pathlib import Path
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from models.training.run_logger import CURVE, EVENTS, Recorder
+from models.training.run_logger import CURVE, EVENTS, RunLogger
 
 
 def events(folder: Path) -> list[tuple[int, str, float]]:
@@ -22,7 +22,7 @@ def events(folder: Path) -> list[tuple[int, str, float]]:
 
 
 def record(folder: Path, *, step: int, rows: dict[int, dict[str, float]]) -> None:
-    recorder = Recorder(folder, step=step, steps=9, tensorboard=True)
+    recorder = RunLogger(folder, step=step, steps=9, tensorboard=True)
     for at, figures in rows.items():
         recorder.advance(1.0)
         recorder.write(at, figures)

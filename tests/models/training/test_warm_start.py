@@ -8,18 +8,19 @@ import torch
 from torch import nn
 
 from models.config_io import from_json
+from models.data.collate import pad_text
 from models.glip.config import GlipConfig
 from models.glip.model import Glip
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
-from models.synthetic.distillation import BERT, TOKENIZER, load_student, read_embeddings
 from models.synthetic.sprites import read_names
 from models.tokenizers import text_rules, vocabulary_size
-from models.training.detectors import PROMPT, padded
+from models.training.detectors import PROMPT
+from models.training.distillation import BERT, TOKENIZER, DistilledWords
 from models.training.recipe import read_recipe
 from models.training.warm_start import align, ridge, shared_directions
 from server.contract.text import PromptTokenizer
-from tests.models.synthetic.small_words import write_small_words
+from tests.models.training.small_words import write_small_words
 
 NAMES = [item.label for item in read_names()]
 ASKED = NAMES[::17]
@@ -38,24 +39,24 @@ def prompts(words: Path) -> PromptTokenizer:
 
 
 def places(words: Path) -> torch.Tensor:
-    known = read_embeddings(words)
+    known = DistilledWords(words).embeddings
     return torch.stack([known[name] for name in NAMES])
 
 
 def small(family: str, kind: type, words: Path) -> nn.Module:
-    model = dict(read_recipe(f"{family}-mini").model)
+    model = dict(read_recipe(f"{family}-mini").model or {})
     model["text"] = {**model["text"], "vocab_size": vocabulary_size(words / TOKENIZER)}
     torch.manual_seed(1)
     detector = kind(from_json({"glip": GlipConfig, "grounding-dino": GroundingDinoConfig}[family], model)).eval()
-    load_student(words, BERT, detector.text_backbone)
+    DistilledWords(words).fill(detector.text_backbone, BERT)
     return detector
 
 
 @torch.no_grad()
 def named(detector: nn.Module, head: nn.Linear, words: Path, prompts: PromptTokenizer) -> list[str]:
     """What the detector calls pictures whose last map says, all over, what the CLIP's head reads as each asked name."""
-    known = read_embeddings(words)
-    text = padded([prompts.from_labels(ASKED)])
+    known = DistilledWords(words).embeddings
+    text = pad_text([prompts.from_labels(ASKED)])
     features = detector.encode_text(text["input_ids"], text["position_ids"], text["self_attention_mask"])
     answers = []
     for name in ASKED:

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from server.errors import NotAcceptable
+from server.routes.body import negotiate
 from tests.server.fakes import picture
 
 IMAGE = base64.b64encode(picture()).decode()
@@ -37,7 +39,7 @@ def test_unknown_field_is_refused(client):
 
 def test_fields_in_the_url_are_refused(client):
     response = client.post("/detect?box_threshold=0.9", json={"image": IMAGE, "labels": ["dog"]})
-    refused(response, 422, "invalid-request", "box_threshold", "fields go in the body")
+    refused(response, 422, "invalid-request", "box_threshold", "fields go into the body")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1", b'{"image": "\\ud800"}', b"[" * 10_000, b"\xff\xfe"])
@@ -277,3 +279,32 @@ _HEAD = {"Content-Type": "application/json"}
 
 def _json(value):
     return json.dumps(value)
+
+
+OFFERED = ("application/json", "image/png")
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        (None, "application/json"),
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("image/png", "image/png"),
+        ("IMAGE/PNG", "image/png"),
+        ("image/*", "image/png"),
+        ("image/png, */*", "image/png"),
+        ("image/png;q=0.5, application/json;q=0.4", "image/png"),
+        ("image/png;q=0.5, */*", "application/json"),
+        ("application/json;q=0, */*", "image/png"),
+        ("text/html, application/*;q=0.1", "application/json"),
+    ],
+)
+def test_best_type_is_chosen(accept, chosen):
+    assert negotiate(accept, OFFERED) == chosen
+
+
+@pytest.mark.parametrize("accept", ["text/html", "image/png;q=0", "application/json;q=nan", ";;,"])
+def test_nothing_acceptable_is_refused(accept):
+    with pytest.raises(NotAcceptable):
+        negotiate(accept, OFFERED)

@@ -72,7 +72,7 @@ def test_several_templates_are_averaged_as_unit_embeddings(client):
 def test_template_without_a_place_is_refused(client):
     response = client.post("/classify", json={"image": RED, "labels": ["r"], "templates": ["a photo"]})
     assert response.json()["errors"] == [
-        {"field": "templates.0", "reason": "a template must have {} where the label goes"}
+        {"field": "templates.0", "reason": "a template must contain {}, which is replaced by the label"}
     ]
 
 

@@ -134,7 +134,7 @@ def test_version_is_the_models_own_or_unknown(client, path):
     assert ask("1").status_code == 200
     assert refused(ask("2"), 404) == (
         "there is no model 'fake-detector' of version '2';"
-        " there are fake-detector (version 1), fake-encoder (version 1)"
+        " the models are fake-detector (version 1), fake-encoder (version 1)"
     )
 
 
@@ -259,25 +259,25 @@ def test_tensors_may_follow_the_json_both_ways(client):
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        ({"inputs": []}, "image: this input is needed"),
+        ({"inputs": []}, "image: this input is required"),
         ({"inputs": [image(PICTURE)]}, "give either 'prompt' or 'labels'"),
         ({"inputs": [image(), texts("labels", "dog")]}, "with at least one image"),
         ({"inputs": [image("?"), texts("labels", "dog")]}, "images.0: this is not valid base64"),
-        ({"inputs": [image("x"), texts("prompt", "a", "b")]}, "prompt: 2 values, it takes one"),
+        ({"inputs": [image("x"), texts("prompt", "a", "b")]}, "prompt: it has 2 values, but must have one"),
         ({"inputs": [image("x"), texts("lables", "dog")]}, "lables: there is no such input in detect; there are"),
         ({"inputs": [image("x"), image("x")]}, "image: this input is given twice"),
-        ({"inputs": [image("x"), texts("labels", 3)]}, "inputs.1.data: data is strings, flat or in rows, at most"),
-        ({"inputs": [image("x") | {"datatype": "UINT8"}]}, "image: pixels are sent as bytes behind the JSON"),
-        ({"inputs": [image("x") | {"shape": [2]}]}, "image: its shape '[2]' has 2 values, 1 were sent"),
+        ({"inputs": [image("x"), texts("labels", 3)]}, "inputs.1.data: data must be strings, flat or in rows, at most"),
+        ({"inputs": [image("x") | {"datatype": "UINT8"}]}, "image: pixels must be sent as bytes behind the JSON"),
+        ({"inputs": [image("x") | {"shape": [2]}]}, "image: its shape '[2]' has 2 values, but 1 were sent"),
         ({"inputs": [image("x") | {"shape": [-1]}]}, "inputs.0.shape.0: Input should be greater than or equal to 0"),
-        ({"inputs": [image("x") | {"datatype": "FP64"}]}, "image: its datatype is 'FP64': BYTES and UINT8 are read"),
+        ({"inputs": [image("x") | {"datatype": "FP64"}]}, "image: its datatype is 'FP64': BYTES and UINT8 are"),
         ({"inputs": [image("x") | {"data": None}]}, "image: it has neither data nor a binary_data_size"),
         ({"inputs": [image("x") | {"parameters": {"shared_memory_region": "a"}}]}, "inputs.0.parameters.shared"),
         ({"inputs": [image("x") | {"parameters": {"binary_data_size": -1}}]}, "inputs.0.parameters.binary_data_size: "),
-        ({"inputs": [image("x") | {"parameters": {"binary_data_size": 1}}]}, "it has data and a binary_data_size too"),
+        ({"inputs": [image("x") | {"parameters": {"binary_data_size": 1}}]}, "it has both data and a binary_data_size"),
         ({"inputs": [], "outputs": [{"name": "a", "parameters": {"classification": 2}}]}, "parameters.classification"),
         ({"inputs": [], "outputs": [{"name": "a", "parameters": {"binary_data": 1}}]}, "parameters.binary_data: "),
-        ({"inputs": [], "parameters": {"binary_data_output": "yes"}}, "binary_data_output: this parameter is true or"),
+        ({"inputs": [], "parameters": {"binary_data_output": "yes"}}, "binary_data_output: this parameter must be"),
         ({"inputs": [image("x"), texts("labels", "a")], "parameters": {"thresh": 1}}, "there is no such parameter"),
         ({"inputs": [image("x"), texts("labels", "a")], "parameters": {"box_threshold": 2}}, "box_threshold: Input"),
         ({"inputs": [image("x"), texts("labels", "a")], "outputs": [{"name": "masks"}]}, "masks: there is no such"),
@@ -292,10 +292,10 @@ def test_what_does_not_fit_is_refused_by_name(client, request_, reason):
 @pytest.mark.parametrize(
     ("name", "shape", "reason"),
     [
-        ("image", (4, 4), "image: its shape is '[4, 4]': pixels are [H, W, 3] or [N, H, W, 3], RGB"),
-        ("image", (4, 0, 3), "image: its shape is '[4, 0, 3]': pixels are"),
-        ("image", (4, 4, 4), "image: its shape is '[4, 4, 4]': pixels are"),
-        ("labels", (3,), "labels: its datatype is UINT8: texts are BYTES"),
+        ("image", (4, 4), "image: its shape is '[4, 4]': it must be [H, W, 3] or [N, H, W, 3], RGB"),
+        ("image", (4, 0, 3), "image: its shape is '[4, 0, 3]': it must be"),
+        ("image", (4, 4, 4), "image: its shape is '[4, 4, 4]': it must be"),
+        ("labels", (3,), "labels: its datatype is UINT8: texts must be BYTES"),
     ],
 )
 def test_pixels_of_another_shape_or_place_are_refused(client, name, shape, reason):
@@ -304,9 +304,7 @@ def test_pixels_of_another_shape_or_place_are_refused(client, name, shape, reaso
 
 def test_body_full_of_numbers_is_refused_at_the_first(client):
     body = b'{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [9], "data": [' + b"1," * 10**6 + b"1]}]}"
-    assert "numbers are sent as bytes, with a binary_data_size" in refused(
-        client.post(f"{DETECTOR}/infer", content=body)
-    )
+    assert "send numbers as bytes, with a binary_data_size" in refused(client.post(f"{DETECTOR}/infer", content=body))
 
 
 def test_texts_and_labels_at_once_are_two_tasks(client):
@@ -317,7 +315,7 @@ def test_texts_and_labels_at_once_are_two_tasks(client):
 @pytest.mark.parametrize("length", ["-1", "9" * 30, "1.5", "100000", "", "٣"])
 def test_wrong_length_of_the_json_is_refused(client, length):
     body = with_binary([bytes_of("image", b"x")], header=length.encode())
-    assert "it is the length of the JSON" in refused(client.post(f"{DETECTOR}/infer", **body), 400)
+    assert "it must be the length of the JSON" in refused(client.post(f"{DETECTOR}/infer", **body), 400)
 
 
 def test_bytes_that_no_tensor_claims_are_refused(client):
@@ -331,9 +329,9 @@ def test_bytes_that_no_tensor_claims_are_refused(client):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"\x01\x00", "its last value has no whole length before it"),
-        (b"\x09\x00\x00\x00abc", "a value is longer than the bytes that are left"),
-        (packed(b"a", b"b"), "its shape '[1]' has 1 values, 2 were sent"),
+        (b"\x01\x00", "its last value has no complete length before it"),
+        (b"\x09\x00\x00\x00abc", "a value is longer than the remaining bytes"),
+        (packed(b"a", b"b"), "its shape '[1]' has 1 values, but 2 were sent"),
     ],
 )
 def test_damaged_bytes_are_refused(client, data, reason):
@@ -351,7 +349,7 @@ def test_body_that_is_no_json_or_packed_is_refused(client):
     nested = b'{"inputs": [{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]}"
     assert refused(client.post(f"{DETECTOR}/infer", content=nested), 400)
     told = refused(client.post(f"{DETECTOR}/infer", content=b"", headers={"Content-Encoding": "gzip"}), 415)
-    assert told == "content encoding 'gzip' is not read: send the body as it is"
+    assert told == "content encoding 'gzip' is not supported: send the body uncompressed"
 
 
 def test_deadline_and_other_wishes_hold_here_too(client, detector):

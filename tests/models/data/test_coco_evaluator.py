@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.evaluation.coco_evaluator import HALF, CocoEvaluation, GroundTruthBox
+from models.data.coco_evaluator import HALF, CocoEvaluation, GroundTruthBox
 
 WIDE = (0.0, 0.0, 100.0, 10.0)
 

@@ -1,4 +1,4 @@
-"""A folder as a distillation leaves it, with students that know nothing and names in random places."""
+"""A folder as a distillation leaves it, with students of random weights and names of random embeddings."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from models.synthetic.distillation import BERT, CLIP_TEXT, CORPUS, DIMENSIONS, TOKENIZER, Students
 from models.synthetic.sprites import read_names
 from models.tokenizers import vocabulary_size, write_vocabulary
+from models.training.distillation import BERT, CLIP_TEXT, CORPUS, DIMENSIONS, TOKENIZER, Students
 
 
 def write_small_words(folder: Path) -> Path:
-    """For the objects of the bundled list of names."""
+    """Write it for the objects of the bundled list of names."""
     folder.mkdir(parents=True, exist_ok=True)
     labels = [item.label for item in read_names()]
     write_vocabulary(labels, folder / TOKENIZER)

@@ -1,4 +1,3 @@
-import random
 from pathlib import Path
 
 import pytest
@@ -7,14 +6,19 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from models.layers.bert import Bert, BertConfig
-from models.synthetic import distillation
-from models.synthetic.distillation import Corpus, DistillationTask, Students, load_student, teacher_embeddings, whiten
-from models.synthetic.image_text_task import Places
 from models.synthetic.sentence_encoder import SentenceEncoder
-from models.synthetic.sprites import NamedObject
 from models.synthetic.wordnet import AttributePhrase, WordNet
 from models.tokenizers import vocabulary_size, write_english_vocabulary
-from models.training.loop import LoopConfig, SelfFedTask, Trainer
+from models.training import distillation
+from models.training.distillation import (
+    Corpus,
+    DistillationTask,
+    DistilledWords,
+    Students,
+    teacher_embeddings,
+    whiten,
+)
+from models.training.loop import LoopConfig, Trainer
 from tests.models.synthetic.test_sentence_encoder import write_sentence_encoder
 from tests.models.synthetic.test_wordnet import INDEX, NOUNS
 
@@ -57,15 +61,16 @@ def test_students_come_near_their_teacher(tokenizer: Path, tmp_path: Path, monke
     students = Students(vocabulary_size(tokenizer))
     task = DistillationTask(students, corpus, tokenizer, batch=8, seed=0)
     loop = LoopConfig(steps=25, learning_rate=4e-3, warmup_steps=5, average=0.5, log_every=100, validate_every=100)
-    trainer = Trainer(SelfFedTask(task), loop, tmp_path)
+    trainer = Trainer(task, loop, tmp_path)
     before = trainer.validate()
     trainer.run()
     after = trainer.validate()
     for figure in ("clip_name_cosine", "bert_name_cosine", "clip_sentence_cosine", "bert_sentence_cosine"):
         assert after[figure] > before[figure] + 0.3
     save_file(students.bert.state_dict(), tmp_path / "bert.safetensors")
+    torch.save(vars(corpus), tmp_path / "corpus.pt")
     fresh = Students(vocabulary_size(tokenizer)).bert
-    load_student(tmp_path, "bert.safetensors", fresh)
+    DistilledWords(tmp_path).fill(fresh, "bert.safetensors")
     stored = load_file(tmp_path / "bert.safetensors")
     assert all(torch.equal(value, stored[name]) for name, value in fresh.state_dict().items())
 
@@ -86,24 +91,20 @@ def test_padding_changes_no_student(tokenizer: Path):
         assert torch.allclose(one[0], two[0], atol=1e-5)
 
 
-def test_a_student_of_another_size_is_refused(tmp_path: Path):
+@pytest.fixture
+def words(tmp_path: Path) -> DistilledWords:
+    targets = functional.one_hot(torch.arange(3), distillation.DIMENSIONS).float()
+    torch.save({"texts": ["dog", "cat", "puppy"], "names": 2, "targets": targets}, tmp_path / "corpus.pt")
+    return DistilledWords(tmp_path)
+
+
+def test_a_student_of_another_size_is_refused(words: DistilledWords, tmp_path: Path):
     save_file({"words": torch.zeros(2)}, tmp_path / "bert.safetensors")
-    with pytest.raises(ValueError, match=r"bert\.safetensors is not the recipe's"):
-        load_student(tmp_path, "bert.safetensors", Bert(BertConfig(10, 8, 1, 2, 8, 8, 1)))
+    with pytest.raises(ValueError, match=r"bert\.safetensors does not fit the recipe's"):
+        words.fill(Bert(BertConfig(10, 8, 1, 2, 8, 8, 1)), "bert.safetensors")
 
 
-def test_objects_lie_where_their_label_or_a_synonym_does():
-    words = {
-        name: functional.one_hot(torch.tensor(place), 4).float() for place, name in enumerate(("dog", "puppy", "cat"))
-    }
-    places = Places(words, [NamedObject("dog", ("dog",), ("puppy", "unread")), NamedObject("cat", ("cat",))])
-    assert torch.equal(places.labels, torch.stack([words["dog"], words["cat"]]))
-    rng = random.Random(0)
-    drawn = [places.draw(rng) for _ in range(60)]
-    assert {int(rows[0].argmax()) for rows in drawn} == {0, 1}
-    assert all(torch.equal(rows[1], words["cat"]) for rows in drawn)
-
-
-def test_an_object_without_a_place_is_named():
-    with pytest.raises(ValueError, match="zebra"):
-        Places({}, [NamedObject("zebra", ("zebra",))])
+def test_distilled_words_have_an_embedding_of_every_text_and_names_among_them(words: DistilledWords, tmp_path: Path):
+    assert words.names == ["dog", "cat"]
+    assert [int(words.embeddings[text].argmax()) for text in ("dog", "cat", "puppy")] == [0, 1, 2]
+    assert words.tokenizer == tmp_path / "tokenizer.json"

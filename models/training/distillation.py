@@ -1,6 +1,6 @@
 """Distillation of small text encoders from a large sentence encoder.
 
-    python -m models.synthetic.distillation OUT --teacher FOLDER --wordnet DICT --sprites PACK --names NAMES
+    python -m models.training.distillation OUT --teacher FOLDER --wordnet DICT --sprites PACK --names NAMES
 
 Two students are trained together: a CLIP text tower, and a BERT for detectors. Both regress the teacher's embedding of
 a text, centred and partly whitened, since a plain sentence encoder finds all names alike. A sentence around a name ("a
@@ -37,11 +37,11 @@ from models.synthetic.wordnet import (
     attribute_phrases,
 )
 from models.tokenizers import text_rules, vocabulary_size, write_english_vocabulary
-from models.training.loop import LoopConfig, SelfFedTask, Trainer
+from models.training.loop import LoopConfig, StepContext, Trainer
 from server.contract.text import SentenceTokenizer
 
 LOG = logging.getLogger(__name__)
-# Files of a finished run, which synthetic training starts from.
+# Files of a finished run.
 TOKENIZER, CORPUS = "tokenizer.json", "corpus.pt"
 CLIP_TEXT, BERT = "clip_text.safetensors", "bert.safetensors"
 CONTEXT_LENGTH = 77
@@ -63,6 +63,28 @@ class Corpus:
     targets: Tensor
 
 
+class DistilledWords:
+    """The folder of a distillation: its tokenizer, the embedding of each text, and its text encoders."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.tokenizer = folder, folder / TOKENIZER
+        corpus = read_corpus(folder)
+        self.names = corpus.texts[: corpus.names]
+        self.embeddings = dict(zip(corpus.texts, corpus.targets, strict=True))
+
+    def fill(self, encoder: nn.Module, file: str) -> None:
+        """Load the weights of a student into a text encoder; ValueError if it is of another size."""
+        try:
+            encoder.load_state_dict(load_file(self._folder / file))
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"{self._folder / file} does not fit the recipe's text encoder: {error}") from error
+
+
+def read_corpus(folder: Path) -> Corpus:
+    """Read the texts of a distillation, with their target embeddings."""
+    return Corpus(**torch.load(folder / CORPUS, weights_only=True))
+
+
 class Students(nn.Module):
     """Both students; `head` projects the mean token state of the BERT to the teacher's space."""
 
@@ -82,10 +104,11 @@ class Students(nn.Module):
 
 
 class DistillationTask:
-    """Cosine to the teacher's place, and contrast with the places of the batch's other texts."""
+    """Cosine to the teacher's embedding, and contrast with the embeddings of the batch's other texts."""
 
     def __init__(self, model: Students, corpus: Corpus, tokenizer: Path, *, batch: int, seed: int) -> None:
         self.model: nn.Module = model
+        self.module = self.model
         self.corpus, self.batch = corpus, batch
         rules = text_rules(tokenizer, "phrases", max_tokens=CONTEXT_LENGTH)
         self._tokenizer = SentenceTokenizer(tokenizer, text_rules(tokenizer, "sentence", max_tokens=CONTEXT_LENGTH))
@@ -93,8 +116,8 @@ class DistillationTask:
         self._rules = rules
         self._rng = random.Random(seed)
 
-    def loss(self, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Half of a batch are names, of which two in three stand in a sentence; a quarter of other texts do."""
+    def learn(self, step: StepContext) -> dict[str, float]:
+        """Half of a batch are names, two thirds of them in a sentence, as is a quarter of the other texts."""
         rng, corpus = self._rng, self.corpus
         rows = [rng.randrange(corpus.names) for _ in range(self.batch // 2)]
         rows += [rng.randrange(len(corpus.texts)) for _ in range(self.batch - len(rows))]
@@ -118,16 +141,17 @@ class DistillationTask:
             )
             total = total + 3 * near.mean() + 0.3 * apart
             figures |= {f"{name}_cosine": 1 - float(near.detach().mean()), f"{name}_contrast": float(apart.detach())}
-        return total, figures
+        step.backward(total)
+        return {"loss": float(total.detach()), **figures}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Of bare names and of names in a sentence, the share that lies nearest to its own place among all names."""
+        """Measure the share of bare names, and of names in a sentence, that are nearest to their own embedding."""
         names, targets = self.corpus.texts[: self.corpus.names], self.corpus.targets[: self.corpus.names]
         figures = {}
         for kind, template in (("name", "{}"), ("sentence", "a photo of a {}.")):
             found = self._encode(model, [template.format(name) for name in names])
-            for student, places in zip(("clip", "bert"), found, strict=True):
-                cosines = functional.normalize(places, dim=1) @ targets.T
+            for student, embeddings in zip(("clip", "bert"), found, strict=True):
+                cosines = functional.normalize(embeddings, dim=1) @ targets.T
                 figures[f"{student}_{kind}_cosine"] = float(cosines.diagonal().mean())
                 figures[f"{student}_{kind}_found"] = float(
                     (cosines.argmax(1) == torch.arange(len(names))).float().mean()
@@ -135,19 +159,15 @@ class DistillationTask:
         return figures
 
     def finish(self, model: nn.Module) -> dict[str, float]:
-        """Nothing is left to do."""
+        """Nothing to calibrate."""
         return {}
-
-    def is_slow(self, name: str) -> bool:
-        """Everything learns at the full rate."""
-        return False
 
     def state(self) -> dict[str, Any]:
         """Random state of the texts."""
         return {"rng": self._rng.getstate()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on with the texts that would have come next."""
+        """Restore the random state."""
         self._rng.setstate(state["rng"])
 
     def _encode(self, model: nn.Module, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -222,20 +242,6 @@ def english_vocabulary_texts(objects: Sequence[NamedObject], wordnet: WordNet) -
     return [*required, *attributes], [*wordnet.everyday_nouns(), *keywords, *single, *nouns]
 
 
-def read_embeddings(folder: Path) -> dict[str, Tensor]:
-    """The target embedding [D], unit length, of each text in a run's corpus."""
-    corpus = torch.load(folder / CORPUS, weights_only=True)
-    return dict(zip(corpus["texts"], corpus["targets"], strict=True))
-
-
-def load_student(folder: Path, file: str, model: nn.Module) -> None:
-    """Load a student of a run into a text encoder; ValueError where it does not fit."""
-    try:
-        model.load_state_dict(load_file(folder / file))
-    except (RuntimeError, OSError) as error:
-        raise ValueError(f"{folder / file} is not the recipe's text encoder: {error}") from error
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
     parser = argparse.ArgumentParser(description="Distil small text encoders from a sentence encoder.")
@@ -259,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = Students(vocabulary_size(tokenizer))
     config = LoopConfig(**{**vars(LOOP), "steps": args.steps})
     task = DistillationTask(model, corpus, tokenizer, batch=BATCH, seed=0)
-    trainer = Trainer(SelfFedTask(task), config, args.out)
+    trainer = Trainer(task, config, args.out)
     if args.resume:
         trainer.resume()
     trained = trainer.run()
@@ -271,11 +277,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _corpus(args: argparse.Namespace, objects: Sequence[NamedObject]) -> Corpus:
     """The corpus, stored with the run, as encoding it takes minutes."""
-    file = args.out / CORPUS
-    if file.is_file():
-        return Corpus(**torch.load(file, weights_only=True))
+    if (args.out / CORPUS).is_file():
+        return read_corpus(args.out)
     corpus = build_corpus(objects, WordNet(args.wordnet), SentenceEncoder(args.teacher), phrases=args.phrases, seed=0)
-    torch.save(vars(corpus), file)
+    torch.save(vars(corpus), args.out / CORPUS)
     return corpus
 
 

@@ -1,0 +1,281 @@
+"""From a recipe to a training task: a model that is continued, or a fresh one, and the batches it learns from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models import tokenizers
+from models.clip.model import Clip
+from models.config_io import from_json
+from models.data.collate import DetectionCollator, DetectionTransform, ImageTextTransform, collate_image_text
+from models.data.datasets import OpenContext, open_sets
+from models.data.grounding_prompts import PromptConfig, PromptSampler
+from models.data.loader import BatchLayout, BatchStream
+from models.registry import FAMILIES, LoadedCheckpoint, load
+from models.synthetic.label_phrases import vocabulary_texts
+from models.synthetic.object_texts import ObjectTexts
+from models.synthetic.sprites import NamedObject
+from models.training.contrastive_task import ContrastiveTask
+from models.training.dataset_task import TaskData
+from models.training.denoising import LabelQueries, add_noise
+from models.training.detection_task import DetectionTask
+from models.training.detectors import DetectorAdapter, GlipAdapter, GroundingDinoAdapter
+from models.training.distillation import DistilledWords
+from models.training.distributed import ALONE, ProcessGroup
+from models.training.loop import Task
+from models.training.param_groups import freeze
+from models.training.recipe import ClipRecipe, DetectorData, GlipRecipe, GroundingDinoRecipe, Recipe, RecipeError
+from models.training.serving import preprocessing_of, text_rules_of
+from models.training.warm_start import start_clip, start_detector
+from server.contract.manifest import DetectionRules, Preprocessing, TextRules
+from server.contract.text import PromptTokenizer, SentenceTokenizer
+
+TOKENIZER = "tokenizer.json"
+CANVAS = 32  # pixels: stride of the coarsest backbone stage; a batch's sides are multiples of it
+DRAWINGS = "generated scenes of emoji drawings: Noto (Apache-2.0), Twemoji (CC-BY 4.0), Fluent (MIT)"
+WORDS = "words distilled from all-MiniLM-L6-v2 (Apache-2.0), which read WordNet's definitions"
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A task ready to run, the model's config and tokenizer file, and what its checkpoint says of itself."""
+
+    task: Task
+    config: Any
+    tokenizer: Path
+    source: str
+    licence: str
+    serving: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model to train, its files, and the "serving" section of its checkpoint."""
+
+    model: nn.Module
+    config: Any
+    tokenizer: Path
+    serving: dict[str, Any]
+    preprocessing: Preprocessing
+    text: TextRules
+    words: DistilledWords | None
+
+
+def prepare(recipe: Recipe, *, folder: Path, group: ProcessGroup = ALONE) -> PreparedRun:
+    """Prepare the run of a recipe in `folder`; RecipeError or DataError names what is wrong."""
+    start = None if recipe.start is None else load(recipe.folder / recipe.start)
+    words = None if recipe.words is None else DistilledWords(recipe.folder / recipe.words)
+    made = _continued(recipe, start, words) if recipe.model is None else _fresh(recipe, start, words, folder)
+    frozen = list(recipe.loop.frozen)
+    if isinstance(recipe, ClipRecipe) and words is not None:
+        frozen.append("text_tower.")
+    frozen_modules = freeze(made.model, frozen)
+    made.model.to(group.device)
+    if group.device.type == "cpu":
+        # Convolutions run about a fifth faster with the channels last.
+        made.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    task = _task(recipe, made, group, frozen_modules)
+    continued = start if recipe.model is None else None
+    licence = "Apache-2.0" if continued is None else continued.licence
+    serving = made.serving | _serving(recipe)
+    return PreparedRun(task, made.config, made.tokenizer, _source(recipe, continued), licence, serving)
+
+
+def _continued(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords | None) -> _Model:
+    """The model of a checkpoint."""
+    if start is None:
+        raise RecipeError("the recipe has no [model]: give it, or a checkpoint with --start")
+    if start.family != recipe.family:
+        raise RecipeError(f"--start {recipe.start} is a {start.family}; the recipe trains a {recipe.family}")
+    if recipe.data.tokenizer is not None:
+        raise RecipeError("data.tokenizer and --start exclude each other: the tokenizer is the checkpoint's")
+    if words is not None:
+        raise RecipeError("--words is for a fresh model, of a recipe with [model]")
+    return _with_rules(recipe, start.model, start.config, start.tokenizer_file, dict(start.serving), None)
+
+
+def _fresh(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords | None, folder: Path) -> _Model:
+    """A model of the recipe's sizes, with the backbones of `start` and the text encoder of `words`."""
+    assert recipe.model is not None
+    if start is not None and start.family == recipe.family:
+        raise RecipeError(
+            f"the recipe's [model] and --start {recipe.start} exclude each other: its sizes are the checkpoint's"
+        )
+    tokenizer = _tokenizer(recipe, start, words, folder)
+    text = {**recipe.model.get("text", {}), "vocab_size": tokenizers.vocabulary_size(tokenizer)}
+    try:
+        config = from_json(FAMILIES[recipe.family].CONFIG, {**recipe.model, "text": text})
+    except ValueError as error:
+        raise RecipeError(f"model: {error}") from error
+    torch.manual_seed(recipe.seed)
+    made = _with_rules(recipe, FAMILIES[recipe.family].build(config), config, tokenizer, {}, words)
+    if isinstance(made.model, Clip):
+        start_clip(made.model, start, words)
+    else:
+        frozen = any("text_backbone.".startswith(prefix) for prefix in recipe.loop.frozen)
+        prompts = PromptTokenizer(tokenizer, made.text)
+        start_detector(made.model, start, words, prompts, frozen_words=frozen)  # type: ignore[arg-type]
+    return made
+
+
+def _with_rules(
+    recipe: Recipe,
+    model: nn.Module,
+    config: Any,
+    tokenizer: Path,
+    serving: dict[str, Any],
+    words: DistilledWords | None,
+) -> _Model:
+    """Add how the model reads pictures and texts: as the recipe, the checkpoint or else the family has it."""
+    text = text_rules_of(config, tokenizer)
+    if isinstance(recipe, GlipRecipe) and recipe.data.attention is not None:
+        positions = config.text.max_positions
+        limits: dict[str, Any] = {"attention": recipe.data.attention, "max_tokens": positions}
+        if recipe.data.attention == "label":  # positions begin anew with each label
+            limits |= {"max_tokens": 256, "max_label_tokens": positions}
+        serving = {**serving, "text": limits}
+    text = text.model_copy(update=dict(serving.get("text", {})))
+    preprocessing = recipe.data.preprocessing
+    if preprocessing is None:
+        stored = serving.get("preprocessing")
+        preprocessing = preprocessing_of(config) if stored is None else Preprocessing.model_validate(stored)
+    return _Model(model, config, tokenizer, serving, preprocessing, text, words)
+
+
+def _tokenizer(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords | None, folder: Path) -> Path:
+    """The tokenizer of a fresh model."""
+    if recipe.data.tokenizer is not None:
+        file = recipe.folder / recipe.data.tokenizer
+        if not file.is_file():
+            raise RecipeError(f"data.tokenizer: {file} does not exist")
+        return file
+    if words is not None:
+        return words.tokenizer
+    if start is not None:
+        return start.tokenizer_file
+    if not recipe.scenes:
+        return tokenizers.standard_file(FAMILIES[recipe.family].VOCABULARY)
+    file = folder / TOKENIZER
+    if not file.is_file():  # once written it stays: the word embeddings of a resumed run belong to it
+        tokenizers.write_vocabulary(vocabulary_texts(_objects(recipe)), file)
+    return file
+
+
+def _objects(recipe: Recipe) -> tuple[NamedObject, ...]:
+    """The objects of all sets of scenes; RecipeError if they differ."""
+    lists = [table.objects(recipe.folder) for table in recipe.scenes]
+    if any(one != lists[0] for one in lists):
+        raise RecipeError("data.sets: all sets of scenes need the same names")
+    return lists[0]
+
+
+def _task(recipe: Recipe, made: _Model, group: ProcessGroup, frozen: list[nn.Module]) -> Task:
+    if isinstance(recipe, ClipRecipe):
+        return _clip_task(recipe, made, group, frozen)
+    assert isinstance(recipe.data, DetectorData)
+    data, config = recipe.data, made.config
+    prompts = PromptSampler(PromptTokenizer(made.tokenizer, made.text), made.text.max_tokens, data.prompts)
+    adapter, queries, denoising = _adapter(recipe, config, group)
+
+    def transform(held_out: bool) -> DetectionTransform:
+        if not held_out:
+            return DetectionTransform(prompts, made.preprocessing, data.augmentation, denoising)
+        absent = prompts.with_absent(1.0) if data.prompts.absent else None
+        return DetectionTransform(prompts.with_absent(0.0), made.preprocessing, absent_prompts=absent)
+
+    rules = data.rules
+    if rules is None and "detection" in made.serving:
+        rules = DetectionRules.model_validate(made.serving["detection"])
+    batches = _batches(recipe, made, transform, lambda held_out: DetectionCollator(CANVAS, keep=held_out), group)
+    calibrate = recipe.data.calibrate
+    return DetectionTask(made.model, adapter, queries, batches, group, frozen, rules=rules, calibrate=calibrate)
+
+
+def _adapter(recipe: Recipe, config: Any, group: ProcessGroup) -> tuple[DetectorAdapter, nn.Module | None, Any]:
+    """The adapter of a detector's family, and the embedding and the maker of its denoising queries, if it has any."""
+    if isinstance(recipe, GlipRecipe):
+        return GlipAdapter(recipe.loss), None, None
+    assert isinstance(recipe, GroundingDinoRecipe)
+    denoising = recipe.data.denoising
+    if not denoising.queries:
+        return GroundingDinoAdapter(recipe.loss), None, None
+
+    def noise(*arguments: Any) -> Any:
+        return add_noise(*arguments, config=denoising)
+
+    return GroundingDinoAdapter(recipe.loss), LabelQueries(config.d_model).to(group.device), noise
+
+
+def _clip_task(recipe: ClipRecipe, made: _Model, group: ProcessGroup, frozen: list[nn.Module]) -> Task:
+    assert isinstance(made.model, Clip)
+    texts, augmentation = SentenceTokenizer(made.tokenizer, made.text), recipe.data.augmentation
+
+    def transform(held_out: bool) -> ImageTextTransform:
+        return ImageTextTransform(texts, made.preprocessing, None if held_out else augmentation)
+
+    classes = None
+    if any(table.single for table in recipe.scenes):
+        classes = ObjectTexts(_objects(recipe), texts, None if made.words is None else made.words.embeddings)
+    return ContrastiveTask(
+        made.model,
+        _batches(recipe, made, transform, lambda held_out: collate_image_text, group),
+        group,
+        frozen,
+        classes=classes,
+        smoothing=recipe.data.smoothing,
+        calibrate=recipe.data.calibrate,
+        seed=recipe.seed,
+    )
+
+
+def _batches(
+    recipe: Recipe,
+    made: _Model,
+    transform: Callable[[bool], Any],
+    collate: Callable[[bool], Any],
+    group: ProcessGroup,
+) -> TaskData[Any]:
+    """The recipe's batches; `transform(held_out)` and `collate(held_out)` make the parts of their streams."""
+    data, loop = recipe.data, recipe.loop
+    context = OpenContext(
+        recipe.folder,
+        made.preprocessing,
+        prompts=data.prompts if isinstance(data, DetectorData) else PromptConfig(),
+        embeddings=None if made.words is None else made.words.embeddings,
+    )
+    layout, sets, train = (
+        BatchLayout(data.batch, data.workers, group.size),
+        open_sets(data.sets, context),
+        transform(False),
+    )
+    length = loop.steps * loop.accumulate
+
+    def training(first: int) -> BatchStream[Any, Any]:
+        options = {"seed": recipe.seed, "first": first, "rank": group.rank, "length": length}
+        return BatchStream(sets, train, collate(False), layout, **options)
+
+    held_out = None
+    if data.validation:
+        held_sets = open_sets(data.validation, OpenContext(**{**vars(context), "held_out": True}))
+        held_out = BatchStream(held_sets, transform(True), collate(True), BatchLayout(data.batch, 0), seed=recipe.seed)
+    return TaskData(layout, training, held_out, data.validation_batches)
+
+
+def _serving(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's own serving rules: a model is served as it was trained."""
+    data = recipe.data
+    sections = {"preprocessing": data.preprocessing, "buckets": data.buckets, "detection": getattr(data, "rules", None)}
+    return {name: rules.model_dump(mode="json") for name, rules in sections.items() if rules is not None}
+
+
+def _source(recipe: Recipe, continued: LoadedCheckpoint | None) -> str:
+    sources = [DRAWINGS] if recipe.scenes else []
+    sources += [WORDS] if recipe.words is not None else []
+    if len(recipe.scenes) < len(recipe.data.sets):
+        sources.append("data sets of the recipe")
+    source = "; ".join(sources)
+    return source if continued is None else f"{source}, from {continued.source}"
