@@ -1,7 +1,7 @@
 """The READMEs stay true: commands, examples, printed answers, links, tables and lengths.
 
 Run as printed, with the bundled models: `curl` commands, `openset detect`, `classify` and `similarity`, Python examples
-with a printed output, and a JSON answer that follows a `curl`. Held to their flags and files only: what trains, exports,
+with a printed output, and a JSON answer that follows a `curl`. Held to flags and files only: what trains, exports,
 downloads, measures, installs, or needs Docker. (tests/models/training/test_recipe.py reads the recipes.)
 """
 
