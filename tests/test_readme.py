@@ -274,7 +274,7 @@ def test_table_of_settings_is_what_the_code_says():
 
 def test_every_family_has_its_licence_told():
     for family in FAMILIES.values():
-        for licence in family.LICENCES.values():
+        for licence in family.weights.LICENCES.values():
             assert licence.split()[0] in PAGES["README.md"]
 
 

@@ -28,8 +28,7 @@ from export.certificate.parity import FLOORS, Figures, limits_of, measure, short
 from export.certificate.parity_cases import unpack_cases
 from export.certificate.verify import verify
 from export.progress import Progress
-from export.tensorrt.builder import Target, load_module
-from export.tensorrt.engines import add_engines
+from export.tensorrt.engines import EngineTarget, add_engines, load_module
 from server.bundle import Bundle
 from server.contract.manifest import read_manifest
 from server.errors import Fault, InferenceFailed, WorkerStopped
@@ -90,7 +89,7 @@ def engines(folders: Sequence[Path], device: Device) -> Iterator[Row]:
     for folder in folders:
         try:
             if found is not None and load_module("tensorrt-rtx"):
-                add_engines(folder, Target("tensorrt-rtx", (found[1],)), progress=QUIET)
+                add_engines(folder, EngineTarget("tensorrt-rtx", (found[1],)), progress=QUIET)
         except ValueError as error:
             yield folder.name, "tensorrt-rtx", f"not built: {error}"
         verdict = verify(folder, QUIET)

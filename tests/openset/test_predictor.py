@@ -36,7 +36,7 @@ def test_predictor_is_the_servers(tmp_path):
     assert python(tmp_path, "import openset" + TRY) == "server.predictor\n"
 
 
-@pytest.mark.parametrize("module", ["onnxruntime", "tokenizers", "PIL"])
+@pytest.mark.parametrize("module", ["onnxruntime", "prometheus_client", "PIL"])
 def test_missing_package_is_named_with_its_extras(tmp_path, module):
     told = python(tmp_path, f"import sys, openset\nsys.modules[{module!r}] = None" + TRY)
     assert told.startswith("ImportError openset.Predictor runs models in this process and needs")

@@ -40,7 +40,7 @@ def address(tmp_path_factory):
 
 
 def said(address, data):
-    """What the server answers until it closes; after `data` nothing more is sent."""
+    """The bytes that the server sends until it closes; after `data` nothing more is sent."""
     with socket.create_connection(address, timeout=SOON) as client, client.makefile("rb") as answer:
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
