@@ -1,8 +1,8 @@
 """The READMEs stay true: commands, examples, printed answers, links, tables and lengths.
 
-Run as printed, with the bundled models: `curl` commands, `openset detect`, `classify` and `similarity`,
-Python examples with a printed output, and a JSON answer that follows a `curl`. Held to their flags and files only: what
-trains, exports, downloads, measures, installs, or needs Docker.
+Run as printed, with the bundled models: `curl` commands, `openset detect`, `classify` and `similarity`, Python examples
+with a printed output, and a JSON answer that follows a `curl`. Held to flags and files only: what trains, exports,
+downloads, measures, installs, or needs Docker. (tests/models/training/test_recipe.py reads the recipes.)
 """
 
 import argparse
@@ -21,7 +21,6 @@ from pathlib import Path
 import pytest
 
 from models.registry import FAMILIES
-from models.training.recipe import read_recipe
 from server.__main__ import _COMMANDS, main
 from server.settings import markdown_table
 from tests.benchmarks.live_server import serving
@@ -103,7 +102,6 @@ ANSWERS = [
         r"^(curl .*)\n```\n\n(?:.+\n+)?```json\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL
     )
 ]
-RECIPES = [pytest.param(block, id=page) for page in PAGES for block in blocks(page, "toml") if "[[data.sets]]" in block]
 
 
 @pytest.fixture(scope="module")
@@ -237,13 +235,6 @@ def rounded(value):
 def test_root_page_has_a_printed_answer_and_a_python_example():
     assert any(example.id == "README.md" for example in ANSWERS)
     assert any(example.id.startswith("README.md") for example in EXAMPLES)
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_is_one(recipe, tmp_path):
-    file = tmp_path / "recipe.toml"
-    file.write_text(recipe)
-    assert read_recipe(file).data.sets
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -28,7 +28,7 @@ PARTS: tuple[PartName, ...] = ("image_encoder", "text_encoder", "detector")
 Lowering = Literal["grid_sample", "gather"]
 LOWERINGS: tuple[Lowering, ...] = ("grid_sample", "gather")
 Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
-# Of the graph, which holds the casts. "mixed" is fp16, with fp32 where that is not enough (`export/onnx/precision.py`).
+# Precision of a graph, which holds the casts; "mixed" is fp16 with fp32 where needed (`export/onnx/precision.py`).
 Precision = Literal["fp32", "fp16", "bf16", "mixed"]
 ComputeCapability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}\.[0-9]$")]
 

@@ -19,8 +19,8 @@ def test_bundle_opens_in_the_server_and_answers(detector_bundle):
 
 def test_bundle_holds_what_its_manifest_names_and_no_more(detector_bundle):
     manifest = read_manifest(detector_bundle)
-    single = {manifest.tokenizer.file, manifest.reference.file, manifest.canary.file}
-    named = single | {artefact.file for artefact in manifest.artefacts}
+    named = {entry.file for entry in (manifest.tokenizer, manifest.reference, manifest.canary)}
+    named |= {artefact.file for artefact in manifest.artefacts}
     assert {path.name for path in detector_bundle.iterdir()} == named | {"manifest.json"}
 
 

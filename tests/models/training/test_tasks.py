@@ -36,11 +36,6 @@ def begun(family: str, folder: Path, out: Path, **changes: Any) -> Trainer:
     return trainer(recipe(family, folder, loop=replace(LOOP, **loop), **changes), out)
 
 
-def first_batch(run: Trainer) -> Any:
-    assert isinstance(run.task, DatasetTask)
-    return run.task.batches(1)[0]
-
-
 def weights(run: Trainer) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in run.task.module.state_dict().items()}
 
@@ -184,12 +179,14 @@ def test_a_damaged_picture_stops_the_run_or_is_counted(folder: Path, tmp_path: P
 def test_scenes_are_mixed_with_other_sets(folder: Path, tmp_path: Path):
     coco = {"format": "coco", "annotations": "coco/coco.json", "pictures": "coco/pictures", "weight": 1.0}
     run = begun("glip", folder, tmp_path, sets=[coco, SCENES | {"weight": 1.0}], batch=8)
-    batch = first_batch(run)
+    assert isinstance(run.task, DatasetTask)
+    batch = run.task.batches(1)[0]
     assert {size[0] for size in batch.sizes} >= {64}
     assert run._one_step()["loss"] > 0
     captions = {"format": "captions", "path": "captions", "weight": 1.0}
     run = begun("clip", folder, tmp_path / "clip", sets=[captions, SCENES | {"single": True, "weight": 1.0}], batch=8)
-    keys = first_batch(run).picture_keys
+    assert isinstance(run.task, DatasetTask)
+    keys = run.task.batches(1)[0].picture_keys
     assert (keys < 0).any()
     assert (keys >= 0).any()
     assert run._one_step()["loss"] > 0
