@@ -1,8 +1,8 @@
 """The READMEs stay true: commands, examples, printed answers, links, tables and lengths.
 
-Run as printed, with the bundled models: `curl` commands, `openset detect`, `classify` and `similarity`,
-Python examples with a printed output, and a JSON answer that follows a `curl`. Held to their flags and files only: what
-trains, exports, downloads, measures, installs, or needs Docker.
+Run as printed, with the bundled models: `curl` commands, `openset detect`, `classify` and `similarity`, Python examples
+with a printed output, and a JSON answer that follows a `curl`. Held to flags and files only: what trains, exports,
+downloads, measures, installs, or needs Docker. (tests/models/training/test_recipe.py reads the recipes.)
 """
 
 import argparse
@@ -19,11 +19,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from models.training.dataset_tasks import DATA
 
-from models.data.datasets import FORMATS
 from models.registry import FAMILIES
-from models.training.recipe import read_recipe
 from server.__main__ import _COMMANDS, main
 from server.settings import markdown_table
 from tests.benchmarks.live_server import serving
@@ -105,7 +102,6 @@ ANSWERS = [
         r"^(curl .*)\n```\n\n(?:.+\n+)?```json\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL
     )
 ]
-RECIPES = [pytest.param(block, id=page) for page in PAGES for block in blocks(page, "toml") if "[[data.sets]]" in block]
 
 
 @pytest.fixture(scope="module")
@@ -241,17 +237,6 @@ def test_root_page_has_a_printed_answer_and_a_python_example():
     assert any(example.id.startswith("README.md") for example in EXAMPLES)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_is_one(recipe, tmp_path):
-    file = tmp_path / "recipe.toml"
-    file.write_text(recipe)
-    recipe = read_recipe(file)
-    assert recipe.annotated
-    assert recipe.data.keys() <= DATA
-    for table in recipe.data["sets"]:
-        assert FORMATS[table["format"]].keys() >= table.keys() - {"format"}
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_python_without_a_printed_output_compiles(page):
     for code in blocks(page, "python"):
@@ -289,7 +274,7 @@ def test_table_of_settings_is_what_the_code_says():
 
 def test_every_family_has_its_licence_told():
     for family in FAMILIES.values():
-        for licence in family.LICENCES.values():
+        for licence in family.weights.LICENCES.values():
             assert licence.split()[0] in PAGES["README.md"]
 
 
