@@ -79,7 +79,7 @@ def test_similarity_takes_several_images_and_texts(photo, capsys):
         (["detect", "PHOTO", "--labels", "dog", "--model", "yolo"], "there is no model 'yolo'"),
         (["detect", "PHOTO", "--labels", "dog", "--out", "/nowhere/x.png"], "/nowhere/x.png cannot be written"),
         (["detect", __file__, "--labels", "dog"], "the image is not a picture"),
-        (["classify", "PHOTO", "--labels", "dog", "--template", "no place"], "a template must have {}"),
+        (["classify", "PHOTO", "--labels", "dog", "--template", "no place"], "a template must contain {}"),
     ],
 )
 def test_fault_is_one_sentence_and_status_2(photo, capsys, arguments, named):
