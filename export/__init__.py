@@ -1,1 +1,5 @@
-"""Models to bundles: one file a family says what its graphs are and how they are served, the rest does it."""
+"""Models to bundles: ONNX graphs, TensorRT engines, and the certificates that hold them to PyTorch."""
+
+
+class ExportError(ValueError):
+    """An export that cannot be done as asked; the message names the value and what is accepted."""

@@ -1,4 +1,4 @@
-"""Writes a bundle: traces the parts, stores the reference outputs, certifies, and puts the folder in place at once."""
+"""Exports a checkpoint to a bundle: traces its graphs, stores reference outputs, certifies, moves it into place."""
 
 import re
 import shutil
@@ -6,27 +6,25 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 
-from export import clip, glip, grounding_dino
+from export import ExportError
 from export.certificate.parity import certificate, describe, measure, versions
-from export.certificate.parity_cases import make_cases, pack_cases
-from export.certificate.reference import Outputs, canary_outputs, reference_outputs
-from export.errors import ExportError
-from export.graph_spec import Part
-from export.manifest_defaults import ManifestDefaults, with_serving_section
+from export.certificate.parity_cases import BundleTokenizer, ParityCase, make_cases, pack_cases
+from export.certificate.reference import OutputArrays, canary_outputs, reference_outputs
+from export.graph_spec import GraphSpec
 from export.onnx.tracing import DEFAULT_LOWERING, DEFAULT_OPSET, to_onnx
 from export.onnx.weight_storage import WeightStorage, round_to_half
 from export.progress import Progress
 from models import registry
-from models.registry import LoadedCheckpoint
+from models.family import ServingRules
+from models.registry import FAMILIES, LoadedCheckpoint
 from server.bundle import Bundle
 from server.contract.manifest import MANIFEST_FILE, Artefact, FileHash, Lowering, Manifest, sha256_of, write_manifest
+from server.contract.text import PromptTokenizer, SentenceTokenizer
 
-FAMILIES: dict[str, ModuleType] = {"clip": clip, "grounding_dino": grounding_dino, "glip": glip}
 TOKENIZER_FILE, REFERENCE_FILE, CANARY_FILE = "tokenizer.json", "reference.npz", "canary.npz"
 QUIET = Progress(quiet=True)
 
@@ -45,9 +43,9 @@ def export_bundle(
 ) -> Manifest:
     """Write the bundle of a checkpoint to the folder `out`, and return its manifest.
 
-    A bundle that is there already is replaced, anything else is refused. `source` is where the checkpoint came from, if
-    that says more than its file's name. The manifest tells whether the certificates
-    passed; ParityError where an artefact cannot even be run.
+    A bundle that is there already is replaced, anything else is refused. `source`: origin of the checkpoint, where that
+    says more than its file's name. Certificates may have failed: the manifest tells. ParityError where a graph cannot
+    be run at all.
     """
     target = Path(out)
     name = _bundle_name(target.name if name is None else name)
@@ -59,16 +57,20 @@ def export_bundle(
     progress.say(f"{loaded.family} {loaded.variant} ({loaded.container})")
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        manifest = write_bundle(
-            loaded,
-            folder,
-            name=name,
-            version=version,
-            opset=opset,
-            weights=weights,
-            lowering=lowering,
-            progress=progress,
-        )
+        family = FAMILIES[loaded.family]
+        specs = family.graphs(loaded)
+        # Before the weights are rounded, since a rule may be one of them.
+        rules = family.serving(loaded.model, loaded.tokenizer_file).overridden(loaded.serving)
+        if weights == "fp16":
+            round_to_half(specs)
+        artefacts = []
+        for spec in specs:
+            file = folder / f"{spec.name}.onnx"
+            with progress.stage(f"trace {spec.name}"):
+                used = to_onnx(spec, file, opset=opset, weights=weights, lowering=lowering)
+            record = {"part": spec.name, "opset": opset, "weights": weights, "lowering": used, "file": file.name}
+            artefacts.append(Artefact.model_validate({**record, "sha256": sha256_of(file)}))
+        manifest = _write_bundle(loaded, rules, folder, specs, artefacts, progress, name=name, version=version)
         folder.chmod(0o755)
         _put_in_place(folder, target)
     finally:
@@ -76,101 +78,66 @@ def export_bundle(
     return manifest
 
 
-def write_bundle(
+def _write_bundle(
     loaded: LoadedCheckpoint,
+    rules: ServingRules,
     folder: Path,
+    specs: Sequence[GraphSpec],
+    artefacts: Sequence[Artefact],
+    progress: Progress,
     *,
     name: str,
     version: str,
-    opset: int,
-    weights: WeightStorage,
-    lowering: Lowering,
-    progress: Progress,
 ) -> Manifest:
-    """Fill an empty folder with the bundle of a model."""
-    family = FAMILIES[loaded.family]
-    parts: Sequence[Part] = family.parts(loaded)
-    rules = with_serving_section(family.rules(loaded), loaded.serving)
-    if weights == "fp16":
-        round_to_half(parts)
-    artefacts = []
-    for part in parts:
-        with progress.stage(f"trace {part.name}"):
-            met = to_onnx(part, folder / f"{part.name}.onnx", opset=opset, weights=weights, lowering=lowering)
-        record = {"part": part.name, "opset": opset, "weights": weights, "lowering": met}
-        artefacts.append(_artefact(folder, record))
+    """Add tokenizer, canary, reference outputs and the certified manifest to the graphs in `folder`."""
     shutil.copyfile(loaded.tokenizer_file, folder / TOKENIZER_FILE)
-    canary = _store(folder, CANARY_FILE, canary_outputs(parts))
-    nothing_yet = _store(folder, REFERENCE_FILE, {})
-    files = (nothing_yet, canary)
-    manifest = _manifest(loaded, rules, artefacts, name=name, version=version, files=files, folder=folder)
+    canary = _store(folder, CANARY_FILE, canary_outputs(specs))
+    tokenizer = _tokenizer(folder / TOKENIZER_FILE, rules)
+    cases = make_cases(rules.preprocessing, tokenizer)
+    with progress.stage("reference outputs in PyTorch"):
+        outputs = reference_outputs(rules, tokenizer, specs, cases)
+    manifest = Manifest(
+        name=name,
+        version=version,
+        family=loaded.family,
+        variant=loaded.variant,
+        licence=loaded.licence,
+        source=loaded.source,
+        weights_sha256=loaded.weights_sha256,
+        tokenizer=_hashed(folder, TOKENIZER_FILE),
+        reference=_store(folder, REFERENCE_FILE, pack_cases(cases) | outputs),
+        canary=canary,
+        artefacts=tuple(artefacts),
+        **dict(rules),
+    )
     write_manifest(folder, manifest)
+    certified = _certified(folder, cases, outputs, progress)
+    write_manifest(folder, certified)
+    return certified
+
+
+def _certified(folder: Path, cases: Sequence[ParityCase], reference: OutputArrays, progress: Progress) -> Manifest:
+    """Manifest of the bundle with the certificates of its graphs, run by the code that serves."""
     with progress.stage("load the graphs"):
         bundle = Bundle(folder, allow_uncertified=True)
         bundle.check_canary()
-    manifest = _certified(bundle, parts, progress)
-    write_manifest(folder, manifest)
-    return manifest
-
-
-def _certified(bundle: Bundle, parts: Sequence[Part], progress: Progress) -> Manifest:
-    """The bundle's manifest with certificates, its reference outputs stored beside it."""
-    cases = make_cases(bundle)
-    with progress.stage("reference outputs in PyTorch"):
-        reference = reference_outputs(bundle, parts, cases)
-    stored = _store(bundle.folder, REFERENCE_FILE, pack_cases(cases) | reference)
     with progress.stage("certify what serves"):
         figures = measure(bundle, cases, reference)
     names, measured_with = [describe(bundle, case) for case in cases], versions(torch=torch.__version__)
-    certificates = [
-        certificate(artefact, figures[artefact.part], names, versions=measured_with)
-        for artefact in bundle.manifest.artefacts
-    ]
     artefacts = tuple(
-        artefact.model_copy(update={"certificate": given})
-        for artefact, given in zip(bundle.manifest.artefacts, certificates, strict=True)
+        artefact.model_copy(
+            update={"certificate": certificate(artefact, figures[artefact.part], names, versions=measured_with)}
+        )
+        for artefact in bundle.manifest.artefacts
     )
-    return bundle.manifest.model_copy(update={"artefacts": artefacts, "reference": stored})
+    return bundle.manifest.model_copy(update={"artefacts": artefacts})
 
 
-def _manifest(
-    loaded: LoadedCheckpoint,
-    rules: ManifestDefaults,
-    artefacts: Sequence[Artefact],
-    *,
-    name: str,
-    version: str,
-    files: tuple[FileHash, FileHash],
-    folder: Path,
-) -> Manifest:
-    reference, canary = files
-    origin = {
-        "family": loaded.family,
-        "variant": loaded.variant,
-        "licence": loaded.licence,
-        "source": loaded.source,
-        "weights_sha256": loaded.weights_sha256,
-    }
-    return Manifest.model_validate(
-        {
-            "name": name,
-            "version": version,
-            **origin,
-            "tokenizer": _hashed(folder, TOKENIZER_FILE),
-            "reference": reference,
-            "canary": canary,
-            "artefacts": tuple(artefacts),
-            **dict(rules),
-        }
-    )
+def _tokenizer(file: Path, rules: ServingRules) -> BundleTokenizer:
+    return PromptTokenizer(file, rules.text) if rules.text.style == "phrases" else SentenceTokenizer(file, rules.text)
 
 
-def _artefact(folder: Path, record: dict[str, object]) -> Artefact:
-    file = f"{record['part']}.onnx"
-    return Artefact.model_validate({**record, "file": file, "sha256": sha256_of(folder / file)})
-
-
-def _store(folder: Path, file: str, arrays: Outputs) -> FileHash:
+def _store(folder: Path, file: str, arrays: OutputArrays) -> FileHash:
     np.savez_compressed(folder / file, allow_pickle=False, **arrays)
     return _hashed(folder, file)
 
@@ -188,7 +155,7 @@ def _bundle_name(text: str) -> str:
 
 def _check_target(target: Path) -> None:
     if target.exists() and not (target / MANIFEST_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise ExportError(f"{target} is there and is no bundle: name another folder, or remove it")
+        raise ExportError(f"{target} exists and is no bundle: name another folder, or remove it")
 
 
 def _put_in_place(folder: Path, target: Path) -> None:

@@ -5,34 +5,38 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from export.certificate.verify import Verdict, name_of, verify
+from export.certificate.parity import Figures
+from export.certificate.verify import VerifyReport, name_of, verify
 from export.progress import Progress, peak_memory_bytes
-from export.tensorrt.builder import Target
-from export.tensorrt.engines import add_engines
-from server.contract.manifest import LOWERINGS, BundleError, Manifest, Precision, read_manifest
+from export.tensorrt.engines import EngineTarget, add_engines
+from server.contract.manifest import LOWERINGS, Artefact, BundleError, Manifest, Precision, read_manifest
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """Fill the parser of "export" or "verify" and set its `func`."""
+    """Add the arguments of "export" or "verify" to the parser, and its `func`."""
     if command == "export":
         parser.add_argument(
-            "--checkpoint", type=Path, help="file or folder of the weights; without it, the bundle in --out is added to"
+            "--checkpoint",
+            type=Path,
+            help="file or folder of the weights; without it, --precision and --runtime add to the bundle in --out",
         )
-        parser.add_argument("--out", type=Path, required=True, help="folder of the bundle; an older bundle is replaced")
-        parser.add_argument("--name", help="name that requests use (default: the folder's)")
-        parser.add_argument("--bundle-version", default="1", help="version that answers tell (default: 1)")
+        parser.add_argument(
+            "--out", type=Path, required=True, help="folder of the bundle; an existing bundle is replaced"
+        )
+        parser.add_argument("--name", help="name of the model in requests (default: the folder's)")
+        parser.add_argument("--bundle-version", default="1", help="version of the model in responses (default: 1)")
         parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 16 to 18 (default: 17)")
         parser.add_argument(
             "--weights",
             choices=("fp32", "fp16"),
             default="fp32",
-            help="fp16: round the weights and store them in half the file; computing stays fp32 (default: fp32)",
+            help="fp16: round the weights, which halves the file; computation stays fp32 (default: fp32)",
         )
         parser.add_argument(
             "--lowering",
             choices=LOWERINGS,
             default=LOWERINGS[0],
-            help="bilinear sampling as GridSample or as gathers, for runtimes that get GridSample wrong"
+            help="bilinear sampling as GridSample, or as gathers for runtimes whose GridSample is wrong"
             " (default: grid_sample)",
         )
         _add_engine_arguments(parser)
@@ -48,14 +52,14 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         choices=("onnxruntime", "tensorrt", "tensorrt-rtx"),
         default="onnxruntime",
-        help="also build engines from the graphs: with TensorRT, on the GPU that is to run them, or with TensorRT-RTX,"
-        " which needs none (default: onnxruntime, the graphs alone)",
+        help="also build engines, with TensorRT on the GPU that will run them, or with TensorRT-RTX, without a GPU"
+        " (default: onnxruntime, graphs only)",
     )
     parser.add_argument(
         "--precision",
         choices=get_args(Precision),
         default="fp32",
-        help="also write graphs in a lower precision, and build engines of it; mixed: products in fp16, the rest in"
+        help="also write graphs in a lower precision and build engines from those; mixed: products in fp16, the rest in"
         " fp32 (default: fp32)",
     )
     parser.add_argument(
@@ -64,24 +68,22 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X.Y",
         help="GPUs that TensorRT-RTX builds for, repeatable (default: 8.0, 8.6, 8.9 and 12.0)",
     )
-    parser.add_argument(
-        "--timing-cache", type=Path, help="file where TensorRT keeps what it measured, for later builds"
-    )
+    parser.add_argument("--timing-cache", type=Path, help="file where TensorRT keeps its measurements for later builds")
     parser.add_argument(
         "--profiles",
         choices=("one", "buckets"),
-        help="one range of shapes for all requests, or one a bucket (default: one for TensorRT-RTX, else buckets)",
+        help="one optimization profile, or one for each bucket (default: one for TensorRT-RTX, else buckets)",
     )
 
 
 def run_export(args: argparse.Namespace) -> int:
-    """Export a checkpoint, or add to a bundle; 0 where every certificate passed."""
+    """Run `openset export`; exit status 0 if every certificate passed."""
     progress = Progress(args.quiet)
     try:
         if args.checkpoint is not None:
             _export(args, progress)
         elif args.runtime == "onnxruntime" and args.precision == "fp32":
-            raise ValueError("nothing to do: name a --checkpoint, or what to add to the bundle")
+            raise ValueError("nothing to do: name a --checkpoint, or a --precision or --runtime to add to the bundle")
         if args.precision != "fp32":
             _add_precision(args, progress)
         if args.runtime != "onnxruntime":
@@ -100,7 +102,7 @@ def run_export(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace, progress: Progress) -> None:
-    from export.bundle import export_bundle  # needs PyTorch, which the rest does without
+    from export.bundle import export_bundle  # needs PyTorch, unlike the rest
 
     export_bundle(
         args.checkpoint,
@@ -115,52 +117,54 @@ def _export(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def _add_precision(args: argparse.Namespace, progress: Progress) -> None:
-    from export.onnx.reduced_graphs import add_precision  # needs the package onnx, which `verify` does without
+    from export.reduced_graphs import add_precision  # needs the package onnx, unlike `verify`
 
     add_precision(args.out, args.precision, progress=progress)
 
 
 def _add_engines(args: argparse.Namespace, progress: Progress) -> None:
     capabilities = tuple(args.compute_capability) if args.compute_capability else None
-    target = Target(args.runtime, capabilities, args.timing_cache, args.profiles)
+    target = EngineTarget(args.runtime, capabilities, args.timing_cache, args.profiles)
     add_engines(args.out, target, precision=args.precision, progress=progress)
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Check a bundle; 0 where nothing is wrong."""
+    """Run `openset verify`; exit status 0 if the bundle has no fault."""
     progress = Progress(args.quiet)
     try:
-        verdict = verify(args.bundle, progress)
-        if verdict.figures:
-            _print_comparison(read_manifest(args.bundle), verdict, progress)
+        report = verify(args.bundle, progress)
+        if report.figures:
+            _print_comparison(read_manifest(args.bundle), report, progress)
     except (BundleError, OSError) as error:
         return _failed("verify", error)
-    for file in verdict.certified:
-        print(f"{args.bundle}: {file} is certified for this machine")
-    for note in verdict.notes:
+    for file in report.certified:
+        print(f"{args.bundle}: {file} is certified on this machine")
+    for note in report.notes:
         print(f"openset verify: not measured here: {note}", file=sys.stderr)
-    for fault in verdict.faults:
+    for fault in report.faults:
         print(f"openset verify: FAILED: {fault}", file=sys.stderr)
-    if not verdict.faults:
-        print(f"{args.bundle}: right")
-    return 1 if verdict.faults else 0
+    if not report.faults:
+        print(f"{args.bundle}: verified")
+    return 1 if report.faults else 0
 
 
 def _print_certificates(manifest: Manifest, progress: Progress) -> None:
     for artefact in manifest.artefacts:
         if artefact.certificate is not None:
             limits = artefact.certificate.tolerances
-            for name, value in artefact.certificate.figures.items():
-                limit = f"(limit {limits[name]:g})" if name in limits else ""
-                progress.say(f"  {name_of(artefact):26} {name:34} {value:<12.4g} {limit}")
+            _print_figures(artefact, artefact.certificate.figures, "limit", limits, progress)
 
 
-def _print_comparison(manifest: Manifest, verdict: Verdict, progress: Progress) -> None:
+def _print_comparison(manifest: Manifest, report: VerifyReport, progress: Progress) -> None:
     for artefact in manifest.artefacts:
-        recorded = artefact.certificate.figures if artefact.certificate else {}
-        for name, value in verdict.figures.get(name_of(artefact), {}).items():
-            then = f"(certified {recorded[name]:.4g})" if name in recorded else ""
-            progress.say(f"  {name_of(artefact):26} {name:34} {value:<12.4g} {then}")
+        certified = artefact.certificate.figures if artefact.certificate else {}
+        _print_figures(artefact, report.figures.get(name_of(artefact), {}), "certified", certified, progress)
+
+
+def _print_figures(artefact: Artefact, figures: Figures, label: str, others: Figures, progress: Progress) -> None:
+    for name, value in figures.items():
+        other = f"({label} {others[name]:g})" if name in others else ""
+        progress.say(f"  {name_of(artefact):26} {name:34} {value:<12.4g} {other}")
 
 
 def _failed(command: str, error: Exception) -> int:

@@ -1,4 +1,4 @@
-"""What a family hands to the exporter for each of its graphs."""
+"""Specification of a graph that a family exports."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Part:
-    """One graph to be: `module` called with tensors named as `inputs`, in that order.
+class GraphSpec:
+    """One part of a bundle before it is traced: `module`, called with tensors named and ordered as `inputs`.
 
-    inputs: what it is traced with; canary: the small case that a server runs before it is ready, less those inputs that
-    are outputs of a part before; axes: for each input, then each output, its dimensions that may change and what they
-    count. An output's order is the module's.
+    inputs: to trace with. canary: inputs of the small case that a server runs before it is ready, less those that an
+    earlier part puts out. axes: for each input, then for each output in the module's order, the dynamic dimensions and
+    what they count. A detector's module also has `with_rank_decided` (`export.certificate.reference`).
     """
 
     name: str
@@ -24,16 +24,16 @@ class Part:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of what the module returns."""
+        """Names of the module's outputs, in its order."""
         return tuple(name for name in self.axes if name not in self.inputs)
 
     def arguments(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Those of `tensors` that the module takes, in its order."""
+        """The module's inputs among `tensors`, in its order."""
         return tuple(tensors[name] for name in self.inputs)
 
 
 def mosaic(batch: int, height: int, width: int) -> Tensor:
-    """pixel_values [B, 3, H, W] of coloured cells, -1.5 to 1.5: no two are alike, yet a file of them is small."""
+    """Pixel values [B, 3, H, W] of coloured 8 px cells in -1.5..1.5: no two alike, yet small once compressed."""
     cells = -(-max(height, width) // 8)
     generator = torch.Generator().manual_seed(1)
     colours = torch.rand(batch, 3, cells, cells, generator=generator) * 3 - 1.5

@@ -1,4 +1,4 @@
-"""What a long command prints while it runs."""
+"""Progress lines of a long command, and its peak memory."""
 
 import resource
 import sys
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """A line per stage, with its seconds; nothing where `quiet`."""
+    """Prints a line for each stage with its duration; nothing if `quiet`."""
 
     quiet: bool = False
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Announce a stage, and at its end how long it took."""
+        """Announce a stage, and at its end its duration."""
         start = time.monotonic()
         self.say(f"{name} ...")
         yield
@@ -29,6 +29,6 @@ class Progress:
 
 
 def peak_memory_bytes() -> int:
-    """The most memory this process has held."""
+    """Peak resident memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

@@ -1,4 +1,4 @@
-"""Reads checkpoint files and folders into named tensors, without ever running what they contain."""
+"""Reads checkpoint files and folders into named tensors, without executing anything in them."""
 
 import hashlib
 import json
@@ -14,37 +14,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.checkpoint_errors import (
-    CheckpointError,
-    UnknownCheckpoint,
-    UnreadableCheckpoint,
-    UnsafeCheckpoint,
-    WeightsDoNotFit,
-    listed,
-)
+from models import UnreadableCheckpoint, UnsafeCheckpoint, listed
 from models.script_archive import read_script_archive
-
-__all__ = [
-    "CheckpointError",
-    "StoredWeights",
-    "UnknownCheckpoint",
-    "UnreadableCheckpoint",
-    "UnsafeCheckpoint",
-    "WeightsDoNotFit",
-    "read",
-]
 
 OPENSET_FORMAT = "openset"
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
-# How torch.load(weights_only=True) words its refusal of anything but tensors, as against a damaged file.
+# Messages of torch.load(weights_only=True) that refuse a non-tensor, unlike those for a damaged file.
 NOT_A_TENSOR = re.compile(r"(Unsupported|unsupported) (global: |GLOBAL|class)[^.]*\S*|(Trying to call|Can only)[^\n]*")
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """What a checkpoint holds: tensors by their stored names, the config.json beside them if any, and its files."""
+    """Contents of a checkpoint: tensors by stored name, its files, and the config.json and tokenizer beside them."""
 
     tensors: dict[str, Tensor]
     files: tuple[Path, ...]
@@ -53,11 +36,11 @@ class StoredWeights:
 
     @property
     def is_openset(self) -> bool:
-        """Whether this is a folder that `models.registry.save` wrote."""
+        """True for a folder that `models.registry.save` wrote."""
         return self.config is not None and self.config.get("format") == OPENSET_FORMAT
 
     def sha256(self) -> str:
-        """SHA-256 of the weights file; of several shards, that of the lines "hash  name" in order."""
+        """SHA-256 of the weights file; for shards, of the lines "hash  name" in order."""
         hashes = [_sha256_of(file) for file in self.files]
         if len(hashes) == 1:
             return hashes[0]
@@ -66,7 +49,7 @@ class StoredWeights:
 
 
 def read(path: str | Path) -> StoredWeights:
-    """The tensors of a checkpoint file or folder, told apart by content, on the CPU and of their stored dtype."""
+    """Read a checkpoint file or folder of any container into CPU tensors of their stored dtype."""
     path = Path(path)
     if path.is_dir():
         return _read_folder(path)
@@ -92,8 +75,8 @@ def _read_folder(folder: Path) -> StoredWeights:
         tensors: dict[str, Tensor] = {}
         for file in files:
             shard = reader(file)
-            if twice := sorted(shard.keys() & tensors.keys()):
-                raise UnreadableCheckpoint(f"{file} repeats tensors of another shard: {listed(twice)}")
+            if repeated := sorted(shard.keys() & tensors.keys()):
+                raise UnreadableCheckpoint(f"{file} repeats tensors of another shard: {listed(repeated)}")
             tensors |= shard
         return StoredWeights(tensors, tuple(files), config, tokenizer)
     raise UnreadableCheckpoint(
@@ -115,7 +98,7 @@ def _shards(index: Path) -> list[Path]:
         if Path(name).name != name:
             raise UnsafeCheckpoint(f"{index} names {name!r}, which is not a plain file name")
         if not (index.parent / name).is_file():
-            raise UnreadableCheckpoint(f"{index} names the shard {name}, which is not there")
+            raise UnreadableCheckpoint(f"{index} names the shard {name}, which does not exist")
     return [index.parent / name for name in names]
 
 
@@ -147,12 +130,12 @@ def _is_script_archive(path: Path) -> bool:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """A `torch.save` of a state dict, or of {"model": state dict} (IDEA-Research), unwrapped."""
+    """Read a `torch.save` of a state dict, or of {"model": state dict} (IDEA-Research)."""
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails anywhere in the unpickler, in any way
-        if isinstance(error, pickle.UnpicklingError) and (asked := NOT_A_TENSOR.search(str(error))):
-            raise UnsafeCheckpoint(f"{path} asks for more than tensors and was not read: {asked[0]}") from error
+        if isinstance(error, pickle.UnpicklingError) and (refused := NOT_A_TENSOR.search(str(error))):
+            raise UnsafeCheckpoint(f"{path} contains more than tensors and was not read: {refused[0]}") from error
         raise UnreadableCheckpoint(f"{path} is damaged or no checkpoint: {_reason(error)}") from error
     if isinstance(data, dict) and isinstance(data.get("model"), dict):
         data = data["model"]
@@ -167,7 +150,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _without_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the "module." of data-parallel training, where all of them have it."""
+    """Strip the "module." prefix of data-parallel training, if all names have it."""
     prefix = "module."
     if all(name.startswith(prefix) for name in tensors):
         return {name.removeprefix(prefix): value for name, value in tensors.items()}
@@ -175,7 +158,7 @@ def _without_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """The line of an error that says what is wrong; torch puts it behind advice on how to load unsafe files."""
+    """Cause of an unpickling error, which torch puts after advice on loading unsafe files."""
     lines = [line.strip() for line in str(error).rpartition("WeightsUnpickler error:")[2].splitlines()]
     return next(filter(None, lines), type(error).__name__)
 

@@ -1,4 +1,4 @@
-"""Config dataclasses to JSON and back; every object names its type, so that a field may have one of several."""
+"""Config dataclasses to JSON and back; every object names its type, since a field may have one of several."""
 
 import types
 import typing
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain JSON data; nested dataclasses become objects with their "type"."""
+    """Convert a config dataclass to JSON data; nested dataclasses become objects with their "type"."""
     data: dict[str, Any] = {"type": type(config).__name__}
     for field in fields(config):
         value = getattr(config, field.name)
@@ -18,7 +18,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[T], data: Any) -> T:
-    """The config dataclass that `to_json` wrote; ValueError names what does not fit."""
+    """Read a config dataclass from the data of `to_json`; ValueError names an entry that does not fit."""
     if not isinstance(data, dict):
         raise ValueError(f"{kind.__name__} is {data!r}; an object is expected")
     rest = {name: value for name, value in data.items() if name != "type"}

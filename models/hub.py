@@ -1,7 +1,6 @@
-"""Fetches an official checkpoint from the Hugging Face hub: resumed where it was interrupted, checked by its hash.
+"""Fetches an official checkpoint from the Hugging Face hub: resumes interrupted downloads, verifies hashes.
 
-`huggingface_hub` speaks to the hub. What it leaves out is here: its downloads over HTTP start again with each process,
-and compare sizes only.
+`huggingface_hub` speaks to the hub, but its downloads over HTTP start again with each process, and compare sizes only.
 """
 
 import errno
@@ -24,23 +23,23 @@ from huggingface_hub.utils import build_hf_headers
 
 from models.model_zoo import Official
 
-# Its user agent would else tell what is installed here, after it has asked the hub which names to look for.
+# Else its user agent lists the installed packages, after a request to the hub for the names to look for.
 constants.HF_HUB_DISABLE_TELEMETRY = True
 
 RECORD_FILE = "source.json"
 ATTEMPTS = 3
 _PAUSE_S = 1.0
 _TIMEOUT_S = 30.0
-_SAVED = "what has arrived is kept, and the same command goes on from there"
+_SAVED = "downloaded data is kept, and the same command resumes there"
 
 
 class HubError(Exception):
-    """Why a checkpoint could not be fetched, and what to do."""
+    """A checkpoint that could not be fetched; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
-class Remote:
-    """A file of a repository; `digest` is its SHA-256 or, of a small file, git's SHA-1 of it as a blob."""
+class RemoteFile:
+    """A file of a repository; digest: its SHA-256 or, for a small file, git's SHA-1 of it as a blob."""
 
     name: str
     size: int
@@ -48,25 +47,25 @@ class Remote:
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A checkpoint on the disk: `path` is what to load, `source` says where it came from, to the commit."""
+class FetchedCheckpoint:
+    """A checkpoint on disk: `path` to load, and `source`, its repository and commit."""
 
     path: Path
     source: str
 
 
-def fetch(official: Official, folder: Path, say: Callable[[str], None]) -> Fetched:
-    """The checkpoint in `folder`: as it lies there complete, else from the hub.
+def fetch(official: Official, folder: Path, say: Callable[[str], None]) -> FetchedCheckpoint:
+    """Fetch a checkpoint into `folder`, unless it is complete there.
 
-    One process at a time may fetch into a folder. HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are heeded; no token is sent
-    but that of HF_TOKEN. HubError where it cannot be had.
+    One process at a time may fetch into a folder. HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are respected; no other
+    token is sent. HubError where it cannot be fetched.
     """
     record = _recorded(official, folder)
     if record is None:
         if is_offline_mode():
             raise HubError("HF_HUB_OFFLINE is set, and the checkpoint is not complete on this machine")
         hub = _Hub(official)
-        with hub.faults_explained():
+        with hub.errors_explained():
             record = hub.listing(say)
             folder.mkdir(parents=True, exist_ok=True)
             _refuse_full_disk(folder, record["files"])
@@ -75,11 +74,11 @@ def fetch(official: Official, folder: Path, say: Callable[[str], None]) -> Fetch
         _write(folder / RECORD_FILE, record)
     (weights, *_) = (file.name for file in record["files"] if file.name in official.weights)
     path = folder if official.config else folder / weights
-    return Fetched(path, f"hf://{official.repository}@{record['commit']}")
+    return FetchedCheckpoint(path, f"hf://{official.repository}@{record['commit']}")
 
 
 class _Hub:
-    """The hub, for one repository of it."""
+    """Client of the hub for one repository."""
 
     def __init__(self, official: Official) -> None:
         self._official = official
@@ -87,7 +86,7 @@ class _Hub:
         self._token: str | bool = os.environ.get("HF_TOKEN", "").strip() or False
 
     def listing(self, say: Callable[[str], None]) -> dict[str, Any]:
-        """The newest commit, and of its files those that are needed."""
+        """The newest commit, and its files to fetch."""
         api = HfApi(self._endpoint, token=self._token, library_name="openset")
         info = api.model_info(self._official.repository, revision="main", timeout=_TIMEOUT_S, files_metadata=True)
         files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
@@ -97,17 +96,17 @@ class _Hub:
                 f"{self._official.repository} has none of {', '.join(self._official.weights)}: it may have changed"
             )
         if licence := getattr(info.card_data, "license", None):
-            say(f"licence, as the hub tells it: {licence}")
+            say(f"licence, according to the hub: {licence}")
         wanted = []
         for name in filter(None, (self._official.config, weights)):
             if name not in files or files[name].size is None:
                 raise HubError(f"{self._official.repository} has no {name}, or hides its size: it may have changed")
             lfs = files[name].lfs
-            wanted.append(Remote(name, files[name].size or 0, lfs.sha256 if lfs else str(files[name].blob_id)))
+            wanted.append(RemoteFile(name, files[name].size or 0, lfs.sha256 if lfs else str(files[name].blob_id)))
         return {"repository": self._official.repository, "commit": info.sha, "files": wanted}
 
-    def download(self, remote: Remote, folder: Path, commit: str, say: Callable[[str], None]) -> None:
-        """Bring one file into `folder`, unless it is there; no other content ever stands under its name."""
+    def download(self, remote: RemoteFile, folder: Path, commit: str, say: Callable[[str], None]) -> None:
+        """Download one file into `folder`, unless it is there; the name never holds unverified content."""
         target = folder / remote.name
         if target.is_file() and _digest(target, remote) == remote.digest:
             return
@@ -115,24 +114,27 @@ class _Hub:
         for stale in set(folder.glob(f"{remote.name}.*.part")) - {part}:
             stale.unlink()
         for attempt in range(1, ATTEMPTS + 1):
-            begun = _begun(part, remote)
-            say(f"{remote.name}: {_shown(remote.size)}" + (f", {_shown(begun)} of it here already" if begun else ""))
+            received = _received(part, remote)
+            say(
+                f"{remote.name}: {_shown(remote.size)}"
+                + (f", {_shown(received)} of it downloaded before" if received else "")
+            )
             try:
                 self._append(remote, part, commit)
             except (httpx2.TransportError, OSError) as error:
-                if attempt == ATTEMPTS or not _may_pass(error):
+                if attempt == ATTEMPTS or not _is_transient(error):
                     raise
-                say(f"{remote.name}: the connection broke, going on")
+                say(f"{remote.name}: the connection broke, resuming")
                 time.sleep(_PAUSE_S)
                 continue
             if _digest(part, remote) == remote.digest:
                 part.replace(target)
                 return
             part.unlink()
-            say(f"{remote.name}: damaged on its way, its hash is not the hub's")
-        raise HubError(f"{remote.name} came damaged each of {ATTEMPTS} times: its hash is not the hub's")
+            say(f"{remote.name}: damaged in transit, its hash is not the hub's")
+        raise HubError(f"{remote.name} arrived damaged {ATTEMPTS} times: its hash is not the hub's")
 
-    def _append(self, remote: Remote, part: Path, commit: str) -> None:
+    def _append(self, remote: RemoteFile, part: Path, commit: str) -> None:
         url = hf_hub_url(self._official.repository, remote.name, revision=commit, endpoint=self._endpoint)
         headers = build_hf_headers(token=self._token, library_name="openset")
         with part.open("ab") as file:
@@ -146,8 +148,8 @@ class _Hub:
             )
 
     @contextmanager
-    def faults_explained(self) -> Iterator[None]:
-        """Turn what goes wrong between here and the hub into one sentence."""
+    def errors_explained(self) -> Iterator[None]:
+        """Raise errors of the hub, network and disk as a HubError of one sentence."""
         try:
             yield
         except HfHubHTTPError as error:
@@ -159,23 +161,23 @@ class _Hub:
             ) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise HubError(f"the disk is full: {_SAVED} once there is room") from error
+                raise HubError(f"the disk is full: {_SAVED} once there is space") from error
             raise
         except (ValueError, KeyError, TypeError) as error:
             raise HubError(
                 f"{self._endpoint} answers, but not as the hub does ({type(error).__name__}): is HF_ENDPOINT right, and"
-                " is nothing in between that wants a login?"
+                " is there a proxy that asks for a login?"
             ) from error
 
     def _refusal(self, status: int, headers: Mapping[str, str]) -> str:
         repository, endpoint = self._official.repository, self._endpoint
         if status in (401, 403):
             return (
-                f"{endpoint} does not give {repository} to this caller ({status}): it may be gated or gone. Ask for"
-                f" access at {endpoint}/{repository}, and set HF_TOKEN to a token that has it"
+                f"{endpoint} denies access to {repository} ({status}): it may be gated or deleted. Ask for"
+                f" access at {endpoint}/{repository}, and set HF_TOKEN to a token with access"
             )
         if status == 404:
-            return f"{endpoint} has no {repository}, or not the files that are needed (404)"
+            return f"{endpoint} has no {repository}, or not the required files (404)"
         if status == 429:
             wait = f" in {headers['Retry-After']} s" if headers.get("Retry-After") else " later"
             return f"{endpoint} gets too many requests from this address (429): try again{wait}; {_SAVED}"
@@ -183,10 +185,10 @@ class _Hub:
 
 
 def _recorded(official: Official, folder: Path) -> dict[str, Any] | None:
-    """What was fetched completely before, as `_Hub.listing` gave it."""
+    """Record of a complete earlier fetch, as `_Hub.listing` returned it; None if there is none."""
     try:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        record["files"] = [Remote(**file) for file in record["files"]]
+        record["files"] = [RemoteFile(**file) for file in record["files"]]
         complete = all((folder / file.name).stat().st_size == file.size for file in record["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -201,8 +203,8 @@ def _write(path: Path, record: dict[str, Any]) -> None:
     written.replace(path)
 
 
-def _begun(part: Path, remote: Remote) -> int:
-    """Bytes that a file begun before has; one that is longer than the whole is begun anew."""
+def _received(part: Path, remote: RemoteFile) -> int:
+    """Bytes of an earlier, partial download; one that is too long is deleted."""
     size = part.stat().st_size if part.is_file() else 0
     if size > remote.size:
         part.unlink()
@@ -210,32 +212,32 @@ def _begun(part: Path, remote: Remote) -> int:
     return size
 
 
-def _refuse_full_disk(folder: Path, files: list[Remote]) -> None:
-    """HubError where the checkpoint and the bundle made of it, about as large again, do not fit."""
-    here = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+def _refuse_full_disk(folder: Path, files: list[RemoteFile]) -> None:
+    """HubError if the checkpoint and its bundle, about as large again, do not fit on the disk."""
+    present = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     total = sum(file.size for file in files)
-    needed, free = 2 * total - min(here, total), shutil.disk_usage(folder).free
+    needed, free = 2 * total - min(present, total), shutil.disk_usage(folder).free
     if needed > free:
         raise HubError(
             f"{folder} has {_shown(free)} free, the checkpoint and its bundle need {_shown(needed)}:"
-            " make room, or choose another folder with --cache-dir or OPENSET_CACHE_DIR"
+            " free some space, or choose another folder with --cache-dir or OPENSET_CACHE_DIR"
         )
 
 
-def _digest(path: Path, remote: Remote) -> str:
-    """The hash of a file, of the kind that the hub gave for it."""
+def _digest(path: Path, remote: RemoteFile) -> str:
+    """Hash of a file, of the same kind as the hub's."""
 
-    def begun() -> Any:
+    def initial() -> Any:
         if len(remote.digest) == 64:
             return hashlib.sha256()
         return hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
 
     with path.open("rb") as file:
-        return hashlib.file_digest(file, begun).hexdigest()
+        return hashlib.file_digest(file, initial).hexdigest()
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether trying again may help: a broken connection, or an answer that ended early (an OSError without number)."""
+def _is_transient(error: Exception) -> bool:
+    """True for a broken connection, a server error, or a truncated response (an OSError without errno)."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500
     return isinstance(error, httpx2.TransportError) or (isinstance(error, OSError) and error.errno is None)

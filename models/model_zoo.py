@@ -1,7 +1,7 @@
-"""The official checkpoints that can be fetched by name, and where on the Hugging Face hub they are.
+"""Model zoo: official checkpoints by name, and their repositories on the Hugging Face hub.
 
-The repositories are those that the models' own pages name: openai/CLIP's and IDEA-Research's model cards, and for GLIP
-the model zoo of microsoft/GLIP's README.
+The repositories are named by the models' own pages: the model cards of OpenAI and IDEA-Research, and for GLIP the model
+zoo in microsoft/GLIP's README.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class Official:
-    """A published checkpoint.
+    """An official checkpoint.
 
-    `weights` are names of files that hold the same weights, the best one first: what a repository has of them decides.
-    `config` goes with weights that do not tell all of their shape.
+    weights: names of files with the same weights, in order of preference; the first that the repository has is fetched.
+    config: file beside weights whose shapes do not determine the model.
     """
 
     title: str

@@ -1,50 +1,71 @@
-"""Loads a checkpoint of any family from any of its published containers, completely or not at all.
-
-A family is a package whose `weights.py` offers, and `FAMILIES` below lists it:
-
-    FAMILY: str                       "clip", "grounding_dino", ...
-    LICENCES: dict[str, str]          container -> licence of the published weights
-    VOCABULARY: str                   "clip_bpe" or "bert_wordpiece": the tokenizer for checkpoints that bring none
-    recognise(names) -> str | None    the container ("openai", "huggingface", "idea", "microsoft") whose tensor names
-                                      these are, by a few that no other family has; None where not this family's
-    load(tensors, container, hf_config) -> (model, config, variant)
-                                      tensors: dict name -> Tensor as stored (any dtype); hf_config: the config.json
-                                      beside them, or None. Picks the size from shapes (or hf_config), raises a
-                                      CheckpointError where nothing fits, and fills the model by `models.state_dict_map`
-    build(config) -> model            a fresh model of a config read back from an "openset" folder
-    CONFIG: type                      the family's config dataclass (`models.config_io` turns it to JSON and back)
-"""
+"""Registry of the model families; loads a checkpoint of any of them completely or not at all, and saves one."""
 
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models import checkpoints, tokenizers
-from models import config_io as configuration
-from models.checkpoints import StoredWeights, UnknownCheckpoint, UnreadableCheckpoint, WeightsDoNotFit
+from models import UnknownCheckpoint, UnreadableCheckpoint, WeightsDoNotFit, checkpoints, config_io, tokenizers
+from models.checkpoints import StoredWeights
 from models.clip import weights as clip_weights
+from models.clip.config import ClipConfig
+from models.clip.model import Clip
+from models.clip.serving import serving_rules as clip_serving_rules
+from models.family import Family, lazy
 from models.glip import weights as glip_weights
+from models.glip.config import GlipConfig
+from models.glip.model import Glip
+from models.glip.serving import serving_rules as glip_serving_rules
 from models.grounding_dino import weights as grounding_dino_weights
+from models.grounding_dino.config import GroundingDinoConfig
+from models.grounding_dino.model import GroundingDino
+from models.grounding_dino.serving import serving_rules as grounding_dino_serving_rules
 from models.state_dict_map import fill, same
 
-FAMILIES: dict[str, ModuleType] = {
-    module.FAMILY: module for module in (clip_weights, grounding_dino_weights, glip_weights)
-}
+CLIP = Family(
+    name="clip",
+    config=ClipConfig,
+    model=Clip,
+    vocabulary="clip_bpe",
+    weights=clip_weights,
+    serving=clip_serving_rules,
+    graphs=lazy("export.clip:graphs"),
+    task=lazy("models.training.tasks:clip_task"),
+)
+GROUNDING_DINO = Family(
+    name="grounding_dino",
+    config=GroundingDinoConfig,
+    model=GroundingDino,
+    vocabulary="bert_wordpiece",
+    weights=grounding_dino_weights,
+    serving=grounding_dino_serving_rules,
+    graphs=lazy("export.grounding_dino:graphs"),
+    task=lazy("models.training.tasks:detector_task"),
+)
+GLIP = Family(
+    name="glip",
+    config=GlipConfig,
+    model=Glip,
+    vocabulary="bert_wordpiece",
+    weights=glip_weights,
+    serving=glip_serving_rules,
+    graphs=lazy("export.glip:graphs"),
+    task=lazy("models.training.tasks:detector_task"),
+)
+FAMILIES: dict[str, Family] = {family.name: family for family in (CLIP, GROUNDING_DINO, GLIP)}
 
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A model with all its weights (eval mode, float32, CPU), and where they came from.
+    """A model with all its weights (eval mode, float32, CPU), and their origin.
 
-    serving: what the checkpoint says of preprocessing, text and thresholds; empty where its family's own rules hold.
+    serving: overrides of its family's serving rules, by section of the manifest; empty where there are none.
     """
 
     family: str
@@ -60,7 +81,7 @@ class LoadedCheckpoint:
 
 
 def load(path: str | Path) -> LoadedCheckpoint:
-    """The checkpoint in `path`, a file or a folder (Hugging Face's or our own): completely, or a CheckpointError."""
+    """Load the checkpoint in `path`, a file or a folder (Hugging Face's or our own): completely, or CheckpointError."""
     stored = checkpoints.read(path)
     try:
         return _load_openset(Path(path), stored) if stored.is_openset else _load_published(Path(path), stored)
@@ -73,21 +94,21 @@ def load(path: str | Path) -> LoadedCheckpoint:
 
 
 def _load_published(path: Path, stored: StoredWeights) -> LoadedCheckpoint:
-    for family, weights in FAMILIES.items():
-        container = weights.recognise(stored.tensors.keys())
+    for family in FAMILIES.values():
+        container = family.weights.recognise(stored.tensors.keys())
         if container is None:
             continue
-        model, config, variant = weights.load(stored.tensors, container, stored.config)
+        model, config, variant = family.weights.load(stored.tensors, container, stored.config)
         return LoadedCheckpoint(
-            family=family,
+            family=family.name,
             variant=variant,
             container=container,
             model=model.eval(),
             config=config,
-            licence=weights.LICENCES[container],
+            licence=family.weights.LICENCES[container],
             source=path.name,
             weights_sha256=stored.sha256(),
-            tokenizer_file=stored.tokenizer_file or tokenizers.standard_file(weights.VOCABULARY),
+            tokenizer_file=stored.tokenizer_file or tokenizers.standard_file(family.vocabulary),
         )
     names = ", ".join(list(stored.tensors)[:5])
     raise UnknownCheckpoint(f"its tensors ({names}, ...) are of no known family; known are {', '.join(FAMILIES)}")
@@ -95,20 +116,20 @@ def _load_published(path: Path, stored: StoredWeights) -> LoadedCheckpoint:
 
 def _load_openset(path: Path, stored: StoredWeights) -> LoadedCheckpoint:
     header = stored.config or {}
-    weights = FAMILIES.get(str(header.get("family")))
-    if weights is None:
+    family = FAMILIES.get(str(header.get("family")))
+    if family is None:
         raise UnknownCheckpoint(f"its family is {header.get('family')!r}; known are {', '.join(FAMILIES)}")
     if stored.tokenizer_file is None:
         raise UnreadableCheckpoint(f"{path} has no {checkpoints.TOKENIZER_FILE}")
     try:
-        config = configuration.from_json(weights.CONFIG, header.get("config"))
+        config = config_io.from_json(family.config, header.get("config"))
         with torch.device("meta"):
-            model = weights.build(config)
+            model = family.model(config)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UnknownCheckpoint(f"no model can be built from its config: {error}") from error
     fill(model, stored.tensors, {key: same(key) for key in model.state_dict()})
     return LoadedCheckpoint(
-        family=weights.FAMILY,
+        family=family.name,
         variant=str(header.get("variant", "custom")),
         container=checkpoints.OPENSET_FORMAT,
         model=model.eval(),
@@ -134,11 +155,10 @@ def save(
 ) -> Path:
     """Write an "openset" checkpoint folder that `load` reads back: float32 weights, config and tokenizer.
 
-    `name` becomes the variant. `serving` holds the sections of a bundle's manifest (preprocessing, text,
-    classification, detection, buckets) in which this model differs from its family. The folder is created; its files
-    are replaced.
+    `name` becomes the variant; `serving` overrides the family's serving rules (see `LoadedCheckpoint`). The folder is
+    created; its files are replaced.
     """
-    family = next((weights.FAMILY for weights in FAMILIES.values() if isinstance(config, weights.CONFIG)), None)
+    family = next((family.name for family in FAMILIES.values() if isinstance(config, family.config)), None)
     if family is None:
         raise ValueError(f"config is a {type(config).__name__}; a config of {', '.join(FAMILIES)} is expected")
     folder = Path(path)
@@ -151,7 +171,7 @@ def save(
         "source": source,
         "serving": dict(serving or {}),
     }
-    text = json.dumps({**header, "config": configuration.to_json(config)}, indent=1) + "\n"
+    text = json.dumps({**header, "config": config_io.to_json(config)}, indent=1) + "\n"
     stored = {key: value.detach().cpu() for key, value in model.state_dict().items()}
     save_file(
         {key: (value.float() if value.is_floating_point() else value).contiguous() for key, value in stored.items()},

@@ -1,7 +1,7 @@
-"""Reads the tensors out of a TorchScript archive (the container of OpenAI's files) without running it.
+"""Reads the tensors of a TorchScript archive (the container of OpenAI's files) without executing it.
 
-Such an archive is a zip whose `data.pkl` describes the modules and whose `data/` holds the storages; its `code/` is not
-looked at. The description is unpickled with every name refused but the few below, which build inert records only.
+The archive is a zip: `data.pkl` describes the modules, `data/` holds the storages, `code/` is ignored. The description
+is unpickled with all names refused but the few below, which build inert records only.
 """
 
 import io
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.checkpoint_errors import UnreadableCheckpoint, UnsafeCheckpoint
+from models import UnreadableCheckpoint, UnsafeCheckpoint
 
 STORAGE_DTYPES = {
     "FloatStorage": torch.float32,
@@ -29,7 +29,7 @@ STORAGE_DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# They bound what modules that contain one another, or themselves, can cost.
+# Limits for modules that contain one another, or themselves.
 MAX_MODULES, MAX_NAME = 20_000, 1_000
 LIST_BUILDERS = frozenset(
     {"build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag"}
@@ -37,7 +37,7 @@ LIST_BUILDERS = frozenset(
 
 
 class _Module:
-    """Stands for any scripted module: keeps its attributes, does nothing."""
+    """Inert record of a scripted module's attributes."""
 
     __slots__ = ("attributes",)
 
@@ -60,7 +60,7 @@ class _StoredTensor:
 
 
 class _Builder:
-    """What a permitted name turns into: a call that only makes a record. It has no state that a pickle could set."""
+    """Callable in place of a permitted name, which only makes a record; it has no state that a pickle could set."""
 
     __slots__ = ("_make",)
 
@@ -100,7 +100,7 @@ class _Unpickler(pickle.Unpickler):
         if module == "torch.jit._pickle" and name in LIST_BUILDERS:
             return _Builder(lambda value, *_: value)
         raise UnsafeCheckpoint(
-            f"the archive asks for {module}.{name}, which is no part of a tensor; nothing was executed"
+            f"the archive refers to {module}.{name}, which is not part of a tensor; nothing was executed"
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -110,7 +110,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_script_archive(path: Path) -> dict[str, Tensor]:
-    """The archive's tensors by the dotted name of the attribute that holds them, each dtype as stored, on the CPU."""
+    """Read the archive's tensors by dotted attribute name, of their stored dtype, on the CPU."""
     try:
         with zipfile.ZipFile(path) as archive:
             description = next(
@@ -126,14 +126,14 @@ def read_script_archive(path: Path) -> dict[str, Tensor]:
             return {name: _materialise(record, storages[record.storage]) for name, record in records.items()}
     except UnsafeCheckpoint as error:
         raise UnsafeCheckpoint(f"{path}: {error}") from None
-    except Exception as error:  # a damaged file fails anywhere in the reader, in any way
+    except Exception as error:  # a damaged file can fail anywhere in the reader
         raise UnreadableCheckpoint(
             f"{path} is damaged or no TorchScript archive: {type(error).__name__}: {error}"
         ) from error
 
 
 def _record(archive: zipfile.ZipFile, name: str) -> bytes:
-    # Archives are written uncompressed; reading nothing else keeps a small file from growing into a large one.
+    # Archives are written uncompressed; refusing others keeps a small file from expanding into a large one.
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed")
     return archive.read(name)
@@ -145,7 +145,7 @@ def _storage(archive: zipfile.ZipFile, folder: str, storage: _Storage) -> Tensor
 
 
 def _named_tensors(root: Any) -> dict[str, _StoredTensor]:
-    """Every tensor under `root` by its dotted path; a module reached twice gives both names."""
+    """Every tensor under `root` by its dotted path; a module reached twice has both names."""
     found: dict[str, _StoredTensor] = {}
     waiting: list[tuple[str, Any]] = [("", root)]
     for _ in range(MAX_MODULES):

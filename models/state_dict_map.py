@@ -1,4 +1,4 @@
-"""Fills a model from a foreign state dict by a literal table: completely, or not at all."""
+"""Maps a published state dict to a model's own by a literal table, completely or not at all."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint_errors import WeightsDoNotFit
+from models import WeightsDoNotFit
 from models.layers.resnet import ResNetConfig
 from models.layers.swin import SwinConfig
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where one of our tensors comes from.
+    """Source of one of our tensors.
 
-    `parts` lists the stored tensors it is made of; each part is a tuple of alias names under which one shared tensor
-    may be stored: at least one must be there, and all that are there must be equal.
+    parts: stored tensors to build it from, each a tuple of names under which one shared tensor may be stored: at least
+    one must be present, and all present ones must be equal.
     """
 
     parts: tuple[tuple[str, ...], ...]
@@ -24,7 +24,7 @@ class Source:
 
 
 def same(*aliases: str) -> Source:
-    """The stored tensor as it is, under any of these names."""
+    """The stored tensor unchanged, under any of these names."""
     return Source((aliases,), lambda parts: parts[0])
 
 
@@ -34,29 +34,29 @@ def transposed(*aliases: str) -> Source:
 
 
 def stacked(*names: str) -> Source:
-    """Several stored tensors, one below the other (query, key and value projections)."""
+    """Several stored tensors concatenated by rows (query, key and value projections)."""
     return Source(tuple((name,) for name in names), lambda parts: torch.cat(parts, dim=0))
 
 
-Entry = tuple[str, Source]
+TableEntry = tuple[str, Source]
 Numbers = Sequence[tuple[int, ...]]
 
 
-def numbered(names: Mapping[str, str], ours: Numbers, *, theirs: Numbers | None = None) -> Iterator[Entry]:
-    """Entries of a table of stored names -> our names; their "{}" take `theirs` (default: as ours) and `ours`."""
+def tensor_entries(names: Mapping[str, str], ours: Numbers, *, theirs: Numbers | None = None) -> Iterator[TableEntry]:
+    """Entries of a table of stored names -> our names, "{}" filled with `theirs` (default: as ours) and `ours`."""
     for stored, key in names.items():
         for their_number, our_number in zip(ours if theirs is None else theirs, ours, strict=True):
             yield key.format(*our_number), same(stored.format(*their_number))
 
 
-def modules(names: Mapping[str, str], ours: Numbers, *, theirs: Numbers | None = None) -> Iterator[Entry]:
-    """As `numbered`, for names of modules, each of which stands for its weight and its bias."""
+def module_entries(names: Mapping[str, str], ours: Numbers, *, theirs: Numbers | None = None) -> Iterator[TableEntry]:
+    """`tensor_entries` of the weight and the bias of each named module."""
     for kind in ("weight", "bias"):
-        yield from numbered({f"{a}.{kind}": f"{b}.{kind}" for a, b in names.items()}, ours, theirs=theirs)
+        yield from tensor_entries({f"{a}.{kind}": f"{b}.{kind}" for a, b in names.items()}, ours, theirs=theirs)
 
 
 def swin_blocks(config: SwinConfig | ResNetConfig) -> list[tuple[int, int]]:
-    """(stage, block) of every block of a published checkpoint's backbone, which is a Swin."""
+    """(stage, block) of every block of a published checkpoint's Swin backbone."""
     assert isinstance(config, SwinConfig), "published checkpoints have a Swin"
     return [(stage, block) for stage, depth in enumerate(config.depths) for block in range(depth)]
 
@@ -64,11 +64,10 @@ def swin_blocks(config: SwinConfig | ResNetConfig) -> list[tuple[int, int]]:
 def fill(
     model: nn.Module, tensors: Mapping[str, Tensor], table: Mapping[str, Source], *, surplus: Collection[str] = ()
 ) -> None:
-    """Put `tensors` into `model`, which may have been built on the meta device, as float32 on the CPU.
+    """Load `tensors` into `model`, which may be on the meta device, as float32 on the CPU.
 
-    `table` maps every key of the model's state dict to its source; `surplus` are the exact names of stored tensors that
-    published files hold and the model does not need. Raises WeightsDoNotFit, naming every key that is missing, left
-    over, or of a wrong shape, and leaves the model untouched then.
+    table: source of every key of the model's state dict; surplus: exact names of stored tensors to ignore.
+    WeightsDoNotFit names every key that is missing, left over, or of a wrong shape; the model is unchanged then.
     """
     own = model.state_dict()
     assert own.keys() == table.keys(), sorted(own.keys() ^ table.keys())
@@ -87,9 +86,9 @@ def fill(
             faults.append(f"{' + '.join(part[0] for part in source.parts)}: {error}")
             continue
         if value.shape != own[key].shape:
-            faults.append(f"{_stored_shapes(source, tensors)}, the model's part is {list(own[key].shape)}")
+            faults.append(f"{_stored_shapes(source, tensors)}, the model's tensor is {list(own[key].shape)}")
         elif value.is_floating_point() != own[key].is_floating_point():
-            faults.append(f"{source.parts[0][0]} is {value.dtype}, the model's part is {own[key].dtype}")
+            faults.append(f"{source.parts[0][0]} is {value.dtype}, the model's tensor is {own[key].dtype}")
         built[key] = value.to(own[key].dtype).contiguous()
     if faults:
         raise WeightsDoNotFit(wrong=faults)

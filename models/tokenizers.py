@@ -1,7 +1,6 @@
 """Builds tokenizer.json files (of the `tokenizers` library) from the vocabularies of the families.
 
-The files hold the mapping from clean text to ids only: cleaning before it, and start and end tokens around it, are
-`server.contract.text`'s.
+The files map clean text to ids only: cleaning, and start and end tokens, are the task of `server.contract.text`.
 """
 
 import functools
@@ -19,7 +18,7 @@ VOCABULARIES = Path(__file__).parent / "vocab"
 CLIP_MERGES = VOCABULARIES / "clip_bpe_simple_vocab_16e6.txt.gz"
 BERT_WORDS = VOCABULARIES / "bert_base_uncased_vocab.txt"
 
-# Start, end and padding of the vocabularies in use; OpenAI pads with id 0, which is "!" (clip/clip.py `tokenize`).
+# Start, end and padding tokens of the vocabularies; OpenAI pads with id 0, which is "!" (clip/clip.py `tokenize`).
 _BPE = ("<|startoftext|>", "<|endoftext|>", "!")
 _WORDPIECE = ("[CLS]", "[SEP]", "[PAD]")
 _SEPARATORS = (".", "?")
@@ -28,12 +27,12 @@ ENGLISH_PIECES = 600  # word pieces of an English vocabulary, a quarter of them 
 WORD_END = "</w>"
 CLIP_SPECIALS = ("<|startoftext|>", "<|endoftext|>")
 BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# How openai/CLIP clip/simple_tokenizer.py splits: contractions, words, single digits, runs of anything else.
+# Split of openai/CLIP clip/simple_tokenizer.py: contractions, words, single digits, runs of anything else.
 CLIP_PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def standard_file(vocabulary: str) -> Path:
-    """The tokenizer.json of "clip_bpe" or "bert_wordpiece", in a folder that lasts as long as the process."""
+    """Path of the tokenizer.json of "clip_bpe" or "bert_wordpiece", in a folder deleted when the process ends."""
     builders = {"clip_bpe": clip_bpe, "bert_wordpiece": bert_wordpiece}
     if vocabulary not in builders:
         raise ValueError(f"vocabulary is {vocabulary!r}; accepted are {sorted(builders)}")
@@ -49,7 +48,7 @@ def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def clip_bpe(merges_file: Path = CLIP_MERGES) -> Tokenizer:
-    """CLIP's byte-level BPE of 49408 ids; the two special strings inside a text become their ids, as officially."""
+    """CLIP's byte-level BPE of 49408 ids; its special strings in a text become their ids, as in the official code."""
     lines = gzip.decompress(merges_file.read_bytes()).decode("utf-8").split("\n")
     rules = lines[1 : 49152 - 256 - 2 + 1]  # the size OpenAI trained with
     merges = [(first, second) for first, second in map(str.split, rules)]
@@ -69,13 +68,13 @@ def clip_bpe(merges_file: Path = CLIP_MERGES) -> Tokenizer:
 
 
 def _byte_letters() -> list[str]:
-    """A visible letter for each byte, in the vocabulary's order: printable bytes come first, as themselves."""
+    """Visible letter of each byte, in the vocabulary's order: printable bytes first, as themselves."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
 
 
 def bert_wordpiece(words_file: Path = BERT_WORDS) -> Tokenizer:
-    """BERT's lower-case WordPiece; its special strings inside a text become their ids, as officially."""
+    """BERT's lower-case WordPiece; its special strings in a text become their ids, as in the official code."""
     words = words_file.read_text(encoding="utf-8").splitlines()
     tokenizer = _wordpiece({word: index for index, word in enumerate(words)})
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in BERT_SPECIALS])
@@ -83,11 +82,10 @@ def bert_wordpiece(words_file: Path = BERT_WORDS) -> Tokenizer:
 
 
 def small_wordpiece(words: Iterable[str], pieces: Iterable[str] = ()) -> Tokenizer:
-    """A WordPiece over the given words that can spell every other one, where it can by `pieces` such as "##ing".
+    """WordPiece over the given words and `pieces` such as "##ing", which spells all other words by letters.
 
     Ids: [PAD] 0, [UNK] 1, [CLS] 2, then ".", "?", characters at a word's start and inside it, the words, the pieces,
-    and [SEP] as the largest: it ends a text, and CLIP pools at the largest id. Written in a text, these names are plain
-    words.
+    and [SEP] as the largest: it ends a text, and CLIP pools at the largest id. In a text these names are plain words.
     """
     normalise = _bert_normalizer()
     clean = sorted({piece for word in words for piece in normalise.normalize_str(word).split()})
@@ -100,7 +98,7 @@ def small_wordpiece(words: Iterable[str], pieces: Iterable[str] = ()) -> Tokeniz
 
 
 def word_pieces(words: Iterable[str], count: int) -> list[str]:
-    """About `count` pieces that spell the given words in few tokens; those inside a word begin with "##"."""
+    """About `count` pieces that encode the given words in few tokens; those inside a word begin with "##"."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = _bert_normalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -162,7 +160,7 @@ def text_rules(
     max_label_tokens: int | None = None,
     attention: Literal["label", "prompt"] = "label",
 ) -> TextRules:
-    """The text rules of a vocabulary, whose special tokens are known by name."""
+    """Text rules of a tokenizer, its special tokens found by name."""
     ids = Tokenizer.from_file(str(tokenizer_file)).get_vocab()
     for names in (_BPE, _WORDPIECE):
         if all(name in ids for name in names):
@@ -173,7 +171,7 @@ def text_rules(
     separators: tuple[int, ...] = ()
     if style == "phrases":
         if missing := [mark for mark in _SEPARATORS if mark not in ids]:
-            raise ValueError(f"{tokenizer_file} has no token for {missing}, which separate phrases")
+            raise ValueError(f"{tokenizer_file} has no token for {missing}, which separates phrases")
         separators = tuple(ids[mark] for mark in _SEPARATORS)
     return TextRules(
         style=style,

@@ -84,7 +84,7 @@ def _is_url(image: object) -> bool:
 
 
 def _is_array(image: object) -> bool:
-    """Whether numpy's: an array exists only where numpy has been imported."""
+    """True for a numpy array, which exists only where numpy has been imported."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(image, numpy.ndarray)
 

@@ -68,151 +68,102 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(_split_paths)]
 class Settings(BaseModel):
     """Every setting: its default, its bounds, its purpose and when to change it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+    # The string below a field is its description, in `--help`, error messages and the table of settings.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True, use_attribute_docstrings=True
+    )
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 accepts requests from other machines.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    api_keys_file: Path | None = Field(
-        None,
-        description="File of API keys, one line each as `openset key new` prints it, reloaded when it changes; none:"
-        " requests need no key.",
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 accepts requests from other machines."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0 picks a free one."""
+    api_keys_file: Path | None = None
+    """File of API keys, one line each as `openset key new` prints it, reloaded when it changes; none: requests need no
+    key."""
+    open_endpoints: Annotated[tuple[OpenEndpoint, ...], BeforeValidator(_split_words)] = (
+        *("/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"),
     )
-    open_endpoints: Annotated[tuple[OpenEndpoint, ...], BeforeValidator(_split_words)] = Field(
-        ("/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"),
-        description="Endpoints that need no API key, separated by commas. Add /metrics where the scraper sends no key."
-        " The page at / asks its visitor for a key; without / in this list no browser can open it.",
-    )
-    page: bool = Field(True, description="Serve the page at /, which tries the models in a browser; off: / is a 404.")
-    cors_origins: Words = Field(
-        (),
-        description="Origins of web pages that may call this server, like https://app.example, separated by commas;"
-        " or *.",
-    )
-    trusted_proxies: Words = Field(
-        (),
-        description="Addresses or networks of reverse proxies whose X-Forwarded-For is trusted, separated by commas."
-        " Set it behind a proxy: clients without a key are told apart by address.",
-    )
-    bundle: Paths = Field(
-        (),
-        description="Bundle folder to serve, repeatable (in the environment: separated like PATH); without it and"
-        " `model`, the bundles that ship with the server.",
-    )
-    model: Words = Field(
-        (),
-        description="Official model to serve, by its name for `openset pull`, repeatable (in the environment: separated"
-        " by commas); downloaded and exported at first use.",
-    )
-    cache_dir: Path | None = Field(
-        None,
-        description="Folder of pulled models; none: `openset` in the user's cache folder. Point it to a volume in a"
-        " container.",
-    )
-    bundle_roots: Paths = Field(
-        (),
-        description="Folders from which admin keys may add bundles to the running server (`openset bundles`), separated"
-        " like PATH; none: the bundles served cannot be changed. Needs `api_keys_file`.",
-    )
-    allow_uncertified: bool = Field(
-        False, description="Serve artefacts without a valid certificate; only to try out an export."
-    )
-    warm_up: Literal["auto", "largest", "none"] = Field(
-        "auto",
-        description="Model runs of each bundle before the server is ready. largest: one image and prompt at their"
-        " largest, which also measures memory; auto: the same, and on a GPU, where the first run of a shape is slow,"
-        " every shape bucket too; none: start sooner, with memory estimated.",
-    )
-    threads: int = Field(
-        0, ge=0, le=1024, description="CPU threads of a model run; 0: as many as CPU affinity and cgroup quota allow."
-    )
-    decode_threads: int = Field(
-        0,
-        ge=0,
-        le=1024,
-        description="Threads that decode and preprocess images; 0: like the default of `threads`.",
-    )
-    max_queue: int = Field(
-        64,
-        ge=1,
-        description="Images queued per bundle before 429; raise for bursts, lower for latency and memory.",
-    )
-    max_batch: int = Field(
-        8, ge=1, description="Largest batch of a model run (a bundle may set a lower one); lower where memory is short."
-    )
-    max_wait_ms: float = Field(
-        0, ge=0, le=1000, description="Time a batch waits for more images; raise for throughput on a loaded GPU."
-    )
-    max_inflight_requests: int = Field(
-        128, ge=1, description="Concurrent requests before 429; times `max_body_bytes`, it bounds the memory of bodies."
-    )
-    max_images: int = Field(16, ge=1, le=MAX_ITEMS, description="Images per request.")
-    max_labels: int = Field(
-        1000,
-        ge=1,
-        le=MAX_ITEMS,
-        description="Texts per request: labels (times templates in /classify), or texts in /similarity.",
-    )
-    max_passes: int = Field(
-        16,
-        ge=1,
-        le=1000,
-        description="Detector runs per image for labels that exceed the model's token limit; raise for vocabularies"
-        " of hundreds of labels. Each pass costs a run of all but the image encoder; 1 refuses such requests.",
-    )
-    max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024, description="Bytes of a request body.")
-    max_image_pixels: int = Field(
-        50_000_000, ge=1, le=178_000_000, description="Pixels of an image, checked before it is decoded."
-    )
-    url_images: bool = Field(
-        False,
-        description="Download images from https URLs in requests. Clients can then make this server send requests, to"
-        " public addresses only.",
-    )
-    url_max_bytes: int = Field(16 * MEBIBYTE, ge=1024, description="Bytes of an image downloaded from a URL.")
-    url_timeout_s: float = Field(
-        10, gt=0, le=300, description="Seconds for the download of an image, redirects included."
-    )
-    shutdown_timeout_s: int = Field(
-        30, ge=0, description="Seconds for accepted requests to finish at shutdown; those left are answered with 503."
-    )
-    prompt_cache_bytes: int = Field(
-        64 * MEBIBYTE, ge=0, description="Memory of the cache of text features, by label and prompt; 0: no cache."
-    )
-    pool_bytes: int = Field(
-        0,
-        ge=0,
-        description="Memory of the buffer pool in which batches of 32 MiB and more are assembled, shared by all"
-        " bundles; 0: twice the largest batch of each. Lower it to save memory: batches are then split.",
-    )
-    memory_limit_bytes: int = Field(
-        0,
-        ge=0,
-        description="Memory budget of the process: bundles that would exceed it are refused at start; 0: the cgroup's"
-        " limit, or none. With `warm_up` none, activations are not counted.",
-    )
-    device: str = Field(
-        "auto",
-        pattern=r"^(auto|cpu|cuda:[0-9]{1,2})$",
-        description="Device that runs the models: cpu; cuda:N, refused at start where it does not work; auto, the first"
-        " GPU with a working runtime, else the CPU.",
-    )
-    gpu_memory_bytes: int = Field(
-        0,
-        ge=0,
-        description="GPU memory budget for weights, activations and buffers: bundles that would exceed it are refused"
-        " at start; 0: the memory that is free at start. Lower it where the GPU is shared.",
-    )
-    otlp_endpoint: str | None = Field(
-        None,
-        description="OpenTelemetry collector for traces over OTLP/HTTP, like http://localhost:4318; none: no tracing."
-        " OTEL_TRACES_SAMPLER chooses the requests. Needs the extra `otel`.",
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
-    log_format: Literal["text", "json"] = Field("text", description="Log lines as text, or as JSON for a collector.")
-    log_inputs: bool = Field(
-        False,
-        description="Log paths, prompts, labels and image URLs of requests; off: nothing that clients send is logged.",
-    )
+    """Endpoints that need no API key, separated by commas. Add /metrics where the scraper sends no key. The page at /
+    asks its visitor for a key; without / in this list no browser can open it."""
+    page: bool = True
+    """Serve the page at /, which tries the models in a browser; off: / is a 404."""
+    cors_origins: Words = ()
+    """Origins of web pages that may call this server, like https://app.example, separated by commas; or *."""
+    trusted_proxies: Words = ()
+    """Addresses or networks of reverse proxies whose X-Forwarded-For is trusted, separated by commas. Set it behind a
+    proxy: clients without a key are told apart by address."""
+    bundle: Paths = ()
+    """Bundle folder to serve, repeatable (in the environment: separated like PATH); without it and `model`, the bundles
+    that ship with the server."""
+    model: Words = ()
+    """Official model to serve, by its name for `openset pull`, repeatable (in the environment: separated by commas);
+    downloaded and exported at first use."""
+    cache_dir: Path | None = None
+    """Folder of pulled models; none: `openset` in the user's cache folder. Point it to a volume in a container."""
+    bundle_roots: Paths = ()
+    """Folders from which admin keys may add bundles to the running server (`openset bundles`), separated like PATH;
+    none: the bundles served cannot be changed. Needs `api_keys_file`."""
+    allow_uncertified: bool = False
+    """Serve artefacts without a valid certificate; only to try out an export."""
+    warm_up: Literal["auto", "largest", "none"] = "auto"
+    """Model runs of each bundle before the server is ready. largest: one image and prompt at their largest, which also
+    measures memory; auto: the same, and on a GPU, where the first run of a shape is slow, every shape bucket too; none:
+    start sooner, with memory estimated."""
+    threads: int = Field(0, ge=0, le=1024)
+    """CPU threads of a model run; 0: as many as CPU affinity and cgroup quota allow."""
+    decode_threads: int = Field(0, ge=0, le=1024)
+    """Threads that decode and preprocess images; 0: as many as CPU affinity and cgroup quota allow."""
+    max_queue: int = Field(64, ge=1)
+    """Images queued per bundle before 429; raise for bursts, lower for latency and memory."""
+    max_batch: int = Field(8, ge=1)
+    """Largest batch of a model run (a bundle may set a lower one); lower where memory is short."""
+    max_wait_ms: float = Field(0, ge=0, le=1000)
+    """Time a batch waits for more images; raise for throughput on a loaded GPU."""
+    max_inflight_requests: int = Field(128, ge=1)
+    """Concurrent requests before 429; times `max_body_bytes`, it bounds the memory of bodies."""
+    max_images: int = Field(16, ge=1, le=MAX_ITEMS)
+    """Images per request."""
+    max_labels: int = Field(1000, ge=1, le=MAX_ITEMS)
+    """Texts per request: labels (times templates in /classify), or texts in /similarity."""
+    max_passes: int = Field(16, ge=1, le=1000)
+    """Detector runs per image for labels that exceed the model's token limit; raise for vocabularies of hundreds of
+    labels. Each pass costs a run of all but the image encoder; 1 refuses such requests."""
+    max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024)
+    """Bytes of a request body."""
+    max_image_pixels: int = Field(50_000_000, ge=1, le=178_000_000)
+    """Pixels of an image, checked before it is decoded."""
+    url_images: bool = False
+    """Download images from https URLs in requests. Clients can then make this server send requests, to public addresses
+    only."""
+    url_max_bytes: int = Field(16 * MEBIBYTE, ge=1024)
+    """Bytes of an image downloaded from a URL."""
+    url_timeout_s: float = Field(10, gt=0, le=300)
+    """Seconds for the download of an image, redirects included."""
+    shutdown_timeout_s: int = Field(30, ge=0)
+    """Seconds for accepted requests to finish at shutdown; those left are answered with 503."""
+    prompt_cache_bytes: int = Field(64 * MEBIBYTE, ge=0)
+    """Memory of the cache of text features, by label and prompt; 0: no cache."""
+    pool_bytes: int = Field(0, ge=0)
+    """Memory of the buffer pool in which batches are assembled, shared by all bundles; 0: twice the largest batch of
+    each. Lower where memory is short: batches are then split."""
+    memory_limit_bytes: int = Field(0, ge=0)
+    """Memory budget of the process: bundles that would exceed it are refused at start; 0: the cgroup's limit, or none.
+    With `warm_up` none, activations are not counted."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda:[0-9]{1,2})$")
+    """Device that runs the models: cpu; cuda:N, refused at start where it does not work; auto, the first GPU with a
+    working runtime, else the CPU."""
+    gpu_memory_bytes: int = Field(0, ge=0)
+    """GPU memory budget for weights, activations and buffers: bundles that would exceed it are refused at start; 0: the
+    memory that is free at start. Lower it where the GPU is shared."""
+    otlp_endpoint: str | None = None
+    """OpenTelemetry collector for traces over OTLP/HTTP, like http://localhost:4318; none: no tracing.
+    OTEL_TRACES_SAMPLER chooses the requests. Needs the extra `otel`."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level that is logged: debug, info, warning or error."""
+    log_format: Literal["text", "json"] = "text"
+    """Format of log lines: text, or json for a collector."""
+    log_inputs: bool = False
+    """Log paths, prompts, labels and image URLs of requests; off: nothing that clients send is logged."""
 
     @field_validator("cors_origins")
     @classmethod
@@ -307,7 +258,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add `--config` and one flag for each setting; a flag that is not given leaves no attribute."""
     parser.add_argument("--config", type=Path, metavar="PATH", help="TOML file of settings, by the names of the flags")
     for name, field in Settings.model_fields.items():
-        options: dict[str, Any] = {"help": f"{field.description} [{_shown_default(field.default)}]"}
+        options: dict[str, Any] = {"help": f"{_description(name)} [{_shown_default(field.default)}]"}
         if isinstance(field.default, bool):
             options["action"] = argparse.BooleanOptionalAction
         else:
@@ -319,7 +270,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def markdown_table() -> str:
     """The settings as a Markdown table."""
     rows = [
-        f"| `{name}` | {_shown_default(field.default)} | {field.description} |"
+        f"| `{name}` | {_shown_default(field.default)} | {_description(name)} |"
         for name, field in Settings.model_fields.items()
     ]
     return "\n".join(["| setting | default | purpose, and when to change it |", "| --- | --- | --- |", *rows])
@@ -349,6 +300,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
 
 
+def _description(name: str) -> str:
+    return " ".join((Settings.model_fields[name].description or "").split())
+
+
 def _shown_default(default: object) -> str:
     if default is None or default == ():
         return "none"
@@ -363,8 +318,7 @@ def _explain(fault: Any, given: Mapping[str, _Given]) -> str:
     place, value = given[name]
     if name not in Settings.model_fields:
         return f"{place}: there is no setting {name!r}; the settings are {', '.join(Settings.model_fields)}"
-    described = Settings.model_fields[name].description
-    return f"{place}={value!r} is refused: {reason[0].lower()}{reason[1:]}. {described}"
+    return f"{place}={value!r} is refused: {reason[0].lower()}{reason[1:]}. {_description(name)}"
 
 
 if __name__ == "__main__":

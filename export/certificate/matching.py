@@ -1,4 +1,4 @@
-"""Two lists of detections of one picture, matched and compared."""
+"""Matches and compares two lists of detections of one image."""
 
 import numpy as np
 
@@ -15,24 +15,26 @@ from server.contract.postprocess import (
 from server.contract.text import Prompt
 
 MATCHED_IOU = 0.5
-# A better label by less than this is no disagreement.
+# Difference of two labels' scores that is no disagreement.
 SCORE_TIE = 1e-3
-# With fewer detections than this there is little to compare.
-FEWEST = 5
-# Detections are compared on a picture of this size; it matters for rounding, and where NMS counts inclusive edges.
-SIZE = (1000, 1000)
+# Fewest detections that make a meaningful comparison.
+MIN_DETECTIONS = 5
+# Image size that boxes are scaled to; it matters for rounding, and where NMS counts inclusive edges.
+IMAGE_SIZE = (1000, 1000)
 
-Answer = tuple[Float32, Float32]
+DetectorOutputs = tuple[Float32, Float32]  # token_scores [N, T], boxes [N, 4]
 
 
-def compare_detections(got: Answer, wanted: Answer, prompt: Prompt, rules: DetectionRules) -> dict[str, float]:
-    """How the detections of (token_scores [N, T], boxes [N, 4]) agree at the bundle's threshold, or `fair_threshold`.
+def compare_detections(
+    got: DetectorOutputs, wanted: DetectorOutputs, prompt: Prompt, rules: DetectionRules
+) -> dict[str, float]:
+    """Agreement of two sets of detections at `fair_threshold`.
 
-    matched: the share of both lists that has a partner; the partners' mean_iou, label_agreement and (mean) score_drift.
+    matched: share of both lists that has a partner; mean_iou, label_agreement and mean score_drift of the partners.
     """
     threshold = fair_threshold(label_scores(wanted[0], prompt, rules).max(1), rules.box_threshold)
-    ours, theirs = (_detect(answer, prompt, rules, threshold) for answer in (got, wanted))
-    pairs = match(ours, theirs)
+    ours, theirs = (_detect(outputs, prompt, rules, threshold) for outputs in (got, wanted))
+    pairs = match_detections(ours, theirs)
     total = len(ours) + len(theirs)
     if not pairs:
         return {"detections.matched": 0.0 if total else 1.0}
@@ -44,8 +46,8 @@ def compare_detections(got: Answer, wanted: Answer, prompt: Prompt, rules: Detec
     }
 
 
-def match(ours: list[Detection], theirs: list[Detection]) -> list[tuple[Detection, Detection, float]]:
-    """Pairs with their IoU, each detection in one at most, the most alike first: by overlap, then label, then score."""
+def match_detections(ours: list[Detection], theirs: list[Detection]) -> list[tuple[Detection, Detection, float]]:
+    """Greedy one-to-one pairs with their IoU, the most alike first: by overlap, then label, then score."""
     if not ours or not theirs:
         return []
     overlap = iou_matrix(np.asarray([d.box for d in ours], np.float32), np.asarray([d.box for d in theirs], np.float32))
@@ -64,27 +66,27 @@ def match(ours: list[Detection], theirs: list[Detection]) -> list[tuple[Detectio
 
 
 def fair_threshold(scores: Float32, box_threshold: float) -> float:
-    """The box threshold to compare at: lower than the bundle's where fewer than FEWEST of scores [N] are above that.
+    """Box threshold to compare at: the bundle's, or a lower one where fewer than MIN_DETECTIONS of scores [N] pass.
 
-    A trained model sees little in a made-up picture. The lower one is in the widest gap among the best scores, so that
-    no detection hangs on noise.
+    A trained model finds little in a synthetic image. The lower threshold lies in the widest gap between the best
+    scores, so that no detection depends on noise.
     """
-    best = np.sort(scores)[::-1][: 4 * FEWEST]
-    if (best > box_threshold).sum() >= FEWEST or len(best) <= FEWEST:
+    best = np.sort(scores)[::-1][: 4 * MIN_DETECTIONS]
+    if (best > box_threshold).sum() >= MIN_DETECTIONS or len(best) <= MIN_DETECTIONS:
         return box_threshold
-    cut = FEWEST + int(np.argmax(best[FEWEST - 1 : -1] - best[FEWEST:]))
+    cut = MIN_DETECTIONS + int(np.argmax(best[MIN_DETECTIONS - 1 : -1] - best[MIN_DETECTIONS:]))
     return float((best[cut - 1] + best[cut]) / 2)
 
 
 def _labels_agree(ours: Detection, theirs: Detection) -> bool:
-    """Whether a box of ours has the label of theirs, or one that theirs says as well."""
+    """True if our label is theirs, or one that scores as well there."""
     assert theirs.label_scores is not None
-    as_well = theirs.label_scores[ours.label_id]
-    return as_well is not None and theirs.score - as_well <= SCORE_TIE
+    score = theirs.label_scores[ours.label_id]
+    return score is not None and theirs.score - score <= SCORE_TIE
 
 
-def _detect(answer: Answer, prompt: Prompt, rules: DetectionRules, threshold: float) -> list[Detection]:
-    changes = {"max_detections": len(answer[0]), "box_threshold": threshold}
+def _detect(outputs: DetectorOutputs, prompt: Prompt, rules: DetectionRules, threshold: float) -> list[Detection]:
+    changes = {"max_detections": len(outputs[0]), "box_threshold": threshold}
     thresholds = Thresholds.of(rules.model_copy(update=changes))
-    output = PassOutput(prompt, *answer)
-    return merged_detections([output], size=SIZE, rules=rules, thresholds=thresholds, with_label_scores=True)
+    output = PassOutput(prompt, *outputs)
+    return merged_detections([output], size=IMAGE_SIZE, rules=rules, thresholds=thresholds, with_label_scores=True)

@@ -1,25 +1,24 @@
-"""The certificate: how far what serves is from PyTorch float32, and how far it may be.
+"""Parity with PyTorch float32: the figures of a certificate, and the tolerances they are held to.
 
-Every artefact is run by `server.bundle.Bundle`, in batches, and compared with answers that PyTorch gave one by one
-(`export.certificate.reference`); those are stored in the bundle, so this module needs no PyTorch. Figures are named
-"OUTPUT.what" and are the worst over all cases.
+Every artefact is run in batches by `server.bundle.Bundle`, and compared with outputs that PyTorch gave one by one
+(`export.certificate.reference`). Those are stored in the bundle, so this module needs no PyTorch. Figures are named
+"OUTPUT.measure" and are the worst over all cases.
 
-Where two proposals score equally, their queries may swap places in a right graph, and each place asks its query in its
-own way: queries whose rank hangs on float32 noise are left out of the comparison. In lower precisions no rank is safe;
-there the detections of all queries are matched by their boxes.
+Two proposals of equal score may swap ranks in a correct graph, and a query's content belongs to its rank: queries whose
+rank depends on float32 noise are left out of the comparison. In lower precisions no rank is safe; there the detections
+of all queries are matched by their boxes.
 """
 
 import platform
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from export.certificate.matching import SCORE_TIE, compare_detections
-from export.certificate.parity_cases import Case, sampled
+from export.certificate.parity_cases import NamedArrays, ParityCase, sampled
 from server.bundle import Bundle
 from server.contract.image import Float32
 from server.contract.manifest import Artefact, Certificate, ClassificationRules, Precision
@@ -27,12 +26,11 @@ from server.contract.postprocess import class_scores
 from server.contract.text import Prompt
 
 T = TypeVar("T")
-Arrays = Mapping[str, npt.NDArray[Any]]
 Figures = dict[str, float]
 
-# Held to. Seen at the published sizes, with random weights: embeddings 2e-7 (RN50: 5e-5), text features 5e-6 relative,
-# token scores 2e-4 at most and 7e-6 on average, boxes 9e-5 and 5e-6. The room above is for processors on which queries
-# of near-equal rank swap, which moves the others a little.
+# Tolerances. Measured at the published sizes, with random weights: embeddings 2e-7 (RN50: 5e-5), text features 5e-6
+# relative, token scores 2e-4 at most and 7e-6 on average, boxes 9e-5 and 5e-6. The margin is for processors on which
+# queries of near-equal rank swap, which moves the others a little.
 CEILINGS: dict[str, float] = {
     "image_embeds.max_abs_error": 3e-4,
     "text_embeds.max_abs_error": 1e-4,
@@ -57,7 +55,7 @@ FLOORS: dict[str, float] = {
     "detections.label_agreement": 0.95,
 }
 # In fp16 or bf16 a product is off by 1e-3 or 1e-2 of its terms, and queries whose proposals are nearer than that swap
-# ranks by the hundred: the answer is held to its detections, and errors of single queries are told for information.
+# ranks by the hundred: the detections are held to tolerances, errors of single queries are informative only.
 REDUCED_LIMITS: dict[str, float | None] = {
     "image_embeds.max_abs_error": 3e-3,
     "text_embeds.max_abs_error": 3e-3,
@@ -80,35 +78,29 @@ class ParityError(ValueError):
     """An artefact that cannot be run on a case, or reference outputs that do not belong to it."""
 
 
-def measure(bundle: Bundle, cases: Sequence[Case], reference: Arrays) -> dict[str, Figures]:
-    """The figures of each part, the worst over all cases."""
+def measure(bundle: Bundle, cases: Sequence[ParityCase], reference: NamedArrays) -> dict[str, Figures]:
+    """Figures of each part, the worst over all cases."""
     measure_case = _detection_figures if bundle.manifest.detection is not None else _similarity_figures
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for case in cases:
-        try:
-            figures = measure_case(bundle, case, reference)
-        except KeyError as error:
-            raise ParityError(f"the reference outputs lack {error}") from None
-        for part, values in figures.items():
-            for name, value in values.items():
-                found[part][name].append(value)
-    return {part: {name: _worst(name, values) for name, values in table.items()} for part, table in found.items()}
+    try:
+        return _worst_of([measure_case(bundle, case, reference) for case in cases])
+    except KeyError as error:
+        raise ParityError(f"the reference outputs lack {error}") from None
 
 
 def limits_of(precision: Precision) -> Figures:
-    """What the figures of an artefact of this precision are held to."""
+    """Tolerances of an artefact of this precision, by figure."""
     limits: dict[str, float | None] = {**CEILINGS, **FLOORS, **({} if precision == "fp32" else REDUCED_LIMITS)}
     return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 def tolerances_of(figures: Figures, precision: Precision = "fp32") -> Figures:
-    """The tolerances that these figures are held to; a figure without one is told for information."""
+    """Tolerances of these figures; a figure without one is informative only."""
     limits = limits_of(precision)
     return {name: limits[name] for name in figures if name in limits}
 
 
 def shortfalls(figures: Figures, precision: Precision = "fp32") -> list[str]:
-    """What of the figures is out of tolerance, in words; empty when all is well."""
+    """Figures out of tolerance, one sentence each."""
     return [
         f"{name} is {figures[name]:.3g}, {'at least' if name in FLOORS else 'at most'} {limit:g} is right"
         for name, limit in tolerances_of(figures, precision).items()
@@ -117,7 +109,7 @@ def shortfalls(figures: Figures, precision: Precision = "fp32") -> list[str]:
 
 
 def certificate(artefact: Artefact, figures: Figures, cases: Sequence[str], *, versions: dict[str, str]) -> Certificate:
-    """The certificate of an artefact with these figures."""
+    """Certificate of an artefact with these figures."""
     return Certificate(
         passed=not shortfalls(figures, artefact.precision),
         artefact_sha256=artefact.sha256,
@@ -128,25 +120,25 @@ def certificate(artefact: Artefact, figures: Figures, cases: Sequence[str], *, v
     )
 
 
-def describe(bundle: Bundle, case: Case) -> str:
-    """A case as a certificate names it, such as "upright: 2 at 384x213 px, 9 + 31 tokens"."""
-    sizes = {f"{pixels.shape[1]}x{pixels.shape[2]}" for pixels in case.pixels(bundle.manifest)}
+def describe(bundle: Bundle, case: ParityCase) -> str:
+    """Name of a case in a certificate, such as "upright: 2 at 384x213 px, 9 + 31 tokens"."""
+    sizes = {f"{pixels.shape[1]}x{pixels.shape[2]}" for pixels in case.pixels(bundle.manifest.preprocessing)}
     if bundle.manifest.detection is not None:
-        tokens = [len(prompt) for prompt in case.prompts(bundle)]
+        tokens = [len(prompt) for prompt in case.prompts(bundle.prompts)]
     else:
         tokens = [bundle.sentences.encode([str(text)]).shape[1] for text in case.texts]
-    return f"{case.name}: {len(case.pictures)} at {', '.join(sorted(sizes))} px, {' + '.join(map(str, tokens))} tokens"
+    return f"{case.name}: {len(case.images)} at {', '.join(sorted(sizes))} px, {' + '.join(map(str, tokens))} tokens"
 
 
 def versions(**more: str) -> dict[str, str]:
-    """What a certificate was measured with."""
+    """Versions that a certificate was measured with."""
     packages = {name: _version(name) for name in ("numpy", "onnxruntime", "openset")}
     return {"python": platform.python_version(), **packages, **more}
 
 
-def _similarity_figures(bundle: Bundle, case: Case, reference: Arrays) -> dict[str, Figures]:
+def _similarity_figures(bundle: Bundle, case: ParityCase, reference: NamedArrays) -> dict[str, Figures]:
     want_images, want_texts = reference[f"{case.name}/image_embeds"], reference[f"{case.name}/text_embeds"]
-    images = _run(case, "image_encoder", lambda: bundle.embed_images(case.pixels(bundle.manifest)))
+    images = _run(case, "image_encoder", lambda: bundle.embed_images(case.pixels(bundle.manifest.preprocessing)))
     texts = _run(case, "text_encoder", lambda: bundle.embed_texts([str(text) for text in case.texts]))
     rules = bundle.manifest.classification
     assert rules is not None
@@ -166,25 +158,33 @@ def _scores(images: Float32, texts: Float32, rules: ClassificationRules) -> Floa
     return class_scores(images @ texts.T, logit_scale=rules.logit_scale, logit_bias=rules.logit_bias, multi_label=False)
 
 
-def _detection_figures(bundle: Bundle, case: Case, reference: Arrays) -> dict[str, Figures]:
-    prompts, pixels = case.prompts(bundle), case.pixels(bundle.manifest)
+def _detection_figures(bundle: Bundle, case: ParityCase, reference: NamedArrays) -> dict[str, Figures]:
+    prompts, pixels = case.prompts(bundle.prompts), case.pixels(bundle.manifest.preprocessing)
     levels = _run(case, "image_encoder", lambda: _levels(bundle, pixels))
     features = _run(case, "text_encoder", lambda: bundle.encode_prompts(prompts))
     answers = _run(case, "detector", lambda: bundle.run_detector(pixels, prompts, features))
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    images = []
     for index, (prompt, feature, answer) in enumerate(zip(prompts, features, answers, strict=True)):
         wanted = {
             name: reference[f"{case.name}/{index}/{name}"]
             for name in ("image_features", "text_features", "token_scores", "boxes", "decided")
         }
         image = sampled([level[index] for level in levels.values()])
-        figures = {
+        table = {
             "image_encoder": _feature_figures("image_features", image, wanted["image_features"]),
             "text_encoder": _feature_figures("text_features", feature, wanted["text_features"]),
             "detector": _query_figures(bundle, prompt, answer, wanted),
         }
-        for part, table in figures.items():
-            for name, value in table.items():
+        images.append(table)
+    return _worst_of(images)
+
+
+def _worst_of(tables: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
+    """Each part's figures, the worst over several cases or images."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for table in tables:
+        for part, figures in table.items():
+            for name, value in figures.items():
                 found[part][name].append(value)
     return {part: {name: _worst(name, values) for name, values in table.items()} for part, table in found.items()}
 
@@ -199,7 +199,7 @@ def _feature_figures(name: str, features: Float32, wanted: Float32) -> Figures:
     return figures | {f"{name}.max_relative_error": figures[f"{name}.max_abs_error"] / float(wanted.std())}
 
 
-def _query_figures(bundle: Bundle, prompt: Prompt, got: tuple[Float32, Float32], wanted: Arrays) -> Figures:
+def _query_figures(bundle: Bundle, prompt: Prompt, got: tuple[Float32, Float32], wanted: NamedArrays) -> Figures:
     scores, boxes = got
     _same_shape("token_scores", scores, wanted["token_scores"])
     _same_shape("boxes", boxes, wanted["boxes"])
@@ -221,7 +221,7 @@ def _query_figures(bundle: Bundle, prompt: Prompt, got: tuple[Float32, Float32],
 
 
 def _errors(name: str, got: Float32, wanted: Float32) -> Figures:
-    """Errors and the least cosine of rows of vectors."""
+    """Maximum and mean absolute error, and lowest cosine, of rows of vectors."""
     _same_shape(name, got, wanted)
     error = np.abs(got - wanted)
     norms = np.linalg.norm(got, axis=1) * np.linalg.norm(wanted, axis=1)
@@ -233,20 +233,20 @@ def _errors(name: str, got: Float32, wanted: Float32) -> Figures:
     }
 
 
-def _run(case: Case, part: str, call: Callable[[], T]) -> T:
+def _run(case: ParityCase, part: str, call: Callable[[], T]) -> T:
     try:
         return call()
-    except Exception as error:  # a runtime raises its own classes; whatever it is, this graph does not serve
+    except Exception as error:  # runtimes raise classes of their own; with any of them the graph cannot serve
         raise ParityError(f"{part} cannot run the case {case.name!r}: {str(error).splitlines()[0]}") from error
 
 
 def _same_shape(name: str, got: Float32, wanted: Float32) -> None:
     if got.shape != wanted.shape:
-        raise ParityError(f"{name} comes out as {got.shape}, the reference is {wanted.shape}")
+        raise ParityError(f"{name} has shape {got.shape}, the reference {wanted.shape}")
 
 
 def _worst(name: str, values: Sequence[float]) -> float:
-    """The lowest of a figure with a floor, else the highest; one that is no number counts as beyond every limit."""
+    """Lowest value of a figure with a floor, else the highest; NaN and infinity count as beyond every limit."""
     floor = name in FLOORS
     finite = [value if np.isfinite(value) else (-1e9 if floor else 1e9) for value in values]
     return min(finite) if floor else max(finite)

@@ -1,28 +1,52 @@
-"""Checks a bundle again, without PyTorch: its files, its canary, and the figures of its certificates.
+"""Verifies a bundle without PyTorch: its files, its canary, and the figures of its certificates.
 
-Graphs are measured on the processor, as they were certified; engines where this machine runs them (`certify.py`).
+Graphs are measured on the CPU, as they were certified. Engines are measured where this machine runs them, and certified
+then: where they were built, none may have run.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from export.certificate.parity import FLOORS, Figures, ParityError, limits_of, measure, shortfalls
-from export.certificate.parity_cases import Arrays, unpack_cases
+from export.certificate.parity import (
+    FLOORS,
+    Figures,
+    ParityError,
+    certificate,
+    describe,
+    limits_of,
+    measure,
+    shortfalls,
+    versions,
+)
+from export.certificate.parity_cases import NamedArrays, unpack_cases
 from export.progress import Progress
-from export.tensorrt.engine_certificate import engines_of, measure_engines, record
 from server.bundle import Bundle, check_file
-from server.contract.manifest import Artefact, BundleError, Certificate, FileHash, Manifest, Precision, read_manifest
+from server.contract.manifest import (
+    Artefact,
+    BundleError,
+    Certificate,
+    FileHash,
+    Manifest,
+    Precision,
+    read_manifest,
+    write_manifest,
+)
+from server.runtimes.artefact_selection import mismatch
+from server.runtimes.device import AUTO, this_machine
+
+EngineGroup = tuple[Artefact, ...]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What was measured of each artefact, by `name_of` it, and all that is wrong; a good bundle has no faults.
+class VerifyReport:
+    """Figures of each artefact, by `name_of` it, and all faults; a good bundle has none.
 
-    notes: of engines, and graphs of lower precision, why they were not measured here; certified: the files of engines
-    that were not run before, and that the manifest now has a certificate of.
+    notes: reasons why engines, and graphs of lower precision, were not measured here. certified: files of engines that
+    had not run before, for which the manifest now has a certificate.
     """
 
     figures: dict[str, Figures]
@@ -31,17 +55,17 @@ class Verdict:
     certified: tuple[str, ...] = ()
 
 
-def verify(folder: Path, progress: Progress) -> Verdict:
+def verify(folder: Path, progress: Progress) -> VerifyReport:
     """Check a bundle; BundleError where it cannot be read at all.
 
-    An engine that this machine runs and that has no certificate yet gets one, in the manifest, unless something else of
-    the bundle is wrong.
+    An engine that this machine runs and that has no certificate yet gets one in the manifest, unless the bundle has
+    another fault.
     """
     manifest = read_manifest(folder)
     with progress.stage("files"):
         faults = [*_file_faults(folder, manifest), *_certificate_faults(manifest)]
     if faults:
-        return Verdict({}, tuple(faults))
+        return VerifyReport({}, tuple(faults))
     with np.load(folder / manifest.reference.file, allow_pickle=False) as file:
         arrays = dict(file)
     graphs = _verify_graphs(folder, manifest, arrays, progress)
@@ -52,12 +76,12 @@ def verify(folder: Path, progress: Progress) -> Verdict:
 
 
 def name_of(artefact: Artefact) -> str:
-    """An artefact as figures and faults name it, such as "detector", "detector fp16" or "detector tensorrt"."""
+    """Name of an artefact in figures and faults, such as "detector", "detector fp16" or "detector tensorrt"."""
     precision = "" if artefact.precision == "fp32" else f" {artefact.precision}"
     return f"{artefact.part}{precision}" + ("" if artefact.engine is None else f" {artefact.runtime}")
 
 
-def _verify_graphs(folder: Path, manifest: Manifest, arrays: Arrays, progress: Progress) -> Verdict:
+def _verify_graphs(folder: Path, manifest: Manifest, arrays: NamedArrays, progress: Progress) -> VerifyReport:
     graphs = [artefact for artefact in manifest.artefacts if artefact.engine is None]
     figures: dict[str, Figures] = {}
     faults: list[str] = []
@@ -67,15 +91,15 @@ def _verify_graphs(folder: Path, manifest: Manifest, arrays: Arrays, progress: P
         try:
             measured = _measured(folder, files, precision, arrays, progress)
         except (BundleError, ParityError) as error:
-            # It is there to build engines from: that ONNX Runtime has no bf16 on a CPU, say, is no fault of the bundle.
+            # Lower precisions are for building engines: that ONNX Runtime has no bf16 on a CPU is not a fault.
             (faults if precision == "fp32" else notes).append(str(error))
             continue
         figures |= measured
         faults += [f"{name}: {fault}" for name, table in measured.items() for fault in shortfalls(table, precision)]
-    return Verdict(figures, tuple(faults), tuple(notes))
+    return VerifyReport(figures, tuple(faults), tuple(notes))
 
 
-def _verify_engines(folder: Path, manifest: Manifest, arrays: Arrays, progress: Progress) -> Verdict:
+def _verify_engines(folder: Path, manifest: Manifest, arrays: NamedArrays, progress: Progress) -> VerifyReport:
     fitting, refused = engines_of(manifest)
     notes = tuple(f"{file}: {reason}" for file, reason in refused.items())
     figures: dict[str, Figures] = {}
@@ -85,7 +109,7 @@ def _verify_engines(folder: Path, manifest: Manifest, arrays: Arrays, progress: 
         with progress.stage(f"engines of {group[0].runtime}, {group[0].precision}"):
             try:
                 measured = measure_engines(folder, manifest, group, arrays)
-            except Exception as error:  # a runtime raises its own classes; whatever it is, these engines do not serve
+            except Exception as error:  # runtimes raise classes of their own; with any of them the engines cannot serve
                 faults += [f"{name_of(engine)}: {error}" for engine in group]
                 continue
         for engine in measured:
@@ -93,15 +117,15 @@ def _verify_engines(folder: Path, manifest: Manifest, arrays: Arrays, progress: 
             faults += [f"{name_of(engine.artefact)}: {fault}" for fault in engine.shortfalls]
             if engine.artefact.certificate is None:
                 proven.append(engine.with_certificate)
-    record(folder, proven)
+    record_engines(folder, proven)
     certified = tuple(engine.file for engine in proven if engine.uncertified is None)
-    return Verdict(figures, tuple(faults), notes, certified)
+    return VerifyReport(figures, tuple(faults), notes, certified)
 
 
 def _measured(
-    folder: Path, files: Collection[str], precision: Precision, arrays: Arrays, progress: Progress
+    folder: Path, files: Collection[str], precision: Precision, arrays: NamedArrays, progress: Progress
 ) -> dict[str, Figures]:
-    """The figures of the graphs in these files; the canary is float32's own."""
+    """Figures of the graphs in these files; the canary holds for float32 only."""
     bundle = Bundle(folder, allow_uncertified=True, files=files)
     if precision == "fp32":
         with progress.stage("canary"):
@@ -126,7 +150,7 @@ def _certificate_faults(manifest: Manifest) -> list[str]:
     faults = []
     for artefact in manifest.artefacts:
         if artefact.engine is not None and artefact.certificate is None:
-            continue  # told as a note: it is not served, and the graph it was built from has its own certificate
+            continue  # a note: it is not served, and the graph it was built from has its own certificate
         fault = artefact.uncertified
         if fault is None and artefact.certificate is not None:
             fault = _laxity(artefact.certificate, limits_of(artefact.precision))
@@ -136,9 +160,91 @@ def _certificate_faults(manifest: Manifest) -> list[str]:
 
 
 def _laxity(certificate: Certificate, limits: Figures) -> str | None:
-    """A certificate that was held to less than is asked for here."""
+    """Fault of a certificate held to wider tolerances than these, or None."""
     for name, limit in certificate.tolerances.items():
         asked = limits.get(name, limit)
         if limit < asked if name in FLOORS else limit > asked:
-            return f"its certificate allows {name} {limit:g}, {asked:g} is asked for"
+            return f"its certificate allows {name} {limit:g}, {asked:g} is required"
     return None
+
+
+@dataclass(frozen=True)
+class MeasuredEngine:
+    """An engine that was run: its figures, the cases and versions of its certificate, its activation memory."""
+
+    artefact: Artefact
+    figures: Figures
+    cases: tuple[str, ...]
+    versions: dict[str, str]
+    activation_bytes: int
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """Figures out of tolerance, one sentence each."""
+        return shortfalls(self.figures, self.artefact.precision)
+
+    @property
+    def with_certificate(self) -> Artefact:
+        """The artefact with its certificate, passed or failed."""
+        assert self.artefact.engine is not None, "graphs are certified where they are exported"
+        given = certificate(self.artefact, self.figures, self.cases, versions=self.versions)
+        engine = self.artefact.engine.model_copy(update={"status": "run", "activation_bytes": self.activation_bytes})
+        return self.artefact.model_copy(update={"certificate": given, "engine": engine})
+
+
+def engines_of(manifest: Manifest) -> tuple[list[EngineGroup], dict[str, str]]:
+    """Engines that fit this machine, in groups that run together; and the reason, by file, of those that do not."""
+    graphs = {artefact.sha256 for artefact in manifest.artefacts if artefact.engine is None}
+    machine = this_machine({artefact.runtime for artefact in manifest.artefacts}, AUTO)
+    engines = [artefact for artefact in manifest.artefacts if artefact.engine is not None]
+    reasons = {engine.file: mismatch(engine, machine, graphs) for engine in engines}
+    fitting = [engine for engine in engines if reasons[engine.file] is None]
+    return list(_groups(fitting)), {file: reason for file, reason in reasons.items() if reason is not None}
+
+
+def measure_engines(folder: Path, manifest: Manifest, group: EngineGroup, arrays: NamedArrays) -> list[MeasuredEngine]:
+    """Run a group on the stored cases, with graphs for the parts it lacks; float32 engines also run the canary."""
+    files = {engine.file for engine in group}
+    parts = {engine.part for engine in group}  # their graphs are left out, so that none can stand in for an engine
+    graphs = {a.file for a in manifest.artefacts if a.engine is None and a.precision == "fp32" and a.part not in parts}
+    bundle = Bundle(folder, allow_uncertified=True, files=files | graphs, device=AUTO)
+    if group[0].precision == "fp32":
+        bundle.check_canary()
+    cases = unpack_cases(arrays)
+    figures, names = measure(bundle, cases, arrays), tuple(describe(bundle, case) for case in cases)
+    gpu = this_machine({group[0].runtime}, AUTO).gpu or "none"
+    run_by = versions(**{group[0].runtime: _version(group[0]), "gpu": gpu})
+    return [
+        MeasuredEngine(engine, figures[engine.part], names, run_by, bundle.activation_bytes[engine.part])
+        for engine in group
+    ]
+
+
+def record_engines(folder: Path, engines: Sequence[Artefact]) -> None:
+    """Replace the artefacts of these engines' files in the bundle's manifest."""
+    if not engines:
+        return
+    manifest, proven = read_manifest(folder), {engine.file: engine for engine in engines}
+    artefacts = tuple(proven.get(artefact.file, artefact) for artefact in manifest.artefacts)
+    write_manifest(folder, manifest.model_copy(update={"artefacts": artefacts}))
+
+
+def _groups(engines: Sequence[Artefact]) -> Iterator[EngineGroup]:
+    """Groups of one runtime and precision with one engine a part; several that fit are put in groups of their own."""
+    for _, same in groupby(sorted(engines, key=_kind), key=_kind):
+        left = list(same)
+        while left:
+            group: dict[str, Artefact] = {}
+            for engine in left:
+                group.setdefault(engine.part, engine)
+            yield tuple(group.values())
+            left = [engine for engine in left if engine not in group.values()]
+
+
+def _kind(engine: Artefact) -> tuple[str, str]:
+    return engine.runtime, engine.precision
+
+
+def _version(engine: Artefact) -> str:
+    assert engine.engine is not None, "only engines are grouped"
+    return engine.engine.version

@@ -1,12 +1,12 @@
-"""Writes a lower precision into a graph, as casts: what TensorRT 11 builds as it stands, and ONNX Runtime reads too.
+"""Rewrites a float32 graph in fp16, bf16 or mixed precision, as casts that TensorRT 11 and ONNX Runtime both read.
 
-"mixed" and "bf16" do matrix products and convolutions, and the simple steps between them, in fp16 or bf16; all else
-stays float32: softmax, normalisation, residual sums, positions, sampling, and the products whose outcome is a score, a
-box or a place (`KEPT`). "fp16" does everything in fp16 that has a form in it. Inputs and outputs stay float32.
+"mixed" and "bf16" compute matrix products and convolutions, and the elementwise operators between them, in fp16 or
+bf16; all else stays float32: softmax, normalisation, residual sums, positions, sampling, and products that make a
+score, a box or a position (`KEPT`). "fp16" computes all that has an fp16 form. Inputs and outputs stay float32.
 
-The converters that there are (onnxruntime.transformers.float16, onnxconverter-common) do fp16 alone, and what comes
-out cannot be judged on a CPU: ONNX Runtime computes it in float32 and leaves out the rounding between operators, and
-every overflow with it. So there is a `twin` of each graph, in float32, that rounds wherever the graph does.
+Existing converters (onnxruntime.transformers.float16, onnxconverter-common) write fp16 only, and its errors cannot be
+measured on a CPU: ONNX Runtime computes it in float32 and skips the rounding between operators, overflows included.
+So each graph has a float32 `twin` that rounds wherever the graph does.
 """
 
 import re
@@ -20,16 +20,16 @@ Reduced = Literal["fp16", "bf16", "mixed"]
 REDUCED: tuple[Reduced, ...] = ("fp16", "bf16", "mixed")
 TYPES = {"fp16": TensorProto.FLOAT16, "mixed": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
-# Nodes under modules with such names stay float32: GLIP's and Grounding DINO's fusion comes near fp16's largest number,
-# and the others decide where a box is or which queries there are.
+# Nodes under modules of these names stay float32: the fusion of GLIP and Grounding DINO comes near fp16's largest
+# number, and the others decide the boxes or the choice of queries.
 KEPT = re.compile(r"fusion|offset|box_head|logits|alignment|selection|position", re.IGNORECASE)
 PRODUCTS = {"MatMul", "Gemm", "Conv", "ConvTranspose"}
-# Selected where all they take is in half precision already, or constant.
-STEPS = {
+# Selected where every input is in half precision already, or constant; some only move elements.
+ELEMENTWISE = {
     *("Add", "Div", "Erf", "Mul", "Relu", "Sub"),
     *("Concat", "Flatten", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
 }  # fmt: skip
-# Never selected: what makes constants and types, and what has no half form in ONNX.
+# Never selected: operators that make constants and types, and those without a half form in ONNX.
 NEVER = {"Cast", "Constant", "ConstantOfShape", "CumSum", "Range", "Resize", "Shape"}
 
 
@@ -46,16 +46,16 @@ def reduced(model: onnx.ModelProto, precision: Reduced, *, twin: bool = False) -
 
 
 def _drop_guards(graph: onnx.GraphProto) -> None:
-    """Take x where a graph has x unless it is no number, else a constant.
+    """Remove Where(IsNaN(x), constant, x), which the tracer puts behind every masked softmax.
 
-    The tracer puts that behind every masked softmax. It never bites, as every query may look somewhere; but it breaks
-    the attention fusion of TensorRT-RTX 1.7 where it is between a float32 softmax and a product in half precision.
+    It never applies, as every query may attend somewhere, and it breaks the attention fusion of TensorRT-RTX 1.7
+    between a float32 softmax and a product in half precision.
     """
-    asked = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "IsNaN"}
+    tested = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "IsNaN"}
     guards = {
         node.output[0]: node.input[2]
         for node in graph.node
-        if node.op_type == "Where" and asked.get(node.input[0]) == node.input[2]
+        if node.op_type == "Where" and tested.get(node.input[0]) == node.input[2]
     }
     kept = [node for node in graph.node if not guards.keys() & set(node.output)]
     for node in kept:
@@ -68,25 +68,25 @@ def _drop_guards(graph: onnx.GraphProto) -> None:
 
 
 def _everything(graph: onnx.GraphProto, floats: set[str]) -> set[int]:
-    """The places of the nodes that give or take floats and have a half form."""
+    """Indices of the nodes that read or write floats and have a half form."""
     return {
-        place
-        for place, node in enumerate(graph.node)
+        index
+        for index, node in enumerate(graph.node)
         if node.op_type not in NEVER and any(name in floats for name in (*node.input, *node.output))
     }
 
 
 def _products(graph: onnx.GraphProto, writer: "_Writer") -> set[int]:
-    """The places of products outside `KEPT`, and of the steps between them."""
+    """Indices of products outside `KEPT`, and of the elementwise operators between them."""
     chosen: set[int] = set()
     half: set[str] = set()
-    for place, node in enumerate(graph.node):
+    for index, node in enumerate(graph.node):
         if KEPT.search(node.name):
             continue
         taken = [name for name in node.input if name in writer.floats and name not in writer.constants]
-        follows = node.op_type in STEPS and bool(taken) and half.issuperset(taken)
+        follows = node.op_type in ELEMENTWISE and bool(taken) and half.issuperset(taken)
         if node.op_type in PRODUCTS or follows:
-            chosen.add(place)
+            chosen.add(index)
             half.update(name for name in node.output if name in writer.floats)
     return chosen
 
@@ -94,7 +94,7 @@ def _products(graph: onnx.GraphProto, writer: "_Writer") -> set[int]:
 class _Writer:
     """Rewrites the chosen nodes of a graph; `name.half` is tensor `name` in half precision.
 
-    constants: of the graph, by name; floats: the names of its float32 tensors.
+    constants: of the graph, by name; floats: names of its float32 tensors.
     """
 
     def __init__(self, graph: onnx.GraphProto, type_: int, *, twin: bool) -> None:
@@ -106,9 +106,7 @@ class _Writer:
             elif (
                 node.op_type == "Cast" and node.input[0] in self.constants and node.attribute[0].i == TensorProto.FLOAT
             ):
-                stored = numpy_helper.to_array(
-                    self.constants[node.input[0]]
-                )  # weights that are stored in half the bytes
+                stored = numpy_helper.to_array(self.constants[node.input[0]])  # weights stored at half precision
                 self.constants[node.output[0]] = numpy_helper.from_array(stored.astype(np.float32), node.output[0])
         values = [*graph.value_info, *graph.input, *graph.output]
         self.floats: set[str] = {
@@ -119,11 +117,11 @@ class _Writer:
         self._nodes: list[NodeProto] = []
 
     def write(self, chosen: set[int]) -> None:
-        """Put the chosen nodes, with casts around them, in the graph's place."""
+        """Replace the graph's nodes, the chosen ones reduced and surrounded by casts."""
         elsewhere = {value.name for value in self.graph.output}
-        elsewhere |= {name for place, node in enumerate(self.graph.node) if place not in chosen for name in node.input}
-        for place, node in enumerate(self.graph.node):
-            if place in chosen:
+        elsewhere |= {name for index, node in enumerate(self.graph.node) if index not in chosen for name in node.input}
+        for index, node in enumerate(self.graph.node):
+            if index in chosen:
                 self._reduce(node, elsewhere)
             else:
                 self._nodes.append(node)
@@ -141,10 +139,10 @@ class _Writer:
         for index, name in enumerate(node.output):
             if name in self.floats:
                 copy.output[index] = f"{name}.raw" if self.twin else f"{name}.half"
-                self._give(name, copy.output[index], wanted=name in elsewhere)
+                self._cast_output(name, copy.output[index], wanted=name in elsewhere)
 
-    def _give(self, name: str, source: str, *, wanted: bool) -> None:
-        """Cast what a chosen node gives back to float32; in the twin, rounded on the way."""
+    def _cast_output(self, name: str, source: str, *, wanted: bool) -> None:
+        """Cast the output of a chosen node to float32; in the twin, rounded on the way."""
         self._halves.add(name)
         if self.twin:
             self._cast(source, f"{name}.rounded", self.type)
@@ -180,7 +178,7 @@ class _Writer:
 
 
 def _rounded(tensor: TensorProto, name: str, type_: int, *, twin: bool) -> TensorProto:
-    """A constant in half precision; finite numbers stay finite. In the twin, float32 of the same value."""
+    """A constant in half precision, finite numbers kept finite; in the twin, float32 of the same value."""
     kind = helper.tensor_dtype_to_np_dtype(type_)
     values = numpy_helper.to_array(tensor)
     limit = np.float32(65504.0) if type_ == TensorProto.FLOAT16 else np.float32(3.38e38)
@@ -191,6 +189,6 @@ def _rounded(tensor: TensorProto, name: str, type_: int, *, twin: bool) -> Tenso
 
 
 def reduced_products(model: onnx.ModelProto) -> tuple[int, int]:
-    """How many of a rewritten graph's products are in half precision, and how many there are."""
+    """Number of a rewritten graph's products in half precision, and of all its products."""
     products = [node for node in model.graph.node if node.op_type in PRODUCTS]
     return sum(any(name.endswith(".half") for name in node.input) for node in products), len(products)

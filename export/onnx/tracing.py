@@ -1,75 +1,83 @@
-"""Traces a part to an ONNX file.
+"""Traces a graph to an ONNX file, with PyTorch's TorchScript tracer; lowers bilinear sampling as chosen.
 
-With PyTorch's TorchScript tracer: at 2.13 the newer exporter (torch.export) takes minutes over the shape arithmetic of
-even a two-layer Grounding DINO, the tracer half a minute over the full one.
+At PyTorch 2.13 the newer exporter (torch.export) takes minutes over the shape arithmetic of even a two-layer Grounding
+DINO; the tracer takes half a minute over the full one.
+
+TensorRT has miscompiled deformable attention built from GridSample (NVIDIA/TensorRT issues 4646 and 4813), so sampling
+can be traced as gathers instead, the same function within float32 rounding. The models know of neither form.
 """
 
 import logging
 import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from export.errors import ExportError
-from export.graph_spec import Part
-from export.onnx.lowering import lowered
+from export import ExportError
+from export.graph_spec import GraphSpec
 from export.onnx.weight_storage import WeightStorage, store_as_half
-from server.contract.manifest import Lowering
+from server.contract.manifest import LOWERINGS, Lowering
 
-# GridSample begins at 16, and that of opset 20 is wrong in TensorRT (NVIDIA/TensorRT issue 4646). At 17
-# LayerNormalization is an operator of its own, which runs faster than its pieces.
+# GridSample begins at opset 16, and that of opset 20 is wrong in TensorRT (NVIDIA/TensorRT issue 4646). At 17
+# LayerNormalization is an operator of its own, which runs faster than its parts.
 OPSETS = (16, 17, 18)
 DEFAULT_OPSET = 17
 DEFAULT_LOWERING: Lowering = "grid_sample"
-# A protobuf holds no more, and none of the published models needs it.
+# Limit of a protobuf; none of the published models reaches it.
 MAX_BYTES = 2**31 - 2**20
 
 
 def to_onnx(
-    part: Part,
+    spec: GraphSpec,
     file: Path,
     *,
     opset: int = DEFAULT_OPSET,
     weights: WeightStorage = "fp32",
     lowering: Lowering = DEFAULT_LOWERING,
 ) -> Lowering | None:
-    """Write `part` to `file`, checked: a valid graph of this opset whose named axes are all open.
+    """Write the graph to `file`, checked: valid in this opset, its named axes all dynamic.
 
-    Returns the lowering, or None where the part does not sample.
+    Returns the lowering, or None where the graph does not sample.
     """
     if opset not in OPSETS:
         raise ExportError(f"opset is {opset}; accepted are {OPSETS}")
-    size = sum(tensor.numel() * tensor.element_size() for tensor in part.module.state_dict().values())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in spec.module.state_dict().values())
     if size > MAX_BYTES:
-        raise ExportError(f"{part.name} holds {size / 1e9:.1f} GB of weights; one ONNX file holds 2 GB")
+        raise ExportError(f"{spec.name} holds {size / 1e9:.1f} GB of weights; one ONNX file holds 2 GB")
     with lowered(lowering) as mode:
-        _trace(part, file, opset)
+        _trace(spec, file, opset)
     model = onnx.load(str(file))
-    _forget_this_machine(model)
+    _strip_source_paths(model)
     if weights == "fp16":
         store_as_half(model)
     onnx.checker.check_model(model)
-    _check_axes(model, part)
+    _check_axes(model, spec)
     onnx.save(model, str(file))
     return lowering if mode.met else None
 
 
-def _trace(part: Part, file: Path, opset: int) -> None:
+def _trace(spec: GraphSpec, file: Path, opset: int) -> None:
     with warnings.catch_warnings(), torch.inference_mode():
-        # It warns of every size taken as a number; the certificate shows whether one was fixed by that.
+        # The tracer warns of every size read as a number; the certificate shows if one was fixed by that.
         warnings.simplefilter("ignore")
         logger = logging.getLogger("torch.onnx")
         level = logger.level
         logger.setLevel(logging.ERROR)
         try:
             torch.onnx.export(
-                part.module,
-                tuple(part.inputs.values()),
+                spec.module,
+                tuple(spec.inputs.values()),
                 str(file),
-                input_names=list(part.inputs),
-                output_names=list(part.outputs),
-                dynamic_axes={name: dict(axes) for name, axes in part.axes.items()},
+                input_names=list(spec.inputs),
+                output_names=list(spec.outputs),
+                dynamic_axes={name: dict(axes) for name, axes in spec.axes.items()},
                 opset_version=opset,
                 dynamo=False,
             )
@@ -77,8 +85,8 @@ def _trace(part: Part, file: Path, opset: int) -> None:
             logger.setLevel(level)
 
 
-def _forget_this_machine(model: onnx.ModelProto) -> None:
-    """Drop what the tracer notes of source files and paths."""
+def _strip_source_paths(model: onnx.ModelProto) -> None:
+    """Remove the source files and paths that the tracer records."""
     model.doc_string = ""
     model.graph.doc_string = ""
     del model.metadata_props[:]
@@ -87,8 +95,72 @@ def _forget_this_machine(model: onnx.ModelProto) -> None:
         del node.metadata_props[:]
 
 
-def _check_axes(model: onnx.ModelProto, part: Part) -> None:
+def _check_axes(model: onnx.ModelProto, spec: GraphSpec) -> None:
     for value in [*model.graph.input, *model.graph.output]:
-        for axis, label in part.axes[value.name].items():
+        for axis, label in spec.axes[value.name].items():
             if not value.type.tensor_type.shape.dim[axis].dim_param:
-                raise ExportError(f"the graph of {part.name} has fixed the {label} of {value.name}")
+                raise ExportError(f"the graph of {spec.name} has fixed the {label} of {value.name}")
+
+
+class Lowered(TorchFunctionMode):
+    """While active, traces every `F.grid_sample` by `lowering`; `met` becomes True at the first one."""
+
+    def __init__(self, lowering: Lowering) -> None:
+        super().__init__()
+        self.lowering, self.met = lowering, False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func is F.grid_sample:
+            self.met = True
+            func = gather_sample if self.lowering == "gather" else func
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def lowered(lowering: Lowering) -> Iterator[Lowered]:
+    """Trace with one lowering; ValueError for an unknown one."""
+    if lowering not in LOWERINGS:
+        raise ValueError(f"lowering is {lowering!r}; accepted are {LOWERINGS}")
+    with Lowered(lowering) as mode:
+        yield mode
+
+
+def gather_sample(
+    maps: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool | None = None
+) -> Tensor:
+    """`F.grid_sample` of maps [N, C, H, W] at grid [N, P, Q, 2] (x, y in -1..1), bilinear and zero outside.
+
+    Each corner is a gather of rows of C channels, from maps with a border of zeros. Returns [N, C, P, Q].
+    """
+    if (mode, padding_mode, bool(align_corners)) != ("bilinear", "zeros", False) or maps.dim() != 4:
+        raise ValueError(
+            f"grid_sample of {maps.dim() - 2} dimensions with mode={mode!r}, padding_mode={padding_mode!r},"
+            f" align_corners={align_corners!r} has no lowering to gathers; 2, bilinear, zeros and False have one"
+        )
+    count, channels, height, width = maps.shape
+    rows = F.pad(maps, (1, 1, 1, 1)).permute(0, 2, 3, 1).reshape(-1, channels)  # [N * (H + 2) * (W + 2), C]
+    first = torch.arange(count, device=maps.device)[:, None, None] * ((height + 2) * (width + 2))  # [N, 1, 1]
+    columns, column_weights = _neighbours(grid[..., 0], width)
+    lines, line_weights = _neighbours(grid[..., 1], height)
+    corners = []
+    for line, line_weight in zip(lines, line_weights, strict=True):
+        start = first + line * (width + 2)
+        for column, column_weight in zip(columns, column_weights, strict=True):
+            values = rows.index_select(0, (start + column).reshape(-1))  # [N * P * Q, C]
+            corners.append(values * (line_weight * column_weight).reshape(-1, 1))
+    total = (corners[0] + corners[1]) + (corners[2] + corners[3])
+    return total.reshape(count, grid.shape[1], grid.shape[2], channels).permute(0, 3, 1, 2)
+
+
+def _neighbours(position: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Cells before and after each position (-1..1), counted in the bordered map, and the weight of each.
+
+    Clamped as float: a position far outside, which falls on the border, need not fit an integer.
+    """
+    cell = ((position + 1) * size - 1) / 2
+    before = cell.floor()
+    share = cell - before
+    cells = [(edge.clamp(-1, size) + 1).long() for edge in (before, before + 1)]
+    return (cells[0], cells[1]), (1 - share, share)

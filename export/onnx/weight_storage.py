@@ -1,7 +1,7 @@
-"""Weights stored at half precision: half the file, computed with at full precision.
+"""Stores weights at half precision: half the file, computed with at full precision.
 
-The model's weights are rounded first, so that PyTorch's reference outputs and the graph have the very same ones; then
-every initializer that float16 holds exactly is stored so, with a Cast behind it that a runtime folds as it loads.
+The model's weights are rounded first, so that PyTorch's reference outputs and the graph have the same ones; then every
+initializer that float16 holds exactly is stored so, followed by a Cast that a runtime folds as it loads.
 """
 
 from collections.abc import Sequence
@@ -13,24 +13,24 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from export.graph_spec import Part
+from export.graph_spec import GraphSpec
 
 WeightStorage = Literal["fp32", "fp16"]
-SMALLEST = 256  # elements: below, a Cast costs as much as it saves
+MIN_ELEMENTS = 256  # below, a Cast costs as much as it saves
 SUFFIX = "_fp16"
 
 
-def round_to_half(parts: Sequence[Part]) -> None:
-    """Round the weights of the parts' modules in place; ValueError names one that float16 cannot hold.
+def round_to_half(specs: Sequence[GraphSpec]) -> None:
+    """Round the weights of the graphs' modules in place; ValueError names one that float16 cannot hold.
 
-    The tracer folds a BatchNorm into the convolution before it, and folded weights would not be round: so it is folded
-    here, and left with nothing to do.
+    The tracer folds a BatchNorm into the convolution before it, and folded weights would no longer be rounded: so it is
+    folded here first, which leaves the tracer an identity.
     """
-    for part in parts:
-        for convolution, norm in _normed(part):
+    for spec in specs:
+        for convolution, norm in _normed_convolutions(spec):
             _fold(convolution, norm)
-    for part in parts:
-        for name, parameter in part.module.named_parameters():
+    for spec in specs:
+        for name, parameter in spec.module.named_parameters():
             rounded = parameter.detach().half().float()
             if not rounded.isfinite().all():
                 raise ValueError(
@@ -40,10 +40,10 @@ def round_to_half(parts: Sequence[Part]) -> None:
 
 
 def store_as_half(model: onnx.ModelProto) -> None:
-    """Store the large initializers of `model` that are round at half precision."""
+    """Store at half precision the large initializers of `model` that float16 holds exactly."""
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALLEST:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < MIN_ELEMENTS:
             continue
         values = numpy_helper.to_array(tensor)
         with np.errstate(over="ignore"):
@@ -58,11 +58,11 @@ def store_as_half(model: onnx.ModelProto) -> None:
     model.graph.node.extend([*casts, *nodes])
 
 
-def _normed(part: Part) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """The pairs of a convolution and the BatchNorm that reads its output, seen as they run."""
+def _normed_convolutions(spec: GraphSpec) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Pairs of a convolution and the BatchNorm that reads its output, recorded by hooks during a run."""
     made_by: dict[int, nn.Conv2d] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
-    outputs: list[Tensor] = []  # kept alive, so that no two have one id
+    outputs: list[Tensor] = []  # kept alive, so that no two share an id
 
     def made(module: nn.Module, _: object, output: Tensor) -> None:
         assert isinstance(module, nn.Conv2d)
@@ -74,11 +74,11 @@ def _normed(part: Part) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
         if id(inputs[0]) in made_by:
             pairs.append((made_by[id(inputs[0])], module))
 
-    modules = list(part.module.modules())
+    modules = list(spec.module.modules())
     hooks = [module.register_forward_hook(made) for module in modules if isinstance(module, nn.Conv2d)]
     hooks += [module.register_forward_pre_hook(read) for module in modules if isinstance(module, nn.BatchNorm2d)]
     with torch.inference_mode():
-        part.module(*part.inputs.values())
+        spec.module(*spec.inputs.values())
     for hook in hooks:
         hook.remove()
     return pairs
@@ -86,7 +86,7 @@ def _normed(part: Part) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
 
 @torch.no_grad()
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Move what the norm does into the convolution's weight and its own bias; its scale becomes exactly one."""
+    """Move the norm's scale into the convolution's weight and its mean into its own bias."""
     assert convolution.bias is None
     assert norm.running_mean is not None
     assert norm.running_var is not None

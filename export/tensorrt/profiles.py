@@ -1,10 +1,10 @@
-"""The shapes an engine is built for: ranges of every axis of a part's inputs, from the manifest's buckets.
+"""Optimization profiles of an engine: ranges of every dynamic axis of a part's inputs, from the manifest's buckets.
 
-The axes of a feature level, such as `height_8`, count the input's pixels by its stride, rounded up.
+The axes of a feature level, such as `height_8`, are the input's side over the level's stride, rounded up.
 
-Two plans. "one": a single profile over all buckets, for TensorRT-RTX, which specialises kernels for a shape where it
-meets it, and whose engine repeats its code for every profile. "buckets": a profile for each token bucket and for
-pictures that are broad or tall, for TensorRT, which chooses kernels at a profile's usual shape.
+Two plans. "one": a single profile over all buckets, for TensorRT-RTX, which specialises kernels at run time and whose
+engine repeats its code for every profile. "buckets": a profile for each token bucket and for broad or tall images, for
+TensorRT, which chooses kernels at a profile's optimum shape.
 """
 
 import re
@@ -12,22 +12,22 @@ from collections.abc import Collection, Iterator
 from itertools import product
 from typing import Literal
 
+from server.bundle import TEXT_BATCH
 from server.contract.image import canvas_size
 from server.contract.manifest import Manifest
 
-Span = tuple[int, int, int]  # least, usual, largest
+Span = tuple[int, int, int]  # minimum, optimum, maximum
 Profile = dict[str, Span]
 Plan = Literal["one", "buckets"]
 
 _LEVEL = re.compile(r"(height|width)_([1-9][0-9]*)")
-TEXT_BATCH = 64  # texts that the server encodes in one run
-# Of a picture's longer to its shorter side, the most that the server takes by default. Rounding may take the longer
-# side of such a strip beyond its bound by half of this.
+# Largest ratio of an image's longer to its shorter side that the server accepts by default. Rounding may take the
+# longer side of such a strip beyond its bound by half of this.
 MAX_ASPECT_RATIO = 100
 
 
 def profiles(manifest: Manifest, axes: Collection[str], plan: Plan) -> tuple[Profile, ...]:
-    """The profiles of a part whose inputs have these open axes; ValueError names an axis that is not known."""
+    """Profiles of a part whose inputs have these dynamic axes; ValueError names an unknown axis."""
     known = {"batch", "height", "width", "tokens"}
     if unknown := {axis for axis in axes if axis not in known and not _LEVEL.fullmatch(axis)}:
         raise ValueError(f"no range is known for the axis {', '.join(sorted(unknown))}")
@@ -42,8 +42,8 @@ def _span(axis: str, profile: Profile) -> Span:
     level = _LEVEL.fullmatch(axis)
     if level is None:
         return profile[axis]
-    least, usual, largest = (-(-size // int(level[2])) for size in profile[level[1]])
-    return least, usual, largest
+    minimum, optimum, maximum = (-(-size // int(level[2])) for size in profile[level[1]])
+    return minimum, optimum, maximum
 
 
 def _batch(manifest: Manifest, axes: Collection[str]) -> Profile:

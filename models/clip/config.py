@@ -1,13 +1,29 @@
-"""Sizes of CLIP models; `CLIP_CONFIGS` holds the nine that OpenAI published."""
+"""Configuration of CLIP: the nine variants that OpenAI published, and the config.json of Hugging Face folders."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from models import UnknownCheckpoint
 from models.layers.resnet import ResNetConfig
+
+ACTIVATION_NAMES = ("quick_gelu", "gelu")
+# Defaults of entries that a config.json may leave out (transformers 4.45 configuration_clip.py).
+TEXT_DEFAULTS = {
+    "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8,
+    "max_position_embeddings": 77, "vocab_size": 49408, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+    "eos_token_id": 49407,
+}  # fmt: skip
+VISION_DEFAULTS = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "image_size": 224, "patch_size": 32, "num_channels": 3, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+}  # fmt: skip
+# transformers pools at argmax for this id, which old configs carry by mistake, and at the first end token otherwise.
+LEGACY_END_ID = 2
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Text transformer; the end-of-text token must be the largest id of its vocabulary."""
+    """Text transformer; the end-of-text token must have the largest id of its vocabulary."""
 
     width: int
     layers: int
@@ -41,7 +57,7 @@ class ResNetTowerConfig:
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Both towers and the size of the space they share."""
+    """Both towers, and the size of their shared embedding space."""
 
     embed_dim: int
     image: VisionTransformerConfig | ResNetTowerConfig
@@ -60,7 +76,7 @@ def _resnet(
     return ClipConfig(embed_dim, image, TextConfig(text_width, layers=12, heads=text_width // 64))
 
 
-# Read back from the published shapes as openai/CLIP clip/model.py `build_model` does.
+# As openai/CLIP clip/model.py `build_model` derives them from the published shapes.
 CLIP_CONFIGS: dict[str, ClipConfig] = {
     "RN50": _resnet(1024, 224, (3, 4, 6, 3), 64, 512),
     "RN101": _resnet(512, 224, (3, 4, 23, 3), 64, 512),
@@ -72,3 +88,61 @@ CLIP_CONFIGS: dict[str, ClipConfig] = {
     "ViT-L/14": _vit(768, 224, 14, 1024, 24, 768),
     "ViT-L/14@336px": _vit(768, 336, 14, 1024, 24, 768),
 }
+
+
+def config_from_hf(data: dict[str, Any]) -> ClipConfig:
+    """Config of a CLIPModel's config.json."""
+    if data.get("model_type", "clip") != "clip":
+        raise UnknownCheckpoint(
+            f"config.json says model_type {data['model_type']!r}, the weights are named like 'clip'"
+        )
+    text, vision = _section(data, "text", TEXT_DEFAULTS), _section(data, "vision", VISION_DEFAULTS)
+    _require("text eos_token_id", text["eos_token_id"], (LEGACY_END_ID, text["vocab_size"] - 1))
+    _require("vision num_channels", vision["num_channels"], (3,))
+    return ClipConfig(
+        embed_dim=_count("projection_dim", data.get("projection_dim", 512)),
+        image=VisionTransformerConfig(
+            image_size=vision["image_size"],
+            patch_size=vision["patch_size"],
+            width=vision["hidden_size"],
+            layers=vision["num_hidden_layers"],
+            heads=vision["num_attention_heads"],
+            activation=vision["hidden_act"],
+        ),
+        text=TextConfig(
+            width=text["hidden_size"],
+            layers=text["num_hidden_layers"],
+            heads=text["num_attention_heads"],
+            vocab_size=text["vocab_size"],
+            context_length=text["max_position_embeddings"],
+            activation=text["hidden_act"],
+        ),
+    )
+
+
+def _section(data: dict[str, Any], tower: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    # Older files repeat a section as "..._config_dict", which takes precedence, as in transformers.
+    stored = data.get(f"{tower}_config_dict") or data.get(f"{tower}_config") or {}
+    if not isinstance(stored, dict):
+        raise UnknownCheckpoint(f"config.json has {tower}_config {stored!r}; an object is expected")
+    values = {name: stored.get(name, default) for name, default in defaults.items()}
+    for name, default in defaults.items():
+        if isinstance(default, int):
+            _count(f"{tower} {name}", values[name])
+    _require(f"{tower} hidden_act", values["hidden_act"], ACTIVATION_NAMES)
+    _require(f"{tower} layer_norm_eps", values["layer_norm_eps"], (1e-5,))
+    _require(f"{tower} intermediate_size", values["intermediate_size"], (4 * values["hidden_size"],))
+    if values["hidden_size"] % values["num_attention_heads"]:
+        raise UnknownCheckpoint(f"config.json: {tower} hidden_size {values['hidden_size']} is no multiple of its heads")
+    return values
+
+
+def _count(name: str, value: Any) -> int:
+    if type(value) is not int or not 0 < value <= 1_000_000:
+        raise UnknownCheckpoint(f"config.json has {name} {value!r}; a positive whole number is expected")
+    return value
+
+
+def _require(name: str, value: Any, accepted: tuple[Any, ...]) -> None:
+    if value not in accepted:
+        raise UnknownCheckpoint(f"config.json has {name} {value!r}; supported are {accepted}")

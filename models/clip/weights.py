@@ -1,4 +1,4 @@
-"""Published CLIP weights: literal name tables (stored name -> ours), and which size a checkpoint is."""
+"""Published CLIP weights: literal tables of state-dict keys (stored -> ours), and recognition of the size."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -6,15 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.checkpoint_errors import UnknownCheckpoint, WeightsDoNotFit
-from models.clip.config import CLIP_CONFIGS, ClipConfig, ResNetTowerConfig, VisionTransformerConfig
-from models.clip.hf_config import config_from_hf
+from models import UnknownCheckpoint, WeightsDoNotFit
+from models.clip.config import (
+    CLIP_CONFIGS,
+    ClipConfig,
+    ResNetTowerConfig,
+    VisionTransformerConfig,
+    config_from_hf,
+)
 from models.clip.model import Clip
 from models.state_dict_map import Source, fill, same, stacked, transposed
 
-FAMILY = "clip"
-CONFIG = ClipConfig
-VOCABULARY = "clip_bpe"
 LICENCES = {"openai": "MIT", "huggingface": "MIT"}
 
 OPENAI = {
@@ -58,7 +60,7 @@ OPENAI_POOL = {
     "visual.attnpool.c_proj.weight": "image_tower.pool.output.weight",
     "visual.attnpool.c_proj.bias": "image_tower.pool.output.bias",
 }
-# A convolution and the batch normalisation behind it; the stem is a sequence, so its parts are numbered.
+# Convolutions, each followed by a batch normalisation; the stem is a sequence, so its modules are numbered.
 OPENAI_STEM = {"conv1": "0", "bn1": "1", "conv2": "3", "bn2": "4", "conv3": "6", "bn3": "7"}
 OPENAI_BOTTLENECK = {
     "conv1": "conv1",
@@ -70,8 +72,8 @@ OPENAI_BOTTLENECK = {
 }
 OPENAI_SHORTCUT = {"downsample.0": "shortcut.1", "downsample.1": "shortcut.2"}
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-# Scalars in the archives which openai/CLIP clip/model.py `build_model` drops, and the causal mask, an attribute of each
-# text block that a traced archive keeps beside its parameters.
+# Scalars that openai/CLIP clip/model.py `build_model` drops, and the causal mask, an attribute of each text block that
+# a traced archive keeps beside its parameters.
 OPENAI_SURPLUS = ("input_resolution", "context_length", "vocab_size")
 OPENAI_MASK = "transformer.resblocks.{}.attn_mask"
 
@@ -107,7 +109,7 @@ HF_SURPLUS = ("text_model.embeddings.position_ids", "vision_model.embeddings.pos
 
 
 def recognise(names: Collection[str]) -> str | None:
-    """The container whose names these are: "openai", "huggingface", or None where they are not CLIP's."""
+    """Container that stores these names: "openai", "huggingface", or None where they are not CLIP's."""
     if any(name.startswith("visual.") for name in names) and "text_projection" in names:
         return "openai"
     if any(name.startswith("vision_model.") for name in names) and any(
@@ -120,25 +122,20 @@ def recognise(names: Collection[str]) -> str | None:
 def load(
     tensors: Mapping[str, Tensor], container: str, hf_config: dict[str, Any] | None
 ) -> tuple[Clip, ClipConfig, str]:
-    """The model whose size the shapes (or hf_config) tell, completely filled, its config and its variant's name."""
+    """Model of the size given by the shapes or hf_config, with all its weights; its config; the variant's name."""
     if container == "huggingface" and hf_config is not None:
         config = config_from_hf(hf_config)
     else:
         config = _config_by_shapes(tensors, container)
     with torch.device("meta"):
-        model = build(config)
+        model = Clip(config)
     table, surplus = openai_table(config) if container == "openai" else hf_table(config)
     fill(model, tensors, table, surplus=surplus)
     return model.eval(), config, variant_of(config)
 
 
-def build(config: ClipConfig) -> Clip:
-    """A fresh model of this config."""
-    return Clip(config)
-
-
 def variant_of(config: ClipConfig) -> str:
-    """The published name of a config, or one made of its sizes."""
+    """Published name of a config, or one made of its sizes."""
     for name, known in CLIP_CONFIGS.items():
         if config == known:
             return name
@@ -149,7 +146,7 @@ def variant_of(config: ClipConfig) -> str:
 
 
 def openai_table(config: ClipConfig) -> tuple[dict[str, Source], list[str]]:
-    """Our state dict's keys with their sources in OpenAI's names, and the surplus names to tolerate."""
+    """Sources of our state-dict keys in OpenAI's names, and surplus names to ignore."""
     table = {ours: same(theirs) for theirs, ours in OPENAI.items()}
     table["text_tower.projection.weight"] = transposed("text_projection")
     table |= _openai_blocks("text_tower.transformer", "transformer", config.text.layers)
@@ -192,7 +189,7 @@ def _convolutions(ours: str, theirs: str, names: Mapping[str, str]) -> dict[str,
 
 
 def hf_table(config: ClipConfig) -> tuple[dict[str, Source], list[str]]:
-    """Our state dict's keys with their sources in transformers' names, and the surplus names to tolerate."""
+    """Sources of our state-dict keys in transformers' names, and surplus names to ignore."""
     if not isinstance(config.image, VisionTransformerConfig):
         raise UnknownCheckpoint("Hugging Face's CLIP has vision transformers only")
     table = {ours: same(theirs) for theirs, ours in HF.items()}
@@ -213,16 +210,16 @@ def _hf_blocks(ours: str, theirs: str, layers: int) -> dict[str, Source]:
 
 
 def _config_by_shapes(tensors: Mapping[str, Tensor], container: str) -> ClipConfig:
-    """The published config with this checkpoint's telling shapes; layers are left to the name tables."""
+    """Published config with this checkpoint's `telling_shapes`; the key tables check the number of layers."""
     shapes = {}
     is_resnet = any(name.startswith(("visual.layer1.", "visual.attnpool.")) for name in tensors)
     for name, known in CLIP_CONFIGS.items():
         if isinstance(known.image, ResNetTowerConfig) == is_resnet:
             shapes[name] = telling_shapes(known, container)
-    wanted = next(iter(shapes.values()))
-    if missing := sorted(key for key in wanted if key not in tensors):
+    keys = next(iter(shapes.values()))
+    if missing := sorted(key for key in keys if key not in tensors):
         raise WeightsDoNotFit(missing=missing)
-    stored = {key: tuple(tensors[key].shape) for key in wanted}
+    stored = {key: tuple(tensors[key].shape) for key in keys}
     for name, expected in shapes.items():
         if stored == expected:
             return CLIP_CONFIGS[name]
@@ -232,7 +229,7 @@ def _config_by_shapes(tensors: Mapping[str, Tensor], container: str) -> ClipConf
 
 
 def telling_shapes(config: ClipConfig, container: str) -> dict[str, tuple[int, ...]]:
-    """Stored names and shapes that tell the published sizes apart."""
+    """Stored names and shapes by which the published sizes differ."""
     text, image, size = config.text, config.image, config.embed_dim
     if isinstance(image, ResNetTowerConfig):
         width = image.backbone.channels[-1]

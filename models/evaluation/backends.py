@@ -1,6 +1,6 @@
 """Backends that answer queries: a bundle run in this process, or a server over HTTP.
 
-Both give the same answers and may be used from several threads; a request without an answer raises `Unanswered`.
+Both give the same answers and may be used from several threads; a request without an answer raises `BackendError`.
 """
 
 import argparse
@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from openset import Client, ClientError
@@ -20,11 +19,11 @@ from server.predictor import Predictor
 from server.schemas import Embeddings, ImageDetections, LabelScore
 
 # In this process no other client has to wait.
-MOST_LABELS, MOST_PASSES = 100_000, 1000
+MAX_LABELS, MAX_PASSES = 100_000, 1000
 TIMEOUT_S = 600.0
 
 
-class Unanswered(Exception):
+class BackendError(Exception):
     """A request got no answer; the message is one sentence."""
 
 
@@ -52,7 +51,7 @@ class Backend(Protocol):
 
     def detect(
         self,
-        picture: bytes,
+        image: bytes,
         labels: Sequence[str],
         *,
         box_threshold: float | None = None,
@@ -61,17 +60,17 @@ class Backend(Protocol):
     ) -> ImageDetections:
         """Boxes x0, y0, x1, y1; options default to the model's own."""
 
-    def classify(self, picture: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
+    def classify(self, image: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
         """Scores of all labels, best first."""
 
-    def embed(self, picture: bytes, texts: Sequence[str]) -> Embeddings:
+    def embed(self, image: bytes, texts: Sequence[str]) -> Embeddings:
         """Unit-length embeddings of the image and of the texts."""
 
     def close(self) -> None:
         """End its threads or connections."""
 
 
-class InProcess:
+class InProcessBackend:
     """Bundles, or the ones that ship with the server, run in this process, whatever the number of labels."""
 
     def __init__(
@@ -80,81 +79,76 @@ class InProcess:
         self._predictor = Predictor(
             bundle=tuple(bundles),
             allow_uncertified=allow_uncertified,
-            max_labels=MOST_LABELS,
-            max_passes=MOST_PASSES,
+            max_labels=MAX_LABELS,
+            max_passes=MAX_PASSES,
         )
         try:
-            self.model = _chosen([_of_manifest(manifest) for manifest in self._predictor.models], name, task)
-        except Unanswered:
+            self.model = _select([_of_manifest(manifest) for manifest in self._predictor.models], name, task)
+        except BackendError:
             self.close()
             raise
 
-    def detect(self, picture: bytes, labels: Sequence[str], **options: Any) -> ImageDetections:
-        with _unanswered():
-            return self._predictor.detect(picture, labels, model=self.model.name, **options).results[0]
+    def detect(self, image: bytes, labels: Sequence[str], **options: Any) -> ImageDetections:
+        with _backend_errors():
+            return self._predictor.detect(image, labels, model=self.model.name, **options).results[0]
 
-    def classify(self, picture: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
-        with _unanswered():
-            answer = self._predictor.classify(picture, labels, model=self.model.name, templates=templates)
+    def classify(self, image: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
+        with _backend_errors():
+            answer = self._predictor.classify(image, labels, model=self.model.name, templates=templates)
         return answer.results[0].scores
 
-    def embed(self, picture: bytes, texts: Sequence[str]) -> Embeddings:
-        with _unanswered():
-            answer = self._predictor.similarity(picture, texts, model=self.model.name, embeddings=True)
+    def embed(self, image: bytes, texts: Sequence[str]) -> Embeddings:
+        with _backend_errors():
+            answer = self._predictor.similarity(image, texts, model=self.model.name, embeddings=True)
         return _embeddings(answer.embeddings)
 
     def close(self) -> None:
         self._predictor.close()
 
 
-class OverHttp:
+class HttpBackend:
     """A running server, whose limits apply."""
 
     def __init__(self, url: str, name: str | None, *, task: str, api_key: str | None = None) -> None:
         self._client = Client(url, api_key=api_key, timeout=TIMEOUT_S)
         try:
-            self.model = _chosen([_of_answer(body) for body in self._client.models().models], name, task)
+            self.model = _select([_of_answer(body) for body in self._client.models().models], name, task)
         except ClientError as error:
             self.close()
-            raise Unanswered(str(error)) from error
+            raise BackendError(str(error)) from error
 
-    def detect(self, picture: bytes, labels: Sequence[str], **options: Any) -> ImageDetections:
-        return self._answer("detect", picture, labels=list(labels), **options).results[0]
+    def detect(self, image: bytes, labels: Sequence[str], **options: Any) -> ImageDetections:
+        return self._answer("detect", image, labels=list(labels), **options).results[0]
 
-    def classify(self, picture: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
-        return (
-            self._answer("classify", picture, labels=list(labels), templates=list(templates) or None).results[0].scores
-        )
+    def classify(self, image: bytes, labels: Sequence[str], *, templates: Sequence[str] = ()) -> list[LabelScore]:
+        return self._answer("classify", image, labels=list(labels), templates=list(templates) or None).results[0].scores
 
-    def embed(self, picture: bytes, texts: Sequence[str]) -> Embeddings:
-        return _embeddings(self._answer("similarity", picture, texts=list(texts), embeddings=True).embeddings)
+    def embed(self, image: bytes, texts: Sequence[str]) -> Embeddings:
+        return _embeddings(self._answer("similarity", image, texts=list(texts), embeddings=True).embeddings)
 
     def close(self) -> None:
         self._client.close()
 
-    def _answer(self, method: str, picture: bytes, **options: Any) -> Any:
+    def _answer(self, method: str, image: bytes, **options: Any) -> Any:
         try:
-            return getattr(self._client, method)(picture, model=self.model.name, **options)
+            return getattr(self._client, method)(image, model=self.model.name, **options)
         except ClientError as error:
-            raise Unanswered(str(error)) from error
+            raise BackendError(str(error)) from error
 
 
-class Asked:
-    """Context of the backend that a command's arguments name, closed at the end."""
-
-    def __init__(self, args: argparse.Namespace, *, task: str, name: str | None = None) -> None:
-        name = name or args.model
-        self._backend: Backend = (
-            OverHttp(args.url, name, task=task, api_key=args.api_key)
-            if args.url
-            else InProcess(args.bundle or (), name, task=task, allow_uncertified=args.allow_uncertified)
-        )
-
-    def __enter__(self) -> Backend:
-        return self._backend
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._backend.close()
+@contextmanager
+def open_backend(args: argparse.Namespace, *, task: str, name: str | None = None) -> Iterator[Backend]:
+    """Open the backend of a command's arguments for a task; `name` overrides `--model`."""
+    name = name or args.model
+    backend: Backend = (
+        HttpBackend(args.url, name, task=task, api_key=args.api_key)
+        if args.url
+        else InProcessBackend(args.bundle or (), name, task=task, allow_uncertified=args.allow_uncertified)
+    )
+    try:
+        yield backend
+    finally:
+        backend.close()
 
 
 def _of_manifest(manifest: Manifest) -> Model:
@@ -174,24 +168,24 @@ def _of_answer(body: ServedModel) -> Model:
     return Model(body.name, body.family, body.version, tuple(body.tasks), body.weights_sha256, body.defaults)
 
 
-def _chosen(models: Sequence[Model], name: str | None, task: str) -> Model:
+def _select(models: Sequence[Model], name: str | None, task: str) -> Model:
     """The model called `name`, or of that family; without a name the first that can do the task."""
-    able = [model for model in models if task in model.tasks and name in (None, model.name, model.family)]
-    if not able:
+    capable = [model for model in models if task in model.tasks and name in (None, model.name, model.family)]
+    if not capable:
         known = [f"{model.name} ({', '.join(model.tasks)})" for model in models]
-        raise Unanswered(f"no model{'' if name is None else f' {name!r}'} can {task}; there are {known}")
-    return able[0]
+        raise BackendError(f"no model{'' if name is None else f' {name!r}'} can {task}; there are {known}")
+    return capable[0]
 
 
 @contextmanager
-def _unanswered() -> Iterator[None]:
+def _backend_errors() -> Iterator[None]:
     try:
         yield
     except (Fault, PromptError) as error:
-        raise Unanswered(str(error)) from error
+        raise BackendError(str(error)) from error
 
 
 def _embeddings(found: Embeddings | None) -> Embeddings:
     if found is None:
-        raise Unanswered("the server returned no embeddings")
+        raise BackendError("the server returned no embeddings")
     return found

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from models.data.images import DataError
 from models.evaluation.absent_labels import AbsentLabelsMetric
-from models.evaluation.backends import Asked
+from models.evaluation.backends import open_backend
 from models.evaluation.classification import ClassificationMetric
 from models.evaluation.dataset_queries import FORMATS, detect_format, open_evaluation_set
 from models.evaluation.detection import DetectionMetric
@@ -88,7 +88,7 @@ def _evaluate_metric(metric: Metric, data: EvaluationSet, args: argparse.Namespa
     queries = data.queries[metric.name]
     faults: list[str] = []
     override = args.detector if metric.task == "detect" else args.classifier
-    with Asked(args, task=metric.task, name=override) as backend:
+    with open_backend(args, task=metric.task, name=override) as backend:
         model = backend.model
         header = {
             "measure": metric.name,

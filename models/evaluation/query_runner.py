@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from models.data.images import BrokenPicture, DataError
-from models.evaluation.backends import Unanswered
+from models.evaluation.backends import BackendError
 from models.evaluation.metrics import Query
 from server.contract.manifest import BundleError
 from server.settings import SettingsError
@@ -44,7 +44,7 @@ def exit_status(command: str, work: Callable[[argparse.Namespace], str], args: a
     """Print the result of `work`; 2, with an error message, for data or a model that cannot be used."""
     try:
         print(work(args))
-    except (DataError, AnswerLogError, Unanswered, BundleError, SettingsError, OSError) as error:
+    except (DataError, AnswerLogError, BackendError, BundleError, SettingsError, OSError) as error:
         print(f"openset {command}: {error}", file=sys.stderr)
         return 2
     return 0
@@ -59,8 +59,8 @@ def answer_or_fault(query: Query, ask: Callable[[bytes], Any], *, skip: bool) ->
         if not skip:
             raise BrokenPicture(message) from error
         return message
-    except Unanswered as error:
-        raise Unanswered(f"{query.source}: {error}") from error
+    except BackendError as error:
+        raise BackendError(f"{query.source}: {error}") from error
 
 
 def logged_answers(

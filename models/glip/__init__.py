@@ -1,1 +1,1 @@
-"""GLIP (Li et al. 2022): detection as the grounding of phrases, with deep image-text fusion."""
+"""GLIP (Li et al. 2022): detection as phrase grounding, with deep image-text fusion."""

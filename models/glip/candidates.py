@@ -1,7 +1,7 @@
-"""Which positions may become detections: few enough to move, and enough for the official answer.
+"""Candidate selection: the positions that may become detections, so that a graph need not return all of them.
 
 The official code keeps, of each level, the best pairs of position and label (GLIP modeling/rpn/inference.py
-`ATSSPostProcessor`). What is chosen here holds all of those pairs and nothing else scores above 0.
+`ATSSPostProcessor`). The candidates hold exactly those pairs; every other pair scores 0.
 """
 
 from collections.abc import Iterator
@@ -17,28 +17,29 @@ from server.contract.text import NO_LABEL
 def candidates(
     output: GlipOutput, token_label: Tensor, pixel_mask: Tensor, config: GlipConfig
 ) -> tuple[Tensor, Tensor]:
-    """token_label [B, T] int64 (-1: of no label), pixel_mask [B, H, W] bool -> token_scores [B, N, T], boxes [B, N, 4].
+    """Select candidates: token_label [B, T] int64 (-1: no label), pixel_mask [B, H, W] bool -> token_scores [B, N, T],
+    boxes [B, N, 4].
 
     Every token of a label carries the label's score, sqrt(mean token score x centerness), or 0 where the pair was not
-    kept. Boxes are cx, cy, w, h in 0..1 of the unpadded image. N is the sum over levels of the lesser of
-    `candidates_per_level` and the level's positions, best first in each.
+    kept. Boxes are cx, cy, w, h in 0..1 of the unpadded image. N is the sum over levels of
+    min(candidates_per_level, positions of the level), best first in each.
     """
     same = _same_label(token_label)  # [B, T, T]
     first = _first_of_label(token_label)  # [B, T]
     scores, boxes = [], []
     for level in _levels(output):
         keys = _rank_keys(_label_means(level, same), level.centerness, config.candidate_score)
-        kept, rows = _chosen(keys, first, config)
-        scores.append(kept.sqrt() @ same)  # from the first token to all of the label, to the last bit
+        kept, rows = _select(keys, first, config)
+        scores.append(kept.sqrt() @ same)  # from the first token to all tokens of the label, bit for bit
         boxes.append(level.boxes_xyxy.gather(1, rows[:, :, None].expand(-1, -1, 4)))
     return torch.cat(scores, 1), to_unit(torch.cat(boxes, 1), pixel_mask)
 
 
 def rank_is_decided(output: GlipOutput, token_label: Tensor, config: GlipConfig, *, near: float) -> Tensor:
-    """[B, N] bool: whether each candidate stands where it does by more than noise.
+    """[B, N] bool: True where a candidate's rank is decided by more than noise.
 
-    `near`, in parts of a score: two positions nearer than that may swap, and a label that near to the candidate score,
-    or to the last pair that is kept, may be in or out.
+    near: relative difference of scores below which two positions may swap, and a label near the candidate score, or
+    near the last pair that is kept, may be in or out.
     """
     same, first = _same_label(token_label), _first_of_label(token_label)
     decided = []
@@ -48,7 +49,7 @@ def rank_is_decided(output: GlipOutput, token_label: Tensor, config: GlipConfig,
         best, order = keys.amax(2).sort(1, descending=True)
         count = min(config.candidates_per_level, best.shape[1])
         rows = order[:, :count, None].expand(-1, -1, keys.shape[2])
-        # A key that is no candidate's is near -1, where it is rounded more coarsely than the score in it.
+        # The key of no candidate is near -1, where it is rounded more coarsely than the score in it.
         steps = (best[:, :-1] - best[:, 1:]) - torch.finfo(best.dtype).eps * (best[:, 1:] < 0)
         gaps = steps / _score_of(best[:, :-1])
         edge = torch.full_like(best[:, :1], torch.inf)
@@ -56,7 +57,7 @@ def rank_is_decided(output: GlipOutput, token_label: Tensor, config: GlipConfig,
         at_floor = (labels.gather(1, rows) / config.candidate_score - 1).abs() < near
         chosen = keys.gather(1, rows)
         at_last = (chosen / _last_kept(chosen, first, config)[:, :, None] - 1).abs() < near
-        # The last pair itself is near to itself; it matters where there are more pairs than are kept.
+        # The last pair is near itself; that matters only where there are more pairs than are kept.
         at_last = at_last & (chosen.flatten(1).shape[1] > config.candidates_per_level)
         decided.append(apart & ~((at_floor | at_last) & (token_label != NO_LABEL)[:, None]).any(2))
     return torch.cat(decided, 1)
@@ -79,26 +80,25 @@ def _levels(output: GlipOutput) -> Iterator[GlipOutput]:
 def _rank_keys(labels: Tensor, centerness: Tensor, candidate_score: float) -> Tensor:
     """[B, S, T]: score x centerness of each token's label, less 1 where the label is no candidate or there is none.
 
-    So candidates come first, and the others have an order too.
+    Candidates come first, and the others are ordered too.
     """
     return labels * centerness.sigmoid()[:, :, None] - (labels <= candidate_score).to(labels.dtype)
 
 
 def _label_means(level: GlipOutput, same: Tensor) -> Tensor:
-    """[B, S, T]: the mean token score of each token's label."""
+    """[B, S, T]: mean token score of each token's label."""
     return level.token_logits.sigmoid() @ (same / same.sum(1, keepdim=True).clamp(min=1))
 
 
 def _score_of(keys: Tensor) -> Tensor:
-    """The product that a rank key was made of."""
+    """The product in a rank key."""
     return (keys + (keys < 0).to(keys.dtype)).clamp(min=torch.finfo(keys.dtype).tiny)
 
 
-def _chosen(keys: Tensor, first: Tensor, config: GlipConfig) -> tuple[Tensor, Tensor]:
-    """Of one level: scores before the square root [B, K, T], at a label's first token, and their positions [B, K].
+def _select(keys: Tensor, first: Tensor, config: GlipConfig) -> tuple[Tensor, Tensor]:
+    """One level's scores before the square root [B, K, T], at a label's first token, and their positions [B, K].
 
-    A position that holds one of the best pairs is among as many best positions, so those are enough; of their pairs
-    some may still be too many.
+    The K best positions contain the K best pairs; the pairs beyond K are dropped.
     """
     best = keys.amax(2)
     rows = best.topk(_at_most(config.candidates_per_level, best), dim=1).indices  # [B, K]
@@ -108,13 +108,13 @@ def _chosen(keys: Tensor, first: Tensor, config: GlipConfig) -> tuple[Tensor, Te
 
 
 def _last_kept(chosen: Tensor, first: Tensor, config: GlipConfig) -> Tensor:
-    """[B, 1]: the rank key of the last pair that is kept. A label counts once, by its first token."""
+    """[B, 1]: rank key of the last pair that is kept. A label counts once, by its first token."""
     pairs = chosen.masked_fill(~first[:, None], -1.0).flatten(1)
     return pairs.topk(_at_most(config.candidates_per_level, pairs), dim=1).values[:, -1:]
 
 
 def _at_most(limit: int, values: Tensor) -> int:
-    """min(limit, values.shape[1]), which a tracer does not write down as a constant."""
+    """min(limit, values.shape[1]), which a tracer does not record as a constant."""
     return torch.arange(limit)[: values.shape[1]].shape[0]
 
 
@@ -124,14 +124,14 @@ def _same_label(token_label: Tensor) -> Tensor:
 
 
 def _first_of_label(token_label: Tensor) -> Tensor:
-    """[B, T] bool: whether a token is the first of its label, whose tokens stand together."""
+    """[B, T] bool: True at the first token of each label; a label's tokens are contiguous."""
     begins = torch.ones_like(token_label[:, :1], dtype=torch.bool)
     changes = torch.cat((begins, token_label[:, 1:] != token_label[:, :-1]), 1)
     return changes & (token_label != NO_LABEL)
 
 
 def to_unit(boxes_xyxy: Tensor, pixel_mask: Tensor) -> Tensor:
-    """Boxes [B, N, 4] x0, y0, x1, y1 in pixels -> cx, cy, w, h in 0..1 of the unpadded image, clipped to it."""
+    """Convert boxes [B, N, 4] x0, y0, x1, y1 in pixels to cx, cy, w, h in 0..1 of the unpadded image, clipped to it."""
     width = pixel_mask[:, 0, :].float().sum(1)
     height = pixel_mask[:, :, 0].float().sum(1)
     boxes = (boxes_xyxy / torch.stack((width, height, width, height), 1)[:, None]).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Sizes of GLIP: a dataclass and the published variants."""
+"""Configuration of GLIP, and its published variants."""
 
 from dataclasses import dataclass, field, replace
 
@@ -11,11 +11,11 @@ from models.layers.swin import SwinConfig
 class GlipConfig:
     """Sizes of a GLIP; the defaults are the published GLIP-T (GLIP configs/pretrain/glip_Swin_T_O365_GoldG.yaml).
 
-    stages: the backbone stages that are used (0 is stride 4); `extra_levels` are made from the last. anchor_sizes: the
-    side of the one anchor of each level, in pixels. `fused` False leaves the image-text fusion out, as GLIP-T (A) does.
-    Token logits are divided by exp(log_scale): from 0, as published, they take long to grow; a small model starts low.
-    A position is a candidate for a label that scores above `candidate_score` there; at most `candidates_per_level`
-    pairs of position and label of each level are kept.
+    stages: backbone stages in use (0 has stride 4); `extra_levels` are made from the last. anchor_sizes: side of each
+    level's one anchor, in pixels. fused: image-text fusion; GLIP-T (A) has none. log_scale_init: token logits are
+    divided by exp(log_scale), published as 0, from where they grow slowly; a small model starts lower. A position is a
+    candidate for a label that scores above `candidate_score` there; at most `candidates_per_level` pairs of position
+    and label of each level are kept.
     """
 
     backbone: SwinConfig | ResNetConfig = field(default_factory=SwinConfig)

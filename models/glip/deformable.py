@@ -8,10 +8,10 @@ from torch import Tensor, nn
 def deform_conv2d(
     x: Tensor, offsets: Tensor, weights: Tensor, kernel: Tensor, bias: Tensor, *, stride: int = 1, padding: int = 1
 ) -> Tensor:
-    """Convolution whose taps are moved and weighted position by position.
+    """Convolution with an offset and a weight for each tap at each position.
 
     x [B, C, H, W]; kernel [O, C, K, K]; bias [O]; offsets [B, 2 * G * K * K, h, w], (y, x) in cells of x for each tap
-    of each of G groups of channels; weights [B, G * K * K, h, w]. h and w, which the offsets set, are the output's.
+    of each of G groups of channels; weights [B, G * K * K, h, w]. h and w are the output's.
     Reads bilinearly, zero outside (GLIP csrc/cuda/deform_conv_kernel_cuda.cu). Returns [B, O, h, w].
     """
     batch, height, width = x.shape[0], x.shape[2], x.shape[3]
@@ -34,7 +34,7 @@ def deform_conv2d(
 
 
 def _grid(count: int, stride: int, padding: int, like: Tensor) -> Tensor:
-    """[count]: where the first tap of each output cell lies, in cells of the input."""
+    """[count]: position of each output cell's first tap, in cells of the input."""
     return torch.arange(count, device=like.device).to(like.dtype) * stride - padding
 
 
@@ -44,7 +44,7 @@ class DeformConv(nn.Module):
     def __init__(self, channels: int, *, stride: int, groups: int) -> None:
         super().__init__()
         self.stride = stride
-        self.conv = nn.Conv2d(channels, channels, 3)  # the holder of kernel and bias
+        self.conv = nn.Conv2d(channels, channels, 3)  # holds kernel and bias
         self.norm = nn.GroupNorm(groups, channels)
         nn.init.normal_(self.conv.weight, std=0.01)
         assert self.conv.bias is not None

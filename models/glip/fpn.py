@@ -4,13 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from models.glip.config import GlipConfig
-from models.layers.nearest import nearest_index
+from models.layers.backbone import nearest_index
 
 
 class FeaturePyramid(nn.Module):
-    """Maps [B, Ci, h, w] of the backbone -> one map [B, C, h, w] a level, the finest first.
+    """Backbone maps [B, Ci, h, w] -> one map [B, C, h, w] per level, finest first.
 
-    The extra levels are made from the last output, the second one behind a ReLU (GLIP modeling/backbone/fpn.py).
+    The extra levels are made from the last output, the second one after a ReLU (GLIP modeling/backbone/fpn.py).
     """
 
     def __init__(self, config: GlipConfig) -> None:
@@ -38,7 +38,7 @@ class FeaturePyramid(nn.Module):
 
 
 def nearest(x: Tensor, height: int, width: int) -> Tensor:
-    """[B, C, h, w] at [B, C, height, width] by nearest neighbour."""
+    """Resize [B, C, h, w] to [B, C, height, width] by nearest neighbour."""
     rows = nearest_index(x.shape[2], height, x.device)
     columns = nearest_index(x.shape[3], width, x.device)
     return x.index_select(2, rows).index_select(3, columns)

@@ -1,4 +1,4 @@
-"""What turns the tower's maps into token logits, boxes and centerness."""
+"""Heads: token alignment, box deltas from anchors, centerness. Boxes are x0, y0, x1, y1 in pixels, ends included."""
 
 import math
 
@@ -8,13 +8,15 @@ from torch import Tensor, nn
 
 from models.glip.config import GlipConfig
 
+DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of dx, dy, dw, dh
+MAX_LOG_RATIO = math.log(1000 / 16)  # of a box's side to its anchor's
 EMBEDDING_SCALE = 0.5  # of the unit-length token before its projection (GLIP modeling/rpn/vldyhead.py)
 
 
 class TokenAlignment(nn.Module):
-    """Scores image positions [B, S, C] against tokens [B, T, W]: logits [B, S, T], -inf where text_mask [B, T] is not.
+    """Alignment of image positions [B, S, C] and tokens [B, T, W]: logits [B, S, T], -inf where text_mask is False.
 
-    logit = x.(W e / 2 + b) / exp(log_scale) + e.bias_text + bias, with e the token at unit length.
+    logit = x.(W e / 2 + b) / exp(log_scale) + e.bias_text + bias, with e the unit-length token.
     """
 
     def __init__(self, config: GlipConfig) -> None:
@@ -48,3 +50,32 @@ class BoxHead(nn.Module):
     def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         deltas = [self.deltas(x) * self.scales[number] for number, x in enumerate(levels)]
         return deltas, [self.centerness(x) for x in levels]
+
+
+def cell_anchors(sizes: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+    """[L, 4]: anchor of the first cell of each level (GLIP modeling/rpn/anchor_generator.py)."""
+    centres = [(stride - 1) / 2 for stride in strides]
+    return torch.tensor(
+        [
+            (c - (s - 1) / 2, c - (s - 1) / 2, c + (s - 1) / 2, c + (s - 1) / 2)
+            for c, s in zip(centres, sizes, strict=True)
+        ]
+    )
+
+
+def grid_anchors(cell: Tensor, height: int, width: int, stride: int) -> Tensor:
+    """[height * width, 4]: the anchor `cell` [4] moved to every cell, row by row."""
+    y = torch.arange(height, device=cell.device).to(cell.dtype) * stride
+    x = torch.arange(width, device=cell.device).to(cell.dtype) * stride
+    y, x = y[:, None].expand(-1, width), x[None, :].expand(height, -1)
+    return torch.stack((x, y, x, y), -1).flatten(0, 1) + cell
+
+
+def decode_boxes(deltas: Tensor, anchors: Tensor) -> Tensor:
+    """Boxes [..., S, 4] from deltas [..., S, 4] and anchors [S, 4] (GLIP modeling/rpn/vldyhead.py `BoxCoder`)."""
+    size = anchors[:, 2:] - anchors[:, :2] + 1
+    centre = (anchors[:, :2] + anchors[:, 2:]) / 2
+    move = deltas / torch.tensor(DELTA_WEIGHTS, dtype=deltas.dtype, device=deltas.device)
+    centre = move[..., :2] * size + centre
+    half = (move[..., 2:].clamp(max=MAX_LOG_RATIO).exp() * size - 1) / 2
+    return torch.cat((centre - half, centre + half), -1)

@@ -1,8 +1,8 @@
 """GLIP (arXiv 2112.03857), in the order of the paper's figure 2.
 
-Every size comes from the tensors: the model can be traced for any batch, image and prompt. There is no image mask:
-padding takes part in attention, norms and pooling, as in the published code, so an image is padded to a size that
-follows from its own alone.
+Every size comes from the tensors, so that a trace serves any batch, image and prompt. There is no image mask: padding
+takes part in attention, norms and pooling, as in the published code, so the padded size of an image must depend on its
+own size only.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.glip.anchors import cell_anchors, decode, grid_anchors
 from models.glip.config import GlipConfig
 from models.glip.fpn import FeaturePyramid
-from models.glip.heads import BoxHead, TokenAlignment
-from models.glip.vl_dyhead import TowerLayer, flattened
+from models.glip.heads import BoxHead, TokenAlignment, cell_anchors, decode_boxes, grid_anchors
+from models.glip.vl_dyhead import TowerLayer, flatten_levels
 from models.layers.backbone import build_backbone
 from models.layers.bert import Bert
 
 
 class GlipOutput(NamedTuple):
-    """The answer at each of the S positions of all levels.
+    """Outputs at each of the S positions of all levels.
 
     token_logits [B, S, T] (before the sigmoid, -inf on padded tokens); boxes_xyxy [B, S, 4] and anchors_xyxy [S, 4] in
-    pixels of the padded image, last pixel included; centerness [B, S] logits; level_sizes: positions of each level.
+    pixels of the padded image, ends included; centerness [B, S] logits; level_sizes: positions of each level.
     """
 
     token_logits: Tensor
@@ -35,10 +34,10 @@ class GlipOutput(NamedTuple):
 
 
 class Glip(nn.Module):
-    """Detects what a text names.
+    """Open-set detector.
 
-    Before fusion the text depends on the prompt alone and the levels on the image alone, so `encode_text` and
-    `encode_image` are apart: encode a prompt once for many images, and an image once for many prompts.
+    Before fusion the text depends on the prompt only and the levels on the image only: `encode_text` and `encode_image`
+    are separate, so that a prompt is encoded once for many images, and an image once for many prompts.
     """
 
     cell_anchors: Tensor
@@ -59,19 +58,17 @@ class Glip(nn.Module):
         return self.text_backbone(input_ids, position_ids, self_attention_mask)
 
     def forward(self, pixel_values: Tensor, text_features: Tensor, text_mask: Tensor) -> GlipOutput:
-        """pixel_values [B, 3, H, W] of `encode_image`, and `detect`'s text."""
+        """Detect in pixel_values [B, 3, H, W]; text inputs as `detect`."""
         return self.detect(self.encode_image(pixel_values), text_features, text_mask)
 
     def encode_image(self, pixel_values: Tensor) -> list[Tensor]:
-        """pixel_values [B, 3, H, W], normalised (the published weights read BGR), zeros on padding -> the levels of the
-        feature pyramid, [B, C, h, w] each.
+        """pixel_values [B, 3, H, W], normalised (published weights read BGR), zeros on padding -> levels of the feature
+        pyramid, [B, C, h, w] each.
         """
         return self.pyramid(self.backbone(pixel_values))
 
     def detect(self, image_features: Sequence[Tensor], text_features: Tensor, text_mask: Tensor) -> GlipOutput:
-        """image_features of `encode_image`; text_features [B, T, W] of `encode_text`; text_mask [B, T] bool, True =
-        token.
-        """
+        """Detect in image_features of `encode_image`, by text_features [B, T, W] and text_mask [B, T] bool."""
         levels, text = list(image_features), text_features
         for layer in self.tower:
             levels, text = layer(levels, text, text_mask)
@@ -83,9 +80,9 @@ class Glip(nn.Module):
             ]
         )
         return GlipOutput(
-            token_logits=self.token_alignment(flattened(levels), text, text_mask),
-            boxes_xyxy=decode(flattened(deltas), anchors),
-            centerness=flattened(centerness)[:, :, 0],
+            token_logits=self.token_alignment(flatten_levels(levels), text, text_mask),
+            boxes_xyxy=decode_boxes(flatten_levels(deltas), anchors),
+            centerness=flatten_levels(centerness)[:, :, 0],
             anchors_xyxy=anchors,
             level_sizes=[x.shape[2] * x.shape[3] for x in levels],
         )

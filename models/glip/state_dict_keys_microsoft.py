@@ -1,7 +1,7 @@
-"""Names in Microsoft's .pth files -> ours.
+"""State-dict keys of Microsoft's .pth files -> ours.
 
-"{}" is a number, or two; a tower layer is made of three official modules, whose numbers `weights.py` computes. A name
-in MODULES or in a LAYER or BLOCK table stands for its weight and its bias.
+"{}" is a number, or two; a tower layer is three official modules, whose numbers `weights.py` computes. A key in MODULES
+or in a LAYER or BLOCK table stands for its weight and its bias.
 """
 
 MARKERS = (
@@ -13,7 +13,7 @@ MARKERS = (
 PATCHES = "backbone.body.patch_embed.proj.weight"
 # In a fused model the first module of the tower is the fusion, in GLIP-T (A) a convolution.
 FUSION_MARKER = "rpn.head.dyhead_tower.0.b_attn.gamma_v"
-# In the published files, needed by nothing at inference: the class head is built, and left out of the loss.
+# In the published files, unused at inference: the class head is built, and left out of the loss.
 SURPLUS = (
     "language_backbone.body.model.embeddings.position_ids",
     "rpn.head.cls_logits.weight",

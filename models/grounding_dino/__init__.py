@@ -1,1 +1,1 @@
-"""Grounding DINO (Liu et al. 2023): open-set detection of what a text names."""
+"""Grounding DINO (Liu et al. 2023): open-set object detection by text prompts."""

@@ -1,4 +1,4 @@
-"""Sizes of Grounding DINO: dataclasses and the published variants."""
+"""Configuration of Grounding DINO, and its published variants."""
 
 from dataclasses import dataclass, field, replace
 
@@ -11,9 +11,9 @@ from models.layers.swin import SwinConfig
 class GroundingDinoConfig:
     """Sizes of a Grounding DINO; the defaults are the published Swin-T.
 
-    stages: the backbone stages that are used (0 is stride 4); each further level up to `levels` halves the last map.
-    logit_scale, logit_bias_init: a token logit is scale * query.text + bias; the published models have 1 and no bias
-    (None). A small model trains better from d_model ** -0.5 and about -4.
+    stages: backbone stages in use (0 has stride 4); each further level up to `levels` halves the last map. logit_scale,
+    logit_bias_init: a token logit is scale * query.text + bias; the published models have 1 and no bias (None). A small
+    model trains better from d_model ** -0.5 and about -4.
     """
 
     backbone: SwinConfig | ResNetConfig = field(default_factory=SwinConfig)
@@ -54,7 +54,7 @@ class GroundingDinoConfig:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of the levels, in pixels."""
+        """Pixels per cell of each level."""
         first = tuple(4 << stage for stage in self.stages)
         return (*first, *(first[-1] << level + 1 for level in range(self.levels - len(first))))
 

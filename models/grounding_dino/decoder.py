@@ -1,4 +1,4 @@
-"""Cross-modality decoder: queries look at each other, the text and the image, and refine their boxes layer by layer."""
+"""Cross-modality decoder: queries attend to each other, the text and the image, and refine boxes layer by layer."""
 
 from typing import NamedTuple
 
@@ -7,17 +7,18 @@ from torch import Tensor, nn
 
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.deformable import DeformableAttention
-from models.grounding_dino.feature_levels import Pyramid
-from models.grounding_dino.heads import inverse_sigmoid
+from models.grounding_dino.feature_levels import FeatureLevels
 from models.grounding_dino.position_encoding import box_positions
 from models.layers.blocks import Attention, FeedForward, Mlp
 
+BOX_EPS = 1e-3  # of util/misc.py in GroundingDINO; its other inverse_sigmoid, with 1e-5, is not used by the model
+
 
 class DecoderLayer(nn.Module):
-    """queries [B, N, C] -> [B, N, C]; boxes_cxcywh [B, N, L, 4], text_mask [B, 1, 1, T] bool; visible, None or
-    [B, 1, N, N] bool, which queries a query may look at.
+    """queries [B, N, C] -> [B, N, C]; boxes_cxcywh [B, N, L, 4], text_mask [B, 1, 1, T] bool; query_mask None or
+    [B, 1, N, N] bool, True where a query may attend to another.
 
-    Points are sought around the box's centre, an offset of P being half its width or height.
+    Sampling points lie around the box's centre; an offset of P is half its width or height.
     """
 
     def __init__(self, config: GroundingDinoConfig) -> None:
@@ -38,22 +39,22 @@ class DecoderLayer(nn.Module):
         positions: Tensor,
         boxes: Tensor,
         memory: Tensor,
-        pyramid: Pyramid,
+        levels: FeatureLevels,
         text: Tensor,
         text_mask: Tensor,
-        visible: Tensor | None,
+        query_mask: Tensor | None,
     ) -> Tensor:
         centre, step = boxes[..., :2], boxes[..., 2:] * (0.5 / self.points)
         x = queries
-        placed = x + positions
-        x = self.self_norm(x + self.self_attn(placed, placed, x, visible))
+        positioned = x + positions
+        x = self.self_norm(x + self.self_attn(positioned, positioned, x, query_mask))
         x = self.text_norm(x + self.text_attn(x + positions, text, text, text_mask))
-        x = self.image_norm(x + self.image_attn(x + positions, memory, pyramid.mask, pyramid.shapes, centre, step))
+        x = self.image_norm(x + self.image_attn(x + positions, memory, levels.mask, levels.shapes, centre, step))
         return self.ffn_norm(x + self.ffn(x))
 
 
 class DecoderOutput(NamedTuple):
-    """Of each layer: normed states [B, N, C]; references, boxes_cxcywh [B, N, 4] that enter it (and leave the last)."""
+    """Per layer: normed states [B, N, C]; references, its input boxes_cxcywh [B, N, 4], and the last layer's output."""
 
     states: list[Tensor]
     references: list[Tensor]
@@ -62,7 +63,7 @@ class DecoderOutput(NamedTuple):
 class Decoder(nn.Module):
     """queries [B, N, C] and their boxes_cxcywh [B, N, 4] -> `DecoderOutput`.
 
-    Layers refine the box with the un-normed state; the next layer gets it without gradient. `visible`: as for a layer.
+    Layers refine the boxes with the un-normed state; the next layer gets them detached. query_mask: as for a layer.
     """
 
     def __init__(self, config: GroundingDinoConfig) -> None:
@@ -76,21 +77,27 @@ class Decoder(nn.Module):
         queries: Tensor,
         boxes: Tensor,
         memory: Tensor,
-        pyramid: Pyramid,
+        levels: FeatureLevels,
         text: Tensor,
         text_mask: Tensor,
         box_head: nn.Module,
-        visible: Tensor | None = None,
+        query_mask: Tensor | None = None,
     ) -> DecoderOutput:
-        ratios = torch.cat((pyramid.valid_ratios, pyramid.valid_ratios), 2)[:, None]  # [B, 1, L, 4]
+        ratios = torch.cat((levels.valid_ratios, levels.valid_ratios), 2)[:, None]  # [B, 1, L, 4]
         keys = text_mask[:, None, None, :]
         states, references = [], [boxes]
         for layer in self.layers:
             reference = boxes[:, :, None] * ratios  # [B, N, L, 4], in 0..1 of the padded levels
             positions = self.position_head(box_positions(reference[:, :, 0], queries.shape[2] // 2))
-            queries = layer(queries, positions, reference, memory, pyramid, text, keys, visible)
+            queries = layer(queries, positions, reference, memory, levels, text, keys, query_mask)
             refined = torch.sigmoid(box_head(queries) + inverse_sigmoid(boxes))
             boxes = refined.detach()
             states.append(self.norm(queries))
             references.append(refined)
         return DecoderOutput(states, references)
+
+
+def inverse_sigmoid(x: Tensor) -> Tensor:
+    """logit(x), with x and 1 - x clamped to at least `BOX_EPS`."""
+    x = x.clamp(0.0, 1.0)
+    return torch.log(x.clamp(min=BOX_EPS) / (1 - x).clamp(min=BOX_EPS))

@@ -4,13 +4,12 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-
-from models.grounding_dino.sampling import sample_levels
 
 
 class DeformableAttention(nn.Module):
-    """Each query looks at P points per level and head, around its reference.
+    """Attention of each query to P sampling points per level and head, around its reference point.
 
     query [B, Q, C]; value [B, S, C]; mask [B, S] bool, True = image; shapes: (height, width) of each level; centre
     [B, Q, L, 2] and step, broadcastable to it: an offset of one is one step from the centre, both (x, y) in 0..1 of the
@@ -26,7 +25,7 @@ class DeformableAttention(nn.Module):
         self.output_proj = nn.Linear(dim, dim)
 
     def initialise(self) -> None:
-        """Points of head i start on a ray of its own, one cell further each (the paper, appendix)."""
+        """Start the points of each head on a ray of its own, one cell apart (the paper, appendix)."""
         angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
         ray = torch.stack((angles.cos(), angles.sin()), -1)  # [h, 2]
         ray = ray / ray.abs().amax(-1, keepdim=True)
@@ -56,3 +55,23 @@ class DeformableAttention(nn.Module):
         weights = weights.reshape(batch, count, self.heads, self.levels, self.points)
         locations = centre[:, :, None, :, None] + offsets * step[:, :, None, :, None]  # [B, Q, h, L, P, 2]
         return self.output_proj(sample_levels(value, shapes, locations, weights))
+
+
+def sample_levels(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of bilinear samples, zero outside a level (align_corners false).
+
+    value [B, S, h, d]; shapes: (height, width) of each level; locations [B, Q, h, L, P, 2] (x, y) in 0..1 of the padded
+    level; weights [B, Q, h, L, P]. Returns [B, Q, h * d].
+    """
+    maps = value.permute(0, 2, 3, 1).flatten(0, 1)  # [B * h, d, S]
+    grids = (2 * locations - 1).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # [B * h, L, P, Q, 2]
+    scales = weights.permute(0, 2, 3, 4, 1).flatten(0, 1)  # [B * h, L, P, Q]
+    start, sums = 0, []
+    for level, (height, width) in enumerate(shapes):
+        end = start + height * width
+        level_map = maps[:, :, start:end].reshape(maps.shape[0], maps.shape[1], height, width)
+        samples = F.grid_sample(level_map, grids[:, level], padding_mode="zeros", align_corners=False)
+        sums.append((samples * scales[:, level, None]).sum(2))  # [B * h, d, P, Q] -> [B * h, d, Q]
+        start = end
+    total = torch.stack(sums).sum(0)  # [B * h, d, Q]
+    return total.reshape(value.shape[0], -1, total.shape[2]).transpose(1, 2)

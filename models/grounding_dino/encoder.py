@@ -4,14 +4,14 @@ from torch import Tensor, nn
 
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.deformable import DeformableAttention
-from models.grounding_dino.feature_levels import Pyramid
+from models.grounding_dino.feature_levels import FeatureLevels
 from models.grounding_dino.position_encoding import token_positions
 from models.layers.blocks import Attention, FeedForward
 from models.layers.fusion import FusionLayer
 
 
 class TextLayer(nn.Module):
-    """Self-attention among the tokens of a label, which mask [B, 1, T, T] bool tells. [B, T, C] -> [B, T, C]."""
+    """Self-attention between the tokens of a label, by mask [B, 1, T, T] bool. [B, T, C] -> [B, T, C]."""
 
     def __init__(self, config: GroundingDinoConfig) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class ImageLayer(nn.Module):
         self.ffn = FeedForward(config.d_model, config.ffn_hidden, activation="relu")
         self.norm2 = nn.LayerNorm(config.d_model)
 
-    def forward(self, image: Tensor, positions: Tensor, pyramid: Pyramid, centre: Tensor) -> Tensor:
-        attended = self.self_attn(image + positions, image, pyramid.mask, pyramid.shapes, centre, pyramid.cells)
+    def forward(self, image: Tensor, positions: Tensor, levels: FeatureLevels, centre: Tensor) -> Tensor:
+        attended = self.self_attn(image + positions, image, levels.mask, levels.shapes, centre, levels.cells)
         image = self.norm1(image + attended)
         return self.norm2(image + self.ffn(image))
 
@@ -61,17 +61,17 @@ class Encoder(nn.Module):
         self,
         image: Tensor,
         image_positions: Tensor,
-        pyramid: Pyramid,
+        levels: FeatureLevels,
         text: Tensor,
         text_mask: Tensor,
         position_ids: Tensor,
         self_attention_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        centre = pyramid.centres[:, :, None] * pyramid.valid_ratios[:, None]  # [B, S, L, 2]
+        centre = levels.centres[:, :, None] * levels.valid_ratios[:, None]  # [B, S, L, 2]
         text_positions = token_positions(position_ids, text.shape[2])
         token_pairs = self_attention_mask[:, None]  # [B, 1, T, T]
         for fusion, text_layer, layer in zip(self.fusion_layers, self.text_layers, self.layers, strict=True):
-            image, text = fusion(image, text, pyramid.mask, text_mask)
+            image, text = fusion(image, text, levels.mask, text_mask)
             text = text_layer(text, text_positions, token_pairs)
-            image = layer(image, image_positions, pyramid, centre)
+            image = layer(image, image_positions, levels, centre)
         return image, text

@@ -1,6 +1,6 @@
 """Grounding DINO (arXiv 2303.05499), in the order of the paper's figure 3.
 
-Every size comes from the tensors, and every mask is an input: the model can be traced for any batch, image and prompt.
+Every size comes from the tensors and every mask is an input, so that a trace serves any batch, image and prompt.
 """
 
 from collections.abc import Sequence
@@ -10,24 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from models.grounding_dino.config import GroundingDinoConfig
-from models.grounding_dino.decoder import Decoder, DecoderOutput
+from models.grounding_dino.decoder import Decoder, DecoderOutput, inverse_sigmoid
 from models.grounding_dino.deformable import DeformableAttention
 from models.grounding_dino.encoder import Encoder
-from models.grounding_dino.feature_levels import Pyramid, build_pyramid, level_mask
-from models.grounding_dino.heads import TokenLogits, inverse_sigmoid
-from models.grounding_dino.neck import Neck
+from models.grounding_dino.feature_levels import FeatureLevels, Neck, level_geometry, level_mask
 from models.grounding_dino.position_encoding import ImagePosition
-from models.grounding_dino.query_selection import QuerySelection
+from models.grounding_dino.query_selection import QuerySelection, TokenLogits
 from models.layers.backbone import build_backbone
 from models.layers.bert import Bert
 from models.layers.blocks import Mlp
 
 
 class DenoisingQueries(NamedTuple):
-    """Queries that training puts before the learned ones (DINO, arXiv 2203.03605, section 3.3).
+    """Denoising queries of training, put before the learned ones (DINO, arXiv 2203.03605, section 3.3).
 
-    content [B, Q, d_model]; boxes_cxcywh [B, Q, 4] in 0..1; visible [B, Q, Q] bool, which of them each may look at.
-    They see the learned queries too, but these see none of them.
+    content [B, Q, d_model]; boxes_cxcywh [B, Q, 4] in 0..1; visible [B, Q, Q] bool, True where one may attend to
+    another. They attend to the learned queries too, which attend to none of them.
     """
 
     content: Tensor
@@ -36,19 +34,19 @@ class DenoisingQueries(NamedTuple):
 
 
 class DenoisedOutput(NamedTuple):
-    """What each decoder layer makes of denoising queries: logits [layers, B, Q, T], boxes_cxcywh [layers, B, Q, 4]."""
+    """Outputs of each decoder layer for denoising queries: logits [layers, B, Q, T], boxes_cxcywh [layers, B, Q, 4]."""
 
     logits: Tensor
     boxes_cxcywh: Tensor
 
 
 class GroundingDinoOutput(NamedTuple):
-    """The answer, and what training supervises beside it. Boxes are cx, cy, w, h in 0..1 of the unpadded image.
+    """Final and intermediate outputs. Boxes are cx, cy, w, h in 0..1 of the unpadded image.
 
     logits [B, N, T] (before the sigmoid, -inf on padded tokens), boxes_cxcywh [B, N, 4];
-    decoder_logits [layers, B, N, T], decoder_boxes [layers, B, N, 4], of each decoder layer, the last being the answer;
-    proposal_logits [B, S, T], proposal_boxes [B, S, 4], proposal_valid [B, S] bool, at every image position;
-    topk_indices [B, N] int64, the positions that became queries, best first.
+    decoder_logits [layers, B, N, T], decoder_boxes [layers, B, N, 4] of each decoder layer, the final one last;
+    proposal_logits [B, S, T], proposal_boxes [B, S, 4], proposal_valid [B, S] bool at every image position;
+    topk_indices [B, N] int64, positions selected as queries, best first.
     """
 
     logits: Tensor
@@ -62,10 +60,10 @@ class GroundingDinoOutput(NamedTuple):
 
 
 class GroundingDino(nn.Module):
-    """Detects what a text names.
+    """Open-set detector.
 
-    Text features depend on the prompt alone and image features on the image alone, so `encode_text` and `encode_image`
-    are apart: encode a prompt once for many images, and an image once for many prompts.
+    Text features depend on the prompt only and image features on the image only: `encode_text` and `encode_image` are
+    separate, so that a prompt is encoded once for many images, and an image once for many prompts.
     """
 
     def __init__(self, config: GroundingDinoConfig) -> None:
@@ -98,12 +96,12 @@ class GroundingDino(nn.Module):
         position_ids: Tensor,
         self_attention_mask: Tensor,
     ) -> GroundingDinoOutput:
-        """pixel_values [B, 3, H, W], zeros on padding, and `detect`'s inputs."""
+        """Detect in pixel_values [B, 3, H, W], zeros on padding; other inputs as `detect`."""
         image_features = self.encode_image(pixel_values)
         return self.detect(image_features, pixel_mask, text_features, text_mask, position_ids, self_attention_mask)
 
     def encode_image(self, pixel_values: Tensor) -> list[Tensor]:
-        """pixel_values [B, 3, H, W] -> the levels before the feature enhancer, [B, d_model, h, w] each."""
+        """pixel_values [B, 3, H, W] -> levels before the feature enhancer, [B, d_model, h, w] each."""
         return self.neck(self.backbone(pixel_values))
 
     def detect(
@@ -115,7 +113,9 @@ class GroundingDino(nn.Module):
         position_ids: Tensor,
         self_attention_mask: Tensor,
     ) -> GroundingDinoOutput:
-        """image_features of `encode_image`; pixel_mask [B, H, W] bool, True = image; text_features [B, T, d_model] of
+        """Detect in encoded images.
+
+        image_features of `encode_image`; pixel_mask [B, H, W] bool, True = image; text_features [B, T, d_model] of
         `encode_text`; text_mask [B, T] bool, True = token; position_ids [B, T] int64; self_attention_mask [B, T, T]
         bool.
         """
@@ -132,7 +132,7 @@ class GroundingDino(nn.Module):
         self_attention_mask: Tensor,
         denoising: DenoisingQueries,
     ) -> tuple[GroundingDinoOutput, DenoisedOutput]:
-        """For training: the output of `forward`, which denoising queries do not change, and theirs."""
+        """Outputs of `forward`, which denoising queries do not change, and of the denoising queries, for training."""
         prompt = (text_features, text_mask, position_ids, self_attention_mask)
         output, denoised = self._detect(self.encode_image(pixel_values), pixel_mask, *prompt, denoising)
         assert denoised is not None
@@ -148,19 +148,19 @@ class GroundingDino(nn.Module):
         self_attention_mask: Tensor,
         denoising: DenoisingQueries | None,
     ) -> tuple[GroundingDinoOutput, DenoisedOutput | None]:
-        image, positions, pyramid = self._flatten(image_features, pixel_mask)
+        image, positions, levels = self._flatten(image_features, pixel_mask)
         memory, text = self.encoder(
-            image, positions, pyramid, text_features, text_mask, position_ids, self_attention_mask
+            image, positions, levels, text_features, text_mask, position_ids, self_attention_mask
         )
         queries = self.query_embed.weight[: memory.shape[1]]  # [N, C], N = min(num_queries, S)
-        proposals = self.selection(memory, pyramid, text, text_mask, queries.shape[0])
-        queries, references, visible = queries.expand(memory.shape[0], -1, -1), proposals.references, None
+        proposals = self.selection(memory, levels, text, text_mask, queries.shape[0])
+        queries, references, query_mask = queries.expand(memory.shape[0], -1, -1), proposals.references, None
         if denoising is not None:
-            visible = _visible(denoising, queries.shape[1])
+            query_mask = _query_mask(denoising, queries.shape[1])
             queries = torch.cat([denoising.content, queries], 1)
             references = torch.cat([denoising.boxes_cxcywh, references], 1)
-        decoded = self.decoder(queries, references, memory, pyramid, text, text_mask, self.box_head, visible)
-        logits, boxes = self._answers(decoded, text, text_mask)
+        decoded = self.decoder(queries, references, memory, levels, text, text_mask, self.box_head, query_mask)
+        logits, boxes = self._predictions(decoded, text, text_mask)
         denoised = None
         if denoising is not None:
             count = denoising.content.shape[1]
@@ -178,22 +178,24 @@ class GroundingDino(nn.Module):
         )
         return output, denoised
 
-    def _flatten(self, maps: Sequence[Tensor], pixel_mask: Tensor) -> tuple[Tensor, Tensor, Pyramid]:
-        """The levels in a row and their positions, both [B, S, C]."""
+    def _flatten(self, maps: Sequence[Tensor], pixel_mask: Tensor) -> tuple[Tensor, Tensor, FeatureLevels]:
+        """Levels in a row and their position encodings, both [B, S, C]; and their geometry."""
         masks = [level_mask(pixel_mask, x.shape[2], x.shape[3]) for x in maps]
         positions = [
             self.image_position(mask).flatten(2).transpose(1, 2) + self.level_embed[level]
             for level, mask in enumerate(masks)
         ]
         image = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)
-        return image, torch.cat(positions, 1), build_pyramid(masks)
+        return image, torch.cat(positions, 1), level_geometry(masks)
 
-    def _answers(self, decoded: DecoderOutput, text: Tensor, text_mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Of each layer: token logits [B, N, T] and boxes [B, N, 4], the latter from the normed state."""
+    def _predictions(
+        self, decoded: DecoderOutput, text: Tensor, text_mask: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Token logits [B, N, T] and boxes [B, N, 4] of each layer, the latter from the normed state."""
         logits = [self.token_logits(state, text, text_mask) for state in decoded.states]
         boxes = [
-            torch.sigmoid(self.box_head(state) + inverse_sigmoid(entered))
-            for state, entered in zip(decoded.states, decoded.references[:-1], strict=True)
+            torch.sigmoid(self.box_head(state) + inverse_sigmoid(reference))
+            for state, reference in zip(decoded.states, decoded.references[:-1], strict=True)
         ]
         return logits, boxes
 
@@ -213,10 +215,10 @@ class GroundingDino(nn.Module):
         nn.init.normal_(self.query_embed.weight)
 
 
-def _visible(denoising: DenoisingQueries, learned: int) -> Tensor:
-    """[B, 1, Q + N, Q + N] bool: which query may look at which."""
+def _query_mask(denoising: DenoisingQueries, learned: int) -> Tensor:
+    """[B, 1, Q + N, Q + N] bool, True where a query may attend to another."""
     batch, count = denoising.visible.shape[:2]
-    visible = denoising.visible.new_ones(batch, count + learned, count + learned)
-    visible[:, :count, :count] = denoising.visible
-    visible[:, count:, :count] = False
-    return visible[:, None]
+    mask = denoising.visible.new_ones(batch, count + learned, count + learned)
+    mask[:, :count, :count] = denoising.visible
+    mask[:, count:, :count] = False
+    return mask[:, None]

@@ -1,6 +1,6 @@
-"""Names in Hugging Face folders (transformers 4.45) -> ours.
+"""State-dict keys of Hugging Face folders (transformers 4.45) -> ours.
 
-"{}" is a layer's number. A name in MODULES or in a LAYER or BLOCK table stands for its weight and its bias.
+"{}" is a layer's number. A key in MODULES or in a LAYER or BLOCK table stands for its weight and its bias.
 """
 
 MARKERS = (

@@ -1,6 +1,6 @@
-"""Names in IDEA-Research's .pth files -> ours.
+"""State-dict keys of IDEA-Research's .pth files -> ours.
 
-"{}" is a layer's number. A name in MODULES or in a LAYER or BLOCK table stands for its weight and its bias.
+"{}" is a layer's number. A key in MODULES or in a LAYER or BLOCK table stands for its weight and its bias.
 """
 
 MARKERS = (
@@ -10,7 +10,7 @@ MARKERS = (
     "transformer.enc_output.weight",
 )
 PATCHES = "backbone.0.patch_embed.proj.weight"
-# In the published files, needed by nothing at inference (GroundingDINO issue 271; the pooler is built but never run).
+# In the published files, unused at inference (GroundingDINO issue 271; the pooler is built but never run).
 SURPLUS = ("label_enc.weight", "bert.embeddings.position_ids", "bert.pooler.dense.weight", "bert.pooler.dense.bias")
 
 PARAMETERS = {

@@ -1,1 +1,1 @@
-"""Layers that two families share."""
+"""Layers used by more than one family."""

@@ -1,5 +1,6 @@
-"""The image backbones of the detectors."""
+"""Image backbones of the detectors, and nearest-neighbour indices to resize maps by."""
 
+import torch
 from torch import Tensor, nn
 
 from models.layers.resnet import ModifiedResNet, ResNetConfig
@@ -7,7 +8,7 @@ from models.layers.swin import Swin, SwinConfig
 
 
 class ResNetStages(nn.Module):
-    """pixel_values [B, 3, H, W] -> the maps [B, C, h, w] of `stages` (0 is stride 4)."""
+    """ResNet backbone: pixel_values [B, 3, H, W] -> maps [B, C, h, w] of `stages` (0 has stride 4)."""
 
     def __init__(self, config: ResNetConfig, stages: tuple[int, ...]) -> None:
         super().__init__()
@@ -20,7 +21,16 @@ class ResNetStages(nn.Module):
 
 
 def build_backbone(config: SwinConfig | ResNetConfig, stages: tuple[int, ...]) -> nn.Module:
-    """The backbone of this config: pixel_values [B, 3, H, W] -> one map per stage in use."""
+    """Build the backbone of a config: pixel_values [B, 3, H, W] -> one map per stage in use."""
     if isinstance(config, ResNetConfig):
         return ResNetStages(config, stages)
     return Swin(config, stages)
+
+
+def nearest_index(source: int, target: int, device: torch.device) -> Tensor:
+    """[target] int64: source cell of each target cell, in float32 as F.interpolate computes it.
+
+    Written out, since runtimes round the scale of a resize differently.
+    """
+    position = torch.arange(target, device=device).float()
+    return (position * (source / target)).long()

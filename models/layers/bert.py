@@ -1,4 +1,4 @@
-"""BERT encoder without pooler (Devlin et al. 2018), with a mask per token pair and explicit position ids."""
+"""BERT encoder without pooler (Devlin et al. 2018), with a mask for token pairs and explicit position ids."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class BertConfig:
 
 
 class BertEmbeddings(nn.Module):
-    """Word + position + token type 0, normalised."""
+    """Sum of word, position and token type 0 embeddings, normalised."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class BertLayer(nn.Module):
 
 
 class Bert(nn.Module):
-    """input_ids, position_ids [B, T] int64, mask [B, T, T] bool (True where a token may look) -> [B, T, width]."""
+    """input_ids, position_ids [B, T] int64, mask [B, T, T] bool (True where a token may attend) -> [B, T, width]."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Blocks of every transformer here.
+"""Transformer blocks of the detectors: attention, feed-forward, MLP.
 
 Shape letters: B batch, Q queries, K keys, C channels, h heads, d channels of a head. Axes are split with reshape and
-the tensor's own sizes: torch.jit.trace writes the sizes inside an unflatten down as constants.
+the tensor's own sizes: torch.jit.trace records the sizes inside an unflatten as constants.
 """
 
 from itertools import pairwise
@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
+ACTIVATION_MODULES = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class Attention(nn.Module):
     """Multi-head attention with separate projections.
 
-    query [B, Q, C], key and value [B, K, C]; mask bool, broadcastable to [B, h, Q, K], True where a query may look,
-    which is somewhere at least. Returns [B, Q, C].
+    query [B, Q, C], key and value [B, K, C]; mask bool, broadcastable to [B, h, Q, K], True where a query may attend,
+    for each query at least once. Returns [B, Q, C].
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -48,7 +48,7 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, hidden: int, *, activation: str) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
-        self.activation = ACTIVATIONS[activation]()
+        self.activation = ACTIVATION_MODULES[activation]()
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:

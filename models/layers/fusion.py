@@ -1,4 +1,4 @@
-"""Image-text fusion: each side attends to the other over one shared score matrix (GLIP's bi-directional attention)."""
+"""Image-text fusion: bi-directional attention over one shared score matrix (GLIP)."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class FusionLayer(nn.Module):
     """image [B, S, Ci], text [B, T, Ct], masks [B, S] and [B, T] bool (True = valid) -> both, fused.
 
-    An image mask of None lets the text see every position, as GLIP does. The residual starts from the normed inputs
+    With no image mask the text attends to every position, as in GLIP. The residual starts from the normed inputs
     (GroundingDINO fuse_modules.py, GLIP utils/fuse_helper.py). GLIP clamps the scores at +-50000 for half precision;
     in float32 that changes nothing.
     """
@@ -29,11 +29,11 @@ class FusionLayer(nn.Module):
 
 
 class FusionAttention(nn.Module):
-    """The two attentions, [B, S, Ci] and [B, T, Ct].
+    """Attention of each side to the other: [B, S, Ci] and [B, T, Ct].
 
     There are thousands of image positions and tens of tokens, so every projection of the image side is moved to the
-    text side, which matrix products allow: (W v).k = v.(W' k), and attention weights that sum to one carry a bias
-    through unchanged. That replaces three Ci x hidden products per position by products with h * T columns.
+    text side: (W v).k = v.(W' k), and attention weights that sum to one pass a bias through unchanged. That replaces
+    three Ci x hidden products per position by products with h * T columns.
     """
 
     def __init__(self, image_dim: int, text_dim: int, hidden: int, heads: int) -> None:
@@ -70,9 +70,9 @@ class FusionAttention(nn.Module):
         return to_text.flatten(1, 2).transpose(1, 2) @ moved + self.image_out_proj.bias
 
     def _text_delta(self, to_image: Tensor, image: Tensor) -> Tensor:
-        seen = self._by_head(to_image.flatten(1, 2) @ image)  # [B, h, T, Ci]
+        attended = self._by_head(to_image.flatten(1, 2) @ image)  # [B, h, T, Ci]
         weight = self.image_value_proj.weight.reshape(self.heads, -1, image.shape[2]).transpose(1, 2)  # [h, Ci, d]
-        values = seen @ weight + self.image_value_proj.bias.reshape(self.heads, 1, -1)  # [B, h, T, d]
+        values = attended @ weight + self.image_value_proj.bias.reshape(self.heads, 1, -1)  # [B, h, T, d]
         return self.text_out_proj(values.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:

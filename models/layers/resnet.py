@@ -1,4 +1,4 @@
-"""The ResNet of CLIP: an image tower there, a detector's backbone in the small models."""
+"""CLIP's modified ResNet, also a backbone of small detectors, and its attention pool."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ EXPANSION = 4
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """Size of a `ModifiedResNet`: bottlenecks per stage and the width of the first stage before its expansion."""
+    """Bottlenecks per stage of a `ModifiedResNet`, and the width of its first stage before expansion."""
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
     width: int = 64
@@ -24,9 +24,9 @@ class ResNetConfig:
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions where a stride is an average pool before the last one (and in the shortcut).
+    """1x1, 3x3, 1x1 convolutions; an average pool before the last one, and in the shortcut, in place of a stride.
 
-    Pooling instead of a strided convolution is CLIP's anti-aliasing (openai/CLIP clip/model.py).
+    The pool is CLIP's anti-aliasing (openai/CLIP clip/model.py).
     """
 
     def __init__(self, inputs: int, width: int, *, stride: int = 1) -> None:
@@ -58,7 +58,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class ModifiedResNet(nn.Module):
-    """ResNet with a three-convolution stem and pooled strides, without a head (openai/CLIP clip/model.py)."""
+    """ResNet without a head, with a three-convolution stem and pooled strides (openai/CLIP clip/model.py)."""
 
     def __init__(self, blocks: tuple[int, int, int, int] = (3, 4, 6, 3), width: int = 64) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class ModifiedResNet(nn.Module):
         )
 
     def forward_features(self, pixel_values: Tensor) -> list[Tensor]:
-        """[B, 3, H, W] -> the four stage maps, [B, channels[i], ~H/s, ~W/s] with s = 4, 8, 16, 32 (rounded down)."""
+        """[B, 3, H, W] -> four stage maps [B, channels[i], ~H/s, ~W/s] with s = 4, 8, 16, 32 (rounded down)."""
         x = self.stem(pixel_values)  # [B, width, H/4, W/4]
         maps = []
         for stage in self.stages:
@@ -84,7 +84,7 @@ class ModifiedResNet(nn.Module):
         return maps
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """[B, 3, H, W] -> the last stage map [B, channels[3], ~H/32, ~W/32]."""
+        """[B, 3, H, W] -> last stage map [B, channels[3], ~H/32, ~W/32]."""
         return self.forward_features(pixel_values)[-1]
 
 
@@ -104,7 +104,7 @@ def _stage(inputs: int, width: int, count: int, *, stride: int) -> nn.Sequential
 
 
 class AttentionPool(nn.Module):
-    """Pools a map into one vector: the mean, as the only query, attends to itself and to every cell."""
+    """Attention pool of a map: the mean cell, as the only query, attends to itself and to every cell."""
 
     def __init__(self, cells: int, width: int, *, heads: int, outputs: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Swin Transformer (Liu et al. 2021) as a backbone for detectors.
+"""Swin Transformer (Liu et al. 2021), a backbone of detectors.
 
-Maps travel as [B, H, W, C]. Every map is padded to whole windows after the first norm of a block, and the shifted
-blocks shift even a map that is a single window (GroundingDINO backbone/swin_transformer.py, which GLIP shares).
+Maps are [B, H, W, C]. A block pads its map to whole windows after the first norm, and a shifted block shifts even a map
+of a single window (GroundingDINO backbone/swin_transformer.py, which GLIP shares).
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MASKED = -100.0  # added to the score of a pair from different regions; the publ
 
 @dataclass(frozen=True)
 class SwinConfig:
-    """Sizes of a Swin; the defaults are Swin-T. A stage's map has stride 4, 8, 16, 32."""
+    """Sizes of a Swin; the defaults are Swin-T. The maps of the stages have strides 4, 8, 16, 32."""
 
     embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)
@@ -28,12 +28,12 @@ class SwinConfig:
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Channels of the map of each stage."""
+        """Channels of each stage's map."""
         return tuple(self.embed_dim << stage for stage in range(len(self.depths)))
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside windows, with a learned bias per relative position.
+    """Self-attention inside windows, with a learned bias for each relative position.
 
     windows [B, n, N, C] with N = window * window; mask [n, 1, N, N] added to the scores, or None. Returns [B, n, N, C].
     """
@@ -61,7 +61,7 @@ class WindowAttention(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Window attention and feed-forward, each behind its norm; [B, H, W, C] -> [B, H, W, C]."""
+    """Pre-norm window attention and feed-forward; [B, H, W, C] -> [B, H, W, C]."""
 
     def __init__(self, dim: int, heads: int, window: int, shift: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours become one position: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), 2C]."""
+    """Merge of 2 x 2 positions: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), 2C]."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class PatchMerging(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Blocks on one resolution; every second one shifted by half a window."""
+    """Blocks of one resolution, every second one shifted by half a window."""
 
     def __init__(self, dim: int, depth: int, heads: int, window: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class SwinStage(nn.Module):
 
 
 class Swin(nn.Module):
-    """pixel_values [B, 3, H, W] -> the normed maps [B, C, h, w] of `stages` (0 is stride 4)."""
+    """Swin backbone: pixel_values [B, 3, H, W] -> normed maps [B, C, h, w] of `stages` (0 has stride 4)."""
 
     def __init__(self, config: SwinConfig, stages: tuple[int, ...]) -> None:
         super().__init__()
@@ -142,29 +142,29 @@ class Swin(nn.Module):
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Zeros at the bottom and right of [B, H, W, C] until H and W are multiples; never skipped, so it can be traced."""
+    """Pad [B, H, W, C] with zeros at bottom and right to multiples; never skipped, so that it can be traced."""
     bottom = (multiple - x.shape[1] % multiple) % multiple
     right = (multiple - x.shape[2] % multiple) % multiple
     return F.pad(x, (0, 0, 0, right, 0, bottom))
 
 
 def to_windows(x: Tensor, window: int) -> Tensor:
-    """[B, H, W, C] -> [B, n, window * window, C], H and W multiples of the window."""
+    """Split [B, H, W, C] into windows [B, n, window * window, C]; H and W are multiples of the window."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // window, window, width // window, window, channels)
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def from_windows(windows: Tensor, window: int, height: int, width: int) -> Tensor:
-    """The inverse of `to_windows`."""
+    """Join windows to [B, H, W, C]: the inverse of `to_windows`."""
     x = windows.reshape(windows.shape[0], height // window, width // window, window, window, windows.shape[3])
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # [B, H, W, C]
 
 
 def shifted_window_mask(x: Tensor, window: int) -> Tensor:
-    """[n, 1, N, N]: MASKED where two positions of a shifted window were not neighbours before the shift.
+    """[n, 1, N, N]: MASKED where two positions of a shifted window come from different regions.
 
-    A shift leaves three bands per axis: untouched, the last window's near part, and what came round from the far side.
+    A shift leaves three bands per axis: unmoved, the near part of the last window, and the part wrapped around.
     """
     rows, columns = (
         _bands(size + (window - size % window) % window, window, x.device) for size in (x.shape[1], x.shape[2])
@@ -181,7 +181,7 @@ def _bands(size: int, window: int, device: torch.device) -> Tensor:
 
 
 def relative_position_index(window: int) -> Tensor:
-    """[N, N] int64: the row of the bias table for each pair, (dy + w - 1) * (2w - 1) + (dx + w - 1)."""
+    """[N, N] int64: row of the bias table for each pair, (dy + w - 1) * (2w - 1) + (dx + w - 1)."""
     position = torch.arange(window * window)
     y, x = position // window, position % window
     dy, dx = y[:, None] - y[None], x[:, None] - x[None]

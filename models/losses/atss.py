@@ -1,7 +1,7 @@
-"""Which anchor learns which object: adaptive training sample selection (Zhang et al. 2020, algorithm 1), as in GLIP.
+"""Adaptive training sample selection (Zhang et al. 2020, algorithm 1), as in GLIP: assigns objects to anchors.
 
-Boxes are x0, y0, x1, y1 in pixels whose ends belong to the box. Like GLIP's, the IoU counts both ends (width is
-x1 - x0 + 1; `structures/boxlist_ops.py`), while centres, the test for lying inside and centerness do not
+Boxes are x0, y0, x1, y1 in pixels, ends included. Like GLIP's, the IoU counts both ends (width is
+x1 - x0 + 1; `structures/boxlist_ops.py`), while centres, the inside test and centerness do not
 (`modeling/rpn/loss.py`).
 """
 
@@ -15,17 +15,17 @@ INSIDE_MARGIN = 0.01  # pixels; `prepare_targets` in modeling/rpn/loss.py
 
 
 @torch.no_grad()
-def assign(
+def assign_anchors(
     anchors_xyxy: Tensor,
     level_sizes: Sequence[int],
     boxes_xyxy: Tensor,
     *,
     candidates_per_level: int = CANDIDATES_PER_LEVEL,
 ) -> Tensor:
-    """The object of each anchor, or -1: [S] int64.
+    """Index of each anchor's object, or -1: [S] int64.
 
-    anchors_xyxy [S, 4], level after level; level_sizes, the anchors of each level, sum to S; boxes_xyxy [M, 4]. With
-    several anchors at a place, multiply `candidates_per_level` by their number, as GLIP does.
+    anchors_xyxy [S, 4], level after level; level_sizes, numbers of anchors, sum to S; boxes_xyxy [M, 4]. With
+    several anchors per position, multiply `candidates_per_level` by their number, as GLIP does.
     """
     if not len(boxes_xyxy):
         return torch.full((len(anchors_xyxy),), -1, dtype=torch.long, device=anchors_xyxy.device)
@@ -41,20 +41,20 @@ def assign(
 
 
 def centerness(anchors_xyxy: Tensor, boxes_xyxy: Tensor) -> Tensor:
-    """How central the centre of each anchor [P, 4] is in its box [P, 4]: [P] in 0..1, 0 where it lies outside.
+    """Centerness of each anchor's centre [P, 4] in its box [P, 4]: [P] in 0..1, 0 where it lies outside.
 
-    The root of the product of nearer to farther side in both directions (Tian et al. 2019, equation 3).
+    Root of the product of the ratios of nearer to farther side (Tian et al. 2019, equation 3).
     """
     left, top, right, bottom = _sides(_centres(anchors_xyxy), boxes_xyxy).unbind(-1)
-    return (_share(left, right) * _share(top, bottom)).sqrt()
+    return (_ratio(left, right) * _ratio(top, bottom)).sqrt()
 
 
 def _nearest(centres: Tensor, level_sizes: Sequence[int], objects: Tensor, count: int) -> Tensor:
-    """Of each level, the `count` centres [S, 2] nearest to each object's [M, 2], or all if fewer: indices [M, K].
+    """Indices [M, K] of the `count` centres [S, 2] of each level nearest to each object's [M, 2], or of all if fewer.
 
-    Which of equally near ones are left out is up to torch's topk, as in GLIP.
+    Ties are broken by torch's topk, as in GLIP.
     """
-    # Not cdist: its matrix product loses the small differences between neighbours.
+    # Not cdist: its matrix product loses small differences between neighbours.
     distances = (objects[:, None] - centres[None]).square().sum(-1)  # [M, S]
     chosen, start = [], 0
     for level in distances.split(list(level_sizes), dim=1):
@@ -66,13 +66,13 @@ def _nearest(centres: Tensor, level_sizes: Sequence[int], objects: Tensor, count
 
 def _threshold(iou: Tensor) -> Tensor:
     """Mean plus unbiased standard deviation of the IoUs [M, K] of each object's candidates: [M, 1]."""
-    # A lone candidate has no unbiased deviation; 0 lets it be taken where GLIP's NaN would leave the object unlearnt.
+    # A single candidate has no unbiased deviation; 0 accepts it, where GLIP's NaN would leave the object unassigned.
     correction = min(1, iou.shape[1] - 1)
     return iou.mean(1, keepdim=True) + iou.std(1, correction=correction, keepdim=True)
 
 
 def _inclusive_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU [...] of boxes [..., 4] pair by pair, both ends counted."""
+    """Pairwise IoU [...] of boxes [..., 4], ends included."""
     inner = _inclusive_area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
     return inner / (_inclusive_area(a[..., :2], a[..., 2:]) + _inclusive_area(b[..., :2], b[..., 2:]) - inner)
 
@@ -90,7 +90,7 @@ def _sides(points: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
 
 
-def _share(one: Tensor, other: Tensor) -> Tensor:
+def _ratio(one: Tensor, other: Tensor) -> Tensor:
     """Smaller over larger, 0 where either is not positive."""
     larger = torch.maximum(one, other).clamp(min=torch.finfo(one.dtype).tiny)
     return torch.minimum(one, other).clamp(min=0) / larger

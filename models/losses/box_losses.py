@@ -1,17 +1,17 @@
-"""Box losses and box arithmetic. Boxes are cx, cy, w, h in 0..1 unless a name says xyxy."""
+"""Box losses, IoU and box conversions. Boxes are cx, cy, w, h in 0..1 unless a name says xyxy."""
 
 import torch
 from torch import Tensor
 
 
 def to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
-    """[..., 4] centre and size to x0, y0, x1, y1."""
+    """Convert [..., 4] from centre and size to x0, y0, x1, y1."""
     centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
-    """[..., 4] x0, y0, x1, y1 to centre and size."""
+    """Convert [..., 4] from x0, y0, x1, y1 to centre and size."""
     low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
@@ -29,10 +29,10 @@ def matched_giou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     return _giou(a_xyxy, b_xyxy)[1]
 
 
-def box_losses(predicted: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over matched boxes, both [N, 4]: L1 distance, and 1 - GIoU. Zero, with a gradient path, for N = 0."""
-    l1 = (predicted - wanted).abs().sum()
-    giou = (1 - matched_giou(to_xyxy(predicted), to_xyxy(wanted))).sum()
+def box_losses(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over matched boxes [N, 4] of the L1 distance and of 1 - GIoU. Zero, with a gradient path, for N = 0."""
+    l1 = (predicted - target).abs().sum()
+    giou = (1 - matched_giou(to_xyxy(predicted), to_xyxy(target))).sum()
     return l1, giou
 
 

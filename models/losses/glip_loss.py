@@ -1,6 +1,6 @@
-"""The whole loss of a dense text-prompted detector (GLIP, Li et al. 2022, section 3.1): words, boxes and centerness.
+"""Loss of GLIP (Li et al. 2022, section 3.1): token alignment, boxes and centerness of dense outputs.
 
-Sums are divided as in GLIP's `ATSSLossComputation` (maskrcnn_benchmark/modeling/rpn/loss.py).
+Sums are normalised as in GLIP's `ATSSLossComputation` (maskrcnn_benchmark/modeling/rpn/loss.py).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.losses.atss import CANDIDATES_PER_LEVEL, assign, centerness
+from models.losses.atss import CANDIDATES_PER_LEVEL, assign_anchors, centerness
 from models.losses.box_losses import matched_giou
 from models.losses.token_focal_loss import token_focal_loss, wide
 
@@ -19,10 +19,10 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 class DenseOutput(Protocol):
-    """What a dense detector hands to its loss; boxes are x0, y0, x1, y1 in pixels, ends included.
+    """Outputs of a dense detector; boxes are x0, y0, x1, y1 in pixels, ends included.
 
     token_logits [B, S, T] before the sigmoid, -inf on padded tokens; boxes_xyxy [B, S, 4] decoded; centerness [B, S]
-    logits; anchors_xyxy [S, 4], the same for all pictures, level after level; level_sizes, the anchors of each level.
+    logits; anchors_xyxy [S, 4], the same for all images, level after level; level_sizes, the anchors of each level.
     """
 
     @property
@@ -38,7 +38,7 @@ class DenseOutput(Protocol):
 
 
 class DenseTargets(NamedTuple):
-    """The objects of one picture: boxes_xyxy [M, 4] in pixels, and the tokens that name each, positive [M, T] bool."""
+    """Objects of one image: boxes_xyxy [M, 4] in pixels, and the tokens that name each, positive [M, T] bool."""
 
     boxes_xyxy: Tensor
     positive: Tensor
@@ -46,7 +46,7 @@ class DenseTargets(NamedTuple):
 
 @dataclass(frozen=True)
 class AlignmentLossConfig:
-    """Weights and candidates of GLIP's config/defaults.py.
+    """Weights and candidates of GLIP's config/defaults.py:
 
     DOT_PRODUCT_TOKEN_LOSS_WEIGHT 1, ATSS.REG_LOSS_WEIGHT 2, centerness unweighted, ATSS.TOPK 9.
     """
@@ -58,20 +58,20 @@ class AlignmentLossConfig:
 
 
 class Counts(NamedTuple):
-    """What a batch's sums are divided by: its positive anchors, and their centerness, added up."""
+    """Normalisers of a batch's sums: number of positive anchors, and sum of their centerness."""
 
     positives: float
     centerness: float
 
 
-class Matches(NamedTuple):
-    """What the anchors of a batch learn.
+class AnchorTargets(NamedTuple):
+    """Targets of the anchors of a batch.
 
-    wanted [B, S, T] bool, the tokens of each anchor; positive [B, S] bool, those with an object, P in all; and of these
-    in order: boxes_xyxy [P, 4], and centerness [P] in 0..1.
+    tokens [B, S, T] bool, positive tokens of each anchor; positive [B, S] bool, anchors with an object, P in all; of
+    these in order: boxes_xyxy [P, 4], and centerness [P] in 0..1.
     """
 
-    wanted: Tensor
+    tokens: Tensor
     positive: Tensor
     boxes_xyxy: Tensor
     centerness: Tensor
@@ -84,25 +84,25 @@ def alignment_loss(
     *,
     counts: Counts | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The weighted sum, and its unweighted parts with the number of positive anchors in the batch.
+    """Weighted sum; and its unweighted terms, with the number of positive anchors in the batch.
 
     The focal loss of all anchors and tokens and the cross-entropy of centerness are per positive anchor (at least 1);
-    1 - GIoU is averaged over positive anchors with their centerness as weight. `counts` are those of a larger batch of
-    which this is a part.
+    1 - GIoU is averaged over positive anchors with their centerness as weight. counts: of a larger batch that this is a
+    part of.
     """
-    matches = match(output, targets, config)
-    own = Counts(float(len(matches.boxes_xyxy)), float(matches.centerness.sum()))
+    matched = anchor_targets(output, targets, config)
+    own = Counts(float(len(matched.boxes_xyxy)), float(matched.centerness.sum()))
     positives, weight = own if counts is None else counts
-    centres = functional.binary_cross_entropy_with_logits(
-        wide(output.centerness[matches.positive]), matches.centerness, reduction="sum"
+    centerness_loss = functional.binary_cross_entropy_with_logits(
+        wide(output.centerness[matched.positive]), matched.centerness, reduction="sum"
     )
-    parts = {
-        "alignment": token_focal_loss(wide(output.token_logits), matches.wanted) / max(1.0, positives),
-        "box": _box_loss(wide(output.boxes_xyxy[matches.positive]), matches) / max(TINY, weight),
-        "centerness": centres / max(1.0, positives),
+    terms = {
+        "alignment": token_focal_loss(wide(output.token_logits), matched.tokens) / max(1.0, positives),
+        "box": _box_loss(wide(output.boxes_xyxy[matched.positive]), matched) / max(TINY, weight),
+        "centerness": centerness_loss / max(1.0, positives),
     }
-    total = config.alignment * parts["alignment"] + config.box * parts["box"] + config.centerness * parts["centerness"]
-    figures = {name: float(part.detach()) for name, part in parts.items()}
+    total = config.alignment * terms["alignment"] + config.box * terms["box"] + config.centerness * terms["centerness"]
+    figures = {name: float(term.detach()) for name, term in terms.items()}
     return total, figures | {"positives": own.positives}
 
 
@@ -110,10 +110,12 @@ def alignment_loss(
 def counts_of(
     anchors_xyxy: Tensor, level_sizes: Sequence[int], targets: list[DenseTargets], config: AlignmentLossConfig
 ) -> Counts:
-    """What a batch's sums are divided by, which its anchors and objects alone decide."""
+    """Normalisers of a batch's sums, which depend on its anchors and objects only."""
     positives = weight = 0.0
     for target in targets:
-        objects = assign(anchors_xyxy, level_sizes, target.boxes_xyxy, candidates_per_level=config.candidates_per_level)
+        objects = assign_anchors(
+            anchors_xyxy, level_sizes, target.boxes_xyxy, candidates_per_level=config.candidates_per_level
+        )
         hit = objects >= 0
         positives += float(hit.sum())
         weight += float(centerness(anchors_xyxy[hit], target.boxes_xyxy[objects[hit]]).sum())
@@ -121,24 +123,24 @@ def counts_of(
 
 
 @torch.no_grad()
-def match(output: DenseOutput, targets: list[DenseTargets], config: AlignmentLossConfig) -> Matches:
-    """What each anchor of a batch learns; one without an object learns that no token names it."""
+def anchor_targets(output: DenseOutput, targets: list[DenseTargets], config: AlignmentLossConfig) -> AnchorTargets:
+    """Targets of each anchor of a batch; an anchor without an object has no positive token."""
     anchors = output.anchors_xyxy
-    wanted = torch.zeros_like(output.token_logits, dtype=torch.bool)
+    tokens = torch.zeros_like(output.token_logits, dtype=torch.bool)
     positive, boxes = [], []
-    for tokens, target in zip(wanted, targets, strict=True):
-        objects = assign(
+    for row, target in zip(tokens, targets, strict=True):
+        objects = assign_anchors(
             anchors, output.level_sizes, target.boxes_xyxy, candidates_per_level=config.candidates_per_level
         )
         hit = objects >= 0
-        tokens[hit] = target.positive[objects[hit]]
+        row[hit] = target.positive[objects[hit]]
         positive.append(hit)
         boxes.append(target.boxes_xyxy[objects[hit]])
-    hits, wanted_boxes = torch.stack(positive), torch.cat(boxes)
-    return Matches(wanted, hits, wanted_boxes, centerness(anchors.expand(len(hits), -1, -1)[hits], wanted_boxes))
+    hits, target_boxes = torch.stack(positive), torch.cat(boxes)
+    return AnchorTargets(tokens, hits, target_boxes, centerness(anchors.expand(len(hits), -1, -1)[hits], target_boxes))
 
 
-def _box_loss(predicted_xyxy: Tensor, matches: Matches) -> Tensor:
-    """Sum of 1 - GIoU of [P, 4], each weighted with its centerness; 0, with a gradient path, for P = 0."""
-    # Without + 1 here, unlike the assignment's IoU: `GIoULoss` in GLIP's modeling/rpn/loss.py.
-    return ((1 - matched_giou(predicted_xyxy, matches.boxes_xyxy)) * matches.centerness).sum()
+def _box_loss(predicted_xyxy: Tensor, matched: AnchorTargets) -> Tensor:
+    """Sum of 1 - GIoU of [P, 4], each weighted by its centerness; 0, with a gradient path, for P = 0."""
+    # Without + 1, unlike the assignment's IoU: `GIoULoss` in GLIP's modeling/rpn/loss.py.
+    return ((1 - matched_giou(predicted_xyxy, matched.boxes_xyxy)) * matched.centerness).sum()

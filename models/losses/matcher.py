@@ -13,7 +13,7 @@ from models.losses.token_focal_loss import focal_terms
 
 @dataclass(frozen=True)
 class MatchCost:
-    """Weights of the parts of the matching cost (Liu et al. 2023, appendix: class 2, L1 5, GIoU 2)."""
+    """Weights of the matching cost (Liu et al. 2023, appendix: class 2, L1 5, GIoU 2)."""
 
     label: float = 2.0
     l1: float = 5.0
@@ -22,22 +22,22 @@ class MatchCost:
 
 @torch.no_grad()
 def hungarian(
-    logits: Tensor, boxes: Tensor, positive: Tensor, wanted: Tensor, cost: MatchCost = MatchCost()
+    logits: Tensor, boxes: Tensor, positive: Tensor, target_boxes: Tensor, cost: MatchCost = MatchCost()
 ) -> tuple[Tensor, Tensor]:
-    """The cheapest assignment of one picture's queries to its objects.
+    """Hungarian matching of one image's queries and objects.
 
-    logits [N, T] (-inf where there is no token), boxes [N, 4] cxcywh, positive [M, T] bool with the tokens that name
-    each object, wanted [M, 4] cxcywh. Returns the chosen queries and their objects, both [min(N, M)] int64. The label
-    cost is the focal cost of an object's tokens, averaged over them.
+    logits [N, T] (-inf where there is no token), boxes [N, 4] cxcywh, positive [M, T] bool, the tokens that name each
+    object, target_boxes [M, 4] cxcywh. Returns matched queries and objects, both [min(N, M)] int64. The label cost is
+    the focal cost averaged over an object's tokens.
     """
-    if not len(wanted) or not len(boxes):
+    if not len(target_boxes) or not len(boxes):
         none = torch.zeros(0, dtype=torch.long, device=boxes.device)
         return none, none
     as_positive, as_negative = focal_terms(logits)
-    share = positive.to(logits.dtype) / positive.sum(1, keepdim=True).clamp(min=1)
-    label = (as_positive - as_negative) @ share.T  # [N, M]
-    l1 = torch.cdist(boxes, wanted, p=1)
-    giou = pairwise_giou(to_xyxy(boxes), to_xyxy(wanted))[1]
+    token_weights = positive.to(logits.dtype) / positive.sum(1, keepdim=True).clamp(min=1)
+    label = (as_positive - as_negative) @ token_weights.T  # [N, M]
+    l1 = torch.cdist(boxes, target_boxes, p=1)
+    giou = pairwise_giou(to_xyxy(boxes), to_xyxy(target_boxes))[1]
     total = cost.label * label + cost.l1 * l1 - cost.giou * giou
     queries, objects = linear_sum_assignment(total.cpu().numpy())
     return (

@@ -1,27 +1,27 @@
-"""Sigmoid focal loss on token logits: which tokens of the prompt name what a query has found."""
+"""Sigmoid focal loss on token logits (Lin et al. 2017)."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-ALPHA, GAMMA = 0.25, 2.0  # Lin et al. 2017, as in Grounding DINO
+ALPHA, GAMMA = 0.25, 2.0  # as in Grounding DINO
 
 
 def focal_terms(logits: Tensor, *, alpha: float = ALPHA, gamma: float = GAMMA) -> tuple[Tensor, Tensor]:
-    """The focal loss of each logit if it were a positive, and if it were a negative; 0 where the logit is -inf."""
+    """Focal loss of each logit as a positive and as a negative; 0 where the logit is -inf."""
     absent = logits.isneginf()
     logits = logits.masked_fill(absent, 0)
-    chance = logits.sigmoid()
-    positive = -alpha * (1 - chance) ** gamma * functional.logsigmoid(logits)
-    negative = -(1 - alpha) * chance**gamma * functional.logsigmoid(-logits)
+    probability = logits.sigmoid()
+    positive = -alpha * (1 - probability) ** gamma * functional.logsigmoid(logits)
+    negative = -(1 - alpha) * probability**gamma * functional.logsigmoid(-logits)
     return positive.masked_fill(absent, 0), negative.masked_fill(absent, 0)
 
 
 def token_focal_loss(logits: Tensor, positive: Tensor, counted: Tensor | None = None) -> Tensor:
     """Sum of the focal loss over queries and tokens.
 
-    logits [..., N, T] with -inf on pads, which count nothing; positive [..., N, T] bool; counted [..., N] bool, the
-    queries that take part (default: all).
+    logits [..., N, T], -inf on padding, which does not count; positive [..., N, T] bool; counted [..., N] bool, queries
+    that count (default: all).
     """
     as_positive, as_negative = focal_terms(logits)
     loss = as_negative + (as_positive - as_negative) * positive.to(logits.dtype)
@@ -31,5 +31,5 @@ def token_focal_loss(logits: Tensor, positive: Tensor, counted: Tensor | None = 
 
 
 def wide(values: Tensor) -> Tensor:
-    """At least float32: sums over all queries and tokens overflow or stall in half precision."""
+    """Widen to at least float32: sums over all queries and tokens overflow or stall in half precision."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

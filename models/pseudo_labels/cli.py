@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from models.data.captions import CaptionFolder, CaptionLines, open_captions
 from models.data.images import DataError, PictureFile
-from models.evaluation.backends import Asked
+from models.evaluation.backends import open_backend
 from models.evaluation.metrics import Query
 from models.evaluation.query_runner import add_query_arguments, answer_or_fault, exit_status, logged_answers
 from models.pseudo_labels.caption_grounding import GroundingFilter, ground_caption
@@ -78,7 +78,7 @@ def pseudo_label(args: argparse.Namespace) -> str:
         raise DataError(f"{captions.name} has no record")
     criteria = GroundingFilter(args.threshold, args.nms_iou, args.most, args.complete)
     log = args.out.with_name(args.out.name + ".part")
-    with Asked(args, task="detect") as teacher:
+    with open_backend(args, task="detect") as teacher:
         header = {"captions": captions.name, "model": [teacher.model.name, teacher.model.weights_sha256]}
         header |= {"skip_faulty": args.skip_faulty, **asdict(criteria)}
 

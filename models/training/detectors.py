@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models.data.collate import DetectionBatch, relative_boxes
-from models.glip.anchors import grid_anchors
 from models.glip.candidates import candidates
+from models.glip.heads import grid_anchors
 from models.glip.model import Glip, GlipOutput
 from models.grounding_dino.model import DenoisedOutput, DenoisingQueries, GroundingDino, GroundingDinoOutput
 from models.losses.glip_loss import AlignmentLossConfig, Counts, DenseTargets, alignment_loss, counts_of

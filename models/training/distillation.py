@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.clip.config import TextConfig
-from models.clip.text_tower import TextTower
+from models.clip.model import TextTower
 from models.layers.bert import Bert, BertConfig
 from models.synthetic.label_phrases import SENTENCE_TEMPLATES
 from models.synthetic.sentence_encoder import SentenceEncoder

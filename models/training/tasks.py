@@ -15,6 +15,7 @@ from models.data.collate import DetectionCollator, DetectionTransform, ImageText
 from models.data.datasets import OpenContext, open_sets
 from models.data.grounding_prompts import PromptConfig, PromptSampler
 from models.data.loader import BatchLayout, BatchStream
+from models.glip.serving import MAX_TOKENS
 from models.registry import FAMILIES, LoadedCheckpoint, load
 from models.synthetic.label_phrases import vocabulary_texts
 from models.synthetic.object_texts import ObjectTexts
@@ -29,7 +30,6 @@ from models.training.distributed import ALONE, ProcessGroup
 from models.training.loop import Task
 from models.training.param_groups import freeze
 from models.training.recipe import ClipRecipe, DetectorData, GlipRecipe, GroundingDinoRecipe, Recipe, RecipeError
-from models.training.serving import preprocessing_of, text_rules_of
 from models.training.warm_start import start_clip, start_detector
 from server.contract.manifest import DetectionRules, Preprocessing, TextRules
 from server.contract.text import PromptTokenizer, SentenceTokenizer
@@ -78,7 +78,9 @@ def prepare(recipe: Recipe, *, folder: Path, group: ProcessGroup = ALONE) -> Pre
     if group.device.type == "cpu":
         # Convolutions run about a fifth faster with the channels last.
         made.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-    task = _task(recipe, made, group, frozen_modules)
+    build = FAMILIES[recipe.family].task
+    assert build is not None, "recipes are of families that can be trained"
+    task = build(recipe, made, group, frozen_modules)
     continued = start if recipe.model is None else None
     licence = "Apache-2.0" if continued is None else continued.licence
     serving = made.serving | _serving(recipe)
@@ -108,11 +110,11 @@ def _fresh(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords
     tokenizer = _tokenizer(recipe, start, words, folder)
     text = {**recipe.model.get("text", {}), "vocab_size": tokenizers.vocabulary_size(tokenizer)}
     try:
-        config = from_json(FAMILIES[recipe.family].CONFIG, {**recipe.model, "text": text})
+        config = from_json(FAMILIES[recipe.family].config, {**recipe.model, "text": text})
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
     torch.manual_seed(recipe.seed)
-    made = _with_rules(recipe, FAMILIES[recipe.family].build(config), config, tokenizer, {}, words)
+    made = _with_rules(recipe, FAMILIES[recipe.family].model(config), config, tokenizer, {}, words)
     if isinstance(made.model, Clip):
         start_clip(made.model, start, words)
     else:
@@ -131,18 +133,18 @@ def _with_rules(
     words: DistilledWords | None,
 ) -> _Model:
     """Add how the model reads pictures and texts: as the recipe, the checkpoint or else the family has it."""
-    text = text_rules_of(config, tokenizer)
+    rules = FAMILIES[recipe.family].serving(model, tokenizer)
     if isinstance(recipe, GlipRecipe) and recipe.data.attention is not None:
         positions = config.text.max_positions
         limits: dict[str, Any] = {"attention": recipe.data.attention, "max_tokens": positions}
         if recipe.data.attention == "label":  # positions begin anew with each label
-            limits |= {"max_tokens": 256, "max_label_tokens": positions}
+            limits |= {"max_tokens": MAX_TOKENS, "max_label_tokens": positions}
         serving = {**serving, "text": limits}
-    text = text.model_copy(update=dict(serving.get("text", {})))
+    text = rules.text.model_copy(update=dict(serving.get("text", {})))
     preprocessing = recipe.data.preprocessing
     if preprocessing is None:
         stored = serving.get("preprocessing")
-        preprocessing = preprocessing_of(config) if stored is None else Preprocessing.model_validate(stored)
+        preprocessing = rules.preprocessing if stored is None else Preprocessing.model_validate(stored)
     return _Model(model, config, tokenizer, serving, preprocessing, text, words)
 
 
@@ -158,7 +160,7 @@ def _tokenizer(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledW
     if start is not None:
         return start.tokenizer_file
     if not recipe.scenes:
-        return tokenizers.standard_file(FAMILIES[recipe.family].VOCABULARY)
+        return tokenizers.standard_file(FAMILIES[recipe.family].vocabulary)
     file = folder / TOKENIZER
     if not file.is_file():  # once written it stays: the word embeddings of a resumed run belong to it
         tokenizers.write_vocabulary(vocabulary_texts(_objects(recipe)), file)
@@ -173,9 +175,8 @@ def _objects(recipe: Recipe) -> tuple[NamedObject, ...]:
     return lists[0]
 
 
-def _task(recipe: Recipe, made: _Model, group: ProcessGroup, frozen: list[nn.Module]) -> Task:
-    if isinstance(recipe, ClipRecipe):
-        return _clip_task(recipe, made, group, frozen)
+def detector_task(recipe: Recipe, made: _Model, group: ProcessGroup, frozen: list[nn.Module]) -> Task:
+    """The task of a detector's recipe, named by the records of its families."""
     assert isinstance(recipe.data, DetectorData)
     data, config = recipe.data, made.config
     prompts = PromptSampler(PromptTokenizer(made.tokenizer, made.text), made.text.max_tokens, data.prompts)
@@ -210,7 +211,8 @@ def _adapter(recipe: Recipe, config: Any, group: ProcessGroup) -> tuple[Detector
     return GroundingDinoAdapter(recipe.loss), LabelQueries(config.d_model).to(group.device), noise
 
 
-def _clip_task(recipe: ClipRecipe, made: _Model, group: ProcessGroup, frozen: list[nn.Module]) -> Task:
+def clip_task(recipe: ClipRecipe, made: _Model, group: ProcessGroup, frozen: list[nn.Module]) -> Task:
+    """The task of a CLIP recipe, named by its family's record."""
     assert isinstance(made.model, Clip)
     texts, augmentation = SentenceTokenizer(made.tokenizer, made.text), recipe.data.augmentation
 

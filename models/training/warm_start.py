@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.clip.image_tower import ResNetTower
-from models.clip.model import Clip
+from models.clip.model import Clip, ResNetTower
 from models.data.collate import pad_text
 from models.glip.heads import EMBEDDING_SCALE
 from models.glip.model import Glip

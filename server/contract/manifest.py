@@ -18,6 +18,8 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # A file of the bundle, by its plain name: a manifest from elsewhere cannot point outside its folder.
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 BundleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+# Any family: everything that serving must know of it is in the other fields.
+FamilyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 Task = Literal["similarity", "classify", "detect"]
 # In the order in which they run: outputs of one are inputs of the next by the same name.
 PartName = Literal["image_encoder", "text_encoder", "detector"]
@@ -26,7 +28,7 @@ PARTS: tuple[PartName, ...] = ("image_encoder", "text_encoder", "detector")
 Lowering = Literal["grid_sample", "gather"]
 LOWERINGS: tuple[Lowering, ...] = ("grid_sample", "gather")
 Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
-# Of the graph, which holds the casts. "mixed" is fp16, with fp32 where that is not enough (`export/onnx/precision.py`).
+# Precision of a graph, which holds the casts; "mixed" is fp16 with fp32 where needed (`export/onnx/precision.py`).
 Precision = Literal["fp32", "fp16", "bf16", "mixed"]
 ComputeCapability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}\.[0-9]$")]
 
@@ -222,7 +224,7 @@ class Manifest(_Data):
     schema_version: Literal[2] = SCHEMA_VERSION
     name: BundleName
     version: str = "1"
-    family: Literal["clip", "grounding_dino", "glip"]
+    family: FamilyName
     variant: str
     licence: str
     source: str

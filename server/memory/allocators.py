@@ -29,7 +29,7 @@ class Allocator(Protocol):
 
     @property
     def on_host(self) -> bool:
-        """Whether the CPU can read and write its blocks: it can for page-locked memory, not for that of a GPU."""
+        """True where the CPU can read and write its blocks: page-locked memory, but not that of a GPU."""
 
     def allocate(self, nbytes: int, *, stream: int | None = None) -> Block:
         """Allocate a block of `nbytes`, uninitialised; MemoryError where there is none."""
@@ -80,7 +80,7 @@ class PinnedAllocator:
         """Do nothing: the memory is freed with the last reference to the block, so that no view dangles."""
 
     def owns(self, address: int, nbytes: int) -> bool:
-        """Whether these bytes are page-locked memory of this allocator."""
+        """True for bytes in page-locked memory of this allocator."""
         return any(start <= address and address + nbytes <= start + held for start, held in tuple(self._held.items()))
 
     def _free(self, address: int) -> None:

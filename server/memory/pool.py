@@ -139,7 +139,7 @@ class BufferPool:
 
     @property
     def on_host(self) -> bool:
-        """Whether the CPU can read and write its blocks."""
+        """True where the CPU can read and write its blocks."""
         return self._allocator.on_host
 
     def lease(

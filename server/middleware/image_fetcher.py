@@ -36,7 +36,7 @@ MAX_REDIRECTS = 3
 MAX_CONNECTIONS = 32  # for all clients, who take turns
 _MAX_ADDRESSES = 3  # of a host, tried one after the other
 _REDIRECTS = (301, 302, 303, 307, 308)
-# What object stores say of files that were uploaded without a type; the decoder looks at the bytes anyway.
+# Content types of files uploaded to an object store without one; the decoder looks at the bytes anyway.
 _UNTYPED = ("", "application/octet-stream", "binary/octet-stream")
 _HEADERS = [("User-Agent", "openset"), ("Accept", "image/*"), ("Accept-Encoding", "identity"), ("Connection", "close")]
 

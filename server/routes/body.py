@@ -39,7 +39,7 @@ BODY_TIMEOUT_S = 30.0
 # Fields that a form or a query repeats.
 _LISTS = {"images", "image_urls", "labels", "texts", "templates"}
 _PLURALS = {"image": "images", "image_url": "image_urls"}
-# Of a text field of a form; a caption may have 10,000 characters of up to 4 bytes.
+# Limit of a form's text field; a caption may have 10,000 characters of up to 4 bytes.
 _MAX_TEXT_BYTES = 64 * 1024
 
 

@@ -34,7 +34,7 @@ class Device:
 
     @property
     def required(self) -> bool:
-        """Whether the CPU may not take the place of the GPU."""
+        """True where the CPU may not stand in for the GPU."""
         return self.name.startswith("cuda:")
 
 

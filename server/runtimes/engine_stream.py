@@ -90,7 +90,7 @@ class Context:
         self._check(self._context.execute_async_v3(stream), "running")
 
     def capturable(self, stream: int) -> bool:
-        """Whether a run can be captured, as far as the context reports it."""
+        """True where a run can be captured, as far as the context reports it."""
         is_capturable = getattr(self._context, "is_stream_capturable", None)
         return is_capturable is None or bool(is_capturable(stream))
 
@@ -165,7 +165,7 @@ class EngineStream:
         return self._fixed[key]
 
     def _captured(self, fixed: _FixedContext, addresses: tuple[int, ...]) -> bool:
-        """Whether the run was captured and its graph put on the stream.
+        """Capture the run and launch its graph on the stream; False where it cannot be captured.
 
         A context must run once at its shapes before it is captured, and buffers that moved since may move again.
         """

@@ -142,12 +142,12 @@ def open_graph(file: Path, *, threads: int, device: Device) -> Session:
 
 
 def runs_on_gpu(device: Device) -> bool:
-    """Whether graphs will run on the GPU of the device, as far as can be told without opening one."""
+    """True where graphs will run on the GPU of the device, as far as can be told without opening one."""
     return _has_cuda() and device.ordinal is not None and gpu_at(device.ordinal) is not None
 
 
 def share_arena(gpu: Gpu, memory_bytes: int) -> bool:
-    """Whether the sessions of this GPU share one arena of at most `memory_bytes` (0: no limit), made at the first call.
+    """Let the sessions of this GPU share one arena of at most `memory_bytes` (0: no limit), made at the first call.
 
     It is as large as the most demanding session needs, where arenas of their own would add up. A session must be done
     with the GPU before the next begins: the arena lends memory that another stream may still be working in (onnxruntime

@@ -37,7 +37,7 @@ class IOTensor:
     ranges: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
 
     def accepts(self, profile: int, shape: tuple[int, ...]) -> bool:
-        """Whether a shape is within a profile."""
+        """True for a shape within a profile."""
         least, largest = self.ranges[profile]
         return len(shape) == len(least) and all(a <= b <= c for a, b, c in zip(least, shape, largest, strict=True))
 

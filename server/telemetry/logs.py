@@ -25,7 +25,7 @@ class LogContext(Protocol):
     def trace_id(self) -> str: ...
 
 
-# Of the current request.
+# The ids of the current request.
 current: ContextVar[LogContext | None] = ContextVar("log_context", default=None)
 
 

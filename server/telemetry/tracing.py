@@ -8,6 +8,7 @@ library records to them.
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -84,27 +85,27 @@ class Trace:
         self._span.end(_unix_ns(time.monotonic()))
 
 
+@dataclass(frozen=True)
 class Tracing:
-    """Starts the spans of requests and of model runs; does nothing without tracers."""
+    """Starts the spans of requests and of model runs; does nothing without tracers. `close` sends what is left."""
 
-    def __init__(
-        self, requests: Tracer = _NO_TRACER, executions: Tracer = _NO_TRACER, close: Callable[[], None] = lambda: None
-    ) -> None:
-        self._requests, self._executions, self._close = requests, executions, close
+    requests: Tracer = _NO_TRACER
+    executions: Tracer = _NO_TRACER
+    close: Callable[[], None] = lambda: None
 
     def request(self, method: str, endpoint: str, headers: Mapping[str, str]) -> Trace:
         """Start the trace of a request, or continue the one that its `traceparent` header names."""
-        if self._requests is _NO_TRACER:  # it would answer with the client's own `traceparent`
+        if self.requests is _NO_TRACER:  # it would answer with the client's own `traceparent`
             return Trace()
         method = method if method in _METHODS else "_OTHER"
-        span = self._requests.start_span(
+        span = self.requests.start_span(
             f"{method} {endpoint}",
             context=_PROPAGATOR.extract(headers, context=Context()),
             kind=SpanKind.SERVER,
             attributes={"http.request.method": method, "http.route": endpoint},
             start_time=_unix_ns(time.monotonic()),
         )
-        return Trace(span, self._requests)
+        return Trace(span, self.requests)
 
     def execution(
         self, traces: Sequence[Trace], started: float, ended: float, attributes: Mapping[str, Attribute]
@@ -114,15 +115,11 @@ class Tracing:
         if not any(link.context.trace_flags.sampled for link in links):
             return None
         # A run belongs to no single request: it is a trace of its own that links to all of them.
-        span = self._executions.start_span(
+        span = self.executions.start_span(
             "execution", context=Context(), attributes=attributes, links=links, start_time=_unix_ns(started)
         )
         span.end(_unix_ns(ended))
         return span.get_span_context()
-
-    def close(self) -> None:
-        """Send the spans that are left."""
-        self._close()
 
 
 def open_tracing(settings: Settings) -> Tracing:

@@ -28,8 +28,7 @@ from export.certificate.parity import FLOORS, Figures, limits_of, measure, short
 from export.certificate.parity_cases import unpack_cases
 from export.certificate.verify import verify
 from export.progress import Progress
-from export.tensorrt.builder import Target, load_module
-from export.tensorrt.engines import add_engines
+from export.tensorrt.engines import EngineTarget, add_engines, load_module
 from server.bundle import Bundle
 from server.contract.manifest import read_manifest
 from server.errors import Fault, InferenceFailed, WorkerStopped
@@ -90,7 +89,7 @@ def engines(folders: Sequence[Path], device: Device) -> Iterator[Row]:
     for folder in folders:
         try:
             if found is not None and load_module("tensorrt-rtx"):
-                add_engines(folder, Target("tensorrt-rtx", (found[1],)), progress=QUIET)
+                add_engines(folder, EngineTarget("tensorrt-rtx", (found[1],)), progress=QUIET)
         except ValueError as error:
             yield folder.name, "tensorrt-rtx", f"not built: {error}"
         verdict = verify(folder, QUIET)
@@ -210,7 +209,7 @@ def _runs(bundle: Bundle) -> Iterator[tuple[str, Callable[[], object]]]:
         side = bundle.manifest.preprocessing.shorter
         image = bundle.preprocess(Image.new("RGB", (side, side)))
         for batch in batches:
-            yield f"{batch} of {side}x{side}", lambda batch=batch: bundle.embed_images([image] * batch)  # type: ignore[misc]
+            yield f"{batch} of {side}x{side}", lambda batch=batch: bundle.embed_images([image] * batch)
         return
     for size, labels, batch in product(((640, 480), (480, 640)), LABELS, batches):
         pixels = bundle.preprocess(Image.new("RGB", size))
@@ -218,7 +217,7 @@ def _runs(bundle: Bundle) -> Iterator[tuple[str, Callable[[], object]]]:
         height, width = bundle.canvas(pixels)
         name = f"{batch} of {height}x{width}, {bundle.token_bucket(prompts)} tokens"
         given = ([pixels] * batch, prompts, bundle.encode_prompts(prompts))
-        yield name, lambda given=given: bundle.run_detector(*given)  # type: ignore[misc]
+        yield name, lambda given=given: bundle.run_detector(*given)
 
 
 def _picture(size: tuple[int, int]) -> bytes:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import get_args
 
 from export.onnx.precision import REDUCED
-from export.onnx.reduced_graphs import add_precision
 from export.progress import Progress
+from export.reduced_graphs import add_precision
 from server.contract.manifest import Manifest, Precision, read_manifest
 from server.registry.model_registry import BUNDLED, SHIPPED
 

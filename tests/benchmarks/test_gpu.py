@@ -2,7 +2,7 @@
 
 import pytest
 
-from export.errors import ExportError
+from export import ExportError
 from server.registry.model_registry import BUNDLED
 from tests.benchmarks import gpu
 from tests.server.engine_bundles import with_engines

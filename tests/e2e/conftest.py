@@ -33,11 +33,18 @@ def until(condition, what, *, within_s=READY_WITHIN_S):
         time.sleep(0.1)
 
 
+class ServerClient(httpx.Client):
+    """A client of a server process, with its process id, and its log lines where a test reads them."""
+
+    pid: int
+    log: list[str]
+
+
 @pytest.fixture(scope="module")
 def server():
     port = free_port()
     command = [sys.executable, "-m", "server", "serve", "--port", str(port), "--log-level", "warning"]
-    with subprocess.Popen(command, cwd=ROOT) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with subprocess.Popen(command, cwd=ROOT) as process, ServerClient(base_url=f"http://127.0.0.1:{port}") as client:
         client.timeout = 60
 
         def ready():

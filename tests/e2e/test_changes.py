@@ -15,7 +15,7 @@ import pytest
 from server.__main__ import main
 from server.registry.model_registry import BUNDLED
 
-from .conftest import ROOT, free_port, until
+from .conftest import ROOT, ServerClient, free_port, until
 
 REPLACEMENTS = 5
 PAUSE_S = 0.05  # between an answer and the next request: some of two cores is left for loading
@@ -53,7 +53,7 @@ def live(roots, tmp_path, capsys, monkeypatch):
     command = [sys.executable, "-m", "server", "serve", *bundles, *(word for flag in flags.items() for word in flag)]
     with (
         subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process,
-        httpx.Client(base_url=url, headers={"X-API-Key": user}, timeout=60) as client,
+        ServerClient(base_url=url, headers={"X-API-Key": user}, timeout=60) as client,
     ):
         log = []
         reading = threading.Thread(target=lambda: log.extend(process.stderr))

@@ -1,11 +1,14 @@
+"""Export of a checkpoint to a bundle: files, manifest, replacement of an older bundle, failures."""
+
 import pytest
 
+from export import ExportError
 from export import bundle as writing
 from export.bundle import export_bundle
-from export.errors import ExportError
-from models.checkpoints import CheckpointError
+from models import CheckpointError
 from server.bundle import Bundle
 from server.contract.manifest import BundleError, read_manifest
+from tests.export.tampering import with_changed_weight
 
 
 def test_bundle_opens_in_the_server_and_answers(detector_bundle):
@@ -16,7 +19,8 @@ def test_bundle_opens_in_the_server_and_answers(detector_bundle):
 
 def test_bundle_holds_what_its_manifest_names_and_no_more(detector_bundle):
     manifest = read_manifest(detector_bundle)
-    named = {entry.file for entry in (manifest.tokenizer, manifest.reference, manifest.canary, *manifest.artefacts)}
+    named = {entry.file for entry in (manifest.tokenizer, manifest.reference, manifest.canary)}
+    named |= {artefact.file for artefact in manifest.artefacts}
     assert {path.name for path in detector_bundle.iterdir()} == named | {"manifest.json"}
 
 
@@ -78,9 +82,19 @@ def test_unreadable_checkpoint_leaves_nothing_behind(tmp_path):
 
 
 def test_bundle_that_fails_its_certificate_is_not_served(save_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setitem(writing.measure.__globals__["CEILINGS"], "text_embeds.max_abs_error", -1.0)
+    to_onnx = writing.to_onnx
+
+    def with_changed_text_encoder(spec, file, **options):
+        lowering = to_onnx(spec, file, **options)
+        if spec.name == "text_encoder":
+            with_changed_weight(file, file)
+        return lowering
+
+    monkeypatch.setattr(writing, "to_onnx", with_changed_text_encoder)
+    monkeypatch.setattr(Bundle, "check_canary", lambda self: None)  # it would find the change first
     manifest = export_bundle(save_checkpoint("clip"), tmp_path / "out")
-    assert [a.part for a in manifest.artefacts if not a.certificate.passed] == ["text_encoder"]
+    failed = {artefact.part: artefact.certificate for artefact in manifest.artefacts if not artefact.certificate.passed}
+    assert failed["text_encoder"].figures["text_embeds.max_abs_error"] > 1e-4
     with pytest.raises(BundleError, match="failed"):
         Bundle(tmp_path / "out")
 

@@ -4,10 +4,9 @@ import pytest
 
 from export.bundle import export_bundle
 from export.certificate.verify import verify
-from export.onnx.reduced_graphs import add_precision
 from export.progress import Progress
-from export.tensorrt.builder import Target
-from export.tensorrt.engines import add_engines
+from export.reduced_graphs import add_precision
+from export.tensorrt.engines import EngineTarget, add_engines
 from server.contract.manifest import read_manifest
 from tests.parity import containers, golden
 
@@ -40,7 +39,7 @@ def test_published_size_is_certified_and_verified(bundle):
 def test_published_size_becomes_engines(bundle):
     pytest.importorskip("tensorrt_rtx", reason="needs the package tensorrt-rtx-cu13")
     parts = {artefact.part for artefact in read_manifest(bundle).artefacts}
-    manifest = add_engines(bundle, Target("tensorrt-rtx", ("8.9",)), progress=QUIET)
+    manifest = add_engines(bundle, EngineTarget("tensorrt-rtx", ("8.9",)), progress=QUIET)
     assert {artefact.part for artefact in manifest.artefacts if artefact.engine} == parts
 
 

@@ -1,48 +1,10 @@
-import numpy as np
-import pytest
-import torch
+"""A small GLIP's bundle: certificate, candidates, labels, and independence of the images of a batch."""
 
-from export import glip
+import numpy as np
+
 from export.certificate.verify import verify
 from export.progress import Progress
-from models import registry
-from models.glip.candidates import rank_is_decided
-from models.glip.model import GlipOutput
 from server.bundle import Bundle
-from server.contract.image import resized_size
-from tests.models.small_glip import SWIN
-
-NEAR = 1e-3
-
-
-def output(scores, *, labels=1):
-    """One level whose labels, of a token each, score `scores` [S, labels] with full centerness."""
-    scores = torch.tensor(scores).reshape(1, -1, labels)
-    count = scores.shape[1]
-    return GlipOutput(
-        token_logits=scores.logit(),
-        boxes_xyxy=torch.zeros(1, count, 4),
-        centerness=torch.full((1, count), 50.0),
-        anchors_xyxy=torch.zeros(count, 4),
-        level_sizes=[count],
-    )
-
-
-def decided(scores, *, labels=1):
-    owner = torch.arange(labels)[None]
-    return rank_is_decided(output(scores, labels=labels), owner, SWIN, near=NEAR)[0].tolist()
-
-
-def test_rules_are_those_of_the_official_code(save_checkpoint):
-    rules = glip.rules(registry.load(save_checkpoint("glip")))
-    assert (rules.preprocessing.channels, rules.preprocessing.scale) == ("bgr", 1.0)
-    assert (rules.preprocessing.shorter, rules.preprocessing.longer) == (800, 1333)
-    assert resized_size(500, 3000, rules.preprocessing) == (222, 1332)
-    assert rules.buckets.pixel_multiple == 32
-    assert (rules.text.attention, rules.text.max_tokens) == ("prompt", 48)
-    assert rules.detection.labels_per_box == "all"
-    assert rules.detection.box_edges == "inclusive"
-    assert (rules.detection.box_threshold, rules.detection.nms_iou, rules.detection.max_detections) == (0.7, 0.6, 100)
 
 
 def test_bundle_is_certified_and_verifies(glip_bundle):
@@ -84,24 +46,3 @@ def test_prompts_and_sizes_of_a_batch_do_not_touch_each_other(glip_bundle):
         alone = bundle.run_detector([pixels[index]], [prompts[index]], bundle.encode_prompts([prompts[index]]))[0]
         np.testing.assert_allclose(np.sort(scores, 0), np.sort(alone[0], 0), atol=1e-4)
         np.testing.assert_allclose(np.sort(boxes, 0), np.sort(alone[1], 0), atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("scores", "expected"),
-    [
-        ([0.9, 0.5, 0.3], [True, True, True]),
-        ([0.9, 0.5, 0.50001], [True, False, False]),
-        ([0.9, 0.02, 0.020001], [True, False, False]),
-        ([0.9, 0.05001, 0.01], [True, False, True]),
-        ([0.9, 3e-5, 2.99e-5], [True, False, False]),
-    ],
-    ids=["apart", "near", "near below the candidate score", "at the candidate score", "one bit of a key apart"],
-)
-def test_ranks_that_hang_on_noise_are_undecided(scores, expected):
-    assert decided(scores) == expected
-
-
-def test_a_pair_at_the_edge_of_what_is_kept_is_undecided():
-    """SWIN keeps 12 pairs of a level; of 7 positions with 2 labels each, the last two pairs kept and left are near."""
-    scores = [[0.9 - 0.05 * row, 0.4 - 0.02 * row] for row in range(7)]
-    assert decided(scores, labels=2) == [True] * 4 + [False] + [True] * 2

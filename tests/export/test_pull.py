@@ -106,7 +106,7 @@ def test_pull_waits_for_another_of_the_same_name_and_says_so(cache, tmp_path, ca
     with ThreadPoolExecutor(1) as thread:
         with FileLock(tmp_path / f"{CLIP}.lock"):
             waiting = thread.submit(main, ["pull", CLIP, "--cache-dir", str(tmp_path)])
-            until(lambda: "is being pulled by another process: waiting for it" in capsys.readouterr().out, "it waits")
+            until(lambda: "is being pulled by another process: waiting" in capsys.readouterr().out, "it waits")
             assert not waiting.done()
         assert waiting.result(60) == 0
 
@@ -131,7 +131,7 @@ def test_first_use_of_a_model_pulls_it(hub, tmp_path):
 def test_model_that_is_there_is_not_pulled_again(cache, hub, capsys):
     hub.asked.clear()
     assert main(["pull", CLIP, "--cache-dir", str(cache)]) == 0
-    assert f"{CLIP} is here already" in capsys.readouterr().out
+    assert f"{CLIP} is already there" in capsys.readouterr().out
     assert hub.asked == []
 
 
@@ -179,7 +179,7 @@ def test_names_are_listed_with_their_licences_and_nothing_is_loaded_for_it():
 def test_unknown_name_is_refused_with_those_there_are(name, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENSET_CACHE_DIR", str(tmp_path / "none"))
     assert main(["pull", name]) == 2
-    assert f"{name!r} is no official model; there are clip-vit-base-patch32, " in capsys.readouterr().err
+    assert f"{name!r} is no official model; known are clip-vit-base-patch32, " in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 
@@ -195,7 +195,7 @@ def test_what_is_not_installed_is_told_before_anything_is_fetched(hub, tmp_path,
     monkeypatch.setattr(pull.importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
     hub.asked.clear()
     assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 2
-    assert "torch not found. Install it with pip install 'openset[cpu,export]'" in capsys.readouterr().err
+    assert "torch, which is not installed. Install it with pip install 'openset[cpu,export]'" in capsys.readouterr().err
     assert hub.asked == []
 
 
@@ -218,7 +218,7 @@ def test_interrupted_pull_says_that_it_goes_on(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(pull, "_fetch_and_export", interrupted)
     assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 130
-    assert "interrupted; what has arrived is kept" in capsys.readouterr().err
+    assert "interrupted; downloaded data is kept" in capsys.readouterr().err
 
 
 def test_server_told_to_stop_while_it_pulls_takes_the_pull_along(hub, tmp_path):

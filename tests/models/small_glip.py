@@ -68,7 +68,7 @@ def microsoft_tensors(model: Glip) -> dict[str, Tensor]:
     """The model's tensors as Microsoft names them."""
     state = model.state_dict()
     tensors: dict[str, Tensor] = {}
-    for key, source in weights.table(model.config).items():
+    for key, source in weights.microsoft_table(model.config).items():
         pieces = state[key].split(1) if len(source.parts) > 1 else [state[key]]
         tensors |= {part[0]: piece.clone() for part, piece in zip(source.parts, pieces, strict=True)}
     return tensors

@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models import checkpoints
-from models.checkpoints import CheckpointError, UnreadableCheckpoint, UnsafeCheckpoint
+from models import CheckpointError, UnreadableCheckpoint, UnsafeCheckpoint, checkpoints
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
 

@@ -62,7 +62,7 @@ def refusal(pull):
 def interrupt(server, pull):
     """A pull whose connection breaks at one byte and never comes past it."""
     server.faults.ends_at = 30_000
-    assert "the same command goes on from there" in refusal(pull)
+    assert "the same command resumes there" in refusal(pull)
     server.faults.ends_at = None
 
 
@@ -71,7 +71,7 @@ def test_what_is_fetched_is_config_and_safest_weights(server, pull, said):
     assert {path.name for path in fetched.path.iterdir()} == {"config.json", "model.safetensors", "source.json"}
     assert (fetched.path / "model.safetensors").read_bytes() == WEIGHTS
     assert fetched.source == f"hf://{OFFICIAL_CLIP.repository}@{COMMIT}"
-    assert "licence, as the hub tells it: mit" in said
+    assert "licence, according to the hub: mit" in said
 
 
 def test_pickled_weights_are_fetched_where_there_are_no_others(server, pull):
@@ -141,7 +141,7 @@ def test_interrupted_download_goes_on_in_a_later_process(server, pull, tmp_path,
     server.asked.clear()
     assert (pull().path / "model.safetensors").read_bytes() == WEIGHTS
     assert [asked.range for asked in server.of("cdn")] == [f"bytes={got}-"]
-    assert f"model.safetensors: 102.4 kB, {got / 1e3:.1f} kB of it here already" in said
+    assert f"model.safetensors: 102.4 kB, {got / 1e3:.1f} kB of it downloaded before" in said
 
 
 def test_server_that_ignores_ranges_is_read_from_the_start(server, pull):
@@ -153,7 +153,7 @@ def test_damaged_download_is_fetched_again_from_the_start(server, pull, said):
     server.faults.damaged = 1
     assert (pull().path / "model.safetensors").read_bytes() == WEIGHTS
     assert [asked.range for asked in server.of("cdn")] == [None, None]
-    assert "model.safetensors: damaged on its way, its hash is not the hub's" in said
+    assert "model.safetensors: damaged in transit, its hash is not the hub's" in said
 
 
 def test_part_that_rotted_on_the_disk_is_found_and_replaced(server, pull, tmp_path):
@@ -165,7 +165,7 @@ def test_part_that_rotted_on_the_disk_is_found_and_replaced(server, pull, tmp_pa
 
 def test_file_damaged_each_time_is_given_up_and_never_stands_under_its_name(server, pull, tmp_path):
     server.faults.damaged = 10**6
-    assert refusal(pull) == "model.safetensors came damaged each of 3 times: its hash is not the hub's"
+    assert refusal(pull) == "model.safetensors arrived damaged 3 times: its hash is not the hub's"
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["config.json"]
 
 
@@ -173,7 +173,7 @@ def test_damaged_small_file_is_found_by_gits_hash(server, pull, monkeypatch):
     listed = server.described
     config = {"config.json": b'{"model_type": "clop"}'}
     monkeypatch.setattr(server, "described", lambda name, files: listed(name, files | config))
-    assert refusal(pull).startswith("config.json came damaged")
+    assert refusal(pull).startswith("config.json arrived damaged")
 
 
 def test_new_commit_replaces_what_was_begun_of_the_old(server, pull, tmp_path):
@@ -197,9 +197,9 @@ def test_checkpoint_is_complete_only_once_all_files_are(server, pull, tmp_path):
 @pytest.mark.parametrize(
     ("status", "headers", "sentence"),
     [
-        (401, {}, "does not give openai/clip-vit-base-patch32 to this caller (401): it may be gated or gone."),
-        (403, {"X-Error-Code": "GatedRepo"}, "set HF_TOKEN to a token that has it"),
-        (404, {}, "has no openai/clip-vit-base-patch32, or not the files that are needed (404)"),
+        (401, {}, "denies access to openai/clip-vit-base-patch32 (401): it may be gated or deleted."),
+        (403, {"X-Error-Code": "GatedRepo"}, "set HF_TOKEN to a token with access"),
+        (404, {}, "has no openai/clip-vit-base-patch32, or not the required files (404)"),
         (429, {"Retry-After": "17"}, "gets too many requests from this address (429): try again in 17 s"),
         (429, {}, "(429): try again later"),
         (503, {}, "answers 503 for openai/clip-vit-base-patch32: try again later"),
@@ -240,7 +240,7 @@ def test_offline_mode_takes_what_is_complete(server, pull, monkeypatch):
 def test_disk_without_room_is_told_before_anything_is_fetched(server, pull, monkeypatch):
     monkeypatch.setattr("models.hub.shutil.disk_usage", lambda _: SimpleNamespace(free=100_000))
     told = refusal(pull)
-    assert "has 100.0 kB free, the checkpoint and its bundle need 204.8 kB: make room" in told
+    assert "has 100.0 kB free, the checkpoint and its bundle need 204.8 kB: free some space" in told
     assert server.of("cdn") == []
 
 
@@ -248,7 +248,7 @@ def test_disk_that_fills_up_is_one_sentence(server, pull, tmp_path):
     (tmp_path / "there").mkdir()
     digest = server.described("", FILES)["siblings"][1]["lfs"]["sha256"]
     (tmp_path / f"there/model.safetensors.{digest[:16]}.part").symlink_to("/dev/full")
-    assert refusal(pull).startswith("the disk is full: what has arrived is kept")
+    assert refusal(pull).startswith("the disk is full: downloaded data is kept")
 
 
 def test_repository_without_the_known_files_is_refused(server, pull):

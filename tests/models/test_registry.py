@@ -5,8 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models import registry, tokenizers
-from models.checkpoints import CheckpointError, UnknownCheckpoint, UnreadableCheckpoint, WeightsDoNotFit
+from models import CheckpointError, UnknownCheckpoint, UnreadableCheckpoint, WeightsDoNotFit, registry, tokenizers
 from models.clip import config as configs
 from models.clip.config import ClipConfig
 from models.glip.config import GLIP_CONFIGS

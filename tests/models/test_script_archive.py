@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import checkpoints
-from models.checkpoints import UnreadableCheckpoint, UnsafeCheckpoint
+from models import UnreadableCheckpoint, UnsafeCheckpoint, checkpoints
 
 
 class Inner(nn.Module):

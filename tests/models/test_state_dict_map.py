@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.checkpoints import WeightsDoNotFit
+from models import WeightsDoNotFit
 from models.state_dict_map import fill, same, stacked, transposed
 
 TABLE = {"weight": stacked("q", "k"), "bias": same("bias", "other.bias")}

@@ -53,7 +53,7 @@ def test_pil_image_arrives_with_the_same_colours_in_every_mode(pixels, mode):
 
 
 def test_sixteen_bits_of_grey_are_kept():
-    depth = np.arange(0, 2**16, 257, np.uint16).reshape(16, 16)
+    depth = np.arange(0, 2**16, 257, dtype=np.uint16).reshape(16, 16)
     np.testing.assert_array_equal(np.asarray(decoded(encoded(Image.fromarray(depth)))), depth)
 
 

@@ -10,8 +10,6 @@ import pytest
 import openset
 
 ROOT = Path(__file__).parents[2]
-# Where the package has no predictor of its own, one that needs what the server's settings need.
-STAND_IN = "import prometheus_client, PIL\nclass Predictor: pass\n"
 CALL = """
 import httpx, openset
 answer = httpx.Response(200, json={"models": [], "limits": {}, "memory": {}})
@@ -34,22 +32,13 @@ def python(folder, code):
     return done.stdout + done.stderr
 
 
-@pytest.fixture
-def predictor(tmp_path):
-    """Code that gives the server's package a predictor where it has none."""
-    room = tmp_path / "server-rooms"
-    room.mkdir()
-    (room / "predictor.py").write_text(STAND_IN)
-    return f"import server\nserver.__path__.append({str(room)!r})\n"
-
-
-def test_predictor_is_the_servers(tmp_path, predictor):
-    assert python(tmp_path, predictor + "import openset" + TRY) == "server.predictor\n"
+def test_predictor_is_the_servers(tmp_path):
+    assert python(tmp_path, "import openset" + TRY) == "server.predictor\n"
 
 
 @pytest.mark.parametrize("module", ["onnxruntime", "prometheus_client", "PIL"])
-def test_missing_package_is_named_with_its_extras(tmp_path, predictor, module):
-    told = python(tmp_path, predictor + f"import sys, openset\nsys.modules[{module!r}] = None" + TRY)
+def test_missing_package_is_named_with_its_extras(tmp_path, module):
+    told = python(tmp_path, f"import sys, openset\nsys.modules[{module!r}] = None" + TRY)
     assert told.startswith("ImportError openset.Predictor runs models in this process and needs")
     assert f"needs {module}, which is not installed" in told
     assert "pip install 'openset[cpu]', or 'openset[gpu]'" in told

@@ -43,7 +43,7 @@ def supervision(request, monkeypatch):
     if request.param == "the package":
         return pytest.importorskip("supervision", reason="supervision is not installed")
     module = types.ModuleType("supervision")
-    module.Detections = FakeDetections
+    monkeypatch.setattr(module, "Detections", FakeDetections, raising=False)
     monkeypatch.setitem(sys.modules, "supervision", module)
     return module
 

@@ -18,18 +18,18 @@ BUSY = [429, 503]
 NOT_REACHED = [httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError]
 
 
-def in_turn(*answers):
+class Sequenced:
     """A server that gives these answers, the last again and again; an error class is raised. It counts in `asked`."""
 
-    def serve(request):
-        serve.asked += 1
-        answer = answers[min(serve.asked, len(answers)) - 1]
+    def __init__(self, *answers):
+        self.asked, self._answers = 0, answers
+
+    def __call__(self, request):
+        self.asked += 1
+        answer = self._answers[min(self.asked, len(self._answers)) - 1]
         if isinstance(answer, type):
             raise answer("down", request=request)
         return answer
-
-    serve.asked = 0
-    return serve
 
 
 def busy(status, after=None):
@@ -38,7 +38,7 @@ def busy(status, after=None):
 
 @pytest.mark.parametrize("status", BUSY)
 def test_busy_server_is_asked_again_after_the_seconds_it_names(connect, clock, status):
-    server = in_turn(busy(status, "7"), busy(status, "2"), models_answer())
+    server = Sequenced(busy(status, "7"), busy(status, "2"), models_answer())
     assert connect(server).models().models == []
     assert clock.slept == [7, 2]
 
@@ -46,30 +46,30 @@ def test_busy_server_is_asked_again_after_the_seconds_it_names(connect, clock, s
 @pytest.mark.parametrize("status", BUSY)
 def test_busy_server_is_asked_again_at_the_date_it_names(connect, clock, status):
     date = format_datetime(datetime.fromtimestamp(clock.time() + 9, UTC), usegmt=True)
-    connect(in_turn(busy(status, date), models_answer())).models()
+    connect(Sequenced(busy(status, date), models_answer())).models()
     assert clock.slept == [9]
 
 
 def test_date_that_has_passed_means_now(connect, clock):
-    connect(in_turn(busy(503, "Wed, 21 Oct 2015 07:28:00 GMT"), models_answer())).models()
+    connect(Sequenced(busy(503, "Wed, 21 Oct 2015 07:28:00 GMT"), models_answer())).models()
     assert clock.slept == [0]
 
 
 def test_wait_without_a_date_doubles_up_to_its_bound(connect, clock):
     clock.luck = 1
-    server = in_turn(*[busy(503)] * 6, models_answer())
+    server = Sequenced(*[busy(503)] * 6, models_answer())
     connect(server, retries=Retries(max_attempts=7, backoff_s=1, max_backoff_s=8)).models()
     assert clock.slept == [1, 2, 4, 8, 8, 8]
 
 
 @pytest.mark.parametrize("error", NOT_REACHED)
 def test_failed_connection_is_tried_again(connect, clock, error):
-    connect(in_turn(error, models_answer())).models()
+    connect(Sequenced(error, models_answer())).models()
     assert len(clock.slept) == 1
 
 
 def test_refusal_is_raised_after_the_last_attempt(connect, clock):
-    server = in_turn(busy(429, "1"))
+    server = Sequenced(busy(429, "1"))
     with pytest.raises(ProblemError) as caught:
         connect(server, retries=2).models()
     assert (caught.value.status, caught.value.type) == (429, "urn:openset:problem:queue-full")
@@ -77,21 +77,21 @@ def test_refusal_is_raised_after_the_last_attempt(connect, clock):
 
 
 def test_lost_server_is_told_with_its_address_after_the_last_attempt(connect):
-    server = in_turn(httpx.ConnectError)
+    server = Sequenced(httpx.ConnectError)
     with pytest.raises(ConnectionFailed, match=r"openset\.test:8000/models gave no answer after 3 attempts: down"):
         connect(server, retries=2).models()
     assert server.asked == 3
 
 
 def test_without_retries_the_first_refusal_is_raised_at_once(connect, clock):
-    server = in_turn(busy(503, "1"))
+    server = Sequenced(busy(503, "1"))
     with pytest.raises(ProblemError):
         connect(server, retries=0).models()
     assert (server.asked, clock.slept) == (1, [])
 
 
 def test_wait_beyond_the_total_time_is_not_begun(connect, clock):
-    server = in_turn(busy(429, "20"))
+    server = Sequenced(busy(429, "20"))
     with pytest.raises(ProblemError):
         connect(server, retries=Retries(max_attempts=99, budget_s=50)).models()
     assert (server.asked, clock.slept) == (3, [20, 20])
@@ -100,7 +100,7 @@ def test_wait_beyond_the_total_time_is_not_begun(connect, clock):
 @pytest.mark.parametrize("after", ["3600", "1" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
 def test_far_away_time_is_not_waited_for(connect, clock, after):
     with pytest.raises(ProblemError):
-        connect(in_turn(busy(503, after))).models()
+        connect(Sequenced(busy(503, after))).models()
     assert clock.slept == []
 
 
@@ -116,7 +116,7 @@ def test_time_of_the_requests_counts_too(connect, clock):
 
 @pytest.mark.parametrize("status", [400, 401, 404, 408, 413, 415, 422, 500, 502, 504])
 def test_other_refusals_are_final(connect, clock, status):
-    server = in_turn(problem(status, headers={"Retry-After": "1"}))
+    server = Sequenced(problem(status, headers={"Retry-After": "1"}))
     with pytest.raises(ProblemError):
         connect(server).models()
     assert (server.asked, clock.slept) == (1, [])
@@ -124,7 +124,7 @@ def test_other_refusals_are_final(connect, clock, status):
 
 @pytest.mark.parametrize("error", [httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol])
 def test_slow_server_is_not_given_the_same_work_twice(connect, clock, error):
-    server = in_turn(error)
+    server = Sequenced(error)
     with pytest.raises(ConnectionFailed, match="gave no answer: down") as caught:
         connect(server).models()
     assert isinstance(caught.value.__cause__, error)

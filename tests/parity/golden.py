@@ -86,16 +86,19 @@ class Golden:
             images.append(torch.from_numpy(recipe.chw_normalised(image, mean, std, **changes)))
         return images
 
-    def refcount(self, key: str) -> bool:
-        """Whether the file has this result, whole or as a sample."""
+    def holds(self, key: str) -> bool:
+        """True if the file has this result, whole or as a sample."""
         return key in self.data or f"{key}__sample" in self.data
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of a result that the file holds."""
+        return tuple(map(int, self.data[f"{key}__shape"])) if f"{key}__shape" in self.data else self.data[key].shape
 
     def difference(self, key: str, value: Tensor, tolerance: tuple[float, float], *, share: float = 1.0) -> str:
         """What is wrong with `value`, in words; empty where a `share` of its elements is within `tolerance`."""
         mine = value.detach().cpu().numpy()
-        shape = tuple(self.data[f"{key}__shape"]) if f"{key}__shape" in self.data else self.data[key].shape
-        if mine.shape != shape:
-            return f"{key}: shape {mine.shape}, the reference's is {shape}"
+        if mine.shape != self.shape(key):
+            return f"{key}: shape {mine.shape}, the reference's is {self.shape(key)}"
         if key in self.data:
             theirs, mine = self.data[key].ravel(), mine.ravel()
         else:

@@ -1,4 +1,4 @@
-"""The name tables against the tensor names and shapes of every published checkpoint known here, filled with zeros."""
+"""State-dict key tables against the names and shapes of every known published checkpoint, filled with zeros."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_names_and_shapes_fit_completely(inventory: Golden) -> None:
         for name, entry in golden.entries(inventory.inventory).items()
         if inventory.kind != "hf" or "alias_of" not in entry  # safetensors hold a shared tensor once
     }
-    weights = registry.FAMILIES[inventory.family]
+    weights = registry.FAMILIES[inventory.family].weights
     container = weights.recognise(tensors.keys())
     assert container == {"hf": "huggingface"}.get(inventory.kind, inventory.kind)
     config = None

@@ -7,8 +7,8 @@ import os
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
-from server import app
 from server.__main__ import main
 from tests.server.fakes import FakeDetector, FakeEncoder
 
@@ -21,7 +21,7 @@ def die():
     raise SystemExit
 
 
-def fakes(settings):
+def fakes(settings, *, task=None):
     time.sleep(float(os.environ.get("FAKE_LOAD_S", "0")))
     detector = FakeDetector(Path(sys.argv[1]))
     detector.before_run = die if os.environ.get("FAKE_RUN") == "dies" else pause
@@ -29,5 +29,5 @@ def fakes(settings):
 
 
 if __name__ == "__main__":
-    app.open_bundles = fakes
-    sys.exit(main(["serve", "--warm-up", "none", "--port", sys.argv[2]]))
+    with mock.patch("server.predictor.open_bundles", fakes):
+        sys.exit(main(["serve", "--warm-up", "none", "--port", sys.argv[2]]))

@@ -7,6 +7,7 @@ import threading
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 
 from server.app import create_app
 from server.contract.manifest import BundleError
@@ -32,12 +33,16 @@ class Held:
         assert self.gate.wait(SOON)
 
 
+class AppClient(httpx.AsyncClient):
+    app: FastAPI
+
+
 @contextlib.asynccontextmanager
 async def running(*bundles, **settings):
     app = create_app(Settings(**{"decode_threads": 2, "warm_up": "none"} | settings), bundles)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://openset") as client:
+        async with AppClient(transport=transport, base_url="http://openset") as client:
             client.app = app
             yield client
 

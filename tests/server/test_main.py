@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
         (["serve"], "onnxruntime", "cpu"),
         (["serve"], "fastapi", "cpu"),
         (["key", "new", "ann"], "starlette", "cpu"),
-        (["evaluate", "coco"], "pydantic_settings", "evaluate"),
+        (["evaluate", "coco"], "numpy", "evaluate"),
         (["evaluate", "coco"], "onnxruntime", "cpu,evaluate"),
     ],
 )

@@ -26,8 +26,12 @@ def free_port():
         return listener.getsockname()[1]
 
 
+class ServerProcess(subprocess.Popen):
+    url: str
+
+
 def started(folder, port, *, asked="/readyz", **environment):
-    process = subprocess.Popen(
+    process = ServerProcess(
         [sys.executable, "-m", "tests.server.serve_fakes", str(folder), str(port)],
         cwd=ROOT,
         env=os.environ | environment,

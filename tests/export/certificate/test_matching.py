@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from export.certificate.matching import SCORE_TIE, compare_detections, fair_threshold, match
+from export.certificate.matching import SCORE_TIE, compare_detections, fair_threshold, match_detections
 from server.contract.postprocess import Detection
 from tests.server.contract.test_postprocess import PROMPT, RULES
 
@@ -11,26 +11,26 @@ def found(x, *, label=0, score=0.9):
 
 
 def test_the_same_detections_in_another_order_all_match():
-    pairs = match([found(0), found(100), found(200)], [found(200), found(0), found(100)])
+    pairs = match_detections([found(0), found(100), found(200)], [found(200), found(0), found(100)])
     assert sorted(a.box[0] == b.box[0] for a, b, _ in pairs) == [True] * 3
 
 
 def test_detections_on_one_spot_are_paired_by_label():
-    pairs = match([found(0, label=0), found(0, label=1)], [found(0, label=1), found(0, label=0)])
+    pairs = match_detections([found(0, label=0), found(0, label=1)], [found(0, label=1), found(0, label=0)])
     assert all(a.label_id == b.label_id for a, b, _ in pairs)
 
 
 def test_each_detection_is_in_one_pair_at_most():
-    assert len(match([found(0), found(1)], [found(0)])) == 1
+    assert len(match_detections([found(0), found(1)], [found(0)])) == 1
 
 
 def test_boxes_that_hardly_overlap_do_not_match():
-    assert match([found(0)], [found(8)]) == []
+    assert match_detections([found(0)], [found(8)]) == []
 
 
 @pytest.mark.parametrize("lists", [([], []), ([found(0)], []), ([], [found(0)])])
 def test_an_empty_list_matches_nothing(lists):
-    assert match(*lists) == []
+    assert match_detections(*lists) == []
 
 
 @pytest.mark.parametrize(("gap", "agreement"), [(SCORE_TIE / 2, 1.0), (2 * SCORE_TIE, 0.0)])

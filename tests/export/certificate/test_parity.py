@@ -5,7 +5,7 @@ import pytest
 
 from export.certificate.parity import CEILINGS, ParityError, measure, shortfalls, tolerances_of
 from export.certificate.parity_cases import unpack_cases
-from export.grounding_dino import Detector, parts
+from export.grounding_dino import GroundingDinoGraph, graphs
 from export.onnx.tracing import to_onnx
 from models import registry
 from server.bundle import Bundle
@@ -19,7 +19,7 @@ def remeasured(folder):
     return measure(Bundle(folder, allow_uncertified=True), unpack_cases(arrays), arrays)
 
 
-class CanvasOfTheTrace(Detector):
+class CanvasOfTheTrace(GroundingDinoGraph):
     def forward(self, pixel_mask, *rest):
         strides = self.model.config.strides
         text, levels = rest[: -len(strides)], rest[-len(strides) :]
@@ -27,7 +27,7 @@ class CanvasOfTheTrace(Detector):
         return super().forward(pixel_mask[:, :104, :136], *text, *cut)
 
 
-class BatchOfTheTrace(Detector):
+class BatchOfTheTrace(GroundingDinoGraph):
     def forward(self, *inputs):
         scores, boxes = super().forward(*inputs)
         return scores.reshape(2, 20, -1), boxes
@@ -64,8 +64,8 @@ def test_graph_with_a_changed_weight_falls_short(part, copied, tmp_path):
 @pytest.mark.parametrize("wrong", [CanvasOfTheTrace, BatchOfTheTrace])
 def test_graph_with_a_size_baked_in_does_not_pass(wrong, copied, tmp_path, save_checkpoint):
     checkpoint = registry.load(save_checkpoint("detector"))
-    part = dataclasses.replace(parts(checkpoint)[2], module=wrong(checkpoint.model).eval())
-    to_onnx(part, tmp_path / "baked.onnx")
+    spec = dataclasses.replace(graphs(checkpoint)[2], module=wrong(checkpoint.model).eval())
+    to_onnx(spec, tmp_path / "baked.onnx")
     replace_graph(copied, tmp_path / "baked.onnx")
     try:
         figures = remeasured(copied)

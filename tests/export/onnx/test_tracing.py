@@ -8,8 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from export import clip, glip, grounding_dino
-from export.errors import ExportError
+from export import ExportError, clip, glip, grounding_dino
 from export.onnx.tracing import to_onnx
 from models import registry
 
@@ -30,10 +29,10 @@ def detector(request, save_checkpoint, tmp_path_factory):
     checkpoint = registry.load(save_checkpoint(request.param))
     family = FAMILIES[checkpoint.family]
     folder = tmp_path_factory.mktemp("graph")
-    image, _, part = family.parts(checkpoint)
-    for traced in (image, part):
+    image, _, spec = family.graphs(checkpoint)
+    for traced in (image, spec):
         to_onnx(traced, folder / f"{traced.name}.onnx")
-    return image, part, partial(family._inputs, checkpoint.config), folder
+    return image, spec, partial(family._inputs, checkpoint.config), folder
 
 
 @pytest.mark.parametrize(
@@ -41,12 +40,12 @@ def detector(request, save_checkpoint, tmp_path_factory):
     [(1, 96, 128, 9), (3, 131, 77, 14), (1, 57, 200, 5), (2, 160, 161, 33), (1, 40, 70, 4)],
 )
 def test_detector_runs_at_sizes_batches_and_token_counts_it_was_not_traced_with(detector, batch, height, width, tokens):
-    image, part, inputs_of, folder = detector
+    image, spec, inputs_of, folder = detector
     inputs = inputs_of(batch=batch, height=height, width=width, length=tokens)
     with torch.inference_mode():
         levels = dict(zip(image.outputs, image.module(inputs["pixel_values"]), strict=True))
-        explained = part.module.explained(*part.arguments(inputs | levels))
-        wanted_scores, wanted_boxes, decided = (value.numpy() for value in explained)
+        answers = spec.module.with_rank_decided(*spec.arguments(inputs | levels))
+        wanted_scores, wanted_boxes, decided = (value.numpy() for value in answers)
     got = run(onnxruntime.InferenceSession(str(folder / "image_encoder.onnx")), inputs)
     for level, wanted in zip(got, levels.values(), strict=True):
         np.testing.assert_allclose(level, wanted.numpy(), atol=1e-4 * float(wanted.abs().max()))
@@ -58,23 +57,23 @@ def test_detector_runs_at_sizes_batches_and_token_counts_it_was_not_traced_with(
 
 
 def test_clip_text_runs_at_any_batch_and_length(save_checkpoint, tmp_path):
-    part = clip.parts(registry.load(save_checkpoint("clip")))[1]
-    to_onnx(part, tmp_path / "text.onnx")
+    spec = clip.graphs(registry.load(save_checkpoint("clip")))[1]
+    to_onnx(spec, tmp_path / "text.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "text.onnx"))
     for batch, length in ((1, 3), (5, 77)):
         ids = torch.arange(batch * length).reshape(batch, length) % 30
         (got,) = run(session, {"input_ids": ids})
-        np.testing.assert_allclose(got, part.module(ids).detach(), atol=1e-5)
+        np.testing.assert_allclose(got, spec.module(ids).detach(), atol=1e-5)
 
 
 def test_clip_image_with_average_pool_runs_at_any_size(save_checkpoint, tmp_path):
-    part = clip.parts(registry.load(save_checkpoint("clip-average")))[0]
-    to_onnx(part, tmp_path / "image.onnx")
+    spec = clip.graphs(registry.load(save_checkpoint("clip-average")))[0]
+    to_onnx(spec, tmp_path / "image.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "image.onnx"))
     for size in ((1, 3, 64, 64), (3, 3, 97, 140)):
         pixels = torch.randn(size, generator=torch.Generator().manual_seed(0))
         (got,) = run(session, {"pixel_values": pixels})
-        np.testing.assert_allclose(got, part.module(pixels).detach(), atol=1e-5)
+        np.testing.assert_allclose(got, spec.module(pixels).detach(), atol=1e-5)
 
 
 def test_graph_uses_an_opset_whose_grid_sample_tensorrt_gets_right(detector):
@@ -84,9 +83,9 @@ def test_graph_uses_an_opset_whose_grid_sample_tensorrt_gets_right(detector):
 
 
 def test_another_opset_is_refused(save_checkpoint, tmp_path):
-    part = clip.parts(registry.load(save_checkpoint("clip")))[1]
+    spec = clip.graphs(registry.load(save_checkpoint("clip")))[1]
     with pytest.raises(ExportError, match="20"):
-        to_onnx(part, tmp_path / "text.onnx", opset=20)
+        to_onnx(spec, tmp_path / "text.onnx", opset=20)
 
 
 def test_graph_holds_no_path_of_the_machine_that_made_it(detector):
@@ -98,12 +97,12 @@ def test_graph_holds_no_path_of_the_machine_that_made_it(detector):
 
 def test_part_larger_than_one_file_may_be_is_refused(save_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("export.onnx.tracing.MAX_BYTES", 1000)
-    part = clip.parts(registry.load(save_checkpoint("clip")))[1]
+    spec = clip.graphs(registry.load(save_checkpoint("clip")))[1]
     with pytest.raises(ExportError, match="2 GB"):
-        to_onnx(part, tmp_path / "text.onnx")
+        to_onnx(spec, tmp_path / "text.onnx")
 
 
 def test_tracing_leaves_the_module_in_eval_mode(save_checkpoint, tmp_path):
-    part = clip.parts(registry.load(save_checkpoint("clip")))[1]
-    to_onnx(dataclasses.replace(part), tmp_path / "text.onnx")
-    assert not any(module.training for module in part.module.modules())
+    spec = clip.graphs(registry.load(save_checkpoint("clip")))[1]
+    to_onnx(dataclasses.replace(spec), tmp_path / "text.onnx")
+    assert not any(module.training for module in spec.module.modules())

@@ -11,7 +11,7 @@ from torch import nn
 from export import glip
 from export.bundle import export_bundle
 from export.certificate.verify import verify
-from export.graph_spec import Part
+from export.graph_spec import GraphSpec
 from export.onnx.weight_storage import round_to_half, store_as_half
 from export.progress import Progress
 from models import registry
@@ -65,9 +65,9 @@ class Normed(nn.Module):
         return self.norm(self.conv(x))
 
 
-def part_of(module: nn.Module) -> Part:
+def spec_of(module: nn.Module) -> GraphSpec:
     x = {"x": torch.randn(1, 3, 8, 8)}
-    return Part("image_encoder", module.eval(), x, x, {"x": {0: "batch"}, "y": {0: "batch"}})
+    return GraphSpec("image_encoder", module.eval(), x, x, {"x": {0: "batch"}, "y": {0: "batch"}})
 
 
 def test_a_norm_is_folded_into_its_convolution_before_rounding() -> None:
@@ -75,7 +75,7 @@ def test_a_norm_is_folded_into_its_convolution_before_rounding() -> None:
     for _ in range(3):
         module(torch.randn(4, 3, 8, 8) * 3 + 1)  # statistics that matter
     nn.init.uniform_(module.norm.weight, 0.5, 2.0)
-    part = part_of(module)
+    part = spec_of(module)
     before = module(part.inputs["x"])
     round_to_half([part])
     after = module(part.inputs["x"])
@@ -89,7 +89,7 @@ def test_a_weight_that_half_precision_cannot_hold_is_named() -> None:
     module = Normed()
     nn.init.constant_(module.conv.weight, 1e6)
     with pytest.raises(ValueError, match=r"conv\.weight.*half precision"):
-        round_to_half([part_of(module)])
+        round_to_half([spec_of(module)])
 
 
 @pytest.mark.parametrize("name", ["clip-average", "detector-swin", "glip"])
@@ -109,10 +109,10 @@ def test_bundle_with_half_the_weights_is_certified_for_what_it_stores(name, save
 
 def test_rounding_changes_no_weight_twice(save_checkpoint) -> None:
     checkpoint = registry.load(save_checkpoint("glip"))
-    parts = glip.parts(checkpoint)
-    round_to_half(parts)
+    specs = glip.graphs(checkpoint)
+    round_to_half(specs)
     once = {name: value.clone() for name, value in checkpoint.model.state_dict().items()}
-    round_to_half([dataclasses.replace(part) for part in parts])
+    round_to_half([dataclasses.replace(spec) for spec in specs])
     assert all(torch.equal(once[name], value) for name, value in checkpoint.model.state_dict().items())
 
 

@@ -41,7 +41,8 @@ def test_each_token_bucket_has_profiles_for_broad_and_tall_pictures(detector):
 @pytest.mark.parametrize("plan", ["one", "buckets"])
 @pytest.mark.parametrize("size", [(480, 640), (640, 480), (100, 100), (5000, 50), (50, 5000), (733, 751)])
 def test_every_picture_and_prompt_that_is_served_fits_a_profile(detector, plan, size):
-    height, width = canvas_size(*resized_size(*size, detector.preprocessing), detector.buckets)
+    height, width = resized_size(size[0], size[1], detector.preprocessing)
+    height, width = canvas_size(height, width, detector.buckets)
     for tokens in detector.buckets.tokens:
         sizes = {"batch": detector.buckets.max_batch, "height": height, "width": width, "tokens": tokens}
         assert any(fits(profile, **sizes) for profile in profiles(detector, DETECTOR, plan))

@@ -23,4 +23,4 @@ def test_a_record_cannot_be_changed():
     record = DetectionRecord(PictureBytes(b"", ""), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), (), "here")
     assert not record.finished
     with pytest.raises(dataclasses.FrozenInstanceError):
-        record.where = "there"  # type: ignore[misc]
+        record.where = "there"

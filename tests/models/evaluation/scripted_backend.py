@@ -28,10 +28,10 @@ class ScriptedBackend:
         self._detect, self._classify, self._embed = detect, classify, embed
         self.asked: list[tuple[str, ...]] = []
 
-    def detect(self, picture, labels, *, box_threshold=None, max_detections=None, nms_iou=None):
+    def detect(self, image, labels, *, box_threshold=None, max_detections=None, nms_iou=None):
         self.asked.append(tuple(labels))
         least = THRESHOLD if box_threshold is None else box_threshold
-        rows = sorted(self._detect(picture, labels), key=lambda row: -row[2])
+        rows = sorted(self._detect(image, labels), key=lambda row: -row[2])
         found = [
             DetectionBody(box=box, label=labels[index], label_id=index, score=score, matched=[])
             for box, index, score in rows
@@ -39,14 +39,14 @@ class ScriptedBackend:
         ]
         return ImageDetections(width=80, height=60, labels=list(labels), detections=found[:max_detections])
 
-    def classify(self, picture, labels, *, templates=()):
-        scores = enumerate(self._classify(picture, labels))
+    def classify(self, image, labels, *, templates=()):
+        scores = enumerate(self._classify(image, labels))
         ranked = sorted(scores, key=lambda item: -item[1])
         return [LabelScore(label=labels[index], label_id=index, score=score) for index, score in ranked]
 
-    def embed(self, picture, texts):
-        image, rows = self._embed(picture, texts)
-        return Embeddings(images=[image], texts=rows)
+    def embed(self, image, texts):
+        vector, rows = self._embed(image, texts)
+        return Embeddings(images=[vector], texts=rows)
 
     def close(self):
         pass

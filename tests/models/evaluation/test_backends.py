@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from models.evaluation.backends import Asked, InProcess, Unanswered
+from models.evaluation.backends import BackendError, InProcessBackend, open_backend
 from server.registry.model_registry import BUNDLED
 
 CLIP, DETECTOR = BUNDLED / "clip-mini", BUNDLED / "grounding-dino-mini"
@@ -21,7 +21,7 @@ def picture():
 
 def test_encoder_classifies_and_embeds(picture):
     args = argparse.Namespace(url=None, bundle=[CLIP], model=None, allow_uncertified=False)
-    with Asked(args, task="classify") as backend:
+    with open_backend(args, task="classify") as backend:
         assert (backend.model.name, backend.model.tasks) == ("clip-mini", ("classify", "similarity"))
         assert {score.label for score in backend.classify(picture, ["red", "blue"])} == {"red", "blue"}
         found = backend.embed(picture, ["red"])
@@ -29,18 +29,18 @@ def test_encoder_classifies_and_embeds(picture):
 
 
 def test_detector_answers_more_labels_than_a_server_takes(picture):
-    backend = InProcess([DETECTOR], None, task="detect")
+    backend = InProcessBackend([DETECTOR], None, task="detect")
     labels = [f"thing {number}" for number in range(40)]
     try:
         result = backend.detect(picture, labels, box_threshold=0.0, max_detections=3)
         assert result.labels == labels
         assert backend.model.box_threshold == backend.model.defaults["box_threshold"]
-        with pytest.raises(Unanswered, match="the image is not a picture"):
+        with pytest.raises(BackendError, match="the image is not a picture"):
             backend.detect(b"text", ["a dog"])
     finally:
         backend.close()
 
 
 def test_model_that_cannot_do_the_task_is_refused_with_those_there_are():
-    with pytest.raises(Unanswered, match=r"no model can classify; there are \['grounding-dino-mini \(detect\)'\]"):
-        InProcess([DETECTOR], None, task="classify")
+    with pytest.raises(BackendError, match=r"no model can classify; there are \['grounding-dino-mini \(detect\)'\]"):
+        InProcessBackend([DETECTOR], None, task="classify")

@@ -25,7 +25,7 @@ def coco(tmp_path: Path) -> Path:
 def answer(monkeypatch: pytest.MonkeyPatch):
     def with_(**answers) -> ScriptedBackend:
         backend = ScriptedBackend(**answers)
-        monkeypatch.setattr(command, "Asked", OpensScripted(backend))
+        monkeypatch.setattr(command, "open_backend", OpensScripted(backend))
         return backend
 
     return with_

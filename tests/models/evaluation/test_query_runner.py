@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from models.data.images import BrokenPicture, PictureFile
-from models.evaluation.backends import Unanswered
+from models.evaluation.backends import BackendError
 from models.evaluation.metrics import Query
 from models.evaluation.query_runner import AnswerLogError, answer_or_fault, exit_status, logged_answers, map_in_order
 
@@ -104,9 +104,9 @@ def test_a_refused_query_is_named_even_when_faults_are_skipped(tmp_path: Path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
 
     def refuse(image: bytes) -> None:
-        raise Unanswered("the prompt is too long")
+        raise BackendError("the prompt is too long")
 
-    with pytest.raises(Unanswered, match=r"^set\.json: 4: the prompt is too long"):
+    with pytest.raises(BackendError, match=r"^set\.json: 4: the prompt is too long"):
         answer_or_fault(Query(PictureFile(tmp_path / "a.png"), "set.json: 4", ()), refuse, skip=True)
 
 

@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.glip.candidates import candidates, to_unit
+from models.glip.candidates import candidates, rank_is_decided, to_unit
 from models.glip.model import GlipOutput
 from tests.models.small_glip import SWIN
 
+SCORE_NOISE = 1e-3
 MASK = torch.ones(1, 100, 200, dtype=torch.bool)
 
 
@@ -109,3 +110,42 @@ def test_boxes_are_parts_of_the_unpadded_image(height: int, width: int) -> None:
     box = torch.tensor([[[-5.0, 0.0, width, 3 * height], [0.0, height / 2, width / 2, height]]])
     expected = torch.tensor([[[0.5, 0.5, 1.0, 1.0], [0.25, 0.75, 0.5, 0.5]]])
     torch.testing.assert_close(to_unit(box, mask), expected)
+
+
+def scored(scores, *, labels=1):
+    """One level whose labels, of a token each, score `scores` [S, labels] with full centerness."""
+    scores = torch.tensor(scores).reshape(1, -1, labels)
+    count = scores.shape[1]
+    return GlipOutput(
+        token_logits=scores.logit(),
+        boxes_xyxy=torch.zeros(1, count, 4),
+        centerness=torch.full((1, count), 50.0),
+        anchors_xyxy=torch.zeros(count, 4),
+        level_sizes=[count],
+    )
+
+
+def decided(scores, *, labels=1):
+    owner = torch.arange(labels)[None]
+    return rank_is_decided(scored(scores, labels=labels), owner, SWIN, near=SCORE_NOISE)[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.9, 0.5, 0.3], [True, True, True]),
+        ([0.9, 0.5, 0.50001], [True, False, False]),
+        ([0.9, 0.02, 0.020001], [True, False, False]),
+        ([0.9, 0.05001, 0.01], [True, False, True]),
+        ([0.9, 3e-5, 2.99e-5], [True, False, False]),
+    ],
+    ids=["apart", "near", "near below the candidate score", "at the candidate score", "one bit of a key apart"],
+)
+def test_ranks_that_hang_on_noise_are_undecided(scores, expected):
+    assert decided(scores) == expected
+
+
+def test_a_pair_at_the_edge_of_what_is_kept_is_undecided():
+    """SWIN keeps 12 pairs of a level; of 7 positions with 2 labels each, the last two pairs kept and left are near."""
+    scores = [[0.9 - 0.05 * row, 0.4 - 0.02 * row] for row in range(7)]
+    assert decided(scores, labels=2) == [True] * 4 + [False] + [True] * 2

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from models.checkpoints import UnknownCheckpoint, WeightsDoNotFit
+from models import UnknownCheckpoint, WeightsDoNotFit
 from models.glip import config as configs
 from models.glip import weights
 from models.glip.config import GLIP_CONFIGS, GlipConfig
+from models.glip.model import Glip
 from tests.models.small_glip import SWIN, UNFUSED, microsoft_tensors, random_model
 
 SIZES = pytest.mark.parametrize("config", [SWIN, UNFUSED], ids=["fused", "unfused"])
@@ -29,10 +30,10 @@ def test_weights_arrive_unchanged(config: GlipConfig) -> None:
 
 
 def test_modules_of_the_tower_are_numbered_in_threes_or_one_by_one() -> None:
-    sources = weights.table(SWIN)
+    sources = weights.microsoft_table(SWIN)
     assert sources["tower.1.conv.offset.weight"].parts == (("rpn.head.dyhead_tower.5.offset.weight",),)
     assert sources["tower.1.fusion.gamma_text"].parts == (("rpn.head.dyhead_tower.3.b_attn.gamma_l",),)
-    unfused = weights.table(UNFUSED)
+    unfused = weights.microsoft_table(UNFUSED)
     assert unfused["tower.1.conv.offset.weight"].parts == (("rpn.head.dyhead_tower.1.offset.weight",),)
 
 
@@ -95,5 +96,5 @@ def test_other_tensors_are_not_recognised(names: list[str]) -> None:
 def test_table_has_every_key_of_the_model_once(variant: str) -> None:
     config = GLIP_CONFIGS[variant]
     with torch.device("meta"):
-        keys = weights.build(config).state_dict().keys()
-    assert weights.table(config).keys() == keys
+        keys = Glip(config).state_dict().keys()
+    assert weights.microsoft_table(config).keys() == keys

@@ -26,7 +26,7 @@ def test_config_survives_its_way_through_json(config: GroundingDinoConfig) -> No
 )
 def test_sizes_that_cannot_be_built_are_refused(sizes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        GroundingDinoConfig(**sizes)  # type: ignore[arg-type]
+        GroundingDinoConfig(**sizes)
 
 
 def test_published_sizes_differ_in_their_backbone_only() -> None:

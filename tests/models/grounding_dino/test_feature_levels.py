@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.grounding_dino.feature_levels import build_pyramid, level_mask
+from models.grounding_dino.feature_levels import level_geometry, level_mask
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (800, 1066), (799, 1332), (33, 47), (161, 1066)])
@@ -17,12 +17,12 @@ def test_level_mask_equals_nearest_interpolation(height: int, width: int, stride
 def test_geometry_is_that_of_the_unpadded_image() -> None:
     mask = torch.zeros(1, 4, 8, dtype=torch.bool)
     mask[0, :2, :4] = True
-    pyramid = build_pyramid([mask, mask[:, ::2, ::2]])
-    assert pyramid.shapes == [(4, 8), (2, 4)]
-    assert pyramid.valid_ratios.tolist() == [[[0.5, 0.5], [0.5, 0.5]]]  # (x, y) of each level
-    assert pyramid.cells.tolist() == [[[[1 / 8, 1 / 4], [1 / 4, 1 / 2]]]]
-    assert pyramid.centres[0, 0].tolist() == [1 / 8, 1 / 4]
-    assert pyramid.centres[0, 8 + 3].tolist() == [7 / 8, 3 / 4]  # second row, last valid column
-    assert pyramid.centres[0, 4].tolist() == [9 / 8, 1 / 4]  # beyond the image
-    assert pyramid.centres[0, 32].tolist() == [1 / 4, 1 / 2]  # the second level starts here
-    assert pyramid.mask.sum(1).tolist() == [8 + 2]
+    levels = level_geometry([mask, mask[:, ::2, ::2]])
+    assert levels.shapes == [(4, 8), (2, 4)]
+    assert levels.valid_ratios.tolist() == [[[0.5, 0.5], [0.5, 0.5]]]  # (x, y) of each level
+    assert levels.cells.tolist() == [[[[1 / 8, 1 / 4], [1 / 4, 1 / 2]]]]
+    assert levels.centres[0, 0].tolist() == [1 / 8, 1 / 4]
+    assert levels.centres[0, 8 + 3].tolist() == [7 / 8, 3 / 4]  # second row, last valid column
+    assert levels.centres[0, 4].tolist() == [9 / 8, 1 / 4]  # beyond the image
+    assert levels.centres[0, 32].tolist() == [1 / 4, 1 / 2]  # the second level starts here
+    assert levels.mask.sum(1).tolist() == [8 + 2]

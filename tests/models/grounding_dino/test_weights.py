@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.checkpoints import UnknownCheckpoint, WeightsDoNotFit
+from models import UnknownCheckpoint, WeightsDoNotFit
 from models.grounding_dino import config as configs
 from models.grounding_dino import weights
 from models.grounding_dino.config import GROUNDING_DINO_CONFIGS, GroundingDinoConfig
@@ -133,5 +133,5 @@ def test_other_tensors_are_not_recognised(names: list[str]) -> None:
 def test_table_has_every_key_of_the_model_once(variant: str, container: str) -> None:
     config = GROUNDING_DINO_CONFIGS[variant]
     with torch.device("meta"):
-        keys = weights.build(config).state_dict().keys()
+        keys = GroundingDino(config).state_dict().keys()
     assert (weights.idea_table(config) if container == "idea" else weights.hf_table(config)).keys() == keys

@@ -23,4 +23,4 @@ def test_odd_sizes_are_rounded_down_at_each_stride(height: int, width: int) -> N
 @pytest.mark.parametrize(("blocks", "width"), [((1, 1, 1), 4), ((1, 1, 0, 1), 4), ((1, 1, 1, 1), 5)])
 def test_sizes_that_cannot_be_built_are_refused(blocks: tuple[int, ...], width: int) -> None:
     with pytest.raises(ValueError, match="needed"):
-        ModifiedResNet(blocks, width)  # type: ignore[arg-type]
+        ModifiedResNet(blocks, width)

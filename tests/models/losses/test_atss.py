@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.losses.atss import assign, centerness
+from models.losses.atss import assign_anchors, centerness
 
 FAR = [[100.0, 100.0, 109.0, 109.0], [200.0, 200.0, 209.0, 209.0], [300.0, 300.0, 309.0, 309.0]]
 
@@ -27,42 +27,44 @@ def grid(stride: int, size: int, side: int) -> Tensor:
 def test_the_threshold_is_mean_plus_unbiased_deviation():
     anchors = boxes([0, 0, 9, 9], [0, 0, 9, 8], *FAR)
     # IoUs 1, 0.9, 0, 0, 0: mean 0.38, deviation 0.5215 (biased: 0.4665), so 0.9 falls short of 0.9015.
-    assert assign(anchors, [5], boxes([0, 0, 9, 9])).tolist() == [0, -1, -1, -1, -1]
+    assert assign_anchors(anchors, [5], boxes([0, 0, 9, 9])).tolist() == [0, -1, -1, -1, -1]
 
 
 def test_iou_counts_both_ends():
     anchors = boxes([0, 0, 9, 10], [0, 0, 9, 9], *FAR)
     # IoUs 1 and 10/11 pass 0.9055; were the ends left out, 0.9 would fall short of 0.9015.
-    assert assign(anchors, [5], boxes([0, 0, 9, 10])).tolist() == [0, 0, -1, -1, -1]
+    assert assign_anchors(anchors, [5], boxes([0, 0, 9, 10])).tolist() == [0, 0, -1, -1, -1]
 
 
 def test_a_centre_on_the_edge_is_outside():
     box = boxes([0, 0, 9, 9])
     on_edge, within = [-9.0, 0.0, 9.0, 9.0], [-8.9, 0.0, 9.0, 9.0]  # centres at x = 0 and 0.05; IoU about 0.53
-    assert assign(boxes(on_edge, *FAR), [4], box).tolist() == [-1] * 4
-    assert assign(boxes(within, *FAR), [4], box).tolist() == [0, -1, -1, -1]
+    assert assign_anchors(boxes(on_edge, *FAR), [4], box).tolist() == [-1] * 4
+    assert assign_anchors(boxes(within, *FAR), [4], box).tolist() == [0, -1, -1, -1]
 
 
 def test_an_anchor_claimed_twice_goes_to_the_object_of_highest_iou():
     anchors, objects = boxes([0, 0, 9, 9], *FAR), boxes([0, 0, 9, 14], [0, 0, 9, 10], [0, 0, 9, 19])
-    assert [assign(anchors, [4], one[None])[0].item() for one in objects] == [0, 0, 0]
-    assert assign(anchors, [4], objects).tolist() == [1, -1, -1, -1]
+    assert [assign_anchors(anchors, [4], one[None])[0].item() for one in objects] == [0, 0, 0]
+    assert assign_anchors(anchors, [4], objects).tolist() == [1, -1, -1, -1]
 
 
 def test_candidates_are_the_nearest_of_each_level():
     fine, coarse = grid(8, 16, 64), grid(16, 32, 64)
     levels = [len(fine), len(coarse)]
     box = boxes([20, 21, 36, 38])
-    one = assign(torch.cat([fine, coarse]), levels, box, candidates_per_level=1)
+    one = assign_anchors(torch.cat([fine, coarse]), levels, box, candidates_per_level=1)
     # Two IoUs never reach their mean plus unbiased deviation.
     assert one.max() == -1
-    objects = assign(torch.cat([fine, coarse]), levels, box, candidates_per_level=4)
+    objects = assign_anchors(torch.cat([fine, coarse]), levels, box, candidates_per_level=4)
     assert 0 < (objects >= 0).sum() <= 8
 
 
 def test_larger_objects_are_learnt_at_coarser_levels():
     fine, coarse = grid(8, 16, 128), grid(32, 64, 128)
-    objects = assign(torch.cat([fine, coarse]), [len(fine), len(coarse)], boxes([17, 19, 33, 34], [30, 40, 95, 101]))
+    objects = assign_anchors(
+        torch.cat([fine, coarse]), [len(fine), len(coarse)], boxes([17, 19, 33, 34], [30, 40, 95, 101])
+    )
     assert 0 in objects[: len(fine)].tolist()
     assert 0 not in objects[len(fine) :].tolist()
     assert 1 in objects[len(fine) :].tolist()
@@ -70,13 +72,13 @@ def test_larger_objects_are_learnt_at_coarser_levels():
 
 
 def test_no_object_leaves_all_anchors_free():
-    objects = assign(boxes(*FAR), [3], boxes())
+    objects = assign_anchors(boxes(*FAR), [3], boxes())
     assert objects.tolist() == [-1, -1, -1]
     assert objects.dtype == torch.int64
 
 
 def test_a_lone_candidate_is_taken():
-    assert assign(boxes([0, 0, 9, 9]), [1], boxes([1, 1, 8, 8])).tolist() == [0]
+    assert assign_anchors(boxes([0, 0, 9, 9]), [1], boxes([1, 1, 8, 8])).tolist() == [0]
 
 
 def test_centerness_by_hand():
@@ -137,4 +139,4 @@ def test_assignment_equals_the_algorithm_step_by_step(seed: int, levels: list[in
     generator = torch.Generator().manual_seed(seed)
     anchors, wanted = random_boxes(sum(levels), generator), random_boxes(objects, generator)
     expected = one_by_one(anchors.tolist(), levels, wanted.tolist(), count)
-    assert assign(anchors, levels, wanted, candidates_per_level=count).tolist() == expected
+    assert assign_anchors(anchors, levels, wanted, candidates_per_level=count).tolist() == expected

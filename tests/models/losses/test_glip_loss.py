@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.losses.box_losses import pairwise_giou
-from models.losses.glip_loss import AlignmentLossConfig, Counts, DenseTargets, alignment_loss, counts_of, match
+from models.losses.glip_loss import AlignmentLossConfig, Counts, DenseTargets, alignment_loss, anchor_targets, counts_of
 
 FAR = [[100.0, 100.0, 109.0, 109.0], [200.0, 200.0, 209.0, 209.0], [300.0, 300.0, 309.0, 309.0]]
 ANCHORS = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 8.0], *FAR])
@@ -84,10 +84,10 @@ def test_weights_weigh_their_parts():
 
 
 def test_anchors_without_an_object_learn_that_no_token_names_them():
-    matches = match(free(ANCHORS, [5]), [target([0, 0, 9, 9])], AlignmentLossConfig())
+    matches = anchor_targets(free(ANCHORS, [5]), [target([0, 0, 9, 9])], AlignmentLossConfig())
     assert matches.positive.tolist() == [[True, False, False, False, False]]
-    assert matches.wanted[0, 0].tolist() == [True, False, False]
-    assert not matches.wanted[0, 1:].any()
+    assert matches.tokens[0, 0].tolist() == [True, False, False]
+    assert not matches.tokens[0, 1:].any()
 
 
 def test_sums_are_divided_by_the_positives_of_the_batch_not_of_a_picture():
@@ -105,8 +105,8 @@ def test_targets_reach_the_anchors_of_their_own_picture():
     output = free(ANCHORS, [5], pictures=2)
     # Tokens differ by place in the target, so that a mix-up of pictures or objects shows.
     first, second = target([200, 200, 209, 209]), target([100, 100, 109, 109], [0, 0, 9, 9])
-    matches = match(output, [first, second], AlignmentLossConfig())
-    assert matches.wanted.nonzero().tolist() == [[0, 3, 0], [1, 0, 1], [1, 2, 0]]
+    matches = anchor_targets(output, [first, second], AlignmentLossConfig())
+    assert matches.tokens.nonzero().tolist() == [[0, 3, 0], [1, 0, 1], [1, 2, 0]]
     assert matches.boxes_xyxy.tolist() == [[200, 200, 209, 209], [0, 0, 9, 9], [100, 100, 109, 109]]
 
 
@@ -153,7 +153,7 @@ def test_gradients_equal_finite_differences():
     anchors = torch.cat([squares(8, 16, 24), squares(16, 32, 24)])
     output = free(anchors, [9, 4])
     targets = [target([3, 2, 17, 20], [5, 9, 22, 21], dtype=torch.float64)]
-    assert match(output, targets, AlignmentLossConfig()).positive.any()
+    assert anchor_targets(output, targets, AlignmentLossConfig()).positive.any()
 
     def loss(logits: Tensor, boxes: Tensor, centres: Tensor) -> Tensor:
         free_output = output._replace(token_logits=logits, boxes_xyxy=boxes, centerness=centres)
@@ -170,7 +170,7 @@ def test_free_predictions_reach_the_objects():
     anchors = torch.cat([squares(8, 16, 64), squares(16, 32, 64)])
     output = free(anchors, [64, 16])
     targets = [target([5, 6, 22, 20], [25, 27, 59, 60], dtype=torch.float64)]
-    matches = match(output, targets, AlignmentLossConfig())
+    matches = anchor_targets(output, targets, AlignmentLossConfig())
     optimiser = torch.optim.Adam([output.token_logits, output.boxes_xyxy, output.centerness], lr=0.3)
     losses = []
     for _ in range(100):
@@ -183,7 +183,7 @@ def test_free_predictions_reach_the_objects():
     reached = output.boxes_xyxy.detach()[matches.positive]
     assert pairwise_giou(reached, targets[0].boxes_xyxy)[0].amax(0).min() > 0.95
     assert pairwise_giou(reached, matches.boxes_xyxy)[0].diagonal().min() > 0.9
-    assert ((output.token_logits.detach() > 0) == matches.wanted).all()
+    assert ((output.token_logits.detach() > 0) == matches.tokens).all()
     torch.testing.assert_close(
         output.centerness.detach().sigmoid()[matches.positive], matches.centerness, atol=0.1, rtol=0
     )

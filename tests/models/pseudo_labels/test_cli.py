@@ -35,7 +35,7 @@ def teacher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
         ]
 
     backend = ScriptedBackend(detect=detect)
-    monkeypatch.setattr(command, "Asked", OpensScripted(backend))
+    monkeypatch.setattr(command, "open_backend", OpensScripted(backend))
     return backend
 
 

@@ -52,7 +52,7 @@ def test_held_out_batches_are_always_the_same(task: DatasetTask[torch.Tensor]):
 def test_frozen_parts_stay_in_evaluation_mode(task: DatasetTask[torch.Tensor]):
     task.module.train()
     task.batches(1)
-    assert [part.training for part in task.module] == [True, False]
+    assert [part.training for part in task.module.children()] == [True, False]
 
 
 def test_at_the_end_pictures_left_out_are_told(task: DatasetTask[torch.Tensor]):

@@ -101,7 +101,7 @@ def with_and_without(model: GroundingDino) -> tuple[GroundingDinoOutput, Groundi
     with torch.inference_mode():
         args = arguments(model, random_inputs(1, 64, 96, 6))
         noises = [NoisedObjects(b, one.labels, one.objects, one.group, one.found) for b in (one.boxes, changed)]
-        noisy = [model.denoise(*args, make(args[2], [noise])) for noise in noises]
+        noisy = [model.denoise(*args, denoising=make(args[2], [noise])) for noise in noises]
         return model(*args), noisy[0][0], [denoised for _, denoised in noisy]
 
 
@@ -141,7 +141,7 @@ def test_denoising_adds_its_weighted_part_of_every_layer_to_the_loss(model: Grou
     one, targets = queries(DenoisingConfig(queries=4)), [Targets(BOXES, POSITIVE)]
     with torch.no_grad():
         args = arguments(model, random_inputs(1, 64, 96, 6))
-        output, found = model.denoise(*args, LabelQueries(SWIN.d_model)(args[2], [one]))
+        output, found = model.denoise(*args, denoising=LabelQueries(SWIN.d_model)(args[2], [one]))
     part = Denoised(*found, [one])
     total, figures = detector_loss(output, targets, denoising=part)
     without, _ = detector_loss(output, targets)
@@ -160,8 +160,8 @@ def test_a_picture_teaches_the_same_beside_others(model: GroundingDino):
     make = LabelQueries(SWIN.d_model)
     with torch.inference_mode():
         alone, both = arguments(model, inputs), arguments(model, twice)
-        apart = [model.denoise(*alone, make(alone[2], [one]))[1] for one in (few, many)]
-        together = model.denoise(*both, make(both[2], [few, many]))[1]
+        apart = [model.denoise(*alone, denoising=make(alone[2], [one]))[1] for one in (few, many)]
+        together = model.denoise(*both, denoising=make(both[2], [few, many]))[1]
     for row, (one, found) in enumerate(zip((few, many), apart, strict=True)):
         boxes = together.boxes_cxcywh[:, row, : len(one.objects)]
         torch.testing.assert_close(boxes, found.boxes_cxcywh[:, 0], atol=1e-4, rtol=1e-4)

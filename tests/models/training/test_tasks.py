@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.data.images import DataError
 from models.training.contrastive_task import MAX_LOGIT_SCALE
+from models.training.dataset_task import DatasetTask
 from models.training.loop import Trainer
 from models.training.recipe import RecipeError, parse_recipe, read_recipe
 from models.training.run_logger import CURVE
@@ -178,11 +179,13 @@ def test_a_damaged_picture_stops_the_run_or_is_counted(folder: Path, tmp_path: P
 def test_scenes_are_mixed_with_other_sets(folder: Path, tmp_path: Path):
     coco = {"format": "coco", "annotations": "coco/coco.json", "pictures": "coco/pictures", "weight": 1.0}
     run = begun("glip", folder, tmp_path, sets=[coco, SCENES | {"weight": 1.0}], batch=8)
+    assert isinstance(run.task, DatasetTask)
     batch = run.task.batches(1)[0]
     assert {size[0] for size in batch.sizes} >= {64}
     assert run._one_step()["loss"] > 0
     captions = {"format": "captions", "path": "captions", "weight": 1.0}
     run = begun("clip", folder, tmp_path / "clip", sets=[captions, SCENES | {"single": True, "weight": 1.0}], batch=8)
+    assert isinstance(run.task, DatasetTask)
     keys = run.task.batches(1)[0].picture_keys
     assert (keys < 0).any()
     assert (keys >= 0).any()

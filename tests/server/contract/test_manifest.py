@@ -62,7 +62,7 @@ def test_folder_without_manifest_is_no_bundle(tmp_path):
     ("change", "named"),
     [
         ({"colour": "blue"}, "colour"),
-        ({"family": "yolo"}, "family"),
+        ({"family": "Not a name"}, "family"),
         ({"tokenizer": {"file": "../../etc/passwd", "sha256": HASH}}, "tokenizer.file"),
         ({"classification": None}, "exactly one of"),
         ({"detection": DETECTION}, "exactly one of"),

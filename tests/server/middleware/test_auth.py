@@ -1,4 +1,4 @@
-"""API keys: who has one is let in by its name, everybody else is told how; the file is read again when it changes."""
+"""API keys: a client with a key is known by its name, others get a 401; the file is reloaded when it changes."""
 
 import hashlib
 import os

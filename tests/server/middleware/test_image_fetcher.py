@@ -1,4 +1,4 @@
-"""Images by URL: the bytes, or a fault that names the image; never a private address, whatever a name says."""
+"""Download by URL: the bytes, or a fault that names the image; never from a private address, whatever DNS answers."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""What every request passes: an id on every answer, and pages of other origins only where they are named."""
+"""Request middleware: an id on every response, and CORS only for the configured origins."""
 
 import re
 
@@ -36,7 +36,7 @@ def test_id_that_is_missing_or_unusable_is_made(client, given):
 def test_problems_of_every_place_name_the_request(start, detector, tmp_path):
     client = start(max_body_bytes=2000)
     named = {"X-Request-ID": "mine"}
-    assert client.post("/detect", content=b"x" * 3000, headers=named).json()["request_id"] == "mine"  # the gate
+    assert client.post("/detect", content=b"x" * 3000, headers=named).json()["request_id"] == "mine"  # the middleware
     assert client.post("/detect", json={}, headers=named).json()["request_id"] == "mine"  # the route
 
     def fail():

@@ -1,4 +1,4 @@
-"""Public addresses: all others are refused, however they are written."""
+"""SSRF check: public addresses pass, all others are refused in every notation."""
 
 import ipaddress
 

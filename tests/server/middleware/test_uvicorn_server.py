@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -39,7 +40,7 @@ def address(tmp_path_factory):
 
 
 def said(address, data):
-    """What the server answers until it closes; after `data` nothing more is sent."""
+    """The bytes that the server sends until it closes; after `data` nothing more is sent."""
     with socket.create_connection(address, timeout=SOON) as client, client.makefile("rb") as answer:
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
@@ -143,7 +144,7 @@ def app(detector, encoder):
 
 @pytest.fixture
 def stop(app, monkeypatch):
-    """Serves until called; the clients then have as long as they need."""
+    """A server at `address` that stops at `now()`; its clients then have as long as they need."""
     monkeypatch.setattr(uvicorn_server, "GRACE_S", SOON)
     with listening(app) as (address, server):
 
@@ -154,8 +155,7 @@ def stop(app, monkeypatch):
                 assert time.monotonic() < give_up
                 time.sleep(0.01)
 
-        tell.address = address
-        yield tell
+        yield SimpleNamespace(address=address, now=tell)
 
 
 def answer_to(client, request):
@@ -167,7 +167,7 @@ def answer_to(client, request):
 def test_clients_that_are_connected_and_have_not_asked_yet_are_answered(stop):
     request = HEAD % len(picture()) + picture()
     fresh = [socket.create_connection(stop.address, timeout=SOON) for _ in range(40)]
-    stop()
+    stop.now()
     for client in fresh:
         answer = answer_to(client, request)
         assert answer.startswith(b"HTTP/1.1 200")
@@ -180,7 +180,7 @@ def test_kept_connection_is_answered_once_more_and_told_that_it_closes(stop):
     client.request("GET", "/livez")
     kept = client.getresponse()
     assert (kept.status, kept.getheader("Connection"), kept.read()) == (200, None, b'{"status":"ok"}')
-    stop()
+    stop.now()
     client.request("GET", "/livez")
     last = client.getresponse()
     assert (last.status, last.getheader("Connection"), last.read()) == (200, "close", b'{"status":"ok"}')
@@ -190,14 +190,14 @@ def test_kept_connection_is_answered_once_more_and_told_that_it_closes(stop):
 def test_upload_under_way_is_finished_and_answered(stop):
     client = socket.create_connection(stop.address, timeout=SOON)
     client.sendall(HEAD % len(picture()) + picture()[:10])
-    stop()
+    stop.now()
     assert answer_to(client, picture()[10:]).startswith(b"HTTP/1.1 200")
     client.close()
 
 
 def test_nobody_new_is_let_in(stop):
     kept = socket.create_connection(stop.address, timeout=SOON)  # without any connection it would end at once
-    stop()
+    stop.now()
     give_up = time.monotonic() + SOON
     with pytest.raises(ConnectionRefusedError):  # noqa: PT012
         while time.monotonic() < give_up:

@@ -12,10 +12,18 @@ BUNDLE = {"name": "b", "family": "clip", "version": "1", "path": "/bundles/b"}
 CHANGE = {"load_s": 1.25, "drain_s": 0.5, "bundles": [BUNDLE]}
 
 
+class PreparedServer(http.server.HTTPServer):
+    """Gives the answer in `next`, and records requests in `asked`."""
+
+    next: tuple[int, object]
+
+    def __init__(self, handler):
+        super().__init__(("127.0.0.1", 0), handler)
+        self.asked, self.url = [], f"http://127.0.0.1:{self.server_port}"
+
+
 @pytest.fixture
 def server():
-    """A server that gives prepared answers and keeps what it was asked."""
-
     class Handler(http.server.BaseHTTPRequestHandler):
         def answer(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -30,8 +38,7 @@ def server():
         def log_message(self, *_):
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listener:
-        listener.asked, listener.url = [], f"http://127.0.0.1:{listener.server_port}"
+    with PreparedServer(Handler) as listener:
         threading.Thread(target=listener.serve_forever, args=(0.01,)).start()
         yield listener
         listener.shutdown()

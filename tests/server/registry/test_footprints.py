@@ -184,7 +184,7 @@ def test_models_shows_the_budget(start, encoder):
 
 
 def test_without_warm_up_activations_are_an_estimate(start):
-    models = start(warm_up=False).get("/models").json()["models"]
+    models = start(warm_up="none").get("/models").json()["models"]
     assert [model["memory"]["measured"] for model in models] == [False, False]
 
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,11 +19,11 @@ def pulls(monkeypatch):
 
     def run(command, env):
         commands.append(command)
-        return subprocess.CompletedProcess(command, pulls.status)
+        return subprocess.CompletedProcess(command, recorded.status)
 
-    pulls = type("Pulls", (), {"commands": commands, "status": 0})()
+    recorded = SimpleNamespace(commands=commands, status=0)
     monkeypatch.setattr("server.registry.model_cache.subprocess.run", run)
-    return pulls
+    return recorded
 
 
 def test_cache_is_the_folder_given_else_the_users(monkeypatch):

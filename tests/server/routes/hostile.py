@@ -1,4 +1,4 @@
-"""What a client could send to do harm: damaged pictures, odd texts, bodies of any structure."""
+"""Hostile input for hypothesis: damaged images, odd texts, bodies of any structure."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""/admin/bundles: who may change what is served, from which folders, and what the documentation says of it."""
+"""/admin/bundles: authorisation, allowed folders, documentation."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Bodies: what cannot be read or does not fit is refused with a problem that names it, and never a 5xx."""
+"""Request bodies: malformed ones and wrong fields are refused with a problem that names the cause, never with a 5xx."""
 
 import base64
 import json

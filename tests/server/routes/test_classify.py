@@ -1,4 +1,4 @@
-"""POST /classify: shares or scores of the labels, best first."""
+"""POST /classify: softmax or sigmoid scores of the labels, best first."""
 
 import base64
 import math

@@ -1,4 +1,4 @@
-"""POST /detect: exact labels, both bodies, several images, drawings."""
+"""POST /detect: exact labels, JSON and form bodies, several images, drawings."""
 
 import base64
 import io

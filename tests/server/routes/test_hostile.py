@@ -1,4 +1,4 @@
-"""Whatever a client sends over the wire, the bundled models answer: never with a 5xx, never with a dead worker.
+"""Hostile input against the bundled models: never a 5xx, never a dead worker.
 
 Every refusal is a problem of a known type that names the fault. `pytest --hypothesis-profile deep` tries far more.
 """

@@ -1,4 +1,4 @@
-"""The OpenAPI document: requests made from it find no fault of ours, and its examples work as printed."""
+"""The OpenAPI document: schemathesis requests made from it are answered as it says, and its examples work."""
 
 import re
 import shlex
@@ -109,7 +109,7 @@ def test_every_other_endpoint_answers_as_the_document_says(start, method, path):
 
 
 def curl(client, line, files):
-    """What `curl` would send, as far as our examples go."""
+    """The request of a `curl` command, for the options that the examples use."""
     _, *words = shlex.split(line)
     form, headers, body, url = [], {}, None, ""
     while words:

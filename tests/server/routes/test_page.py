@@ -1,4 +1,4 @@
-"""The page's files over HTTP: who gets them, with which headers, and that they are what an installed server has."""
+"""The page's files over HTTP: access, headers, and the same files in an installed package."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""POST /detect with more labels than the model reads at once, and with the scores of all labels."""
+"""POST /detect with more labels than the token limit, and with the scores of all labels."""
 
 import base64
 
@@ -7,7 +7,7 @@ import pytest
 from tests.server.fakes import picture
 
 IMAGE = base64.b64encode(picture()).decode()
-# Of the 64 tokens that the model reads 62 are left for labels, each four with its full stop: 15 in a pass.
+# The model's 64 tokens leave 62 for labels of four each, with the full stop: 15 in a pass.
 ANIMALS = ["dog", "cat", "cow", "pig", "hen", "fox", "owl", "bee", "ant", "elk"] * 4
 
 

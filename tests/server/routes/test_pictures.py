@@ -1,4 +1,4 @@
-"""Pictures over HTTP: an image as the body itself, every kind of picture, and refusals that name the image."""
+"""Images over HTTP: raw bodies, every colour mode and format, and refusals that name the image."""
 
 import io
 import struct

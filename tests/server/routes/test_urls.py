@@ -1,4 +1,4 @@
-"""Images by URL over HTTP: off unless the operator turns it on, in JSON and in a form."""
+"""Images by URL over HTTP: off by default; in JSON and in forms."""
 
 import base64
 import re

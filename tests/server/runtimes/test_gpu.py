@@ -231,8 +231,9 @@ def test_text_without_room_is_503_and_the_next_is_answered(monkeypatch, binding,
     install_trt(monkeypatch, binding)
     folder = with_engines(CLIP, tmp_path / "clip", parts=["text_encoder"])
     settings = Settings(bundle=(folder,), threads=1, warm_up="largest")
-    with TestClient(create_app(settings, open_bundles(settings))) as client:
-        client.app.state.registry.models[0].bundle.gpu.buffers.trim()
+    app = create_app(settings, open_bundles(settings))
+    with TestClient(app) as client:
+        app.state.registry.models[0].bundle.gpu.buffers.trim()
         binding.device_bytes = 0
         assert kind(classify(client)) == (503, "memory-exhausted")
         binding.device_bytes = 2**30

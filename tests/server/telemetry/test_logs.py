@@ -1,4 +1,4 @@
-"""The log: a line a request, as text or JSON, that names the request and nothing a client sent."""
+"""Access log: a line per request, text or JSON, with its id and nothing that a client sent."""
 
 import json
 import logging

@@ -2,6 +2,8 @@
 
 import re
 
+import numpy as np
+
 from server.errors import KINDS, ClientGone, DeadlinePassed, InferenceFailed, MemoryExhausted, QueueFull, UnknownModel
 from server.memory.allocators import HostAllocator
 from server.memory.pool import BufferPool
@@ -42,7 +44,7 @@ def test_metrics_of_a_model_carry_its_name_and_go_with_it():
 def test_pool_is_read_at_each_scrape():
     metrics, pool = Metrics(), BufferPool(HostAllocator(), cap=2**20)
     metrics.watch(pool)
-    with pool.lease((1000,), dtype=float, owner="test"):
+    with pool.lease((1000,), dtype=np.float64, owner="test"):
         assert samples(metrics)[f'openset_pool_in_use_bytes{{pool="{pool.name}"}}'] >= 8000
     assert samples(metrics)[f'openset_pool_in_use_bytes{{pool="{pool.name}"}}'] == 0
     assert samples(metrics)[f'openset_pool_high_water_bytes{{pool="{pool.name}"}}'] >= 8000

@@ -30,20 +30,22 @@ def observed(histogram):
 
 
 def test_stage_reaches_answer_header_trace_and_metrics(histogram):
-    timer = StageTimer(RecordedTrace())
+    trace = RecordedTrace()
+    timer = StageTimer(trace)
     timer.observe("decode", 10.0, 12.5, histogram, attributes={"a": 1}, link="run")
     assert timer.timings_ms()["decode"] == 2500
     assert timer.server_timing() == "decode;dur=2500"
-    assert timer.trace.spans == [("decode", 10.0, 12.5, {"a": 1}, "run")]
+    assert trace.spans == [("decode", 10.0, 12.5, {"a": 1}, "run")]
     assert observed(histogram) == {"count": 1, "sum": 2.5}
 
 
 def test_of_several_images_the_slowest_counts_and_each_is_traced(histogram):
-    timer = StageTimer(RecordedTrace())
+    trace = RecordedTrace()
+    timer = StageTimer(trace)
     for seconds in (1, 3, 2):
         timer.observe("decode", 0, seconds, histogram)
     assert timer.timings_ms()["decode"] == 3000
-    assert len(timer.trace.spans) == 3
+    assert len(trace.spans) == 3
     assert observed(histogram) == {"count": 3, "sum": 6}
 
 

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over fake models; `tests/e2e/test_open_inference.py` asks with a client not ours."""
+"""Open Inference endpoints over fake models; `tests/e2e/test_open_inference.py` uses a foreign client."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Tensors wait, run and are refused as the requests of all other endpoints, and together with them."""
+"""Open Inference requests are queued, batched and refused together with those of all other endpoints."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Schemas of the protocol: strict about requests, silent about fields that a response does not have."""
+"""Schemas of the protocol: strict requests, responses without empty fields."""
 
 import pytest
 from pydantic import ValidationError

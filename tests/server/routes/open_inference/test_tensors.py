@@ -1,4 +1,4 @@
-"""Tensors on the wire: what is written is read back, and no body, however made, does more than be refused."""
+"""Tensors on the wire: round trips, and refusals of malformed bodies."""
 
 import contextlib
 import json

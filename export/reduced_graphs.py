@@ -1,0 +1,81 @@
+"""Adds graphs of a lower precision to a bundle, certified by their float32 twins; needs no PyTorch."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from export import ExportError
+from export.certificate.parity import certificate, describe, measure, versions
+from export.certificate.parity_cases import unpack_cases
+from export.onnx.precision import Reduced, reduced, reduced_products
+from export.progress import Progress
+from server.bundle import Bundle, check_file
+from server.contract.manifest import Artefact, Manifest, read_manifest, sha256_of, write_manifest
+from server.runtimes.ort import OrtSession
+
+
+def add_precision(folder: Path, precision: Reduced, *, progress: Progress) -> Manifest:
+    """Rewrite each part's float32 graph in this precision, beside it, and return the new manifest.
+
+    Their certificates, passed or failed, hold the figures of their twins (`export.onnx.precision`).
+    """
+    manifest = read_manifest(folder)
+    graphs = [a for a in manifest.artefacts if a.engine is None and a.precision == "fp32" and not a.uncertified]
+    if lacking := {artefact.part for artefact in manifest.artefacts} - {graph.part for graph in graphs}:
+        raise ExportError(f"{folder} has no certified fp32 graph of {', '.join(sorted(lacking))} to rewrite")
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.resolve().parent) as scratch:
+        twins, written = Path(scratch) / "twins", Path(scratch)
+        twins.mkdir()
+        with progress.stage(f"rewrite the graphs in {precision}"):
+            artefacts = [_rewrite(folder, graph, precision, written, twins, progress) for graph in graphs]
+        with progress.stage(f"certify {precision}"):
+            artefacts = _certified(folder, manifest, artefacts, twins)
+        for artefact in artefacts:
+            shutil.move(written / artefact.file, folder / artefact.file)
+    files = {artefact.file for artefact in artefacts}
+    kept = [artefact for artefact in manifest.artefacts if artefact.file not in files]
+    manifest = manifest.model_copy(update={"artefacts": (*kept, *artefacts)})
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _rewrite(
+    folder: Path, graph: Artefact, precision: Reduced, written: Path, twins: Path, progress: Progress
+) -> Artefact:
+    """Write the graph to `written` and its twin, under the same name, to `twins`."""
+    check_file(folder, graph)
+    model = onnx.load(str(folder / graph.file))
+    name = f"{graph.file.removesuffix('.onnx')}.{precision}.onnx"
+    rewritten = reduced(model, precision)
+    onnx.save(rewritten, str(written / name))
+    if precision != "bf16":  # ONNX Runtime has no bf16 on a CPU
+        OrtSession(written / name)  # checks the types
+    onnx.save(reduced(model, precision, twin=True), str(twins / name))
+    half, total = reduced_products(rewritten)
+    progress.say(f"  {graph.part}: {half} of {total} products")
+    changes = {"precision": precision, "file": name, "sha256": sha256_of(written / name), "certificate": None}
+    return Artefact.model_validate(graph.model_dump() | changes)
+
+
+def _certified(folder: Path, manifest: Manifest, artefacts: list[Artefact], twins: Path) -> list[Artefact]:
+    """The artefacts with certificates measured on their twins, run as a bundle of their own."""
+    for entry in (manifest.tokenizer, manifest.canary, manifest.reference):
+        shutil.copyfile(folder / entry.file, twins / entry.file)
+    stand_ins = [artefact.model_copy(update={"sha256": sha256_of(twins / artefact.file)}) for artefact in artefacts]
+    write_manifest(twins, manifest.model_copy(update={"artefacts": tuple(stand_ins)}))
+    bundle = Bundle(twins, allow_uncertified=True)
+    with np.load(twins / manifest.reference.file, allow_pickle=False) as file:
+        arrays = dict(file)
+    cases = unpack_cases(arrays)
+    figures = measure(bundle, cases, arrays)
+    names = [describe(bundle, case) for case in cases]
+    measured_with = versions(onnx=onnx.__version__, measured="a float32 twin that rounds where the graph does")
+    return [
+        artefact.model_copy(
+            update={"certificate": certificate(artefact, figures[artefact.part], names, versions=measured_with)}
+        )
+        for artefact in artefacts
+    ]

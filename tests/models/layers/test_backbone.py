@@ -1,0 +1,28 @@
+"""Backbones of the detectors, and nearest-neighbour indices."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.layers.backbone import ResNetStages, build_backbone, nearest_index
+from models.layers.resnet import ResNetConfig
+from models.layers.swin import Swin, SwinConfig
+
+SWIN = SwinConfig(embed_dim=8, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=3)
+RESNET = ResNetConfig((1, 1, 1, 1), 4)
+
+
+@pytest.mark.parametrize(("config", "kind"), [(SWIN, Swin), (RESNET, ResNetStages)])
+def test_backbone_gives_a_map_for_each_stage_in_use(config, kind):
+    backbone = build_backbone(config, (1, 3)).eval()
+    assert isinstance(backbone, kind)
+    finer, coarser = backbone(torch.randn(2, 3, 64, 96))
+    assert finer.shape == (2, config.channels[1], 8, 12)
+    assert coarser.shape == (2, config.channels[3], 2, 3)
+
+
+@pytest.mark.parametrize(("source", "target"), [(7, 3), (3, 7), (100, 13), (5, 5), (1, 4)])
+def test_nearest_index_is_that_of_interpolate(source, target):
+    values = torch.arange(source, dtype=torch.float32)[None, None]
+    expected = F.interpolate(values, size=target, mode="nearest")[0, 0]
+    assert torch.equal(values[0, 0][nearest_index(source, target, torch.device("cpu"))], expected)
