@@ -157,8 +157,9 @@ def parse_recipe(table: Mapping[str, Any], folder: Path, *, name: str = "recipe"
     try:
         return _RECIPE.validate_python({**table, "folder": folder})
     except ValidationError as error:
-        faults = "; ".join(_told(fault["loc"], fault, table) for fault in error.errors())
-        raise RecipeError(f"{name}: {faults}") from None
+        # A list of faulty tables is also too short once they are left out.
+        faults = [one for one in error.errors() if not (one["type"] == "too_short" and one["input"])]
+        raise RecipeError(f"{name}: {'; '.join(_told(one['loc'], one, table) for one in faults)}") from None
 
 
 def _with_scenes(data: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:

@@ -246,7 +246,7 @@ def test_the_recipe_of_a_bundled_model_trains_on_other_data(folder: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sets": []}, r"data\.sets is \(\): .*at least 1 item"),
+        ({"sets": []}, r"data\.sets is \[\]: .*at least 1 item"),
         ({"sets": [{"format": "voc"}]}, r"data\.sets\.0\.format is 'voc'; accepted are 'coco'"),
         ({"sets": [{"annotations": "x"}]}, r"data\.sets\.0\.format is missing"),
         ({"sets": [{"format": "coco", "annotations": "x"}]}, r"data\.sets\.0\.pictures is missing"),
