@@ -24,7 +24,7 @@ from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
 from server.middleware.uvicorn_server import GracefulServer, ProblemProtocol
 from server.predictor import InferenceService
-from server.registry.hot_swap import HotSwap, in_daemon_thread
+from server.registry.hot_swap import HotSwap, exit_beside_daemon_threads, in_daemon_thread
 from server.registry.model_cache import PullFailed, with_models
 from server.request_context import request_context
 from server.routes import admin, classify, detect, docs, page, similarity, system
@@ -189,7 +189,7 @@ def run(args: argparse.Namespace) -> int:
     """The `serve` command."""
     given = {name: value for name, value in vars(args).items() if name in Settings.model_fields}
     try:
-        return serve(with_models(read_settings(args.config, **given)))
+        return exit_beside_daemon_threads(serve(with_models(read_settings(args.config, **given))))
     except PullFailed as error:
         print(f"openset serve: {error}", file=sys.stderr)
         return error.status

@@ -7,6 +7,8 @@ the model that accepted them, whose memory is freed after the last.
 import asyncio
 import gc
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -196,5 +198,22 @@ async def in_daemon_thread(function: Callable[[], T], *, name: str) -> T:
         else:
             outcome.set_result(result)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    _DaemonThread(target=run, name=name, daemon=True).start()
     return await asyncio.wrap_future(outcome)
+
+
+class _DaemonThread(threading.Thread):
+    """Thread of `in_daemon_thread`, to be told apart from those of libraries."""
+
+
+def exit_beside_daemon_threads(status: int) -> int:
+    """`status`, unless a thread of `in_daemon_thread` still runs: then the process ends here, with that status.
+
+    An ordinary end unloads the runtime while such a thread is inside it, which aborts the process (SIGABRT).
+    """
+    if any(isinstance(thread, _DaemonThread) for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status

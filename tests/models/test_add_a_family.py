@@ -75,7 +75,7 @@ def test_bundle_is_certified_and_verified(bundle):
 def test_bundle_serves_over_http(bundle):
     image = io.BytesIO()
     Image.new("RGB", (40, 30), "red").save(image, "PNG")
-    app = create_app(Settings(decode_threads=1, warm_up=False), [Bundle(bundle)])
+    app = create_app(Settings(decode_threads=1, warm_up="none"), [Bundle(bundle)])
     with TestClient(app) as client:
         answer = client.post(
             "/classify", files={"image": image.getvalue()}, data={"labels": ["dog", "cat"], "model": "toy"}

@@ -2,6 +2,8 @@
 
 import http.client
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -9,7 +11,7 @@ import httpx
 import pytest
 
 from .fakes import picture
-from .test_serve import SOON, ask, ended, free_port, metric, started, until  # noqa: F401 (a fixture)
+from .test_serve import ROOT, SOON, ask, ended, free_port, metric, started, until  # noqa: F401 (a fixture)
 
 LONG = 300  # seconds that a run takes; a test that waited for one would fail
 
@@ -88,6 +90,19 @@ def test_bundles_that_load_do_not_keep_the_server(start):
     assert seconds < LONG / 3
     assert "stops while its bundles are being loaded" in log
     assert status == 0
+
+
+@pytest.mark.parametrize("moment_s", [0.0, 0.2, 0.5, 1.0])
+def test_server_stopped_while_the_runtime_loads_real_bundles_ends_well(free_port, moment_s):  # noqa: F811
+    command = [sys.executable, "-m", "server", "serve", "--port", str(free_port)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        next(line for line in server.stderr if "Uvicorn running" in line)
+        time.sleep(moment_s)
+        server.send_signal(signal.SIGTERM)
+        _, log = server.communicate(timeout=SOON)
+    assert server.returncode == 0, log
+    assert "terminate called" not in log
 
 
 def test_worker_that_dies_turns_livez_red_and_is_logged_and_others_go_on(start):

@@ -67,8 +67,9 @@ def test_a_student_trains_on_boxes_and_pseudo_labels(folder: Path, tmp_path: Pat
         {"format": "coco", "annotations": "coco/coco.json", "pictures": "coco/pictures"},
         {"format": "odvg", "annotations": "pseudo.jsonl", "pictures": "captions"},
     ]
+    checkpoint("glip", tmp_path / "checkpoints")
     one = recipe("glip", tmp_path, sets=tables, validation=tables[:1])
-    run = trainer(one, checkpoint("glip", tmp_path / "start"), tmp_path / "run")
+    run = trainer(one, tmp_path / "run")
     run.run()
     assert run.step == one.loop.steps
 
