@@ -6,6 +6,7 @@ resumed by the number of batches it has had, and no state of a worker has to be 
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -65,13 +66,19 @@ class BatchStream(IterableDataset[LoadedBatch[Any] | DataError], Generic[Example
     ) -> None:
         super().__init__()
         self._sets, self._transform, self._collate = tuple(sets), transform, collate
-        self._layout, self._seed, self._first, self._rank, self._length = layout, seed, first, rank, length
+        self.layout, self._seed, self._first, self._rank, self._length = layout, seed, first, rank, length
         self._mixture = Mixture([one.weight for one in sets], seed=seed)
+
+    def starting_at(self, first: int) -> "BatchStream[Example, Batch]":
+        """The same stream from another batch on."""
+        stream = copy(self)
+        stream._first = first
+        return stream
 
     def __iter__(self) -> Iterator[LoadedBatch[Batch] | DataError]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        layout = self._layout
+        layout = self.layout
         total = self._length * layout.batch * layout.processes
         reader = _Reader(self._sets, self._mixture, layout, seed=self._seed, rank=self._rank, total=total)
         number = self._first + worker
@@ -94,12 +101,12 @@ class BatchStream(IterableDataset[LoadedBatch[Any] | DataError], Generic[Example
                     raise
                 skipped.append(str(error))
         if not examples:
-            raise DataError(f"all {self._layout.batch} records of a batch are faulty, the last one: {skipped[-1]}")
+            raise DataError(f"all {self.layout.batch} records of a batch are faulty, the last one: {skipped[-1]}")
         return LoadedBatch(self._collate(examples), tuple(skipped))
 
     def _places(self, number: int) -> range:
-        start = (number * self._layout.processes + self._rank) * self._layout.batch
-        return range(start, start + self._layout.batch)
+        start = (number * self.layout.processes + self._rank) * self.layout.batch
+        return range(start, start + self.layout.batch)
 
 
 class _Reader:
@@ -154,29 +161,27 @@ class _Reader:
         return records.read(seed=self._seed + chosen, part=part, parts=parts, skip=had)
 
 
-def iterate_batches(stream: BatchStream[Example, Batch], layout: BatchLayout) -> Iterator[LoadedBatch[Batch]]:
+def iterate_batches(stream: BatchStream[Example, Batch]) -> Iterator[LoadedBatch[Batch]]:
     """Iterate over the batches in order, made by the layout's workers; DataError for one that cannot be made."""
-    for loaded in DataLoader(stream, batch_size=None, num_workers=layout.workers, worker_init_fn=_use_one_thread):
+    workers = stream.layout.workers
+    for loaded in DataLoader(stream, batch_size=None, num_workers=workers, worker_init_fn=_use_one_thread):
         if isinstance(loaded, DataError):
             raise loaded
         yield loaded
 
 
 class BatchLoader(Generic[Batch]):
-    """The batches of a process in training, and their count: the state that a resumed run needs.
+    """The batches of a process in training, and their count: the state that a resumed run needs."""
 
-    `stream` opens the batches from a number on.
-    """
-
-    def __init__(self, stream: Callable[[int], BatchStream[Any, Batch]], layout: BatchLayout) -> None:
-        self._stream, self._layout = stream, layout
+    def __init__(self, stream: BatchStream[Any, Batch]) -> None:
+        self._stream = stream
         self._iterator: Iterator[LoadedBatch[Batch]] | None = None
         self.count = self.skipped = 0
 
     def next(self) -> Batch:
         """Load the next batch; pictures left out of it are logged."""
         if self._iterator is None:
-            self._iterator = iterate_batches(self._stream(self.count), self._layout)
+            self._iterator = iterate_batches(self._stream.starting_at(self.count))
         loaded = next(self._iterator)
         self.count += 1
         self.skipped += len(loaded.skipped)
@@ -190,13 +195,12 @@ class BatchLoader(Generic[Batch]):
 
     def state(self) -> dict[str, Any]:
         """The number of batches read, and the layout it depends on."""
-        layout = {"batch": self._layout.batch, "workers": self._layout.workers, "processes": self._layout.processes}
-        return {"count": self.count, "skipped": self.skipped, **layout}
+        return {"count": self.count, "skipped": self.skipped, **vars(self._stream.layout)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on after the batches already read; ValueError if the layout, and so the batches, would be others now."""
         for name in ("batch", "workers", "processes"):
-            if state[name] != (now := getattr(self._layout, name)):
+            if state[name] != (now := getattr(self._stream.layout, name)):
                 raise ValueError(
                     f"the run was begun with {name} = {state[name]}, now it is {now}: batches would differ"
                 )

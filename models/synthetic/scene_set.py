@@ -13,7 +13,7 @@ from torch.nn import functional
 from models.data.datasets import OpenContext, SetConfig
 from models.data.images import DrawnPicture
 from models.data.records import ClassificationRecord, DetectionRecord, GroundingRecord, Record, Region
-from models.synthetic.object_texts import NameEmbeddings
+from models.synthetic.label_phrases import NameEmbeddings
 from models.synthetic.scene_prompts import SceneContents, ScenePromptSampler, contents
 from models.synthetic.scenes import EASY, SceneConfig, SceneGenerator, to_image
 from models.synthetic.sprites import NAMES_FILE, SMALL_PACK, STYLES, NamedObject, SpritePack, load_pack, read_names

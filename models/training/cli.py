@@ -82,7 +82,7 @@ def _train(recipe: Recipe, out: Path, group: ProcessGroup, *, resume: bool) -> N
     registry.save(
         out / "checkpoint",
         model,
-        prepared.config,
+        model.config,
         tokenizer_file=prepared.tokenizer,
         name=recipe.name,
         source=prepared.source,

@@ -1,6 +1,6 @@
 """Base of all tasks on data sets: batches from the loader, summed gradients, held-out batches."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.data.loader import BatchLayout, BatchLoader, BatchStream, iterate_batches
+from models.data.loader import BatchLoader, BatchStream, iterate_batches
 from models.training.distributed import ProcessGroup
 
 
@@ -23,12 +23,9 @@ Batch = TypeVar("Batch", bound=_Batch)
 
 @dataclass(frozen=True)
 class TaskData(Generic[Batch]):
-    """Streams of batches: `training` opens the one to train on at a batch's number, of `held_out` the first so many
-    batches are for validation.
-    """
+    """Streams of batches to train on and to validate with: of `held_out`, the first so many batches."""
 
-    layout: BatchLayout
-    training: Callable[[int], BatchStream[Any, Batch]]
+    training: BatchStream[Any, Batch]
     held_out: BatchStream[Any, Batch] | None = None
     held_out_batches: int = 8
 
@@ -46,7 +43,7 @@ class DatasetTask(Generic[Batch]):
     ) -> None:
         self.model, self.module = model, module
         self._data, self._group, self._frozen = data, group, frozen
-        self._loader = BatchLoader(data.training, data.layout)
+        self._loader = BatchLoader(data.training)
         # The parameters in use differ between batches: one without objects trains no denoising.
         self._parallel = DistributedDataParallel(module, find_unused_parameters=True) if group.size > 1 else module
 
@@ -65,8 +62,7 @@ class DatasetTask(Generic[Batch]):
     def held_out(self) -> Iterator[Batch]:
         """Load the batches to validate with, always the same."""
         if self._data.held_out is not None:
-            loaded = iterate_batches(self._data.held_out, BatchLayout(self._data.layout.batch, 0))
-            for one in islice(loaded, self._data.held_out_batches):
+            for one in islice(iterate_batches(self._data.held_out), self._data.held_out_batches):
                 yield one.batch.to(self._group.device)
 
     def finish(self, model: nn.Module) -> dict[str, float]:

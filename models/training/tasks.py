@@ -1,7 +1,7 @@
 """From a recipe to a training task: a model that is continued, or a fresh one, and the batches it learns from."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from models.data.collate import DetectionCollator, DetectionTransform, ImageText
 from models.data.datasets import OpenContext, open_sets
 from models.data.grounding_prompts import PromptConfig, PromptSampler
 from models.data.loader import BatchLayout, BatchStream
+from models.family import ServingRules
 from models.glip.serving import MAX_TOKENS
 from models.registry import FAMILIES, LoadedCheckpoint, load
-from models.synthetic.label_phrases import vocabulary_texts
-from models.synthetic.object_texts import ObjectTexts
+from models.synthetic.label_phrases import ObjectTexts, vocabulary_texts
 from models.synthetic.sprites import NamedObject
 from models.training.contrastive_task import ContrastiveTask
 from models.training.dataset_task import TaskData
@@ -31,7 +31,6 @@ from models.training.loop import Task
 from models.training.param_groups import freeze
 from models.training.recipe import ClipRecipe, DetectorData, GlipRecipe, GroundingDinoRecipe, Recipe, RecipeError
 from models.training.warm_start import start_clip, start_detector
-from server.contract.manifest import DetectionRules, Preprocessing, TextRules
 from server.contract.text import PromptTokenizer, SentenceTokenizer
 
 TOKENIZER = "tokenizer.json"
@@ -42,10 +41,9 @@ WORDS = "words distilled from all-MiniLM-L6-v2 (Apache-2.0), which read WordNet'
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A task ready to run, the model's config and tokenizer file, and what its checkpoint says of itself."""
+    """A task ready to run, and what its checkpoint will hold beside the weights."""
 
     task: Task
-    config: Any
     tokenizer: Path
     source: str
     licence: str
@@ -54,14 +52,12 @@ class PreparedRun:
 
 @dataclass(frozen=True)
 class _Model:
-    """A model to train, its files, and the "serving" section of its checkpoint."""
+    """A model to train, with its tokenizer file, the "serving" section of its checkpoint, and all its serving rules."""
 
-    model: nn.Module
-    config: Any
+    model: Any
     tokenizer: Path
     serving: dict[str, Any]
-    preprocessing: Preprocessing
-    text: TextRules
+    rules: ServingRules
     words: DistilledWords | None
 
 
@@ -77,14 +73,13 @@ def prepare(recipe: Recipe, *, folder: Path, group: ProcessGroup = ALONE) -> Pre
     made.model.to(group.device)
     if group.device.type == "cpu":
         # Convolutions run about a fifth faster with the channels last.
-        made.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+        made.model.to(memory_format=torch.channels_last)
     build = FAMILIES[recipe.family].task
     assert build is not None, "recipes are of families that can be trained"
     task = build(recipe, made, group, frozen_modules)
     continued = start if recipe.model is None else None
     licence = "Apache-2.0" if continued is None else continued.licence
-    serving = made.serving | _serving(recipe)
-    return PreparedRun(task, made.config, made.tokenizer, _source(recipe, continued), licence, serving)
+    return PreparedRun(task, made.tokenizer, _source(recipe, continued), licence, made.serving)
 
 
 def _continued(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords | None) -> _Model:
@@ -97,7 +92,7 @@ def _continued(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledW
         raise RecipeError("data.tokenizer and --start exclude each other: the tokenizer is the checkpoint's")
     if words is not None:
         raise RecipeError("--words is for a fresh model, of a recipe with [model]")
-    return _with_rules(recipe, start.model, start.config, start.tokenizer_file, dict(start.serving), None)
+    return _with_rules(recipe, start.model, start.tokenizer_file, start.serving, None)
 
 
 def _fresh(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords | None, folder: Path) -> _Model:
@@ -107,45 +102,36 @@ def _fresh(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords
         raise RecipeError(
             f"the recipe's [model] and --start {recipe.start} exclude each other: its sizes are the checkpoint's"
         )
-    tokenizer = _tokenizer(recipe, start, words, folder)
+    tokenizer, family = _tokenizer(recipe, start, words, folder), FAMILIES[recipe.family]
     text = {**recipe.model.get("text", {}), "vocab_size": tokenizers.vocabulary_size(tokenizer)}
     try:
-        config = from_json(FAMILIES[recipe.family].config, {**recipe.model, "text": text})
+        config = from_json(family.config, {**recipe.model, "text": text})
     except ValueError as error:
         raise RecipeError(f"model: {error}") from error
     torch.manual_seed(recipe.seed)
-    made = _with_rules(recipe, FAMILIES[recipe.family].model(config), config, tokenizer, {}, words)
+    made = _with_rules(recipe, family.model(config), tokenizer, {}, words)
     if isinstance(made.model, Clip):
         start_clip(made.model, start, words)
     else:
         frozen = any("text_backbone.".startswith(prefix) for prefix in recipe.loop.frozen)
-        prompts = PromptTokenizer(tokenizer, made.text)
-        start_detector(made.model, start, words, prompts, frozen_words=frozen)  # type: ignore[arg-type]
+        start_detector(made.model, start, words, PromptTokenizer(tokenizer, made.rules.text), frozen_words=frozen)
     return made
 
 
 def _with_rules(
-    recipe: Recipe,
-    model: nn.Module,
-    config: Any,
-    tokenizer: Path,
-    serving: dict[str, Any],
-    words: DistilledWords | None,
+    recipe: Recipe, model: Any, tokenizer: Path, serving: Mapping[str, Any], words: DistilledWords | None
 ) -> _Model:
-    """Add how the model reads pictures and texts: as the recipe, the checkpoint or else the family has it."""
-    rules = FAMILIES[recipe.family].serving(model, tokenizer)
+    """Add the serving rules: a model is served as it was trained, else as its checkpoint or its family says."""
+    data = recipe.data
+    rules = {"preprocessing": data.preprocessing, "buckets": data.buckets, "detection": getattr(data, "rules", None)}
+    own = {name: one.model_dump(mode="json") for name, one in rules.items() if one is not None}
     if isinstance(recipe, GlipRecipe) and recipe.data.attention is not None:
-        positions = config.text.max_positions
-        limits: dict[str, Any] = {"attention": recipe.data.attention, "max_tokens": positions}
+        positions = model.config.text.max_positions
+        own["text"] = {"attention": recipe.data.attention, "max_tokens": positions}
         if recipe.data.attention == "label":  # positions begin anew with each label
-            limits |= {"max_tokens": MAX_TOKENS, "max_label_tokens": positions}
-        serving = {**serving, "text": limits}
-    text = rules.text.model_copy(update=dict(serving.get("text", {})))
-    preprocessing = recipe.data.preprocessing
-    if preprocessing is None:
-        stored = serving.get("preprocessing")
-        preprocessing = rules.preprocessing if stored is None else Preprocessing.model_validate(stored)
-    return _Model(model, config, tokenizer, serving, preprocessing, text, words)
+            own["text"] |= {"max_tokens": MAX_TOKENS, "max_label_tokens": positions}
+    served = {**serving, **own}
+    return _Model(model, tokenizer, served, FAMILIES[recipe.family].serving(model, tokenizer).overridden(served), words)
 
 
 def _tokenizer(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords | None, folder: Path) -> Path:
@@ -178,19 +164,17 @@ def _objects(recipe: Recipe) -> tuple[NamedObject, ...]:
 def detector_task(recipe: Recipe, made: _Model, group: ProcessGroup, frozen: list[nn.Module]) -> Task:
     """The task of a detector's recipe, named by the records of its families."""
     assert isinstance(recipe.data, DetectorData)
-    data, config = recipe.data, made.config
-    prompts = PromptSampler(PromptTokenizer(made.tokenizer, made.text), made.text.max_tokens, data.prompts)
-    adapter, queries, denoising = _adapter(recipe, config, group)
+    data, text = recipe.data, made.rules.text
+    prompts = PromptSampler(PromptTokenizer(made.tokenizer, text), text.max_tokens, data.prompts)
+    adapter, queries, denoising = _adapter(recipe, made.model.config, group)
 
     def transform(held_out: bool) -> DetectionTransform:
         if not held_out:
-            return DetectionTransform(prompts, made.preprocessing, data.augmentation, denoising)
+            return DetectionTransform(prompts, made.rules.preprocessing, data.augmentation, denoising)
         absent = prompts.with_absent(1.0) if data.prompts.absent else None
-        return DetectionTransform(prompts.with_absent(0.0), made.preprocessing, absent_prompts=absent)
+        return DetectionTransform(prompts.with_absent(0.0), made.rules.preprocessing, absent_prompts=absent)
 
-    rules = data.rules
-    if rules is None and "detection" in made.serving:
-        rules = DetectionRules.model_validate(made.serving["detection"])
+    rules = made.rules.detection if "detection" in made.serving else None
     batches = _batches(recipe, made, transform, lambda held_out: DetectionCollator(CANVAS, keep=held_out), group)
     calibrate = recipe.data.calibrate
     return DetectionTask(made.model, adapter, queries, batches, group, frozen, rules=rules, calibrate=calibrate)
@@ -214,10 +198,10 @@ def _adapter(recipe: Recipe, config: Any, group: ProcessGroup) -> tuple[Detector
 def clip_task(recipe: ClipRecipe, made: _Model, group: ProcessGroup, frozen: list[nn.Module]) -> Task:
     """The task of a CLIP recipe, named by its family's record."""
     assert isinstance(made.model, Clip)
-    texts, augmentation = SentenceTokenizer(made.tokenizer, made.text), recipe.data.augmentation
+    texts, augmentation = SentenceTokenizer(made.tokenizer, made.rules.text), recipe.data.augmentation
 
     def transform(held_out: bool) -> ImageTextTransform:
-        return ImageTextTransform(texts, made.preprocessing, None if held_out else augmentation)
+        return ImageTextTransform(texts, made.rules.preprocessing, None if held_out else augmentation)
 
     classes = None
     if any(table.single for table in recipe.scenes):
@@ -245,33 +229,18 @@ def _batches(
     data, loop = recipe.data, recipe.loop
     context = OpenContext(
         recipe.folder,
-        made.preprocessing,
+        made.rules.preprocessing,
         prompts=data.prompts if isinstance(data, DetectorData) else PromptConfig(),
         embeddings=None if made.words is None else made.words.embeddings,
     )
-    layout, sets, train = (
-        BatchLayout(data.batch, data.workers, group.size),
-        open_sets(data.sets, context),
-        transform(False),
-    )
-    length = loop.steps * loop.accumulate
-
-    def training(first: int) -> BatchStream[Any, Any]:
-        options = {"seed": recipe.seed, "first": first, "rank": group.rank, "length": length}
-        return BatchStream(sets, train, collate(False), layout, **options)
-
-    held_out = None
+    layout, length = BatchLayout(data.batch, data.workers, group.size), loop.steps * loop.accumulate
+    sets, held_out = open_sets(data.sets, context), None
     if data.validation:
-        held_sets = open_sets(data.validation, OpenContext(**{**vars(context), "held_out": True}))
+        held_sets = open_sets(data.validation, replace(context, held_out=True))
         held_out = BatchStream(held_sets, transform(True), collate(True), BatchLayout(data.batch, 0), seed=recipe.seed)
-    return TaskData(layout, training, held_out, data.validation_batches)
-
-
-def _serving(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's own serving rules: a model is served as it was trained."""
-    data = recipe.data
-    sections = {"preprocessing": data.preprocessing, "buckets": data.buckets, "detection": getattr(data, "rules", None)}
-    return {name: rules.model_dump(mode="json") for name, rules in sections.items() if rules is not None}
+    run: dict[str, Any] = {"seed": recipe.seed, "rank": group.rank, "length": length}
+    training = BatchStream(sets, transform(False), collate(False), layout, **run)
+    return TaskData(training, held_out, data.validation_batches)
 
 
 def _source(recipe: Recipe, continued: LoadedCheckpoint | None) -> str:

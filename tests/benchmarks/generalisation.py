@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.clip.model import Clip, unit_length
-from models.synthetic.object_texts import NameEmbeddings
+from models.synthetic.label_phrases import NameEmbeddings
 from models.synthetic.scenes import EASY, HARD, SceneGenerator
 from models.synthetic.sprites import STYLES, NamedObject, SpritePack, load_pack, read_names
 from models.training.distillation import DistilledWords

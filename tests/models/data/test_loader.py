@@ -55,7 +55,7 @@ def stream(
 
 
 def read(opened: tuple[WeightedSet, ...], layout: BatchLayout, count: int, *, first: int = 0, rank: int = 0) -> list:
-    made = iterate_batches(stream(opened, layout, first=first, rank=rank, length=9), layout)
+    made = iterate_batches(stream(opened, layout, first=first, rank=rank, length=9))
     return [one.batch for one in islice(made, count)]
 
 
@@ -116,7 +116,7 @@ def test_faulty_records_are_left_out_and_told_or_stop_the_run(tmp_path: Path):
     folder = sets.captions(tmp_path / "captions", 6)
     for faulty in ("skip", "refuse"):
         opened = sets.opened([{"format": "captions", "path": "captions", "faulty": faulty}], tmp_path)
-        made = iterate_batches(BatchStream(opened, odd, together, BatchLayout(6, 0), seed=0), BatchLayout(6, 0))
+        made = iterate_batches(BatchStream(opened, odd, together, BatchLayout(6, 0), seed=0))
         if faulty == "refuse":
             with pytest.raises(DataError, match=r"\.png is damaged"):
                 next(made)
@@ -130,23 +130,22 @@ def test_a_workers_error_is_told_without_its_traceback(tmp_path: Path):
     sets.captions(tmp_path / "captions", 1)
     opened = sets.opened([{"format": "captions", "path": "captions"}], tmp_path)
     with pytest.raises(DataError, match=r"^\S+0\.png is damaged$"):
-        next(iterate_batches(BatchStream(opened, odd, together, BatchLayout(1, 1), seed=0), BatchLayout(1, 1)))
+        next(iterate_batches(BatchStream(opened, odd, together, BatchLayout(1, 1), seed=0)))
 
 
 def test_a_batch_of_faulty_records_alone_stops_the_run(tmp_path: Path):
     folder = sets.captions(tmp_path / "captions", 1)
     opened = sets.opened([{"format": "captions", "path": "captions", "faulty": "skip"}], tmp_path)
     with pytest.raises(DataError, match=r"all 2 records of a batch are faulty.*0\.png is damaged"):
-        next(iterate_batches(BatchStream(opened, odd, together, BatchLayout(2, 0), seed=0), BatchLayout(2, 0)))
+        next(iterate_batches(BatchStream(opened, odd, together, BatchLayout(2, 0), seed=0)))
     assert folder.is_dir()
 
 
 def test_a_loader_goes_on_from_its_state_and_not_with_another_layout(opened: tuple[WeightedSet, ...]):
-    layout = BatchLayout(2, 0)
-    feed = BatchLoader(lambda first: stream(opened, layout, first=first), layout)
-    found = [feed.next() for _ in range(5)]
-    again = BatchLoader(lambda first: stream(opened, layout, first=first), layout)
-    again.restore({**feed.state(), "count": 3})
+    loader = BatchLoader(stream(opened, BatchLayout(2, 0)))
+    found = [loader.next() for _ in range(5)]
+    again = BatchLoader(stream(opened, BatchLayout(2, 0)))
+    again.restore({**loader.state(), "count": 3})
     assert [again.next() for _ in range(2)] == found[3:]
     with pytest.raises(ValueError, match="workers = 0, now it is 2"):
-        BatchLoader(lambda first: stream(opened, layout, first=first), BatchLayout(2, 2)).restore(feed.state())
+        BatchLoader(stream(opened, BatchLayout(2, 2))).restore(loader.state())

@@ -32,7 +32,7 @@ def stream(first: int = 0) -> BatchStream[Any, Any]:
 @pytest.fixture
 def task() -> DatasetTask[torch.Tensor]:
     model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
-    data = TaskData(BatchLayout(2, 0), stream, stream(50), held_out_batches=2)
+    data = TaskData(stream(), stream(50), held_out_batches=2)
     return DatasetTask(model, model, data, ALONE, [model[1]])
 
 

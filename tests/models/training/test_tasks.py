@@ -116,11 +116,11 @@ def test_a_run_of_another_shape_is_not_resumed(folder: Path, tmp_path: Path):
 @EACH_DATA
 def test_workers_read_what_the_process_itself_would(scenes: bool, folder: Path, tmp_path: Path):
     found = []
-    for workers in (0, 1, 2):
+    for workers in (0, 2):
         run = begun("glip", folder, tmp_path / str(workers), workers=workers, scenes=scenes)
         found.append([run._one_step()["loss"] for _ in range(3)])
         run.task.finish(run.averaged.module)
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
 
 
 def test_the_temperature_keeps_within_its_bound(folder: Path, tmp_path: Path):
