@@ -89,23 +89,46 @@ class ImageFetcher:
     async def _follow(self, url: str, name: str, budget: "_Budget") -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
             target = _target(url, name)
-            host = target.host.decode()
-            headers = [("Host", f"[{host}]" if ":" in host else host), *_HEADERS]
-            network = _PublicNetwork(self._backend, self._resolve, name)
-            connection = AsyncHTTPConnection(target.origin, ssl_context=self._context, network_backend=network)
-            try:
-                async with connection, connection.stream("GET", target, headers=headers) as response:
-                    location = _header(response, b"location")
-                    if response.status not in _REDIRECTS or not location:
-                        return await self._read(response, name, budget)
-                    url = urljoin(url, location)
-            except ConnectError as error:
-                if isinstance(error.__cause__, ssl.SSLError):
-                    raise UrlFailed(f"{name}: the certificate of its URL's host is not trusted") from None
-                raise UrlFailed(f"{name}: the host of its URL cannot be reached") from None
-            except (ProtocolError, NetworkError):
-                raise UrlFailed(f"{name}: the server of its URL broke off or does not speak HTTP/1.1") from None
+            for address in await self._addresses(target.host.decode(), name):
+                with contextlib.suppress(ConnectError):  # its connection or its TLS handshake failed: try the next one
+                    answer = await self._request(target, address, name, budget)
+                    break
+            else:
+                raise UrlFailed(f"{name}: the host of its URL cannot be reached")
+            if isinstance(answer, bytes):
+                return answer
+            url = urljoin(url, answer)
         raise UrlFailed(f"{name}: its URL redirects more than {MAX_REDIRECTS} times")
+
+    async def _addresses(self, host: str, name: str) -> list[str]:
+        """Addresses of `host` to try, once all that it has are known to be public."""
+        addresses: list[str] = []
+        with contextlib.suppress(OSError, UnicodeError):
+            addresses = list(dict.fromkeys(await self._resolve(host)))
+        if not addresses:
+            raise UrlFailed(f"{name}: the host of its URL is not known")
+        if not all(map(is_public, addresses)):
+            raise UrlRefused(f"{name}: its URL does not lead to a public address")
+        return addresses[:_MAX_ADDRESSES]
+
+    async def _request(self, target: URL, address: str, name: str, budget: "_Budget") -> bytes | str:
+        """The image, or the address that the answer redirects to; ConnectError where `address` cannot be reached."""
+        host = target.host.decode()
+        headers = [("Host", f"[{host}]" if ":" in host else host), *_HEADERS]
+        network = _PinnedNetwork(self._backend, address)
+        connection = AsyncHTTPConnection(target.origin, ssl_context=self._context, network_backend=network)
+        try:
+            async with connection, connection.stream("GET", target, headers=headers) as response:
+                location = _header(response, b"location")
+                if response.status in _REDIRECTS and location:
+                    return location
+                return await self._read(response, name, budget)
+        except ConnectError as error:
+            if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                raise UrlFailed(f"{name}: the certificate of its URL's host is not trusted") from None
+            raise
+        except (ProtocolError, NetworkError):
+            raise UrlFailed(f"{name}: the server of its URL broke off or does not speak HTTP/1.1") from None
 
     async def _read(self, response: Response, name: str, budget: "_Budget") -> bytes:
         if response.status != 200:
@@ -130,12 +153,11 @@ class ImageFetcher:
 
 
 @dataclass(frozen=True)
-class _PublicNetwork(AsyncNetworkBackend):
-    """Opens connections to hosts whose addresses are all public, for the image of that name."""
+class _PinnedNetwork(AsyncNetworkBackend):
+    """Connects to the one `address`, a number, which is not resolved again."""
 
     backend: AsyncNetworkBackend
-    resolve: Resolve
-    name: str
+    address: str
 
     async def connect_tcp(
         self,
@@ -145,17 +167,7 @@ class _PublicNetwork(AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> AsyncNetworkStream:
-        addresses: list[str] = []
-        with contextlib.suppress(OSError):
-            addresses = list(dict.fromkeys(await self.resolve(host)))
-        if not addresses:
-            raise UrlFailed(f"{self.name}: the host of its URL is not known")
-        if not all(map(is_public, addresses)):
-            raise UrlRefused(f"{self.name}: its URL does not lead to a public address")
-        for address in addresses[:_MAX_ADDRESSES]:
-            with contextlib.suppress(ConnectError):
-                return await self.backend.connect_tcp(address, port)  # a number, which is not resolved again
-        raise ConnectError
+        return await self.backend.connect_tcp(self.address, port)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from server.settings import Settings
 
 _TIME = "%Y-%m-%dT%H:%M:%S"
 # Libraries that log, or warn of, what clients send.
-_VERBOSE_LIBRARIES = ("python_multipart", "PIL")
+_VERBOSE_LIBRARIES = ("python_multipart", "PIL", "httpcore")
 access = logging.getLogger("server.access")
 
 

@@ -7,13 +7,13 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import trustme
-from httpcore import AnyIOBackend, ConnectError
+from httpcore import AnyIOBackend, AsyncNetworkStream, ConnectError
 
 from server.middleware.image_fetcher import ImageFetcher
 from server.request_context import RequestContext
 from server.settings import Settings
 
-PUBLIC, REFUSING = "93.184.216.34", "203.0.114.1"
+PUBLIC, REFUSING, RESETTING = "93.184.216.34", "203.0.114.1", "203.0.114.2"
 HOST = "pictures.example"
 
 
@@ -23,8 +23,18 @@ def answer(body=b"", *headers, status="200 OK"):
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
+class _Resetting(AsyncNetworkStream):
+    """A connection that is reset in the TLS handshake."""
+
+    async def start_tls(self, *_, **__):
+        raise ConnectError("reset by peer")
+
+    async def aclose(self):
+        pass
+
+
 class _Loopback(AnyIOBackend):
-    """Connects every address of the internet with the web's own server, but the one that refuses."""
+    """Connects every address of the internet with the web's own server, but those that refuse or reset."""
 
     def __init__(self, web):
         self._web = web
@@ -34,6 +44,8 @@ class _Loopback(AnyIOBackend):
         self._web.connected.append(host)
         if host == REFUSING:
             raise ConnectError
+        if host == RESETTING:
+            return _Resetting()
         return await super().connect_tcp("127.0.0.1", self._web.port)
 
 

@@ -1,6 +1,7 @@
 """Download by URL: the bytes, or a fault that names the image; never from a private address, whatever DNS answers."""
 
 import asyncio
+import io
 import threading
 import time
 
@@ -11,7 +12,8 @@ from server.middleware import image_fetcher
 from server.middleware.image_fetcher import ImageFetcher
 from server.request_context import RequestContext
 from server.settings import Settings
-from tests.server.web import HOST, PUBLIC, REFUSING, Web, answer
+from server.telemetry.logs import configure
+from tests.server.web import HOST, PUBLIC, REFUSING, RESETTING, Web, answer
 
 IMAGE = "Content-Type: image/png"
 
@@ -239,8 +241,25 @@ def test_unknown_host_is_a_fault(web):
         web.fetch(url(host="nowhere.example"))
 
 
-def test_next_address_is_tried_where_one_refuses(web):
-    web.names[HOST] = [REFUSING, PUBLIC]
+def test_log_at_its_lowest_level_names_no_host_that_is_fetched_from(web, monkeypatch):
+    with io.StringIO() as log:
+        monkeypatch.setattr("sys.stderr", log)
+        configure(Settings(log_level="debug"))
+        web.fetch(url())
+        assert HOST not in log.getvalue()
+
+
+def test_host_that_the_resolver_cannot_encode_is_a_fault(web):
+    def fails():
+        raise UnicodeError("label empty or too long")
+
+    web.names[HOST] = fails
+    with pytest.raises(UrlFailed, match="the host of its URL is not known"):
+        web.fetch(url())
+
+
+def test_next_address_is_tried_where_one_refuses_or_resets(web):
+    web.names[HOST] = [REFUSING, RESETTING, PUBLIC]
     assert web.fetch(url()) == [b"picture"]
     web.names[HOST] = [REFUSING]
     with pytest.raises(UrlFailed, match="cannot be reached"):
