@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from server.bundle import Bundle
 from server.contract.manifest import Manifest, Task
 from server.contract.text import PromptError
-from server.errors import BrokenImage, Fault, NotReady, invalid_request
+from server.errors import BrokenImage, Fault, FieldFault, InvalidRequest, NotReady, invalid_request
 from server.inference.pipeline import Pipeline
 from server.registry.model_registry import ModelRegistry, open_bundles
 from server.request_context import RequestContext
@@ -43,6 +43,7 @@ Answer = DetectAnswer | ClassifyAnswer | SimilarityAnswer
 # Exceptions for a request that gets no answer; `server.errors` draws their tree.
 Problem = Fault | PromptError
 CLOSE_S = 1.0  # for threads that have nothing more to do
+_CLOSED = "the predictor is closed"
 _REQUESTS: dict[Task, type[DetectRequest | ClassifyRequest | SimilarityRequest]] = {
     "detect": DetectRequest,
     "classify": ClassifyRequest,
@@ -125,7 +126,8 @@ class Predictor:
         self._service = InferenceService(settings or read_settings(**{"warm_up": "none"} | given))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="predictor", daemon=True)
-        self._closing = threading.Lock()
+        self._closing, self._accepting = threading.Lock(), threading.Lock()
+        self._closed = False
         self._thread.start()
         try:
             self._service.load(task=task)
@@ -200,50 +202,72 @@ class Predictor:
                     request = None
                     work.set_exception(problem)
                 while ahead and sum(size for size, _ in ahead) + size > 2 * self._service.settings.max_batch:
-                    yield _outcome(ahead.popleft()[1])
+                    yield self._outcome(ahead.popleft()[1])
                 ahead.append((size, self._submit(answer(request, RequestContext())) if request else work))
             while ahead:
-                yield _outcome(ahead.popleft()[1])
+                yield self._outcome(ahead.popleft()[1])
         finally:
             for _, work in ahead:
                 work.cancel()
 
     def close(self) -> None:
-        """Finish what was accepted and end the threads."""
+        """Finish what was accepted and end the threads; calls that could not be finished raise NotReady."""
         with self._closing:
             if self._loop.is_closed():
                 return
+            with self._accepting:
+                self._closed = True
             self._service.close()
+            asyncio.run_coroutine_threadsafe(_cancel_other_tasks(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
-        try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:
-            work.close()
-            raise NotReady("the predictor is closed") from None
+        with self._accepting:
+            if not self._closed:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise NotReady(_CLOSED)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         pending = self._submit(work)
         try:
-            return pending.result()
+            return self._result(pending)
         except BaseException:
             pending.cancel()  # where the wait was interrupted
             raise
 
+    def _result(self, work: "Future[T]") -> T:
+        try:
+            return work.result()
+        except (CancelledError, NotReady):
+            if self._closed:
+                raise NotReady(_CLOSED) from None
+            raise
 
-def _outcome(work: "Future[Answer]") -> Answer | Problem:
-    try:
-        return work.result()
-    except (Fault, PromptError) as problem:
-        return problem
+    def _outcome(self, work: "Future[Answer]") -> Answer | Problem:
+        try:
+            return self._result(work)
+        except (Fault, PromptError) as problem:
+            return problem
 
 
-def _request(kind: type[Request], *, images: ImageInputs, **fields: Any) -> Request:
+async def _cancel_other_tasks() -> None:
+    """Cancel what the loop still runs: it would wait for threads that have ended."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def _request(kind: type[Request], *, images: ImageInputs = (), **fields: Any) -> Request:
     """The request that the arguments of a method make; InvalidRequest names a field that does not fit."""
     listed = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
+    for image in listed:
+        if not isinstance(image, str | Path | bytes | Image.Image):
+            reason = f"an image is a path, bytes or a PIL image, not {type(image).__name__}"
+            raise InvalidRequest([FieldFault("images", reason)])
     given = {name: value for name, value in fields.items() if value is not None}
     try:
         return kind(**given, images=tuple(map(_encoded, listed)))

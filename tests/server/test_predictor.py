@@ -168,6 +168,36 @@ def test_models_are_the_manifests_of_the_bundles(predictor, opened):
         assert [manifest.name for manifest in single.models] == ["fake-encoder"]
 
 
+@pytest.mark.parametrize("delay_s", [0.0, 0.01, 0.03, 0.1])
+def test_predictor_closed_by_another_thread_leaves_no_caller_waiting(opened, delay_s):
+    predictor, outcomes = Predictor(), []
+
+    def classify():
+        while True:
+            try:
+                predictor.classify([picture()] * 4, ["dog", "cat"])
+            except Exception as error:
+                outcomes.append(error)
+                return
+
+    callers = [threading.Thread(target=classify, daemon=True) for _ in range(6)]
+    for caller in callers:
+        caller.start()
+    time.sleep(delay_s)
+    predictor.close()
+    for caller in callers:
+        caller.join(10)
+    assert [str(error) for error in outcomes] == ["the predictor is closed"] * 6
+    assert {type(error) for error in outcomes} == {NotReady}
+
+
+@pytest.mark.parametrize("fields", [{}, {"images": None}, {"images": 5}, {"images": [object()]}])
+def test_each_goes_on_behind_a_request_without_an_image(predictor, fields):
+    first, second = predictor.each([{"labels": ["dog"], **fields}, {"labels": ["dog"], "images": picture()}])
+    assert isinstance(first, InvalidRequest)
+    assert len(second.results) == 1
+
+
 def test_closed_predictor_says_so_and_may_be_closed_again(opened):
     predictor = Predictor(Settings(warm_up="none"))
     predictor.close()
