@@ -157,7 +157,7 @@ class Trainer:
             return False
         state = torch.load(file, weights_only=True, map_location=self.group.device)
         for name, value in state.get("settings", {}).items():
-            if value != (now := self._settings()[name]):
+            if value != (now := self._settings().get(name)):
                 raise ValueError(f"{file} was written with {name} = {value!r}, now it is {now!r}")
         self.step = state["step"]
         self.task.module.load_state_dict(state["model"])

@@ -42,12 +42,15 @@ class StageTimer:
 
     @contextmanager
     def timed(self, stage: str, histogram: Histogram | None = None) -> Iterator[None]:
-        """Record the block as a stage, whether or not it fails."""
+        """Record the block as a stage; one that fails counts in the `histogram` alone."""
         started = time.monotonic()
         try:
             yield
-        finally:
-            self.observe(stage, started, time.monotonic(), histogram)
+        except BaseException:
+            if histogram:
+                histogram.observe(time.monotonic() - started)
+            raise
+        self.observe(stage, started, time.monotonic(), histogram)
 
     @contextmanager
     def total(self) -> Iterator[None]:
