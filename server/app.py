@@ -30,7 +30,7 @@ from server.request_context import request_context
 from server.routes import admin, classify, detect, docs, page, similarity, system
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
-from server.settings import Settings, SettingsError, add_flags, read_settings
+from server.settings import Settings, SettingsError, add_flags, read_settings, unknown_variables
 from server.telemetry import logs
 from server.telemetry.metrics import package_version
 
@@ -133,6 +133,8 @@ async def _problem(request: Request, error: Exception) -> Response:
 def serve(settings: Settings) -> int:
     """Run the server until a signal stops it; exit status 2 where its bundles cannot be served."""
     logs.configure(settings)
+    for sentence in unknown_variables():
+        log.warning(sentence)
     if settings.api_keys_file is None and settings.host not in _LOOPBACK:
         log.warning("listening on %s without api_keys_file: anyone who reaches it may use it", settings.host)
     app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))

@@ -5,7 +5,6 @@
 
 import argparse
 import ipaddress
-import logging
 import os
 import re
 import tomllib
@@ -19,8 +18,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from server.memory.process_resources import available_cpus
 from server.schemas import MAX_ITEMS
-
-log = logging.getLogger(__name__)
 
 PREFIX = "OPENSET_"
 CONFIG = PREFIX + "CONFIG"
@@ -243,15 +240,29 @@ def read_settings(config: Path | None = None, **flags: Any) -> Settings:
         name = variable.removeprefix(PREFIX).lower()
         if name in Settings.model_fields:
             given[name] = _Given(variable, value)
-        elif not _OTHER_VARIABLES.fullmatch(variable):
-            # Only warned of: whoever starts the process does not always choose its environment.
-            near = get_close_matches(name, Settings.model_fields, n=1)
-            log.warning("%s names no setting%s", variable, f"; {PREFIX}{near[0].upper()} does" if near else "")
     given |= {name: _Given(_flag(name), value) for name, value in flags.items()}
     try:
         return Settings(**{name: value for name, (_, value) in given.items()})
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(fault, given) for fault in error.errors())) from None
+
+
+def unknown_variables() -> list[str]:
+    """A sentence for each `OPENSET_*` variable that names no setting, with the one that was probably meant.
+
+    Only a warning: whoever starts a process does not always choose its environment.
+    """
+    found = []
+    for variable in sorted(map(str.upper, os.environ)):
+        name = variable.removeprefix(PREFIX).lower()
+        if (
+            variable.startswith(PREFIX)
+            and name not in Settings.model_fields
+            and not _OTHER_VARIABLES.fullmatch(variable)
+        ):
+            near = get_close_matches(name, Settings.model_fields, n=1)
+            found.append(f"{variable} names no setting" + (f"; {PREFIX}{near[0].upper()} does" if near else ""))
+    return found
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
