@@ -15,15 +15,15 @@ from typing import Literal
 from server.bundle import TEXT_BATCH
 from server.contract.image import canvas_size
 from server.contract.manifest import Manifest
+from server.inference.images import MAX_ASPECT_RATIO
 
 Span = tuple[int, int, int]  # minimum, optimum, maximum
 Profile = dict[str, Span]
 Plan = Literal["one", "buckets"]
 
 _LEVEL = re.compile(r"(height|width)_([1-9][0-9]*)")
-# Largest ratio of an image's longer to its shorter side that the server accepts by default. Rounding may take the
-# longer side of such a strip beyond its bound by half of this.
-MAX_ASPECT_RATIO = 100
+# Rounding may take the longer side of the thinnest strip that is served beyond its bound by half of its aspect ratio.
+_ROUNDED_BY = int(MAX_ASPECT_RATIO // 2)
 
 
 def profiles(manifest: Manifest, axes: Collection[str], plan: Plan) -> tuple[Profile, ...]:
@@ -72,7 +72,7 @@ def _pixels(manifest: Manifest, axes: Collection[str], plan: Plan) -> Iterator[P
         side, _ = canvas_size(rules.shorter, rules.shorter, buckets)
         yield {"height": (side, side, side), "width": (side, side, side)}
         return
-    strip = max(1, round(rules.longer / MAX_ASPECT_RATIO)), rules.longer + MAX_ASPECT_RATIO // 2
+    strip = max(1, round(rules.longer / MAX_ASPECT_RATIO)), rules.longer + _ROUNDED_BY
     least, largest = canvas_size(*strip, buckets)
     shorter, usual = canvas_size(rules.shorter, min(rules.shorter * 4 // 3, rules.longer), buckets)
     if plan == "one":

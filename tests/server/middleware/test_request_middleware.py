@@ -3,7 +3,12 @@
 import re
 
 import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import Route
 
+from server.app import create_app
+from server.middleware.request_middleware import _endpoint
+from server.settings import Settings
 from tests.server.fakes import picture
 
 ORIGIN = "https://app.example"
@@ -92,3 +97,12 @@ def test_other_origin_is_refused_with_a_problem(start):
 
 def test_star_lets_every_origin_in(start):
     assert detect(start(cors_origins=["*"]), Origin="https://any.example").headers["access-control-allow-origin"] == "*"
+
+
+def test_every_route_is_an_endpoint_of_the_limits_and_the_metrics(tmp_path):
+    keys = tmp_path / "keys.txt"
+    keys.touch()
+    app = create_app(Settings(bundle_roots=[tmp_path], api_keys_file=keys), [])
+    paths = [route.path for route in app.routes if isinstance(route, Route | APIRoute)]
+    assert {"/detect", "/admin/bundles"} <= set(paths)
+    assert [path for path in paths if _endpoint({"path": re.sub(r"{\w+}", "x", path)}) == "other"] == []
