@@ -51,7 +51,7 @@ def test_keyboard_alone_goes_all_the_way(opened):
     page = opened()
     expect(page.locator("#model option")).to_have_count(2)
     page.keyboard.press("Tab")
-    assert focused(page) == "Skip to the question"
+    assert focused(page) == "Skip to the form"
     page.keyboard.press("Enter")
     tab_to(page, "model")
     page.keyboard.press("ArrowDown")
