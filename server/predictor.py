@@ -241,7 +241,7 @@ class Predictor:
     def _result(self, work: "Future[T]") -> T:
         try:
             return work.result()
-        except (CancelledError, NotReady):
+        except (CancelledError, NotReady, RuntimeError):  # RuntimeError: from a thread pool that has ended
             if self._closed:
                 raise NotReady(_CLOSED) from None
             raise
