@@ -18,6 +18,12 @@ MAY_IMPORT = {
     "openset.predictor": ("openset", "server.predictor"),  # on demand
     "server": ("server",),
     "models": ("models", "server.contract"),
+    # From low to high: layers, losses, families; then data, synthetic, training, evaluation.
+    "models.data": ("models.data", "models.losses", "server.contract"),
+    "models.synthetic": (
+        *("models.synthetic", "models.data", "models.layers", "models.tokenizers", "models.state_dict_map"),
+        "server.contract",
+    ),
     "models.evaluation": ("models", "server", "openset"),
     "models.pseudo_labels": ("models", "server"),
     "export": PACKAGES,

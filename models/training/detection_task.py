@@ -1,7 +1,7 @@
 """Training a detector on detection and grounding records together (GLIP's unified training)."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -81,7 +81,7 @@ class DetectionTask(DatasetTask[DetectionBatch]):
 
         At the quiet threshold, `QUIET` of the pictures have no detection when only absent things are named.
         """
-        results = self._results(model)
+        results = self._results(model, self.held_out())
         figures = {}
         if results.losses:
             figures["validation_loss"] = sum(results.losses) / len(results.losses)
@@ -105,9 +105,9 @@ class DetectionTask(DatasetTask[DetectionBatch]):
         figures = super().finish(model)
         if not self._calibrate or self._rules is None:
             return figures
-        wanted, total = self._rules.box_threshold, 0.0
+        batches, wanted, total = list(self.held_out()), self._rules.box_threshold, 0.0
         for _ in range(MAX_SHIFTS):
-            results = self._results(model)
+            results = self._results(model, batches)
             if not results.found:
                 break
             threshold = best_f1_threshold(results.truths, results.found + results.alarms)
@@ -117,9 +117,9 @@ class DetectionTask(DatasetTask[DetectionBatch]):
             total += self._adapter.shift(model, threshold, wanted)
         return {**figures, "logit_shift": total}
 
-    def _results(self, model: nn.Module) -> HeldOutResults:
+    def _results(self, model: nn.Module, batches: Iterable[DetectionBatch]) -> HeldOutResults:
         results, adapter, first = HeldOutResults(), self._adapter, 0
-        for batch in self.held_out():
+        for batch in batches:
             output = adapter.run(model, None, batch)
             results.losses.append(float(adapter.loss(output, batch, adapter.counts(model, batch))[0]))
             if self._rules is not None:

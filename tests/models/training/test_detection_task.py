@@ -30,12 +30,12 @@ class Found(DetectionTask):
 
     def __init__(self, results: HeldOutResults, adapter: Any, **options: Any) -> None:
         model = small_glip.random_model(small_glip.RESNET)
-        data: Any = type("Data", (), {"training": None})
+        data: Any = type("Data", (), {"training": None, "held_out": None})
         rules = DetectionRules(box_threshold=0.9, text_threshold=0.2)
         super().__init__(model, adapter, None, data, rules=rules, **options)
         self.results = results
 
-    def _results(self, model: Any) -> HeldOutResults:
+    def _results(self, model: Any, batches: Any) -> HeldOutResults:
         return self.results
 
 
