@@ -1,4 +1,4 @@
-"""Data-parallel processes as torchrun starts them; without torchrun, one."""
+"""Data-parallel training (DDP): processes as torchrun starts them; without torchrun, one."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The training loop, the same for every family: AdamW, warm-up and cosine, averaged weights, checkpoints, resume."""
+"""The training loop of every family: AdamW, warm-up and cosine, averaged weights (EMA), checkpoints, resume."""
 
 import math
 import os
@@ -228,7 +228,7 @@ def rate_at(step: int, config: LoopConfig) -> float:
 
 
 def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """Make an exponential moving average that decays faster at first, to hold little of the initial weights."""
+    """Make an exponential moving average (EMA) that decays faster at first, to hold little of the initial weights."""
 
     @torch.no_grad()
     def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
