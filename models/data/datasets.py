@@ -1,5 +1,6 @@
 """The sets of a recipe: typed `[[data.sets]]` tables, one class a format, and their opened, weighted sets."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class OpenContext:
     held_out: bool = False
 
 
-class SetConfig(BaseModel):
+class SetConfig(BaseModel, ABC):
     """The entries of every format.
 
     `weight`: how often the set is drawn from, compared with the others (default: its number of records); `faulty`:
@@ -51,9 +52,9 @@ class SetConfig(BaseModel):
     def skip(self) -> bool:
         return self.faulty == "skip"
 
+    @abstractmethod
     def open(self, context: OpenContext) -> OpenedSet:
         """Open the set; DataError names the file and record that is wrong."""
-        raise NotImplementedError
 
 
 class CocoConfig(SetConfig):
