@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,7 +23,8 @@ from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
 from server.middleware.uvicorn_server import GracefulServer, ProblemProtocol
 from server.predictor import InferenceService
-from server.registry.hot_swap import HotSwap, exit_beside_daemon_threads, in_daemon_thread
+from server.registry.daemon_thread import any_daemon_thread, end_process, in_daemon_thread
+from server.registry.hot_swap import HotSwap
 from server.registry.model_cache import PullFailed, with_models
 from server.request_context import request_context
 from server.routes import admin, classify, detect, docs, page, similarity, system
@@ -172,8 +172,7 @@ def serve(settings: Settings) -> int:
         return 2
     if not service.finished:
         log.error("not all was finished within shutdown_timeout_s=%d: ending regardless", settings.shutdown_timeout_s)
-        logging.shutdown()
-        os._exit(1)  # the ordinary end would wait for threads, or unload the runtime under them
+        end_process(1)
     failure: Exception | None = service.registry.failure
     if failure:
         print(f"openset serve: {failure}", file=sys.stderr)
@@ -191,10 +190,13 @@ def run(args: argparse.Namespace) -> int:
     """The `serve` command."""
     given = {name: value for name, value in vars(args).items() if name in Settings.model_fields}
     try:
-        return exit_beside_daemon_threads(serve(with_models(read_settings(args.config, **given))))
+        status = serve(with_models(read_settings(args.config, **given)))
     except PullFailed as error:
         print(f"openset serve: {error}", file=sys.stderr)
         return error.status
     except SettingsError as error:
         print(f"openset serve: {error}", file=sys.stderr)
         return 2
+    if any_daemon_thread():
+        end_process(status)
+    return status

@@ -7,15 +7,11 @@ the model that accepted them, whose memory is freed after the last.
 import asyncio
 import gc
 import logging
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from server.bundle import Bundle
 from server.contract.manifest import BundleError, read_manifest
@@ -33,6 +29,7 @@ from server.errors import (
 from server.inference.loaded_model import LoadedModel
 from server.memory.memory_budget import OverBudget
 from server.memory.process_resources import return_free_memory
+from server.registry.daemon_thread import in_daemon_thread
 from server.registry.footprints import plan_folder
 from server.registry.model_registry import ModelRegistry, open_bundle
 from server.registry.probe import probe_bundle
@@ -40,8 +37,6 @@ from server.schemas import BundleBody, BundleChange
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class HotSwap:
@@ -180,40 +175,3 @@ def allowed_folder(path: str, roots: Sequence[Path]) -> Path:
                 return folder
     listed = ", ".join(map(str, roots))
     raise InvalidRequest([FieldFault("path", f"{shown(path, 200)} is no folder within bundle_roots ({listed})")])
-
-
-async def in_daemon_thread(function: Callable[[], T], *, name: str) -> T:
-    """The result of `function`, run in a thread of its own, which goes on where the caller is cancelled.
-
-    asyncio's own threads are joined at the end of the process, which a loading model would delay.
-    """
-    outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()  # from here on it cannot be cancelled
-
-    def run() -> None:
-        try:
-            result = function()
-        except BaseException as error:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)
-
-    _DaemonThread(target=run, name=name, daemon=True).start()
-    return await asyncio.wrap_future(outcome)
-
-
-class _DaemonThread(threading.Thread):
-    """Thread of `in_daemon_thread`, to be told apart from those of libraries."""
-
-
-def exit_beside_daemon_threads(status: int) -> int:
-    """`status`, unless a thread of `in_daemon_thread` still runs: then the process ends here, with that status.
-
-    An ordinary end unloads the runtime while such a thread is inside it, which aborts the process (SIGABRT).
-    """
-    if any(isinstance(thread, _DaemonThread) for thread in threading.enumerate()):
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
