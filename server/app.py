@@ -11,14 +11,16 @@ from contextlib import suppress
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Mount, Route
 
 from server.bundle import Bundle
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
 from server.middleware.auth import Keys
+from server.middleware.endpoints import Endpoints, local_path
 from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
 from server.middleware.uvicorn_server import GracefulServer, ProblemProtocol
@@ -97,9 +99,17 @@ def create_app(
     app.state.service, app.state.pipeline, app.state.registry = service, service.pipeline, registry
     app.state.keys, app.state.open_endpoints, app.state.hot_swap = keys, settings.open_endpoints, hot_swap
     app.state.fetcher = fetcher or (ImageFetcher(settings) if settings.url_images else None)
+    routers = [detect.router, classify.router, similarity.router, system.router, open_inference.router, docs.router]
+    if settings.bundle_roots:
+        routers.append(admin.router)
+    for router in routers:
+        app.include_router(router)
+    if settings.page:
+        app.router.routes.extend(page.routes())
     app.add_middleware(
         RequestMiddleware,
         settings=settings,
+        endpoints=Endpoints(_templates(app, routers)),
         metrics=service.metrics,
         keys=keys,
         retry_after=registry.retry_after,
@@ -107,13 +117,14 @@ def create_app(
     )
     for error in (Fault, PromptError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _problem)
-    for routes in (detect, classify, similarity, system, open_inference, docs):
-        app.include_router(routes.router)
-    if settings.bundle_roots:
-        app.include_router(admin.router)
-    if settings.page:
-        app.router.routes.extend(page.routes())
     return app
+
+
+def _templates(app: FastAPI, routers: Sequence[APIRouter]) -> list[str]:
+    """The path templates of the app's own routes and of its `routers`."""
+    routes = [*app.router.routes, *(route for router in routers for route in router.routes)]
+    mounted = [f"{route.path}/{{path:path}}" for route in routes if isinstance(route, Mount)]
+    return [*(route.path for route in routes if isinstance(route, Route)), *mounted]
 
 
 class _App(FastAPI):
@@ -127,7 +138,7 @@ async def _problem(request: Request, error: Exception) -> Response:
         error = InvalidRequest([FieldFault(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()])
     service: InferenceService = request.app.state.service
     service.metrics.reject(kind_of(error))
-    return problem_response(error, request_id=request_context(request.scope).request_id, path=request.scope["path"])
+    return problem_response(error, request_id=request_context(request.scope).request_id, path=local_path(request.scope))
 
 
 def serve(settings: Settings) -> int:
