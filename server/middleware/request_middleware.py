@@ -68,7 +68,7 @@ class RequestMiddleware:
         current.set(context)
         if context.endpoint not in POLLED_ENDPOINTS:
             context.timer.trace = self._tracing.request(scope["method"], context.endpoint, Headers(scope=scope))
-        lingering = LingeringClose(receive, send)
+        lingering = LingeringClose(scope, receive, send)
         response = _ResponseSend(lingering.send, context, last=lambda: _stopping(scope))
         started = time.monotonic()
         with self._metrics.inflight_requests.track_inprogress():
