@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a connection: uvicorn's protocol over llhttp, with bounds for what a client sends, asks for and does not read.
+"""HTTP/1.1 on a connection: uvicorn's protocol over llhttp, with bounds for what a client sends and does not read.
 
 Some of the methods are private to uvicorn: its minor release is pinned.
 """

@@ -70,7 +70,7 @@ class LingeringClose:
         self._response_begun = self._response_open = False
 
     async def receive(self) -> Message:
-        """The next message of the request; MalformedRequest where its body has turned into something that is no HTTP."""
+        """The next message of the request; MalformedRequest where its body turns into something that is no HTTP."""
         message = await self._receive()
         if self._state.get(MALFORMED) and message["type"] == "http.request" and not self._response_begun:
             raise MalformedRequest("a chunk of the body is malformed, or its chunks are very small")
