@@ -30,7 +30,19 @@ MAY_IMPORT = {
 }
 # Rooms and root files of the server, from low to high: each imports only lower ones.
 SERVER_ORDER = (
-    *("contract", "memory", "field_names", "errors", "json_text", "schemas", "settings", "telemetry", "runtimes", "bundle", "request_context"),
+    *(
+        "contract",
+        "memory",
+        "field_names",
+        "errors",
+        "json_text",
+        "schemas",
+        "settings",
+        "telemetry",
+        "runtimes",
+        "bundle",
+        "request_context",
+    ),
     *("inference", "registry", "middleware", "routes", "predictor", "app", "cli", "__main__"),
 )
 CONTRACT_LIBRARIES = {"numpy", "PIL", "pydantic", "tokenizers", "ftfy"}
