@@ -51,6 +51,17 @@ def test_a_run_is_filled_from_every_client_in_turn():
     assert names(turns, most=4) == [["h0", "a0", "b0", "h1"], ["h2", "h3", "h4", "h5"], ["h6", "h7", "h8"]]
 
 
+def test_many_addresses_of_one_network_have_the_turns_of_one_neighbour():
+    crowd = [Job(f"2001:db8:7:{number:x}::/64", f"c{number}") for number in range(4)]
+    turns = waiting(*crowd, Job("198.51.100.7", "a0"), Job("198.51.100.7", "a1"), Job("alice", "k0"))
+    assert names(turns) == [["c0"], ["a0"], ["k0"], ["c1"], ["a1"], ["c2"], ["c3"]]
+
+
+def test_a_run_is_filled_from_every_network_in_turn():
+    crowd = [Job(f"203.0.113.{number}", f"c{number}") for number in range(9)]
+    assert names(waiting(*crowd, Job("198.51.100.7", "a0")), most=3)[0] == ["c0", "a0", "c1"]
+
+
 def test_a_run_holds_one_bucket_and_the_other_leads_the_next():
     turns = waiting(Job("a", "a0", 1), Job("a", "a1", 1), Job("b", "b0", 2), Job("a", "a2", 2))
     assert names(turns, most=4) == [["a0", "a1"], ["b0", "a2"]]
