@@ -30,6 +30,7 @@ from server.registry.hot_swap import HotSwap
 from server.registry.model_cache import PullFailed, with_models
 from server.request_context import request_context
 from server.routes import admin, classify, detect, docs, page, similarity, system
+from server.routes.documents import DocumentCache, SharedRendering
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
 from server.settings import Settings, SettingsError, add_flags, read_settings, unknown_variables
@@ -89,6 +90,7 @@ def create_app(
         summary="Open-set detection, zero-shot classification and image-text similarity.",
         version=package_version("openset"),
         lifespan=lifespan,
+        openapi_url=None,  # rendered once, by a route of our own
         docs_url=None,  # the usual pages load scripts from elsewhere: ours works offline
         redoc_url=None,
         # FastAPI's own, where it has any, would put the query, which may hold labels, into its spans.
@@ -99,6 +101,7 @@ def create_app(
     app.state.service, app.state.pipeline, app.state.registry = service, service.pipeline, registry
     app.state.keys, app.state.open_endpoints, app.state.hot_swap = keys, settings.open_endpoints, hot_swap
     app.state.fetcher = fetcher or (ImageFetcher(settings) if settings.url_images else None)
+    app.state.documents, app.state.metrics_page = DocumentCache(), SharedRendering(service.metrics.exposition)
     routers = [detect.router, classify.router, similarity.router, system.router, open_inference.router, docs.router]
     if settings.bundle_roots:
         routers.append(admin.router)
