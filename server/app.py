@@ -81,6 +81,8 @@ def create_app(
         if loading and loading.cancel():
             log.warning("the server stops while its bundles are being loaded")
         await hot_swap.close()
+        if app.state.fetcher:
+            app.state.fetcher.close()
         await asyncio.to_thread(service.close)
         with suppress(TimeoutError):
             await asyncio.wait_for(in_daemon_thread(service.tracing.close, name="traces"), FLUSH_WITHIN_S)

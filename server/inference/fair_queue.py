@@ -5,7 +5,7 @@ addresses gets no more turns than a neighbour has.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -130,23 +130,28 @@ class _Ticket:
 
 
 class FairSemaphore:
-    """Semaphore whose waiters take turns as in a FairQueue. Used from the event loop's thread only, hence no lock."""
+    """Semaphore whose waiters take turns as in a FairQueue. Used from the event loop's thread only, hence no lock.
 
-    def __init__(self, count: int) -> None:
-        self._free = count
+    With `leave_room` a network holds no more slots than it leaves free, for those that come later: slots that are held
+    for long would otherwise all be its own. An unknown client ("") may hold all.
+    """
+
+    def __init__(self, count: int, *, leave_room: bool = False) -> None:
+        self._free, self._leave_room = count, leave_room
+        self._held: Counter[str] = Counter()  # by network
         self._waiting: FairQueue[_Ticket] = FairQueue()
 
     @asynccontextmanager
     async def slot(self, *, client: str, priority: Priority) -> AsyncIterator[None]:
         """Hold a slot for the block."""
-        if self._free:
-            self._free -= 1
+        if self._may_take(client):
+            self._take(client)
         else:
             await self._wait(_Ticket(client, priority))
         try:
             yield
         finally:
-            self._release()
+            self._release(client)
 
     async def _wait(self, ticket: _Ticket) -> None:
         self._waiting.add(ticket)
@@ -155,13 +160,33 @@ class FairSemaphore:
         except asyncio.CancelledError:
             self._waiting.remove(ticket)
             if not ticket.granted.cancelled():  # given a slot, and cancelled before it could use it
-                self._release()
+                self._release(ticket.client)
             raise
 
-    def _release(self) -> None:
-        while tickets := self._waiting.pick(1):
-            self._waiting.take(tickets)
-            if not tickets[0].granted.cancelled():  # true from the cancellation until its task notices
-                tickets[0].granted.set_result(None)
-                return
+    def _may_take(self, client: str) -> bool:
+        if not self._leave_room or not client:
+            return self._free > 0
+        held = self._held[network_of(client)]
+        return held < self._free
+
+    def _take(self, client: str) -> None:
+        self._free -= 1
+        self._held[network_of(client)] += 1
+
+    def _release(self, client: str) -> None:
         self._free += 1
+        self._held -= Counter({network_of(client): 1})  # keeps positive counts only
+        while ticket := next((each for each in self._in_turn() if self._may_take(each.client)), None):
+            self._waiting.take([ticket])
+            self._take(ticket.client)
+            ticket.granted.set_result(None)
+
+    def _in_turn(self) -> list[_Ticket]:
+        """The waiting tickets; one that is cancelled waits until its task notices."""
+        most = len(self._waiting) if self._leave_room else 1
+        tickets = self._waiting.pick(most)
+        for ticket in tickets:
+            if ticket.granted.cancelled():
+                self._waiting.remove(ticket)
+                return self._in_turn()
+        return tickets

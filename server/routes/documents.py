@@ -1,4 +1,4 @@
-"""Documents rendered once for each state, off the event loop, and sent with an ETag; a page rendered for all who ask."""
+"""Documents rendered once for each state, off the event loop, and sent with an ETag; a page made for all who ask."""
 
 import asyncio
 import hashlib

@@ -159,10 +159,40 @@ def test_slots_are_given_to_clients_in_turn_and_to_so_many_at_once():
     assert asyncio.run(scene()) == ["hog", "hog", "hog", "a", "b", "hog", "b", "hog", "hog", "hog", "hog"]
 
 
-@given(st.lists(st.integers(0, 6), max_size=12), st.lists(st.integers(0, 11), max_size=6), st.integers(1, 3))
-def test_slots_survive_whoever_leaves(steps, leavers, count):
+def test_slots_held_for_long_are_never_all_one_networks():
     async def scene():
-        slots, finished = FairSemaphore(count), 0
+        slots, held = FairSemaphore(32, leave_room=True), []
+
+        async def hold(client):
+            async with slots.slot(client=client, priority="interactive"):
+                held.append(client)
+                await asyncio.sleep(60)
+
+        crowd = [asyncio.ensure_future(hold(f"203.0.113.{number}")) for number in range(64)]
+        others = [asyncio.ensure_future(hold(name)) for name in ("alice", "198.51.100.7", "bob") for _ in range(2)]
+        await asyncio.sleep(0.01)
+        assert len(held) == 16 + 6
+        for task in crowd[:16]:  # those that hold
+            task.cancel()
+        await asyncio.sleep(0.01)
+        assert len(held) == 22 + 13, "as many again as are then left free"
+        for task in (*crowd, *others):
+            task.cancel()
+        await asyncio.gather(*crowd, *others, return_exceptions=True)
+        assert (slots._free, len(slots._waiting), +slots._held) == (32, 0, {})
+
+    asyncio.run(scene())
+
+
+@given(
+    st.lists(st.integers(0, 6), max_size=12),
+    st.lists(st.integers(0, 11), max_size=6),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_slots_survive_whoever_leaves(steps, leavers, count, leave_room):
+    async def scene():
+        slots, finished = FairSemaphore(count, leave_room=leave_room), 0
 
         async def work(steps):
             nonlocal finished
