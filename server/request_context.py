@@ -3,12 +3,13 @@
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from server.client_address import client_of
 from server.errors import FieldFault, InvalidRequest
 from server.telemetry.stage_timer import StageTimer
 
@@ -27,7 +28,8 @@ class RequestContext:
     """Facts about one request besides its body; the inference code fills in `model` and `timer`."""
 
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    client: str = ""  # name of the API key, else the address
+    endpoint: str = ""  # name of the route, as in the metrics
+    client: str = ""  # name of the API key, else the address, in IPv6 its /64
     admin: bool = False  # whether the API key may change which bundles are served
     priority: Priority = "interactive"
     timeout_s: float | None = None  # deadline that the client set, from arrival on
@@ -36,14 +38,15 @@ class RequestContext:
     inputs: Mapping[str, Any] | None = None  # the request's fields, where the operator wants them logged
 
     @classmethod
-    def of(cls, scope: Scope) -> "RequestContext":
+    def of(cls, scope: Scope, *, endpoint: str = "") -> "RequestContext":
         """The context that an ASGI scope gives, before any key is checked.
 
         A request id that does not fit into one line of a log is replaced.
         """
         given = Headers(scope=scope).get(REQUEST_ID, "")
-        client = scope["client"][0] if scope.get("client") else ""
-        return cls(given, client) if _USABLE_ID.fullmatch(given) else cls(client=client)
+        client = client_of(scope["client"][0]) if scope.get("client") else ""
+        made = cls(endpoint=endpoint, client=client)
+        return replace(made, request_id=given) if _USABLE_ID.fullmatch(given) else made
 
     @property
     def trace_id(self) -> str:

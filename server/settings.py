@@ -75,8 +75,8 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0 picks a free one."""
     api_keys_file: Path | None = None
-    """File of API keys, one line each as `openset key new` prints it, reloaded when it changes; none: requests need no
-    key."""
+    """File of API keys, one line each as `openset key new` prints it; a key counts while its line is there. None:
+    requests need no key."""
     open_endpoints: Annotated[tuple[OpenEndpoint, ...], BeforeValidator(_split_words)] = (
         *("/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"),
     )

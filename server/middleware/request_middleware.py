@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -16,24 +15,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import BodyTooLarge, DeadlinePassed, Fault, NotReady, TooManyRequests, kind_of, problem_response
 from server.middleware.auth import Keys
+from server.middleware.endpoints import INFERENCE_ENDPOINTS, OTHER, POLLED_ENDPOINTS, Endpoints, local_path
 from server.middleware.uvicorn_server import LingeringClose
 from server.request_context import PRIORITY, REQUEST_ID, TIMEOUT, RequestContext, request_context
-from server.schemas import ADMIN_BUNDLES
-from server.settings import OPEN_ENDPOINTS, Settings
+from server.settings import Settings
 from server.telemetry.logs import current, log_access
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
-PAGE_FILES = "/page/"
-INFER, MODEL = "/v2/models/:name/infer", "/v2/models/:name"
-INFERENCE_ENDPOINTS = ("/detect", "/classify", "/similarity", INFER)
-# Values of the metrics' label `endpoint`: never the client's own path.
-ENDPOINTS = frozenset((*INFERENCE_ENDPOINTS, *OPEN_ENDPOINTS, ADMIN_BUNDLES))
-# Polled every few seconds by machines: not traced, and successes logged at debug level only.
-POLLED_ENDPOINTS = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
-_MODEL_PATH = re.compile(r"/v2/models/[^/]+(?:/versions/[^/]+)?(/infer|/ready)?")
 TRACEPARENT = "traceparent"  # W3C Trace Context
 _CORS_REQUEST_HEADERS = (
     *("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT, TRACEPARENT, "tracestate"),
@@ -49,13 +40,14 @@ class RequestMiddleware:
         app: ASGIApp,
         *,
         settings: Settings,
+        endpoints: Endpoints,
         metrics: Metrics,
         keys: Keys | None,
         retry_after: Callable[[], int],
         tracing: Tracing,
     ) -> None:
         self._app, self._settings, self._metrics, self._keys = app, settings, metrics, keys
-        self._retry_after, self._tracing = retry_after, tracing
+        self._endpoints, self._retry_after, self._tracing = endpoints, retry_after, tracing
         self._inferences = 0  # requests in progress
         self._inner: ASGIApp = self._guard
         if settings.cors_origins:  # outside the guard, so that a web page can read why it was refused
@@ -71,11 +63,11 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext.of(scope)
+        context = RequestContext.of(scope, endpoint=self._endpoints.of(scope))
         scope.setdefault("state", {})["request_context"] = context
         current.set(context)
-        if (endpoint := _endpoint(scope)) not in POLLED_ENDPOINTS:
-            context.timer.trace = self._tracing.request(scope["method"], endpoint, Headers(scope=scope))
+        if context.endpoint not in POLLED_ENDPOINTS:
+            context.timer.trace = self._tracing.request(scope["method"], context.endpoint, Headers(scope=scope))
         lingering = LingeringClose(receive, send)
         response = _ResponseSend(lingering.send, context, last=lambda: _stopping(scope))
         started = time.monotonic()
@@ -87,7 +79,7 @@ class RequestMiddleware:
         await lingering.finish()
 
     def _record(self, scope: Scope, context: RequestContext, status: int | None, seconds: float) -> None:
-        endpoint = _endpoint(scope)
+        endpoint = context.endpoint
         self._metrics.request_duration.labels(endpoint).observe(seconds)
         self._metrics.requests.labels(endpoint, str(status or "none")).inc()
         context.timer.trace.end(status=status, model=context.model)
@@ -99,10 +91,14 @@ class RequestMiddleware:
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = _ResponseSend(send)
-        is_inference = _endpoint(scope) in INFERENCE_ENDPOINTS
+        endpoint = request_context(scope).endpoint
+        is_inference = endpoint in INFERENCE_ENDPOINTS
         self._inferences += is_inference
         try:
             self._authenticate(scope)
+            if endpoint == OTHER:
+                await self._send_problem(HTTPException(HTTPStatus.NOT_FOUND), scope, receive, response)
+                return
             self._check_limits(scope, is_inference=is_inference)
             await self._run_within_deadline(scope, _BoundedReceive(receive, self._settings.max_body_bytes), response)
         except asyncio.CancelledError:
@@ -122,7 +118,7 @@ class RequestMiddleware:
 
     async def _send_problem(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         self._metrics.reject(kind_of(error))
-        response = problem_response(error, request_id=request_context(scope).request_id, path=scope["path"])
+        response = problem_response(error, request_id=request_context(scope).request_id, path=local_path(scope))
         await response(scope, receive, send)
 
     async def _run_within_deadline(self, scope: Scope, receive: Receive, response: "_ResponseSend") -> None:
@@ -140,8 +136,9 @@ class RequestMiddleware:
             response.on_start = None
 
     def _authenticate(self, scope: Scope) -> None:
-        if self._keys and _endpoint(scope) not in self._settings.open_endpoints:
-            key, context = self._keys.key(Headers(scope=scope)), request_context(scope)
+        context = request_context(scope)
+        if self._keys and context.endpoint not in self._settings.open_endpoints:
+            key = self._keys.key(Headers(scope=scope))
             context.client, context.admin = key.name, key.admin
 
     def _check_limits(self, scope: Scope, *, is_inference: bool) -> None:
@@ -214,17 +211,6 @@ class _ResponseSend:
 
 def _stopping(scope: Scope) -> bool:
     return bool(scope["app"].state.stopping)
-
-
-def _endpoint(scope: Scope) -> str:
-    path: str = scope["path"]
-    if path.startswith(PAGE_FILES):
-        return "/"
-    if path not in ENDPOINTS and (match := _MODEL_PATH.fullmatch(path)):
-        return INFER if match[1] == "/infer" else MODEL
-    if path.startswith(ADMIN_BUNDLES + "/"):  # a bundle's name follows
-        return ADMIN_BUNDLES
-    return path if path in ENDPOINTS else "other"
 
 
 def _body_too_large(limit: int) -> BodyTooLarge:
