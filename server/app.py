@@ -21,9 +21,10 @@ from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
 from server.middleware.auth import Keys
 from server.middleware.endpoints import Endpoints, local_path
+from server.middleware.http_protocol import ProblemProtocol
 from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
-from server.middleware.uvicorn_server import GracefulServer, ProblemProtocol
+from server.middleware.uvicorn_server import GracefulServer
 from server.predictor import InferenceService
 from server.registry.daemon_thread import any_daemon_thread, end_process, in_daemon_thread
 from server.registry.hot_swap import HotSwap

@@ -52,13 +52,15 @@ class Pipeline:
         self.settings, self.metrics, self._models = settings, metrics, models
         self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="images")
         self._decoding = FairSemaphore(2 * settings.pool_threads)  # half run, half are queued for when a thread is free
-        # A thread of its own, so that requests are read (or refused with 429) and answered while all others decode.
+        # A thread of its own, so that requests are answered while all others decode.
         self._short = ThreadPoolExecutor(1, thread_name_prefix="short")
+        # Another for bodies, one at a time, since some take longer and their clients take turns.
+        self._bodies, self._reading = ThreadPoolExecutor(1, thread_name_prefix="bodies"), FairSemaphore(1)
         self._cache = PromptCache(settings.prompt_cache_bytes, metrics)
 
     def close(self) -> None:
         """End the threads, whose work is done once the models are closed."""
-        for threads in (self._pool, self._short):
+        for threads in (self._pool, self._short, self._bodies):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, model: LoadedModel) -> None:
@@ -72,6 +74,11 @@ class Pipeline:
     async def in_short(self, function: Callable[[], T]) -> T:
         """Run a function of some milliseconds off the event loop, without waiting for images."""
         return await asyncio.wrap_future(self._short.submit(function))
+
+    async def in_turn(self, function: Callable[[], T], context: RequestContext) -> T:
+        """Run a function that reads a body off the event loop, when it is the client's turn."""
+        async with self._reading.slot(client=context.client, priority=context.priority):
+            return await asyncio.wrap_future(self._bodies.submit(function))
 
     async def detect(self, request: DetectRequest, context: RequestContext) -> DetectAnswer:
         """Find the request's labels or phrases in each of its images."""

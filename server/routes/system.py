@@ -11,8 +11,9 @@ from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
 from server.inference.images import MAX_ASPECT_RATIO
 from server.inference.loaded_model import LoadedModel
-from server.routes.body import JSON, pipeline_of, registry_of
+from server.routes.body import JSON
 from server.routes.documents import SharedRendering, documents_of
+from server.routes.services import pipeline_of, registry_of
 from server.schemas import ArtefactBody, Health, ModelBody, ModelsAnswer, Problem
 
 router = APIRouter(tags=["system"])
@@ -43,7 +44,7 @@ async def livez(request: Request) -> Health:
     """503 if a worker has died or the bundles could not be loaded: restart the process."""
     registry = registry_of(request)
     if registry.failure:
-        raise NotReady(f"the bundles could not be loaded: {registry.failure}")
+        raise NotReady(f"the bundles could not be loaded: {registry.failure}", retry_after=None)
     if dead := registry.dead():
         raise WorkerStopped(f"the worker of {', '.join(dead)} has died: restart the server")
     return Health()
