@@ -30,6 +30,7 @@ MAY_IMPORT = {
 }
 # Rooms and root files of the server, from low to high: each imports only lower ones.
 SERVER_ORDER = (
+    *("stop_signals", "console"),
     *("contract", "memory", "errors", "schemas", "settings", "telemetry", "runtimes", "bundle", "request_context"),
     *("inference", "registry", "middleware", "routes", "predictor", "app", "cli", "__main__"),
 )

@@ -4,11 +4,12 @@ Some of the methods are private to uvicorn: its minor release is pinned.
 """
 
 import asyncio
+import contextlib
 import json
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import h11
 import uvicorn
@@ -48,6 +49,9 @@ class ProblemProtocol(H11Protocol):
         self._cancel_deadline()
         super().connection_lost(exc)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Pass over an `Upgrade` silently, as RFC 9110, 7.8, allows: many a client offers h2c with each request."""
+
     def send_400_response(self, msg: str) -> None:
         """Answer a malformed request and close the connection; `msg` is uvicorn's, which has logged it."""
         error = MalformedRequest("this is not an HTTP/1.1 request: its first line, a header or a chunk is malformed")
@@ -79,6 +83,11 @@ class GracefulServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_stop = on_stop
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the process, which sets `should_exit`: uvicorn's would raise them again at the end."""
+        yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, answer the clients that are connected, and close."""
