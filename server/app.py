@@ -4,8 +4,8 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -34,13 +34,16 @@ from server.routes import admin, classify, detect, docs, page, similarity, syste
 from server.routes.documents import DocumentCache, SharedRendering
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
-from server.settings import Settings, SettingsError, add_flags, read_settings, unknown_variables
+from server.settings import Settings, SettingsError, add_flags, odd_variables, read_settings
+from server.stop_signals import STOP
 from server.telemetry import logs
 from server.telemetry.metrics import package_version
 
 log = logging.getLogger(__name__)
 
 FLUSH_WITHIN_S = 5
+# After `shutdown_timeout_s`: for what has bounds of its own (connections, traces), before the process just ends.
+OVERTIME_S = 10
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -150,7 +153,7 @@ async def _problem(request: Request, error: Exception) -> Response:
 def serve(settings: Settings) -> int:
     """Run the server until a signal stops it; exit status 2 where its bundles cannot be served."""
     logs.configure(settings)
-    for sentence in unknown_variables():
+    for sentence in odd_variables():
         log.warning(sentence)
     if settings.api_keys_file is None and settings.host not in _LOOPBACK:
         log.warning("listening on %s without api_keys_file: anyone who reaches it may use it", settings.host)
@@ -173,13 +176,18 @@ def serve(settings: Settings) -> int:
     def stop() -> None:
         app.state.stopping = True
         service.stop()
+        overtime = threading.Timer(settings.shutdown_timeout_s + OVERTIME_S, give_up)
+        overtime.daemon = True
+        overtime.start()
+
+    def give_up() -> None:
+        log.error("the server does not end within shutdown_timeout_s=%d: ending it", settings.shutdown_timeout_s)
+        end_process(0)
 
     server = GracefulServer(config, on_stop=stop)
-    # After its shutdown uvicorn raises the signal again, which would end the process as a failure.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     try:
-        server.run()
+        with STOP.leading_to(lambda: setattr(server, "should_exit", True)):
+            server.run()
     except SystemExit:  # it could not listen, and has logged the reason
         print(
             f"openset serve: cannot listen on {settings.host}, port {settings.port}: give another --port"
@@ -189,12 +197,12 @@ def serve(settings: Settings) -> int:
         return 2
     if not service.finished:
         log.error("not all was finished within shutdown_timeout_s=%d: ending regardless", settings.shutdown_timeout_s)
-        end_process(1)
+        end_process(0)
     failure: Exception | None = service.registry.failure
-    if failure:
+    if failure and not STOP.requested:
         print(f"openset serve: {failure}", file=sys.stderr)
         return 2
-    return 0 if server.started else 1
+    return 0 if server.started or STOP.requested else 1
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
