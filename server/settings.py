@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from server.memory.process_resources import available_cpus
+from server.memory.process_resources import available_cpus, machine_bytes, memory_limit
 from server.schemas import MAX_ITEMS
 
 PREFIX = "OPENSET_"
@@ -117,7 +117,7 @@ class Settings(BaseModel):
     max_wait_ms: float = Field(0, ge=0, le=1000)
     """Time a batch waits for more images; raise for throughput on a loaded GPU."""
     max_inflight_requests: int = Field(128, ge=1)
-    """Concurrent requests before 429; times `max_body_bytes`, it bounds the memory of bodies."""
+    """Concurrent requests before 429; one client leaves an eighth of them to others."""
     max_images: int = Field(16, ge=1, le=MAX_ITEMS)
     """Images per request."""
     max_labels: int = Field(1000, ge=1, le=MAX_ITEMS)
@@ -213,6 +213,12 @@ class Settings(BaseModel):
     def run_threads(self) -> int:
         """Threads of each model run, with 0 resolved."""
         return self.threads or available_cpus()
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes that bodies and answers in progress may take: an eighth of the memory, and at least four bodies."""
+        memory = self.memory_limit_bytes or memory_limit() or machine_bytes()
+        return max(4 * self.max_body_bytes, memory // 8)
 
     @property
     def pool_threads(self) -> int:

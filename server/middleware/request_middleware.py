@@ -24,7 +24,6 @@ from server.errors import (
     problem_response,
 )
 from server.memory.client_shares import ClientShares, Holding
-from server.memory.process_resources import machine_bytes, memory_limit
 from server.middleware.auth import Keys
 from server.middleware.endpoints import INFERENCE_ENDPOINTS, OTHER, POLLED_ENDPOINTS, Endpoints, local_path
 from server.middleware.uvicorn_server import LingeringClose
@@ -64,8 +63,7 @@ class RequestMiddleware:
         self._endpoints, self._retry_after, self._tracing = endpoints, retry_after, tracing
         limit = settings.max_inflight_requests
         self._places = ClientShares(limit, kept=limit // 8)
-        memory = body_memory(settings)
-        self._memory = ClientShares(memory, kept=memory // 4)
+        self._memory = ClientShares(settings.body_bytes, kept=settings.body_bytes // 4)
         self._inner: ASGIApp = self._guard
         if settings.cors_origins:  # outside the guard, so that a web page can read why it was refused
             self._inner = _ProblemCors(
@@ -241,12 +239,6 @@ class _ResponseSend:
         elif self._head:
             message = {**message, "body": b""}
         await self._send(message)
-
-
-def body_memory(settings: Settings) -> int:
-    """Bytes that bodies and answers in progress may take: an eighth of the memory, and at least four bodies."""
-    memory = settings.memory_limit_bytes or memory_limit() or machine_bytes()
-    return max(4 * settings.max_body_bytes, memory // 8)
 
 
 def _as_get(scope: Scope) -> Scope:
