@@ -15,7 +15,7 @@ from models.evaluation.classification import ClassificationMetric
 from models.evaluation.dataset_queries import FORMATS, detect_format, open_evaluation_set
 from models.evaluation.detection import DetectionMetric
 from models.evaluation.grounding import GroundingMetric
-from models.evaluation.metrics import EvaluationSet, Metric
+from models.evaluation.metrics import EvaluationSet, Metric, MetricResult
 from models.evaluation.query_runner import (
     LeftOut,
     add_query_arguments,
@@ -71,6 +71,9 @@ def evaluate(args: argparse.Namespace) -> str:
         requested = args.measures or list(METRICS)
         raise DataError(f"{data.name}: none of {requested} can be measured on a {set_format} set")
     sections = [_evaluate_metric(_metric(name, data, args), data, args) for name in names]
+    if not any(section.result.figures for section in sections):
+        first = sections[0].left_out[0].reason
+        raise DataError(f"{data.name}: no image could be used; the first fault is {first}")
     about: dict[str, Any] = {"set": data.name, "format": set_format, "faulty entries left out": dict(data.faults)}
     about["models"] = sorted({section.model for section in sections})
     write_report(args.out, about, sections)
@@ -121,6 +124,6 @@ def _evaluate_metric(metric: Metric, data: EvaluationSet, args: argparse.Namespa
             else:
                 metric.add(query, answer)
         seconds = time.monotonic() - started
-    if faults and len(faults) == count:
-        raise DataError(f"{data.name}: no image could be used; the first fault is {faults[0].reason}")
-    return Section(metric.name, f"{model.name} {model.version}", metric.result(model), count, seconds, faults)
+    unusable = bool(faults) and len(faults) == count
+    result = MetricResult({}, notes=("No image could be used.",)) if unusable else metric.result(model)
+    return Section(metric.name, f"{model.name} {model.version}", result, count, seconds, faults)

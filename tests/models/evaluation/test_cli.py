@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models.evaluation import cli as command
 from server.__main__ import main
 from tests.models.data import annotated_sets as sets
-from tests.models.evaluation.scripted_backend import OpensScripted, ScriptedBackend
 from tests.models.evaluation.test_dataset_queries import class_folder
 from tests.models.evaluation.test_synthetic_queries import generated
 
@@ -19,16 +17,6 @@ from tests.models.evaluation.test_synthetic_queries import generated
 def coco(tmp_path: Path) -> Path:
     sets.coco(tmp_path)
     return tmp_path / "coco.json"
-
-
-@pytest.fixture
-def answer(monkeypatch: pytest.MonkeyPatch):
-    def with_(**answers) -> ScriptedBackend:
-        backend = ScriptedBackend(**answers)
-        monkeypatch.setattr(command, "open_backend", OpensScripted(backend))
-        return backend
-
-    return with_
 
 
 def oracle(folder: Path, *, missed: int = 0, certain: float = 0.9):
