@@ -135,7 +135,10 @@ class HttpBackend:
     """A running server, whose limits apply."""
 
     def __init__(self, url: str, name: str | None, *, task: str, api_key: str | None = None) -> None:
-        self._client = Client(url, api_key=api_key, timeout=TIMEOUT_S)
+        try:
+            self._client = Client(url, api_key=api_key, timeout=TIMEOUT_S)
+        except (ClientError, ValueError) as error:
+            raise BackendError(str(error)) from error
         try:
             self.model = _select([_of_answer(body) for body in self._client.models().models], name, task)
         except ClientError as error:

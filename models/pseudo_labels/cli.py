@@ -57,6 +57,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; its exit status is 2 for captions or a teacher that cannot be used."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # which has a line for each request
     return exit_status("pseudo-label", pseudo_label, args)
 
 
