@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from models.data.faults import counts_text
 from models.data.images import DataError
 from models.evaluation.absent_labels import AbsentLabelsMetric
 from models.evaluation.backends import open_backend
@@ -17,6 +18,7 @@ from models.evaluation.detection import DetectionMetric
 from models.evaluation.grounding import GroundingMetric
 from models.evaluation.metrics import EvaluationSet, Metric, MetricResult
 from models.evaluation.query_runner import (
+    AnswerLogError,
     LeftOut,
     add_query_arguments,
     answer_or_fault,
@@ -77,7 +79,9 @@ def evaluate(args: argparse.Namespace) -> str:
     about: dict[str, Any] = {"set": data.name, "format": set_format, "faulty entries left out": dict(data.faults)}
     about["models"] = sorted({section.model for section in sections})
     write_report(args.out, about, sections)
-    return f"{figures_table(sections)}\n\nwrote {args.out / MARKDOWN}"
+    left_out = [f"{data.name}: left out as faulty: {counts_text(data.faults)}"] if data.faults else []
+    left_out += [f"{one.name}: left out as faulty: {kinds}" for one in sections if (kinds := counts_text(one.by_kind))]
+    return "\n".join([figures_table(sections), "", *left_out, f"wrote {args.out / MARKDOWN}"])
 
 
 def _metric(name: str, data: EvaluationSet, args: argparse.Namespace) -> Metric:
@@ -96,6 +100,7 @@ def _evaluate_metric(metric: Metric, data: EvaluationSet, args: argparse.Namespa
     """Run the queries of one metric; answers resumed from the log take no time."""
     queries = data.queries[metric.name]
     faults: list[LeftOut] = []
+    log = args.out / f"answers-{metric.name}.jsonl"
     override = args.detector if metric.task == "detect" else args.classifier
     with open_backend(args, task=metric.task, name=override) as backend:
         model = backend.model
@@ -107,7 +112,7 @@ def _evaluate_metric(metric: Metric, data: EvaluationSet, args: argparse.Namespa
             "options": [args.limit, args.skip_faulty, args.max_detections, args.template],
         }
         answers = logged_answers(
-            args.out / f"answers-{metric.name}.jsonl",
+            log,
             header,
             queries.draw(),
             lambda query: answer_or_fault(
@@ -121,8 +126,11 @@ def _evaluate_metric(metric: Metric, data: EvaluationSet, args: argparse.Namespa
             count += 1
             if (fault := LeftOut.of(answer)) is not None:
                 faults.append(fault)
-            else:
+                continue
+            try:
                 metric.add(query, answer)
+            except (TypeError, ValueError, IndexError, KeyError) as error:  # only a log can hold another's answer
+                raise AnswerLogError(f"{log} has no answer to {query.source}: remove it, and begin anew") from error
         seconds = time.monotonic() - started
     unusable = bool(faults) and len(faults) == count
     result = MetricResult({}, notes=("No image could be used.",)) if unusable else metric.result(model)
