@@ -21,7 +21,7 @@ from server.request_context import PRIORITY, REQUEST_ID, TIMEOUT, RequestContext
 from server.settings import Settings
 from server.telemetry.logs import current, log_access
 from server.telemetry.metrics import Metrics
-from server.telemetry.tracing import Tracing
+from server.telemetry.tracing import Tracing, known_method
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,11 @@ class RequestMiddleware:
         self._metrics.request_duration.labels(endpoint).observe(seconds)
         self._metrics.requests.labels(endpoint, str(status or "none")).inc()
         context.timer.trace.end(status=status, model=context.model)
-        fields: dict[str, Any] = {"method": scope["method"], "endpoint": endpoint, "status": status or "none"}
+        fields: dict[str, Any] = {
+            "method": known_method(scope["method"]),
+            "endpoint": endpoint,
+            "status": status or "none",
+        }
         fields |= {"model": context.model or "none", "ms": round(seconds * 1000, 1), "client": context.client or "none"}
         if self._settings.log_inputs:
             fields |= {"path": scope["path"], "inputs": context.inputs or {}}
@@ -97,7 +101,7 @@ class RequestMiddleware:
         try:
             self._authenticate(scope)
             if endpoint == OTHER:
-                await self._send_problem(HTTPException(HTTPStatus.NOT_FOUND), scope, receive, response)
+                await self._send_problem(HTTPException(404), scope, receive, response)
                 return
             self._check_limits(scope, is_inference=is_inference)
             await self._run_within_deadline(scope, _BoundedReceive(receive, self._settings.max_body_bytes), response)
@@ -109,7 +113,9 @@ class RequestMiddleware:
             await self._send_problem(error, scope, receive, response)
         except Exception as error:
             if not isinstance(error, Fault):
-                log.exception("unexpected error in %s %s", scope["method"], response.status or "before the response")
+                log.exception(
+                    "unexpected error in %s %s", known_method(scope["method"]), response.status or "before the response"
+                )
             if response.status:
                 raise  # the response has begun: only closing the connection shows that it is incomplete
             await self._send_problem(error, scope, receive, response)
