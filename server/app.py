@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -19,11 +20,13 @@ from starlette.routing import Mount, Route
 from server.bundle import Bundle
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
+from server.memory.process_resources import open_files_limit
 from server.middleware.auth import Keys
+from server.middleware.connection_limit import ConnectionLimit, LimitedProtocol
 from server.middleware.endpoints import Endpoints, local_path
 from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
-from server.middleware.uvicorn_server import GracefulServer, ProblemProtocol
+from server.middleware.uvicorn_server import GracefulServer
 from server.predictor import InferenceService
 from server.registry.daemon_thread import any_daemon_thread, end_process, in_daemon_thread
 from server.registry.hot_swap import HotSwap
@@ -153,6 +156,7 @@ def serve(settings: Settings) -> int:
         log.warning(sentence)
     if settings.api_keys_file is None and settings.host not in _LOOPBACK:
         log.warning("listening on %s without api_keys_file: anyone who reaches it may use it", settings.host)
+    limit = ConnectionLimit(open_files_limit(), proxies=settings.trusted_proxies)
     app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
     config = uvicorn.Config(
         app,
@@ -161,7 +165,8 @@ def serve(settings: Settings) -> int:
         log_level=settings.log_level,
         log_config=None,
         access_log=False,  # it would hold what clients put in a URL; the middleware logs its own
-        http=ProblemProtocol,
+        http=partial(LimitedProtocol, limit=limit),  # type: ignore[arg-type]
+        backlog=limit.backlog,
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),

@@ -49,7 +49,7 @@ def test_line_that_cannot_be_written_raises_nothing(logger, fault):
     if fault == "closed pipe":
         os.close(pipe(logger))
     elif fault == "full disk":
-        logger.addHandler(StderrHandler(Path("/dev/full").open("w")))
+        logger.addHandler(StderrHandler(os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")))
     else:
         with Path(os.devnull).open("w") as stream:
             logger.addHandler(StderrHandler(stream))
