@@ -20,6 +20,7 @@ from starlette.routing import Mount, Route
 from server.bundle import Bundle
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
+from server.memory.heap import limit_arenas, trim_for_ever
 from server.memory.process_resources import open_files_limit
 from server.middleware.auth import Keys
 from server.middleware.connection_limit import ConnectionLimit, LimitedProtocol
@@ -80,7 +81,9 @@ def create_app(
             loading = asyncio.create_task(load())
         else:
             await asyncio.to_thread(service.load, bundles)
+        trimming = asyncio.create_task(trim_for_ever())
         yield
+        trimming.cancel()
         if loading and loading.cancel():
             log.warning("the server stops while its bundles are being loaded")
         await hot_swap.close()
@@ -152,6 +155,7 @@ async def _problem(request: Request, error: Exception) -> Response:
 def serve(settings: Settings) -> int:
     """Run the server until a signal stops it; exit status 2 where its bundles cannot be served."""
     logs.configure(settings)
+    limit_arenas()
     for sentence in unknown_variables():
         log.warning(sentence)
     if settings.api_keys_file is None and settings.host not in _LOOPBACK:

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, QueueFull, ServiceFault, WorkerStopped
 from server.inference.fair_queue import FairQueue
-from server.inference.progress import Progress
+from server.inference.progress import RunProgress
 from server.inference.queue_shares import QueueShares
 from server.memory.cuda import DeviceLost
 from server.memory.pool import PoolExhausted
@@ -115,7 +115,7 @@ class Batcher(Generic[Item, Result]):
         self._closing = False
         self._stopped: Callable[[], ServiceFault] | None = None
         self._seconds_per_run = 0.0
-        self.progress = Progress()  # of the run in progress, which `run` may divide into steps
+        self.progress = RunProgress()  # of the run in progress, which `run` may divide into steps
         metrics.queue_depth.set(0)
         self._thread = threading.Thread(target=self._work, name=f"worker-{name}", daemon=True)
         self._thread.start()

@@ -21,7 +21,7 @@ from server.contract.text import Phrase, Prompt, TokenizedPhrase, shown
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, UnknownModel, UnsuitableModel, WorkerStopped
 from server.inference.batching import Batcher, BatchLimits, BatchRun
 from server.inference.fair_queue import FairSemaphore
-from server.inference.progress import Progress
+from server.inference.progress import RunProgress
 from server.memory.cuda import DeviceLost
 from server.memory.memory_budget import HostFootprint
 from server.memory.pool import PoolExhausted
@@ -80,7 +80,7 @@ class LoadedModel:
 
         self.batcher = Batcher(self.name, run, bucket=bucket, limits=limits, metrics=metrics, trace=trace)
         self.text_thread = ThreadPoolExecutor(1, thread_name_prefix=f"texts-{self.name}")
-        self._text_progress = Progress()
+        self._text_progress = RunProgress()
         self._text_slots = FairSemaphore(2)  # one runs, the next is queued for when the thread is free
 
     @property

@@ -10,7 +10,7 @@ HUNG_S, HUNG_RUNS = 120.0, 20
 CONFIRMED_S = 10.0
 
 
-class Progress:
+class RunProgress:
     """Time since the thread last moved on. `working` and `step` are its own; `hangs` is asked by others."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

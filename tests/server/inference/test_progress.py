@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.inference import progress
-from server.inference.progress import CONFIRMED_S, HUNG_RUNS, HUNG_S, Progress
+from server.inference.progress import CONFIRMED_S, HUNG_RUNS, HUNG_S, RunProgress
 from tests.server.fakes import picture
 
 
@@ -24,7 +24,7 @@ def clock():
 
 
 def test_run_that_hangs_is_told_after_its_time_and_a_second_look(clock):
-    run = Progress(clock)
+    run = RunProgress(clock)
     with run.working():
         clock.now += HUNG_S - 1
         assert not run.hangs()
@@ -38,7 +38,7 @@ def test_run_that_hangs_is_told_after_its_time_and_a_second_look(clock):
 
 
 def test_process_that_was_stopped_is_not_taken_for_one_that_hangs(clock):
-    run = Progress(clock)
+    run = RunProgress(clock)
     with run.working():
         clock.now += 3600  # SIGSTOP, SIGCONT
         assert not run.hangs()
@@ -49,7 +49,7 @@ def test_process_that_was_stopped_is_not_taken_for_one_that_hangs(clock):
 
 
 def test_slow_runs_have_the_time_that_they_usually_take(clock):
-    run = Progress(clock)
+    run = RunProgress(clock)
     for _ in range(3):
         with run.working():
             clock.now += 30
@@ -66,7 +66,7 @@ def test_slow_runs_have_the_time_that_they_usually_take(clock):
 @given(st.lists(st.floats(0, HUNG_S - 1), max_size=20))
 def test_run_in_steps_never_hangs(pauses):
     clock = Clock()
-    run = Progress(clock)
+    run = RunProgress(clock)
     with run.working():
         for pause in pauses:
             clock.now += pause
@@ -75,7 +75,7 @@ def test_run_in_steps_never_hangs(pauses):
 
 
 def test_failed_work_is_over(clock):
-    run = Progress(clock)
+    run = RunProgress(clock)
     with pytest.raises(ValueError, match="fault"), run.working():
         raise ValueError("fault")
     clock.now += 1000
