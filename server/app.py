@@ -18,6 +18,8 @@ from starlette.exceptions import HTTPException
 from server.bundle import Bundle
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
+from server.inference.decoder_forks import SUPPORTED
+from server.inference.decoders import FORKS, ProcessDecoders
 from server.middleware.auth import Keys
 from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
@@ -53,7 +55,7 @@ def create_app(
     """
     settings = settings or read_settings()
     keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
-    service = InferenceService(settings)
+    service = InferenceService(settings, decoders=ProcessDecoders(settings) if SUPPORTED else None)
     registry = service.registry
     hot_swap = HotSwap(settings, registry, forget=service.pipeline.forget)
 
@@ -170,6 +172,7 @@ def serve(settings: Settings) -> int:
             file=sys.stderr,
         )
         return 2
+    FORKS.close()
     if not service.finished:
         log.error("not all was finished within shutdown_timeout_s=%d: ending regardless", settings.shutdown_timeout_s)
         end_process(1)

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.bundle import Bundle
+from server.contract.image_file import MAX_ASPECT_RATIO
 from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
-from server.inference.images import MAX_ASPECT_RATIO
 from server.inference.loaded_model import LoadedModel
 from server.routes.body import pipeline_of, registry_of
 from server.schemas import ArtefactBody, Health, ModelBody, ModelsAnswer, Problem
