@@ -144,8 +144,13 @@ class ProcessDecoders:
                     job.begin(process, kill=self._closed)
                     answer = process.ask(work, allowance)
                 except DecoderEnded as ended:
-                    if ended.began or self._closed:
-                        raise _fault_of_end(work.name, ended.number, stopping=self._closed) from None
+                    if job.killed:
+                        raise NotReady("the request was cancelled, or the server is stopping") from None
+                    if ended.began:
+                        raise _fault_of_end(work.name, ended.number) from None
+                except BaseException:  # as without descriptors: nobody knows what the process still answers
+                    process.end()
+                    raise
                 else:
                     job.end()
                     self._idle.append(process)
@@ -161,6 +166,7 @@ class _Job:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: DecoderProcess | None = None
+        self.killed = False
 
     def begin(self, process: DecoderProcess, *, kill: bool) -> None:
         with self._lock:
@@ -175,6 +181,7 @@ class _Job:
     def cancel(self) -> None:
         with self._lock:
             if self._process:
+                self.killed = True
                 self._process.kill()
 
 
@@ -186,10 +193,8 @@ def _run(work: Work) -> PreparedImage | bytes:
         raise _FAULTS.get(type(error).__name__, BrokenImage)(str(error)) from error
 
 
-def _fault_of_end(name: str, number: int, *, stopping: bool) -> Fault:
+def _fault_of_end(name: str, number: int) -> Fault:
     """The fault of an image whose process was ended by a signal."""
-    if stopping:
-        return NotReady("the server is stopping")
     log.warning("a decoder was ended by signal %d", number)
     if number == signal.SIGPROF:
         return ImageTooLarge(f"{name} takes too long to decode for its size: save it anew, as an ordinary JPEG or PNG")

@@ -32,8 +32,8 @@ PATH = {
     "bundle.py",
     "runtimes/ort.py",
 }
-# Not counted: the decoder process, where the image is read; data classes and schemas, which are passed along; the buffer pool; the connection; observers; and the
-# contract's pure functions, which call nothing else of the server.
+# Not counted: the decoder process, where the image is read; data classes and schemas, which are passed along; the
+# buffer pool; the connection; observers; and the contract's pure functions, which call nothing else of the server.
 DATA = {"schemas.py", "errors.py", "settings.py", "request_context.py", "contract/manifest.py", "memory/pool.py"}
 TRANSPORT = {"middleware/uvicorn_server.py"}
 OBSERVERS = {"telemetry/logs.py", "telemetry/stage_timer.py", "telemetry/tracing.py"}

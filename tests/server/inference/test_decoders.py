@@ -112,6 +112,13 @@ def test_deadline_ends_the_work_and_frees_its_place(processes):
     asyncio.run(late())
 
 
+def until_ended(pids):
+    give_up = time.monotonic() + SOON
+    while any(Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text() for pid in pids):
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
 def decoder_pids():
     parent = decoders.FORKS._process.pid
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
@@ -136,14 +143,17 @@ def test_process_that_dies_fails_its_image_only(processes, number, kind):
 
 def test_process_that_died_idle_fails_no_image(processes):
     run(processes, work(picture()))
-    for pid in decoder_pids():
+    for pid in (pids := decoder_pids()):
         os.kill(pid, signal.SIGKILL)
+    until_ended(pids)
     assert [result.size for result in run(processes, *[work(picture())] * 4)] == [(30, 40)] * 4
 
 
 def test_forking_process_that_died_is_started_again(processes):
     run(processes, work(picture()))
+    pids = decoder_pids()
     os.kill(decoders.FORKS._process.pid, signal.SIGKILL)
+    until_ended(pids)
     assert [result.size for result in run(processes, *[work(picture())] * 4)] == [(30, 40)] * 4
 
 
