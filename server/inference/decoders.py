@@ -66,7 +66,7 @@ class ProcessDecoders:
     """Processes with a bound on memory and processor time; one is killed when its request is cancelled or late.
 
     Images that take more than USUAL_BYTES are decoded one at a time, beside the others: memory stays within what that
-    one may take and USUAL_BYTES for each other place.
+    one may take and USUAL_BYTES for each place. Nobody's slow images take the places of all.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -76,9 +76,11 @@ class ProcessDecoders:
         if limit is not None:
             places = max(1, min(places, limit // 5 // USUAL_BYTES))
             self._most = max(USUAL_BYTES, min(self._most, limit // 2))
-        self._count = places + 1  # a large image leaves the places to the others
+        # One client may hold `places`, and leaves some to others, since a slow image holds its own for seconds.
+        usual = max(2, 2 * places - 1)
+        self._usual, self._large = FairSemaphore(usual, leave_room=True), FairSemaphore(1)
+        self._count = usual + 1  # a large image leaves the places to the others
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="decoders")
-        self._usual, self._large = FairSemaphore(2 * places), FairSemaphore(1)
         self._idle: deque[DecoderProcess] = deque()
         self._jobs: set[_Job] = set()
         self._closed = False

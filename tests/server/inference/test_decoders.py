@@ -100,6 +100,22 @@ def test_image_that_takes_too_long_is_refused_and_others_are_answered(processes)
     assert time.monotonic() - started < SOON
 
 
+def test_slow_images_of_one_client_keep_no_other_waiting(processes):
+    async def both():
+        slow = [
+            asyncio.ensure_future(processes.run(work(many_scans()), RequestContext(client="10.0.0.1"))) for _ in "abcd"
+        ]
+        await asyncio.sleep(0.2)
+        for _ in range(5):
+            assert (await processes.run(work(picture()), RequestContext(client="10.9.0.1"))).size == (30, 40)
+        waiting = [one for one in slow if not one.done()]
+        for one in slow:
+            one.cancel()
+        return len(waiting)
+
+    assert asyncio.run(both()) >= 3
+
+
 def test_deadline_ends_the_work_and_frees_its_place(processes):
     async def late():
         with pytest.raises(TimeoutError):
