@@ -20,6 +20,8 @@ from starlette.routing import Mount, Route
 from server.bundle import Bundle
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
+from server.inference.decoder_forks import SUPPORTED
+from server.inference.decoders import FORKS, ProcessDecoders
 from server.memory.heap import limit_arenas, trim_for_ever
 from server.memory.process_resources import open_files_limit
 from server.middleware.auth import Keys
@@ -63,7 +65,7 @@ def create_app(
     """
     settings = settings or read_settings()
     keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
-    service = InferenceService(settings)
+    service = InferenceService(settings, decoders=ProcessDecoders(settings) if SUPPORTED else None)
     registry = service.registry
     hot_swap = HotSwap(settings, registry, forget=service.pipeline.forget)
 
@@ -203,6 +205,7 @@ def serve(settings: Settings) -> int:
             file=sys.stderr,
         )
         return 2
+    FORKS.close()
     if not service.finished:
         log.error("not all was finished within shutdown_timeout_s=%d: ending regardless", settings.shutdown_timeout_s)
         end_process(0)

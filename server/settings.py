@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
+from PIL import features
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from server.memory.process_resources import available_cpus, machine_bytes, memory_limit
@@ -40,6 +41,7 @@ OPEN_ENDPOINTS = get_args(OpenEndpoint)
 _OTHER_VARIABLES = re.compile(
     PREFIX + r"(CONFIG|API_KEY|BUNDLES|CHECKPOINTS|REFERENCE|(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\w+|\w+_PORT)"
 )
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
 _ORIGIN = re.compile(r"\*|https?://[\w.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", re.IGNORECASE)
 
 
@@ -52,6 +54,11 @@ def _split_words(value: object) -> object:
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         return value
     return [word.strip() for part in parts for word in part.split(",") if word.strip()]
+
+
+def _split_formats(value: object) -> object:
+    words = _split_words(value)
+    return [word.upper() for word in words] if isinstance(words, list) else words
 
 
 def _split_paths(value: object) -> object:
@@ -109,7 +116,8 @@ class Settings(BaseModel):
     threads: int = Field(0, ge=0, le=1024)
     """CPU threads of a model run; 0: as many as CPU affinity and cgroup quota allow."""
     decode_threads: int = Field(0, ge=0, le=1024)
-    """Threads that decode and preprocess images; 0: as many as CPU affinity and cgroup quota allow."""
+    """Images that are decoded and preprocessed at once, each in a process of its own; 0: as many as CPU affinity and
+    cgroup quota allow."""
     max_queue: int = Field(64, ge=1)
     """Images queued per bundle before 429; raise for bursts, lower for latency and memory."""
     max_batch: int = Field(8, ge=1)
@@ -128,7 +136,10 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024)
     """Bytes of a request body."""
     max_image_pixels: int = Field(50_000_000, ge=1, le=178_000_000)
-    """Pixels of an image, checked before it is decoded."""
+    """Pixels of an image, checked before it is decoded. Decoding may take ten bytes of memory for each; lower it where
+    memory is short."""
+    image_formats: Annotated[tuple[ImageFormat, ...], BeforeValidator(_split_formats)] = get_args(ImageFormat)[:-1]
+    """Picture formats that are read, separated by commas; AVIF may be added."""
     url_images: bool = False
     """Download images from https URLs in requests. Clients can then make this server send requests, to public addresses
     only."""
@@ -175,6 +186,13 @@ class Settings(BaseModel):
     def _check_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for proxy in value:
             ipaddress.ip_network(proxy)  # its ValueError says what is wrong
+        return value
+
+    @field_validator("image_formats")
+    @classmethod
+    def _check_formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "AVIF" in value and not features.check("avif"):
+            raise ValueError("this machine's build of Pillow cannot read AVIF")
         return value
 
     @field_validator("bundle_roots")
@@ -308,6 +326,7 @@ _METAVARS: Mapping[object, str] = {
     tuple[Path, ...]: "PATH",
     tuple[str, ...]: "TEXT,…",
     tuple[OpenEndpoint, ...]: "TEXT,…",
+    tuple[ImageFormat, ...]: "TEXT,…",
 }
 
 

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.bundle import Bundle
+from server.contract.image_file import MAX_ASPECT_RATIO
 from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
-from server.inference.images import MAX_ASPECT_RATIO
 from server.inference.loaded_model import LoadedModel
 from server.routes.body import JSON
 from server.routes.documents import SharedRendering, documents_of
