@@ -199,7 +199,7 @@ class NotReady(ServiceFault):
 
 
 class WorkerStopped(ServiceFault):
-    """The thread that runs this model has died."""
+    """The thread that runs this model has died, or hangs."""
 
 
 class DeadlinePassed(ServiceFault):

@@ -146,4 +146,4 @@ def _decoded_blocks(content: memoryview, *, in_json: bool) -> list[bytes]:
 def _unescaped(block: bytes) -> bytes:
     if any(block.find(control) >= 0 for control in (b"\n", b"\r", b"\t")):
         raise ValueError("a line break in JSON is escaped")
-    return bytes(json.loads(b'"' + block + b'"').encode("ascii")) if b"\\" in block else block
+    return json.loads(b'"' + block + b'"').encode("ascii") if b"\\" in block else block

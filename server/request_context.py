@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from server.client_address import client_of
 from server.errors import FieldFault, InvalidRequest, MemoryExhausted
 from server.memory.client_shares import Holding
 from server.telemetry.stage_timer import StageTimer
@@ -31,7 +32,7 @@ class RequestContext:
 
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     endpoint: str = ""  # name of the route, as in the metrics
-    client: str = ""  # name of the API key, else the address
+    client: str = ""  # name of the API key, else the address, in IPv6 its /64
     admin: bool = False  # whether the API key may change which bundles are served
     priority: Priority = "interactive"
     timeout_s: float | None = None  # deadline that the client set, from arrival on
@@ -49,7 +50,7 @@ class RequestContext:
         A request id that does not fit into one line of a log is replaced.
         """
         given = Headers(scope=scope).get(REQUEST_ID, "")
-        client = scope["client"][0] if scope.get("client") else ""
+        client = client_of(scope["client"][0]) if scope.get("client") else ""
         made = cls(endpoint=endpoint, client=client)
         return replace(made, request_id=given) if _USABLE_ID.fullmatch(given) else made
 

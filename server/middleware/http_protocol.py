@@ -252,7 +252,6 @@ def _head_fault(headers: list[tuple[bytes, bytes]], version: str) -> str:
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    """None, for the timer that is no longer wanted."""
     if timer is not None:
         timer.cancel()
     return None

@@ -1,10 +1,11 @@
 """uvicorn's server and the end of a request, changed so that no client loses an answer to a connection that closes."""
 
 import asyncio
+import contextlib
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
@@ -34,6 +35,11 @@ class GracefulServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_stop = on_stop
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the process, which sets `should_exit`: uvicorn's would raise them again at the end."""
+        yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, answer the clients that are connected, and close."""

@@ -258,3 +258,19 @@ def test_storm_of_connections_is_answered_or_refused_and_never_cut(app, monkeypa
         for client in clients:
             client.join()
     assert set(outcomes) == {"HTTP/1.1 200", "refused"}
+
+
+@pytest.mark.parametrize("offer", ["h2c", "h2c, websocket", "websocket", "TLS/1.0"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_offer_to_upgrade_is_passed_over_in_silence(address, caplog, offer, method):
+    headers = {"Upgrade": offer, "HTTP2-Settings": "AAMAAABk", "Connection": "Upgrade, HTTP2-Settings"}
+    client = http.client.HTTPConnection(*address, timeout=SOON)
+    for _ in range(2):  # the connection is kept
+        if method == "GET":
+            client.request("GET", "/livez", headers=headers)
+        else:
+            client.request("POST", "/classify?labels=r", picture(), headers | {"Content-Type": "image/png"})
+        answer = client.getresponse()
+        assert (answer.status, answer.read()[:1]) == (200, b"{")
+    client.close()
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []
