@@ -23,11 +23,10 @@ from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_re
 from server.memory.heap import limit_arenas, trim_for_ever
 from server.memory.process_resources import open_files_limit
 from server.middleware.auth import Keys
-from server.middleware.connection_limit import ConnectionLimit, LimitedProtocol
+from server.middleware.connection_limit import ConnectionLimit, LimitedProtocol, LimitedServer
 from server.middleware.endpoints import Endpoints, local_path
 from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
-from server.middleware.uvicorn_server import GracefulServer
 from server.predictor import InferenceService
 from server.registry.daemon_thread import any_daemon_thread, end_process, in_daemon_thread
 from server.registry.hot_swap import HotSwap
@@ -182,7 +181,7 @@ def serve(settings: Settings) -> int:
         app.state.stopping = True
         service.stop()
 
-    server = GracefulServer(config, on_stop=stop)
+    server = LimitedServer(config, on_stop=stop)
     # After its shutdown uvicorn raises the signal again, which would end the process as a failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
