@@ -4,8 +4,8 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -20,6 +20,8 @@ from starlette.routing import Mount, Route
 from server.bundle import Bundle
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
+from server.inference.decoder_forks import SUPPORTED
+from server.inference.decoders import FORKS, ProcessDecoders
 from server.memory.heap import limit_arenas, trim_for_ever
 from server.memory.process_resources import open_files_limit
 from server.middleware.auth import Keys
@@ -36,13 +38,16 @@ from server.routes import admin, classify, detect, docs, page, similarity, syste
 from server.routes.documents import DocumentCache, SharedRendering
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
-from server.settings import Settings, SettingsError, add_flags, read_settings, unknown_variables
+from server.settings import Settings, SettingsError, add_flags, odd_variables, read_settings
+from server.stop_signals import STOP
 from server.telemetry import logs
 from server.telemetry.metrics import package_version
 
 log = logging.getLogger(__name__)
 
 FLUSH_WITHIN_S = 5
+# After `shutdown_timeout_s`: for what has bounds of its own (connections, traces), before the process just ends.
+OVERTIME_S = 10
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -59,7 +64,7 @@ def create_app(
     """
     settings = settings or read_settings()
     keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
-    service = InferenceService(settings)
+    service = InferenceService(settings, decoders=ProcessDecoders(settings) if SUPPORTED else None)
     registry = service.registry
     hot_swap = HotSwap(settings, registry, forget=service.pipeline.forget)
 
@@ -155,7 +160,7 @@ def serve(settings: Settings) -> int:
     """Run the server until a signal stops it; exit status 2 where its bundles cannot be served."""
     logs.configure(settings)
     limit_arenas()
-    for sentence in unknown_variables():
+    for sentence in odd_variables():
         log.warning(sentence)
     if settings.api_keys_file is None and settings.host not in _LOOPBACK:
         log.warning("listening on %s without api_keys_file: anyone who reaches it may use it", settings.host)
@@ -180,13 +185,18 @@ def serve(settings: Settings) -> int:
     def stop() -> None:
         app.state.stopping = True
         service.stop()
+        overtime = threading.Timer(settings.shutdown_timeout_s + OVERTIME_S, give_up)
+        overtime.daemon = True
+        overtime.start()
+
+    def give_up() -> None:
+        log.error("the server does not end within shutdown_timeout_s=%d: ending it", settings.shutdown_timeout_s)
+        end_process(0)
 
     server = LimitedServer(config, on_stop=stop)
-    # After its shutdown uvicorn raises the signal again, which would end the process as a failure.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     try:
-        server.run()
+        with STOP.leading_to(lambda: setattr(server, "should_exit", True)):
+            server.run()
     except SystemExit:  # it could not listen, and has logged the reason
         print(
             f"openset serve: cannot listen on {settings.host}, port {settings.port}: give another --port"
@@ -194,14 +204,15 @@ def serve(settings: Settings) -> int:
             file=sys.stderr,
         )
         return 2
+    FORKS.close()
     if not service.finished:
         log.error("not all was finished within shutdown_timeout_s=%d: ending regardless", settings.shutdown_timeout_s)
-        end_process(1)
+        end_process(0)
     failure: Exception | None = service.registry.failure
-    if failure:
+    if failure and not STOP.requested:
         print(f"openset serve: {failure}", file=sys.stderr)
         return 2
-    return 0 if server.started else 1
+    return 0 if server.started or STOP.requested else 1
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:

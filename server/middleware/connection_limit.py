@@ -14,7 +14,8 @@ from typing import Any
 
 from server.client_address import client_of, network_of
 from server.errors import PROBLEM, TooManyRequests, problem
-from server.middleware.uvicorn_server import GracefulServer, ProblemProtocol
+from server.middleware.http_protocol import ProblemProtocol
+from server.middleware.uvicorn_server import GracefulServer
 
 # Files, downloads and models need descriptors too, and so do connections that are accepted only to be refused.
 _MAX_KEPT = 4096
@@ -66,14 +67,13 @@ class LimitedProtocol(ProblemProtocol):
         super().__init__(*args, **kwargs)
         self._limit = limit
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         peer = transport.get_extra_info("peername")
         network = self._limit.network(peer[0] if isinstance(peer, tuple) else "")
         if self._limit.admit(network):
             self._network = network
             super().connection_made(transport)
             return
-        assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.write(_refusal())
         self._closing = self.loop.call_later(_REFUSED_S, transport.close)

@@ -26,6 +26,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",  # revalidated each time; unchanged files are answered with 304
+    "Accept-Ranges": "none",
 }
 
 

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.bundle import Bundle
+from server.contract.image_file import MAX_ASPECT_RATIO
 from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
-from server.inference.images import MAX_ASPECT_RATIO
 from server.inference.loaded_model import LoadedModel
-from server.routes.body import JSON, pipeline_of, registry_of
+from server.routes.body import JSON
 from server.routes.documents import SharedRendering, documents_of
+from server.routes.services import pipeline_of, registry_of
 from server.schemas import ArtefactBody, Health, ModelBody, ModelsAnswer, Problem
 
 router = APIRouter(tags=["system"])
@@ -46,7 +47,7 @@ async def livez(request: Request) -> Health:
     """
     registry = registry_of(request)
     if registry.failure:
-        raise NotReady(f"the bundles could not be loaded: {registry.failure}")
+        raise NotReady(f"the bundles could not be loaded: {registry.failure}", retry_after=None)
     if dead := registry.dead():
         raise WorkerStopped(f"the worker of {', '.join(dead)} has died or hangs: restart the server")
     return Health()
