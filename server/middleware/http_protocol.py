@@ -251,6 +251,7 @@ def _head_fault(headers: list[tuple[bytes, bytes]], version: str) -> str:
     return ""
 
 
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     if timer is not None:
         timer.cancel()
+    return None

@@ -221,7 +221,7 @@ async def large_answer(scope, receive, send):
 
 
 ended = []
-large_answer.state = type("State", (), {"stopping": False})()
+setattr(large_answer, "state", type("State", (), {"stopping": False})())  # noqa: B010
 
 
 @pytest.mark.parametrize("reads", [0, 100])
