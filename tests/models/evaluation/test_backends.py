@@ -61,8 +61,8 @@ def detectors(tmp_path_factory):
     with serving(tmp_path_factory.mktemp("server"), "--bundle", str(DETECTOR)) as live:
         both = [InProcessBackend([DETECTOR], None, task="detect"), HttpBackend(live.url, None, task="detect")]
         yield both
-        for backend in both:
-            backend.close()
+        both[0].close()
+        both[1].close()
 
 
 def animated() -> bytes:
