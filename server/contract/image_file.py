@@ -104,7 +104,7 @@ def open_image(data: bytes, *, name: str, max_pixels: int, formats: Sequence[str
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    """The (width, height) in the header of a WebP file (RFC 9649, 2.5 to 2.7); None for another file, or a damaged one."""
+    """The (width, height) in the header of a WebP file (RFC 9649, 2.5 to 2.7); None for another or damaged file."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
         return None
     if data[12:16] == b"VP8X":
