@@ -104,8 +104,8 @@ def _shards(index: Path) -> list[Path]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no JSON, or nested too deeply
         raise UnreadableCheckpoint(f"{path} cannot be read: {error}") from error
     if not isinstance(data, dict):
         raise UnreadableCheckpoint(f"{path} holds a {type(data).__name__}, an object is expected")

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -21,9 +22,11 @@ from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
 from server.inference.decoder_forks import SUPPORTED
 from server.inference.decoders import FORKS, ProcessDecoders
+from server.memory.heap import limit_arenas, trim_for_ever
+from server.memory.process_resources import open_files_limit
 from server.middleware.auth import Keys
+from server.middleware.connection_limit import ConnectionLimit, LimitedProtocol
 from server.middleware.endpoints import Endpoints, local_path
-from server.middleware.http_protocol import ProblemProtocol
 from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
 from server.middleware.uvicorn_server import GracefulServer
@@ -83,7 +86,9 @@ def create_app(
             loading = asyncio.create_task(load())
         else:
             await asyncio.to_thread(service.load, bundles)
+        trimming = asyncio.create_task(trim_for_ever())
         yield
+        trimming.cancel()
         if loading and loading.cancel():
             log.warning("the server stops while its bundles are being loaded")
         await hot_swap.close()
@@ -155,10 +160,12 @@ async def _problem(request: Request, error: Exception) -> Response:
 def serve(settings: Settings) -> int:
     """Run the server until a signal stops it; exit status 2 where its bundles cannot be served."""
     logs.configure(settings)
+    limit_arenas()
     for sentence in odd_variables():
         log.warning(sentence)
     if settings.api_keys_file is None and settings.host not in _LOOPBACK:
         log.warning("listening on %s without api_keys_file: anyone who reaches it may use it", settings.host)
+    limit = ConnectionLimit(open_files_limit(), proxies=settings.trusted_proxies)
     app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
     config = uvicorn.Config(
         app,
@@ -167,7 +174,8 @@ def serve(settings: Settings) -> int:
         log_level=settings.log_level,
         log_config=None,
         access_log=False,  # it would hold what clients put in a URL; the middleware logs its own
-        http=ProblemProtocol,
+        http=partial(LimitedProtocol, limit=limit),  # type: ignore[arg-type]
+        backlog=limit.backlog,
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from PIL import features
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from server.memory.process_resources import available_cpus
+from server.memory.process_resources import available_cpus, machine_bytes, memory_limit
 from server.schemas import MAX_ITEMS
 
 PREFIX = "OPENSET_"
@@ -125,7 +125,7 @@ class Settings(BaseModel):
     max_wait_ms: float = Field(0, ge=0, le=1000)
     """Time a batch waits for more images; raise for throughput on a loaded GPU."""
     max_inflight_requests: int = Field(128, ge=1)
-    """Concurrent requests before 429; times `max_body_bytes`, it bounds the memory of bodies."""
+    """Concurrent requests before 429; one client leaves an eighth of them to others."""
     max_images: int = Field(16, ge=1, le=MAX_ITEMS)
     """Images per request."""
     max_labels: int = Field(1000, ge=1, le=MAX_ITEMS)
@@ -233,6 +233,12 @@ class Settings(BaseModel):
         return self.threads or available_cpus()
 
     @property
+    def body_bytes(self) -> int:
+        """Bytes that bodies and answers in progress may take: an eighth of the memory, and at least four bodies."""
+        memory = self.memory_limit_bytes or memory_limit() or machine_bytes()
+        return max(4 * self.max_body_bytes, memory // 8)
+
+    @property
     def pool_threads(self) -> int:
         """Threads that decode and preprocess, with 0 resolved."""
         return self.decode_threads or available_cpus()
@@ -330,11 +336,11 @@ def _flag(name: str) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"the settings file {path} cannot be read: {reason}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, and brackets nested too deeply
         raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
 
 

@@ -159,10 +159,12 @@ def _opened(data: bytes, formats: Sequence[str]) -> Image.Image:
         return JpegImageFile(io.BytesIO(data))
     if data.startswith(_PNG):
         data = b"".join(_png_picture(data))
-    image = Image.open(io.BytesIO(data), formats=formats)
+    image = Image.open(io.BytesIO(data), formats=tuple(formats))
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         page = _full_page(image)
-        image = Image.open(io.BytesIO(data), formats=formats)  # a damaged later page leaves the first object damaged
+        image = Image.open(
+            io.BytesIO(data), formats=tuple(formats)
+        )  # a damaged later page leaves the first object damaged
         image.seek(page or 0)
         image.info["several pages"] = page is None
     return image

@@ -262,10 +262,10 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of the bundle in `folder`; BundleError names the file and the fault."""
     path = folder / MANIFEST_FILE
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST_FILE}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no JSON, or nested too deeply
         raise BundleError(f"{path} cannot be read: {error}") from error
     if isinstance(data, dict) and data.get("schema_version") != SCHEMA_VERSION:
         raise BundleError(

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_processes_and_threads_give_the_same_pixels():
     photo = Image.effect_noise((300, 200), 60).convert("RGB")
     file = io.BytesIO()
     photo.save(file, "JPEG")
-    made = [ThreadDecoders(Settings(decode_threads=1)), ProcessDecoders(Settings(decode_threads=1))]
+    made: list[Any] = [ThreadDecoders(Settings(decode_threads=1)), ProcessDecoders(Settings(decode_threads=1))]
     (first,), (second,) = (run(one, work(file.getvalue())) for one in made)
     for one in made:
         one.close()
