@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from server.contract.image_file import FORMATS
 from server.contract.manifest import Preprocessing
 from server.errors import BrokenImage, Fault, ImageTooLarge, MemoryExhausted, NotReady, UnsupportedImage
 from server.inference import decoders
@@ -73,6 +74,14 @@ def test_drawing_is_a_png_of_the_image(either):
     image = Image.open(io.BytesIO(result))
     assert (image.format, image.size) == ("PNG", (40, 30))
     assert len(image.getcolors()) > 2
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("size", [(3000, 2000), (5000, 4000)])
+def test_large_image_of_every_format_is_decoded_within_its_bounds(processes, form, size):
+    options = {"method": 0} if form == "WEBP" else {}
+    (result,) = run(processes, work(one_colour(size, form=form, **options)))
+    assert result.size == size[::-1]
 
 
 def test_refused_images_are_faults(either):
