@@ -61,7 +61,7 @@ def files():
     sys.setprofile(before)
 
 
-def test_detection_passes_fourteen_files(files, bundled_detector):
+def test_detection_passes_sixteen_files(files, bundled_detector):
     passed, recording = files
     with TestClient(create_app(Settings(threads=1, decode_threads=1), [bundled_detector])) as client:
         assert client.post("/detect", json=BODY).status_code == 200, "warm"
@@ -69,7 +69,7 @@ def test_detection_passes_fourteen_files(files, bundled_detector):
         assert client.post("/detect", json=BODY).status_code == 200
         recording.clear()
     assert passed() - DATA - TRANSPORT - OBSERVERS - CONTRACT - DECODER_PROCESS == PATH
-    assert len(PATH) == 14
+    assert len(PATH) == 16
 
 
 def test_first_requests_import_nothing():
