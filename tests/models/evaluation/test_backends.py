@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from models.evaluation.backends import BackendError, HttpBackend, InProcessBackend, RecordRefused, open_backend
+from models.evaluation.backends import Backend, BackendError, HttpBackend, InProcessBackend, RecordRefused, open_backend
 from openset.errors import Problem, ProblemError
 from server.registry.model_registry import BUNDLED
 from tests.benchmarks.live_server import serving
@@ -59,10 +59,13 @@ def test_server_that_cannot_be_asked_is_a_backend_error(monkeypatch, url):
 def detectors(tmp_path_factory):
     """The bundled detector in this process, and over HTTP."""
     with serving(tmp_path_factory.mktemp("server"), "--bundle", str(DETECTOR)) as live:
-        both = [InProcessBackend([DETECTOR], None, task="detect"), HttpBackend(live.url, None, task="detect")]
+        both: list[Backend] = [
+            InProcessBackend([DETECTOR], None, task="detect"),
+            HttpBackend(live.url, None, task="detect"),
+        ]
         yield both
-        both[0].close()
-        both[1].close()
+        for backend in both:
+            backend.close()
 
 
 def animated() -> bytes:
