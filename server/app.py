@@ -25,11 +25,10 @@ from server.inference.decoders import FORKS, ProcessDecoders
 from server.memory.heap import limit_arenas, trim_for_ever
 from server.memory.process_resources import open_files_limit
 from server.middleware.auth import Keys
-from server.middleware.connection_limit import ConnectionLimit, LimitedProtocol
+from server.middleware.connection_limit import ConnectionLimit, LimitedProtocol, LimitedServer
 from server.middleware.endpoints import Endpoints, local_path
 from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
-from server.middleware.uvicorn_server import GracefulServer
 from server.predictor import InferenceService
 from server.registry.daemon_thread import any_daemon_thread, end_process, in_daemon_thread
 from server.registry.hot_swap import HotSwap
@@ -194,7 +193,7 @@ def serve(settings: Settings) -> int:
         log.error("the server does not end within shutdown_timeout_s=%d: ending it", settings.shutdown_timeout_s)
         end_process(0)
 
-    server = GracefulServer(config, on_stop=stop)
+    server = LimitedServer(config, on_stop=stop)
     try:
         with STOP.leading_to(lambda: setattr(server, "should_exit", True)):
             server.run()

@@ -18,7 +18,7 @@ from models.data.faults import counts_text
 from models.data.images import BrokenPicture
 from models.evaluation.metrics import ExampleImage, MetricResult, Plot
 from models.evaluation.query_runner import LeftOut
-from server.inference.drawing import draw
+from server.inference.drawing import Mark, draw
 
 REPORT, MARKDOWN, IMAGES = "report.json", "report.md", "pictures"
 
@@ -124,7 +124,7 @@ def _write_example(example: ExampleImage, file: Path) -> bool:
         image = example.query.image.open(example.query.size)
     except BrokenPicture:
         return False
-    file.write_bytes(draw(image, example.boxes))
+    file.write_bytes(draw(image, [Mark(box.box, box.label, box.label_id, box.score) for box in example.boxes]))
     return True
 
 

@@ -89,6 +89,8 @@ def open_image(data: bytes, *, name: str, max_pixels: int, formats: Sequence[str
     """The picture in `data` with its pixels still encoded, of a size within bounds; see `decode`."""
     if not data:
         raise DamagedFile(f"{name} is empty")
+    if size := webp_size(data):  # its decoder takes memory for the pixels as soon as it is opened
+        _check_bounds(size, name, max_pixels)
     try:
         image = _opened(data, formats)
     except MemoryError:
@@ -97,8 +99,23 @@ def open_image(data: bytes, *, name: str, max_pixels: int, formats: Sequence[str
         raise OversizedPicture(f"{name} has far more pixels than this server accepts") from None
     except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
         raise UnsupportedFile(f"{name} {_foreign(data, formats)}") from error
-    _check_bounds(image, name, max_pixels)
+    _check_bounds(image.size, name, max_pixels)
     return image
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    """The (width, height) in the header of a WebP file (RFC 9649, 2.5 to 2.7); None for another or damaged file."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return None
+    if data[12:16] == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if data[12:16] == b"VP8L":
+        sizes = int.from_bytes(data[21:25], "little")
+        return (sizes & 0x3FFF) + 1, (sizes >> 14 & 0x3FFF) + 1
+    if data[12:16] == b"VP8 ":
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+        return (width, height) if width and height else None
+    return None
 
 
 def load(image: Image.Image, data: bytes, *, name: str, size: tuple[int, int] | None = None) -> Image.Image:
@@ -142,10 +159,12 @@ def _opened(data: bytes, formats: Sequence[str]) -> Image.Image:
         return JpegImageFile(io.BytesIO(data))
     if data.startswith(_PNG):
         data = b"".join(_png_picture(data))
-    image = Image.open(io.BytesIO(data), formats=formats)
+    image = Image.open(io.BytesIO(data), formats=tuple(formats))
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         page = _full_page(image)
-        image = Image.open(io.BytesIO(data), formats=formats)  # a damaged later page leaves the first object damaged
+        image = Image.open(
+            io.BytesIO(data), formats=tuple(formats)
+        )  # a damaged later page leaves the first object damaged
         image.seek(page or 0)
         image.info["several pages"] = page is None
     return image
@@ -205,8 +224,8 @@ def _number(image: Image.Image, tag: int) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _check_bounds(image: Image.Image, name: str, max_pixels: int) -> None:
-    width, height = image.size
+def _check_bounds(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    width, height = size
     if width * height > max_pixels:
         raise OversizedPicture(
             f"{name} is {width} x {height} = {width * height} pixels, at most {max_pixels} are accepted"

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from PIL import AvifImagePlugin, Image
 
 from server.contract.image_file import ImageFileError
-from server.inference.images import USUAL_BYTES, Work, draw_on, memory_bytes, opened, prepare
+from server.inference.images import USUAL_BYTES, Work, draw_on, memory_bytes, opened, opening_bytes, prepare
 
 NUMBER = struct.Struct("<cQ")
 TASK = struct.Struct("<QQQ")  # bytes of the pickled work, bytes of the image, bytes of memory that it may take
@@ -115,7 +115,10 @@ class Bounds:
         """The answer to `work`, and its content in a memory file."""
         self.kept = True
         try:
-            self._limit(SECONDS, HEADER_BYTES + len(work.data))
+            needed = opening_bytes(work)
+            if needed > allowance:
+                return _message(needs=needed), None
+            self._limit(SECONDS, HEADER_BYTES + needed)
             image = opened(work)
             needed = memory_bytes(work, image)
             if needed > allowance:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from server.contract.image import preprocess, resized_size
-from server.contract.image_file import FORMATS, load, may_turn, no_memory, open_image
+from server.contract.image_file import FORMATS, load, may_turn, no_memory, open_image, webp_size
 from server.inference.drawing import Mark, draw
 
 # Memory for an image beside which others are decoded: a phone's photo of 12 megapixels for the largest input.
@@ -78,6 +78,12 @@ def draw_on(work: Work, image: Image.Image) -> bytes:
         return draw(load(image, work.data, name=work.name), work.marks)
     except MemoryError:
         raise no_memory(work.name) from None
+
+
+def opening_bytes(work: Work) -> int:
+    """The most memory that `opened` takes, besides small change; of a WebP picture all that it takes to decode."""
+    width, height = webp_size(work.data) or (0, 0)
+    return len(work.data) + _DECODER_BYTES["WEBP"] * width * height
 
 
 def memory_bytes(work: Work, image: Image.Image) -> int:

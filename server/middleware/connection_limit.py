@@ -6,6 +6,8 @@ Without descriptors left, nobody could connect, and every attempt to accept a co
 import asyncio
 import ipaddress
 import json
+import os
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +15,12 @@ from typing import Any
 from server.client_address import client_of, network_of
 from server.errors import PROBLEM, TooManyRequests, problem
 from server.middleware.http_protocol import ProblemProtocol
+from server.middleware.uvicorn_server import GracefulServer
 
 # Files, downloads and models need descriptors too, and so do connections that are accepted only to be refused.
 _MAX_KEPT = 4096
-_MAX_BACKLOG = 2048
+# Connections accepted in one turn of the event loop, each some tenths of a millisecond; those that wait in the kernel.
+_MAX_ACCEPTED, _WAITING = 64, 2048
 _REFUSED_S = 0.5  # a refused connection stays for its request, since bytes that nobody reads would reset the answer
 
 
@@ -29,7 +33,7 @@ class ConnectionLimit:
     def __init__(self, limit: int, *, proxies: Sequence[str] = ()) -> None:
         kept = min(_MAX_KEPT, limit // 2)
         self.most = limit - kept
-        self.backlog = max(1, min(_MAX_BACKLOG, kept // 2))  # connections accepted at once
+        self.backlog = max(1, min(_MAX_ACCEPTED, kept // 2))  # connections accepted at once
         self._proxies = [ipaddress.ip_network(proxy) for proxy in proxies]
         self._open: Counter[str] = Counter()
 
@@ -86,6 +90,18 @@ class LimitedProtocol(ProblemProtocol):
         if self._network is not None:
             self._limit.release(self._network)
             super().connection_lost(exc)
+
+
+class LimitedServer(GracefulServer):
+    """A server in whose kernel more connections wait than it accepts at once: asyncio has one number for both."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        for server in self.servers:
+            for listener in server.sockets:
+                with socket.socket(fileno=os.dup(listener.fileno())) as same:
+                    same.listen(_WAITING)
 
 
 def _refusal() -> bytes:

@@ -237,7 +237,7 @@ class ProblemProtocol(HttpToolsProtocol):
 
 
 def _head_fault(headers: list[tuple[bytes, bytes]], version: str) -> str:
-    """What is wrong with the head of a request that llhttp accepts, empty if nothing (RFC 9112, 3.2 and 6.1)."""
+    """The fault in the head of a request that llhttp accepts, empty if there is none (RFC 9112, 3.2 and 6.1)."""
     codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
     hosts = sum(name == b"host" for name, _ in headers)
     if version not in ("1.0", "1.1"):
@@ -251,6 +251,7 @@ def _head_fault(headers: list[tuple[bytes, bytes]], version: str) -> str:
     return ""
 
 
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     if timer is not None:
         timer.cancel()
+    return None

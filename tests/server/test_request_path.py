@@ -37,9 +37,9 @@ PATH = {
 # Not counted: the decoder process, where the image is read; data classes and schemas, which are passed along; the
 # buffer pool; the connection; observers; and the contract's pure functions, which call nothing else of the server.
 DATA = {"schemas.py", "errors.py", "settings.py", "request_context.py", "contract/manifest.py", "memory/pool.py"}
-DATA |= {"memory/client_shares.py", "routes/services.py"}
+DATA |= {"inference/queue_shares.py", "memory/client_shares.py", "routes/services.py"}
 TRANSPORT = {"middleware/uvicorn_server.py", "middleware/endpoints.py"}
-OBSERVERS = {"telemetry/logs.py", "telemetry/stage_timer.py", "telemetry/tracing.py"}
+OBSERVERS = {"inference/progress.py", "telemetry/logs.py", "telemetry/stage_timer.py", "telemetry/tracing.py"}
 DECODER_PROCESS = {"inference/decoder_process.py"}
 CONTRACT = {"contract/image.py", "contract/text.py", "contract/postprocess.py"}
 

@@ -23,6 +23,7 @@ from server.contract.image_file import (
     UnsupportedFile,
     decode,
     upright,
+    webp_size,
 )
 from server.contract.manifest import Preprocessing
 from tests.server.fakes import picture
@@ -275,6 +276,16 @@ def test_pixels_are_bounded_before_decoding():
     header = picture(size=(200, 100))[:60]  # the size is known, the pixels are not there
     with pytest.raises(OversizedPicture, match="image 2 of 3 is 200 x 100 = 20000 pixels, at most 10000"):
         read(header)
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0"}, {"quality": 1, "alpha_quality": 1}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_webp_tells_its_size_before_it_is_opened(options, mode):
+    data = picture(size=(123, 45), form="WEBP", mode=mode, **options)
+    assert webp_size(data) == (123, 45)
+    with pytest.raises(OversizedPicture, match="123 x 45"):
+        read(data[:40], max_pixels=1000)
+    assert webp_size(b"RIFF" + bytes(60)) is webp_size(picture()) is None
 
 
 def test_decompression_bomb_is_refused():

@@ -6,11 +6,13 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from server.contract.image_file import FORMATS
 from server.contract.manifest import Preprocessing
 from server.errors import BrokenImage, Fault, ImageTooLarge, MemoryExhausted, NotReady, UnsupportedImage
 from server.inference import decoders
@@ -74,6 +76,14 @@ def test_drawing_is_a_png_of_the_image(either):
     assert len(image.getcolors()) > 2
 
 
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("size", [(3000, 2000), (5000, 4000)])
+def test_large_image_of_every_format_is_decoded_within_its_bounds(processes, form, size):
+    options = {"method": 0} if form == "WEBP" else {}
+    (result,) = run(processes, work(one_colour(size, form=form, **options)))
+    assert result.size == size[::-1]
+
+
 def test_refused_images_are_faults(either):
     faults = run(either, work(b"hello"), work(b""), work(picture(size=(20, 10)), max_pixels=100), work(picture()[:-40]))
     assert [type(fault) for fault in faults] == [UnsupportedImage, BrokenImage, ImageTooLarge, BrokenImage]
@@ -84,7 +94,7 @@ def test_processes_and_threads_give_the_same_pixels():
     photo = Image.effect_noise((300, 200), 60).convert("RGB")
     file = io.BytesIO()
     photo.save(file, "JPEG")
-    made = [ThreadDecoders(Settings(decode_threads=1)), ProcessDecoders(Settings(decode_threads=1))]
+    made: list[Any] = [ThreadDecoders(Settings(decode_threads=1)), ProcessDecoders(Settings(decode_threads=1))]
     (first,), (second,) = (run(one, work(file.getvalue())) for one in made)
     for one in made:
         one.close()

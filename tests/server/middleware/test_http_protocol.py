@@ -72,6 +72,12 @@ def address(encoder):
         yield address
 
 
+@pytest.fixture(autouse=True)
+def close_soon(monkeypatch):
+    """Clients here stay until the server closes."""
+    monkeypatch.setattr(uvicorn_server, "LINGER_SILENCE_S", 0.2)
+
+
 def connected(address):
     return contextlib.closing(socket.create_connection(address, timeout=SOON))
 
@@ -221,7 +227,7 @@ async def large_answer(scope, receive, send):
 
 
 ended = []
-large_answer.state = type("State", (), {"stopping": False})()
+setattr(large_answer, "state", type("State", (), {"stopping": False})())  # noqa: B010
 
 
 @pytest.mark.parametrize("reads", [0, 100])

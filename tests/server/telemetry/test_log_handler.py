@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from server.telemetry import log_handler
 from server.telemetry.log_handler import BURST, RepeatFilter, StderrHandler, cut
 
 SOON = 10
@@ -77,7 +76,7 @@ with TestClient(create_app(Settings(), [])) as client:
 
 def test_line_that_repeats_is_told_once_a_period_with_its_count(logger, capsys, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(log_handler.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("server.telemetry.log_handler.time.monotonic", lambda: now[0])
     handler = StderrHandler(sys.stderr)
     handler.addFilter(RepeatFilter(exempt="server.access"))
     logger.addHandler(handler)
