@@ -64,8 +64,8 @@ def detectors(tmp_path_factory):
             HttpBackend(live.url, None, task="detect"),
         ]
         yield both
-        both[0].close()
-        both[1].close()
+        for backend in both:
+            backend.close()
 
 
 def animated() -> bytes:
