@@ -48,6 +48,11 @@ class GlipConfig:
                 raise ValueError(f"{name} {parts} does not divide {width}")
 
     @property
+    def words(self) -> int:
+        """Size of the backbone's space of words, 0 if it has none."""
+        return getattr(self.backbone, "words", 0)
+
+    @property
     def strides(self) -> tuple[int, ...]:
         """Pixels per cell of each level."""
         first = tuple(4 << stage for stage in self.stages)

@@ -54,6 +54,11 @@ class GroundingDinoConfig:
                 raise ValueError(f"{name} {heads} does not divide {width}")
 
     @property
+    def words(self) -> int:
+        """Size of the backbone's space of words, 0 if it has none."""
+        return getattr(self.backbone, "words", 0)
+
+    @property
     def strides(self) -> tuple[int, ...]:
         """Pixels per cell of each level."""
         first = tuple(4 << stage for stage in self.stages)

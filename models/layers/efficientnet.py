@@ -111,7 +111,8 @@ class ClassWords(nn.Module):
     """Last map of an EfficientNet -> the space of words, as the mean of its classes' embeddings.
 
     The probabilities of the classes weigh the embeddings of their names (Norouzi et al. 2014, "ConSE"): the surer the
-    classifier, the longer the mean. `residual`, which starts at 0, adds what the classes lack.
+    classifier, the longer the mean. `residual`, which starts at 0, adds what the classes lack, as far as `gate` lets
+    it: drawings are to be learnt without a change to what photographs are.
     """
 
     def __init__(self, config: EfficientNetConfig) -> None:
@@ -120,8 +121,10 @@ class ClassWords(nn.Module):
         self.classifier = nn.Linear(config.head, config.classes)
         self.embeddings = nn.Linear(config.classes, config.words, bias=False)
         self.residual = nn.Linear(config.head, config.words)
-        nn.init.zeros_(self.residual.weight)
-        nn.init.zeros_(self.residual.bias)
+        self.gate = nn.Linear(config.head, 1)
+        for layer in (self.residual, self.gate):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, C, h, w] -> the embedding of the whole [B, words]."""
@@ -133,7 +136,8 @@ class ClassWords(nn.Module):
 
     def embed(self, pooled: Tensor) -> Tensor:
         """Features [..., head] -> embeddings [..., words]."""
-        return self.embeddings(self.classifier(pooled).softmax(-1)) + self.residual(pooled)
+        learnt = self.residual(pooled) * self.gate(pooled).sigmoid()
+        return self.embeddings(self.classifier(pooled).softmax(-1)) + learnt
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
