@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from models.clip.model import Clip, EfficientNetTower, ResNetTower
 from models.data.collate import pad_text
+from models.efficientnet_weights import load_efficientnet
 from models.glip.heads import EMBEDDING_SCALE
 from models.glip.model import Glip
 from models.glip.vl_dyhead import TowerLayer
@@ -22,7 +23,6 @@ from models.grounding_dino.deformable import DeformableAttention
 from models.grounding_dino.encoder import ImageLayer, TextLayer
 from models.grounding_dino.model import GroundingDino
 from models.layers.backbone import EfficientNetStages, ResNetStages
-from models.layers.efficientnet_weights import load_efficientnet
 from models.layers.fusion import FusionLayer
 from models.registry import LoadedCheckpoint
 from models.training.distillation import BERT, CLIP_TEXT, DistilledWords

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from models import WeightsDoNotFit
+from models.efficientnet_weights import load_efficientnet
 from models.layers.efficientnet import EXPANSIONS, KERNELS, STRIDES, ClassWords, EfficientNet, EfficientNetConfig
-from models.layers.efficientnet_weights import load_efficientnet
 from tests.models.layers.test_efficientnet import SMALL, padded_as_tensorflow
 
 Tensors = dict[str, torch.Tensor]
