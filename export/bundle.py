@@ -16,7 +16,7 @@ from export.certificate.parity_cases import BundleTokenizer, ParityCase, make_ca
 from export.certificate.reference import OutputArrays, canary_outputs, reference_outputs
 from export.graph_spec import GraphSpec
 from export.onnx.tracing import DEFAULT_LOWERING, DEFAULT_OPSET, to_onnx
-from export.onnx.weight_storage import WeightStorage, round_to_half
+from export.onnx.weight_storage import WeightStorage, round_weights
 from export.progress import Progress
 from models import registry
 from models.family import ServingRules
@@ -61,8 +61,7 @@ def export_bundle(
         specs = family.graphs(loaded)
         # Before the weights are rounded, since a rule may be one of them.
         rules = family.serving(loaded.model, loaded.tokenizer_file).overridden(loaded.serving)
-        if weights == "fp16":
-            round_to_half(specs)
+        round_weights(specs, weights)
         artefacts = []
         for spec in specs:
             file = folder / f"{spec.name}.onnx"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models import UnknownCheckpoint
+from models.layers.efficientnet import EfficientNetConfig
 from models.layers.resnet import ResNetConfig
 
 ACTIVATION_NAMES = ("quick_gelu", "gelu")
@@ -56,11 +57,19 @@ class ResNetTowerConfig:
 
 
 @dataclass(frozen=True)
+class EfficientNetTowerConfig:
+    """Image tower of an EfficientNet, whose classes are embedded in the space of words."""
+
+    image_size: int
+    backbone: EfficientNetConfig
+
+
+@dataclass(frozen=True)
 class ClipConfig:
     """Both towers, and the size of their shared embedding space."""
 
     embed_dim: int
-    image: VisionTransformerConfig | ResNetTowerConfig
+    image: VisionTransformerConfig | ResNetTowerConfig | EfficientNetTowerConfig
     text: TextConfig
 
 

@@ -10,6 +10,7 @@ from models import UnknownCheckpoint, WeightsDoNotFit
 from models.clip.config import (
     CLIP_CONFIGS,
     ClipConfig,
+    EfficientNetTowerConfig,
     ResNetTowerConfig,
     VisionTransformerConfig,
     config_from_hf,
@@ -142,6 +143,8 @@ def variant_of(config: ClipConfig) -> str:
     image = config.image
     if isinstance(image, VisionTransformerConfig):
         return f"ViT-{image.width}x{image.layers}/{image.patch_size}"
+    if isinstance(image, EfficientNetTowerConfig):
+        return f"EfficientNet-Lite-{sum(image.backbone.repeats)}x{image.backbone.head}"
     return f"RN-{image.backbone.width}x{sum(image.backbone.blocks)}"
 
 

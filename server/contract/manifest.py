@@ -193,7 +193,7 @@ class Artefact(_Data):
     part: PartName
     runtime: Runtime = "onnxruntime"
     precision: Precision = "fp32"
-    weights: Literal["fp32", "fp16"] = "fp32"
+    weights: Literal["fp32", "fp16", "int8"] = "fp32"
     opset: int = Field(ge=16)
     lowering: Lowering | None = None
     file: FileName
