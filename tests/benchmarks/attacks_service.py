@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from PIL import Image
@@ -105,7 +106,7 @@ def impact(server: LiveServer, attack: Callable[[LiveServer, Stopped], None] | N
     processes = multiprocessing.get_context("fork")  # a thread would share the interpreter with who measures
     stopped, waits, others, peak = processes.Event(), [], [], 0
     count = 0 if attack is None else 4 if attack is pages else 1
-    attacking = [processes.Process(target=attack, args=(server, stopped)) for _ in range(count)]
+    attacking: list[Any] = [processes.Process(target=attack, args=(server, stopped)) for _ in range(count)]
     for process in attacking:
         process.start()
     other = threading.Thread(target=lambda: others.extend(_other_client(server, stopped)))
