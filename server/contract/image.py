@@ -11,7 +11,7 @@ from server.contract.manifest import Buckets, Preprocessing
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
-_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_RESAMPLE = {resampling.name.lower(): resampling for resampling in Image.Resampling}
 
 
 def preprocess(image: Image.Image, rules: Preprocessing) -> Float32:
@@ -23,8 +23,8 @@ def preprocess(image: Image.Image, rules: Preprocessing) -> Float32:
         image = image.convert("RGB")
     height, width = resized_size(image.height, image.width, rules)
     image = image.resize((width, height), _RESAMPLE[rules.resample])
-    if rules.resize == "shorter_crop":
-        image = _centre_crop(image, rules.shorter)
+    if rules.resize == "shorter_crop" or rules.crop:
+        image = _centre_crop(image, rules.crop or rules.shorter)
     pixels: Float32 = np.asarray(image.convert("RGB"), np.float32)
     if rules.channels == "bgr":
         pixels = pixels[..., ::-1]
@@ -42,6 +42,8 @@ def resized_size(height: int, width: int, rules: Preprocessing) -> tuple[int, in
     The rounding follows torchvision's Resize for "shorter_crop" and GroundingDINO datasets/transforms.py
     `get_size_with_aspect_ratio` for "shorter_longer", by which the longer side may exceed its bound by a few pixels.
     """
+    if rules.resize == "square":
+        return rules.shorter, rules.shorter
     short, long = min(height, width), max(height, width)
     shorter = rules.shorter
     if rules.longer is not None and long / short * shorter > rules.longer:

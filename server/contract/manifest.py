@@ -52,15 +52,17 @@ class Preprocessing(_Data):
     """Rules from a decoded image to `pixel_values`.
 
     `resize` "shorter_crop": shorter side to `shorter`, then the centre square (CLIP). "shorter_longer": shorter side
-    to `shorter` unless the longer side would exceed `longer` (Grounding DINO, GLIP). `rgb_after_resize` converts to
-    RGB only after resizing, as CLIP does (openai/CLIP clip/clip.py `_transform`). mean and std apply to
-    pixel * `scale`, in `channels` order.
+    to `shorter` unless the longer side would exceed `longer` (Grounding DINO, GLIP). "square": both sides to `shorter`,
+    whatever the shape. `crop`: side of the centre square that is kept of the resized image, where it is not `shorter`.
+    `rgb_after_resize` converts to RGB only after resizing, as CLIP does (openai/CLIP clip/clip.py `_transform`). mean
+    and std apply to pixel * `scale`, in `channels` order.
     """
 
-    resize: Literal["shorter_crop", "shorter_longer"]
+    resize: Literal["shorter_crop", "shorter_longer", "square"]
     shorter: int = Field(ge=1, le=4096)
     longer: int | None = Field(default=None, ge=1, le=8192)
-    resample: Literal["bilinear", "bicubic"] = "bilinear"
+    crop: int | None = Field(default=None, ge=1, le=4096)
+    resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     rgb_after_resize: bool = False
     channels: Literal["rgb", "bgr"] = "rgb"
     scale: float = 1 / 255
@@ -73,6 +75,10 @@ class Preprocessing(_Data):
             raise ValueError(
                 f"resize={self.resize!r} with longer={self.longer!r}: 'shorter_longer' needs 'longer', the other takes"
                 " none"
+            )
+        if self.crop is not None and (self.resize == "shorter_longer" or self.crop > self.shorter):
+            raise ValueError(
+                f"crop={self.crop} with resize={self.resize!r} to {self.shorter}: it is no part of a square"
             )
         return self
 
