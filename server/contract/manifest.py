@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 MANIFEST_FILE = "manifest.json"
+MAX_MANIFEST = 16 * 2**20
 SCHEMA_VERSION: Literal[2] = 2
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -193,7 +194,8 @@ class Artefact(_Data):
     """One compiled part of the model: an ONNX graph, or a TensorRT engine with its `engine` record.
 
     `precision` is that of its arithmetic, `weights` that of its stored weights. `opset` and `lowering` (where it
-    samples bilinearly) are those of the graph, or of the graph it was built from.
+    samples bilinearly) are those of the graph, or of the graph it was built from. `data`: files that the graph reads
+    weights from besides its own.
     """
 
     part: PartName
@@ -204,6 +206,7 @@ class Artefact(_Data):
     lowering: Lowering | None = None
     file: FileName
     sha256: Sha256
+    data: tuple[FileHash, ...] = ()
     engine: Engine | None = None
     certificate: Certificate | None = None
 
@@ -268,10 +271,14 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of the bundle in `folder`; BundleError names the file and the fault."""
     path = folder / MANIFEST_FILE
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no file")
+        if path.stat().st_size > MAX_MANIFEST:
+            raise ValueError(f"it has {path.stat().st_size} bytes, {MAX_MANIFEST} at most are read")
         data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST_FILE}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     if isinstance(data, dict) and data.get("schema_version") != SCHEMA_VERSION:
         raise BundleError(
@@ -280,6 +287,8 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         return Manifest.model_validate_json(json.dumps(data))
+    except RecursionError as error:
+        raise BundleError(f"{path} does not fit the schema: it is nested too deep") from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
         raise BundleError(f"{path} does not fit the schema: {faults}") from error

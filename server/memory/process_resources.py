@@ -27,6 +27,12 @@ def memory_limit(*, proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
     return min(limits, default=None)
 
 
+def available_memory(*, proc: Path = _PROC) -> int | None:
+    """Memory of the machine that processes can take without swapping, in bytes."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _text(proc / "meminfo"), re.M)
+    return int(found[1]) * 1024 if found else None
+
+
 def available_cpus(*, proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
     """CPUs in this process's affinity, or its cgroup quota where that is smaller; at least 1."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
