@@ -23,6 +23,7 @@ _COMMANDS = {
     "detect": ("detect objects by name in an image", "server.cli", None),
     "classify": ("classify an image among labels", "server.cli", None),
     "similarity": ("compare images with texts", "server.cli", None),
+    "label": ("label pictures, folders and videos with boxes", "openset.label.cli", None),
     "export": ("make a bundle from a checkpoint", "export.cli", "export"),
     "pull": ("make the bundle of an official model, by its name", "export.pull", "export"),
     "verify": ("check a bundle's files and certificates", "export.cli", "cpu"),

@@ -31,7 +31,7 @@ LIMITS = {
     "README.md": 200,
     "server/README.md": 220,
     "server/contract/README.md": 50,
-    "openset/README.md": 60,
+    "openset/README.md": 75,
     "models/README.md": 100,
     "models/training/README.md": 150,
     "models/evaluation/README.md": 40,

@@ -275,7 +275,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError("it is no file")
         if path.stat().st_size > MAX_MANIFEST:
             raise ValueError(f"it has {path.stat().st_size} bytes, {MAX_MANIFEST} at most are read")
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST_FILE}") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from server.app import create_app
-from server.middleware import uvicorn_server
+from server.middleware import http_protocol, uvicorn_server
 from server.settings import Settings
 from tests.server.fakes import FakeEncoder, picture
 from tests.server.listening import listening
@@ -68,7 +68,7 @@ def test_any_bytes_over_a_connection_leave_the_server_well(address, data):
     "sent", [b"", b"POST /classify HTTP/1.1\r\nHos", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\nGET /li"]
 )
 def test_connection_that_comes_to_no_request_is_closed(address, sent, monkeypatch):
-    monkeypatch.setattr(uvicorn_server, "HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.3)
     with socket.create_connection(address, timeout=SOON) as client:
         client.sendall(sent)
         while client.recv(4096):
@@ -76,7 +76,7 @@ def test_connection_that_comes_to_no_request_is_closed(address, sent, monkeypatc
 
 
 def test_request_that_takes_its_time_after_its_head_is_answered(address, monkeypatch):
-    monkeypatch.setattr(uvicorn_server, "HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.3)
     body = picture()
     with socket.create_connection(address, timeout=SOON) as client, client.makefile("rb") as answer:
         length = f"Content-Type: image/png\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
