@@ -107,7 +107,7 @@ def _fetch_and_export(name: str, cache: Path, bundle: Path, progress: Progress) 
     with progress.stage("fetch the checkpoint"):
         fetched = fetch(official, cache / "checkpoints" / name, progress.say)
     progress.say(f"{fetched.path}: {fetched.source}, hashes verified")
-    export_bundle(fetched.path, bundle, name=name, source=fetched.source, progress=progress)
+    export_bundle(fetched.path, bundle, name=name, source=fetched.source, licence=fetched.licence, progress=progress)
 
 
 def _failed(reason: str, *, status: int = 1) -> int:

@@ -107,6 +107,9 @@ class Settings(BaseModel):
     bundle_roots: Paths = ()
     """Folders from which admin keys may add bundles to the running server (`openset bundles`), separated like PATH;
     none: the bundles served cannot be changed. Needs `api_keys_file`."""
+    trial_timeout_s: int = Field(600, ge=1)
+    """Seconds in which a bundle to be added must open and run once, in a process of its own; raise for large models on
+    slow machines."""
     allow_uncertified: bool = False
     """Serve artefacts without a valid certificate; only to try out an export."""
     warm_up: Literal["auto", "largest", "none"] = "auto"

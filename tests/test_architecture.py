@@ -27,6 +27,7 @@ MAY_IMPORT = {
         *("models.synthetic", "models.data", "models.layers", "models.tokenizers", "models.state_dict_map"),
         "server.contract",
     ),
+    "models.hub_client": ("models", "openset.proxies"),
     "models.evaluation": ("models", "server", "openset"),
     "models.pseudo_labels": ("models", "server"),
     "export": PACKAGES,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # decoders preprocess without it: it takes as long to import 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
-_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_RESAMPLE = {resampling.name.lower(): resampling for resampling in Image.Resampling}
 
 
 def preprocess(
@@ -29,8 +29,8 @@ def preprocess(
         image = image.convert("RGB")
     height, width = resized_size(image.height, image.width, rules)
     image = image.resize((width, height), _RESAMPLE[rules.resample])
-    if rules.resize == "shorter_crop":
-        image = _centre_crop(image, rules.shorter)
+    if rules.resize == "shorter_crop" or rules.crop:
+        image = _centre_crop(image, rules.crop or rules.shorter)
     pixels = np.array(image.convert("RGB"), np.float32)  # changed in place below: a detector's input has 13 MB
     if rules.scale == 1 / 255:
         pixels /= np.float32(255)  # as the official code: multiplying by 1/255 differs in the last bit
@@ -53,6 +53,8 @@ def resized_size(height: int, width: int, rules: Preprocessing) -> tuple[int, in
     The rounding follows torchvision's Resize for "shorter_crop" and GroundingDINO datasets/transforms.py
     `get_size_with_aspect_ratio` for "shorter_longer", by which the longer side may exceed its bound by a few pixels.
     """
+    if rules.resize == "square":
+        return rules.shorter, rules.shorter
     short, long = min(height, width), max(height, width)
     shorter = rules.shorter
     if rules.longer is not None and long / short * shorter > rules.longer:

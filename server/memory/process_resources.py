@@ -29,6 +29,12 @@ def memory_limit(*, proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
     return min(limits, default=None)
 
 
+def available_memory(*, proc: Path = _PROC) -> int | None:
+    """Memory of the machine that processes can take without swapping, in bytes."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _text(proc / "meminfo"), re.M)
+    return int(found[1]) * 1024 if found else None
+
+
 def machine_bytes() -> int:
     """Memory of the machine, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

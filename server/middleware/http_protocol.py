@@ -58,6 +58,9 @@ class ProblemProtocol(HttpToolsProtocol):
         # Nothing more is read: after something that is no HTTP, or since the client has shut its side.
         self._refused = self._half_closed = False
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Pass over an `Upgrade` silently, as RFC 9110, 7.8, allows: many a client offers h2c with each request."""
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # What the kernel does not take at once counts as not sent, however little it is.

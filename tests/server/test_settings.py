@@ -239,3 +239,10 @@ def test_health_check_of_the_image_takes_the_port_as_the_server_does(monkeypatch
     with pytest.raises(SystemExit) as ended:
         exec(code)
     assert (ended.value.code, asked) == (0, [("127.0.0.1", port)])
+
+
+def test_compose_passes_every_setting_on_but_the_address():
+    compose = (Path(__file__).parents[2] / "compose.yaml").read_text(encoding="utf-8")
+    server = compose.partition("x-server:")[2].partition("x-pip:")[0]
+    passed = {name.lower() for name in re.findall(r"^    OPENSET_(\w+):", server, re.MULTILINE)}
+    assert passed == Settings.model_fields.keys() - {"host", "port"}
