@@ -117,7 +117,7 @@ class _Hub:
             if name not in files or files[name].size is None:
                 raise HubError(f"{self._official.repository} has no {name}, or hides its size: it may have changed")
             lfs = files[name].lfs
-            wanted.append(RemoteFile(name, files[name].size, lfs.sha256 if lfs else str(files[name].blob_id)))
+            wanted.append(RemoteFile(name, files[name].size or 0, lfs.sha256 if lfs else str(files[name].blob_id)))
         if not _COMMIT.fullmatch(info.sha) or not all(file.is_plausible for file in wanted):
             raise ValueError("a size or a hash is none")
         told = spdx_name(licence) if isinstance(licence, str) else None

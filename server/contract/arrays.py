@@ -4,6 +4,7 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ def read_arrays(path: Path) -> NamedArrays:
     return arrays
 
 
-def _array(file: object, info: zipfile.ZipInfo) -> npt.NDArray[np.generic]:
+def _array(file: IO[bytes], info: zipfile.ZipInfo) -> npt.NDArray[np.generic]:
     version = np.lib.format.read_magic(file)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
         version
@@ -44,7 +45,7 @@ def _array(file: object, info: zipfile.ZipInfo) -> npt.NDArray[np.generic]:
         raise ValueError(f"{info.filename} holds objects, which would have to be unpickled")
     if len(shape) > 32 or any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > info.file_size:
         raise ValueError(f"{info.filename} has the shape {shape}, and only {info.file_size} bytes")
-    data = file.read()  # type: ignore[attr-defined]
+    data = file.read()
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{info.filename} has the shape {shape}, and {len(data)} bytes")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
