@@ -120,6 +120,10 @@ class RecordReader:
             else:
                 raise UnpicklingError(f"entries are added to a {type(target).__name__}")
 
+    def _dict(self, values: list[Any]) -> None:
+        self._push({})
+        self._set_items(values)
+
     def _set_item(self) -> None:
         value, key = self._pop(), self._pop()
         self._set_items([key, value])
