@@ -35,6 +35,7 @@ def export_bundle(
     *,
     name: str | None = None,
     source: str | None = None,
+    licence: str | None = None,
     version: str = "1",
     opset: int = DEFAULT_OPSET,
     weights: WeightStorage = "fp32",
@@ -44,8 +45,8 @@ def export_bundle(
     """Write the bundle of a checkpoint to the folder `out`, and return its manifest.
 
     A bundle that is there already is replaced, anything else is refused. `source`: origin of the checkpoint, where that
-    says more than its file's name. Certificates may have failed: the manifest tells. ParityError where a graph cannot
-    be run at all.
+    says more than its file's name; `licence`: as the publisher states it elsewhere than beside the checkpoint.
+    Certificates may have failed: the manifest tells. ParityError where a graph cannot be run at all.
     """
     target = Path(out)
     name = _bundle_name(target.name if name is None else name)
@@ -53,8 +54,8 @@ def export_bundle(
     target.parent.mkdir(parents=True, exist_ok=True)
     with progress.stage("read the checkpoint"):
         loaded = registry.load(checkpoint)
-    loaded = replace(loaded, source=source or loaded.source)
-    progress.say(f"{loaded.family} {loaded.variant} ({loaded.container})")
+    loaded = replace(loaded, source=source or loaded.source, licence=licence or loaded.licence)
+    progress.say(f"{loaded.family} {loaded.variant} ({loaded.container}), licence {loaded.licence}")
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         family = FAMILIES[loaded.family]

@@ -1,38 +1,52 @@
 """Reads checkpoint files and folders into named tensors, without executing anything in them."""
 
 import hashlib
-import json
-import pickle
-import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from models import UnreadableCheckpoint, UnsafeCheckpoint, listed
+from models.file_kinds import is_safetensors, is_zip, other_kind
+from models.files_beside import FilesBeside, read_json
 from models.script_archive import read_script_archive
+from models.state_dict_choice import choose_state_dict
+from models.tensor_records import TensorReader
+from models.torch_archive import LegacyFile, ZipArchive, faults_named
 
 OPENSET_FORMAT = "openset"
 WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-TOKENIZER_FILE = "tokenizer.json"
-# Messages of torch.load(weights_only=True) that refuse a non-tensor, unlike those for a damaged file.
-NOT_A_TENSOR = re.compile(r"(Unsupported|unsupported) (global: |GLOBAL|class)[^.]*\S*|(Trying to call|Can only)[^\n]*")
+# Weights of a folder, in order of preference; the latter are open_clip's.
+_WEIGHTS = (WEIGHTS_FILE, "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Contents of a checkpoint: tensors by stored name, its files, and the config.json and tokenizer beside them."""
+    """Contents of a checkpoint: tensors by stored name, its files, and the files that describe them.
+
+    is_script: a TorchScript archive, which for CLIP is OpenAI's own container. choice: a sentence where other weights
+    in the file were left alone.
+    """
 
     tensors: dict[str, Tensor]
     files: tuple[Path, ...]
-    config: dict[str, Any] | None = None
-    tokenizer_file: Path | None = None
+    beside: FilesBeside
+    is_script: bool = False
+    choice: str | None = None
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """The config.json beside the weights."""
+        return self.beside.config
+
+    @property
+    def tokenizer_file(self) -> Path | None:
+        """The tokenizer.json beside the weights."""
+        return self.beside.tokenizer_file
 
     @property
     def is_openset(self) -> bool:
@@ -49,48 +63,49 @@ class StoredWeights:
 
 
 def read(path: str | Path) -> StoredWeights:
-    """Read a checkpoint file or folder of any container into CPU tensors of their stored dtype."""
+    """Read a checkpoint file or folder of any container into CPU tensors of their stored dtype.
+
+    The container is recognised by its content. Files beside it that describe it are read too: config.json and
+    open_clip_config.json, the image processor's, the tokenizer's, the model card.
+    """
     path = Path(path)
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
-        raise UnreadableCheckpoint(f"{path} does not exist")
-    if path.suffix == ".safetensors":
-        return StoredWeights(_read_safetensors(path), (path,), *_beside(path.parent))
+        raise UnreadableCheckpoint(f"{path} does not exist" if not path.exists() else f"{path} is no file")
+    if fault := other_kind(path):
+        raise UnreadableCheckpoint(f"{path} is {fault}")
+    beside = FilesBeside.of(path.parent)
     if _is_script_archive(path):
-        return StoredWeights(read_script_archive(path), (path,))
-    return StoredWeights(_read_pickle(path), (path,))
+        return StoredWeights(read_script_archive(path), (path,), beside, is_script=True)
+    tensors, choice = _read_tensors(path)
+    return StoredWeights(tensors, (path,), beside, choice=choice)
 
 
 def _read_folder(folder: Path) -> StoredWeights:
-    config, tokenizer = _beside(folder)
-    for name, reader in ((WEIGHTS_FILE, _read_safetensors), ("pytorch_model.bin", _read_pickle)):
+    for name in _WEIGHTS:
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
-            files: list[Path] = [folder / name]
+            files = [folder / name]
         elif index.is_file():
             files = _shards(index)
         else:
             continue
         tensors: dict[str, Tensor] = {}
+        choice = None
         for file in files:
-            shard = reader(file)
+            if fault := other_kind(file):
+                raise UnreadableCheckpoint(f"{file} is {fault}")
+            shard, choice = _read_tensors(file)
             if repeated := sorted(shard.keys() & tensors.keys()):
                 raise UnreadableCheckpoint(f"{file} repeats tensors of another shard: {listed(repeated)}")
             tensors |= shard
-        return StoredWeights(tensors, tuple(files), config, tokenizer)
-    raise UnreadableCheckpoint(
-        f"{folder} holds no weights: {WEIGHTS_FILE} or pytorch_model.bin (or its index) is expected"
-    )
-
-
-def _beside(folder: Path) -> tuple[dict[str, Any] | None, Path | None]:
-    config, tokenizer = folder / CONFIG_FILE, folder / TOKENIZER_FILE
-    return (_read_json(config) if config.is_file() else None), (tokenizer if tokenizer.is_file() else None)
+        return StoredWeights(tensors, tuple(files), FilesBeside.of(folder), choice=choice)
+    raise UnreadableCheckpoint(f"{folder} holds no weights: one of {', '.join(_WEIGHTS)} is expected, or its index")
 
 
 def _shards(index: Path) -> list[Path]:
-    mapping = _read_json(index).get("weight_map")
+    mapping = read_json(index).get("weight_map")
     if not isinstance(mapping, dict) or not mapping:
         raise UnreadableCheckpoint(f"{index} has no 'weight_map'")
     names = sorted({str(name) for name in mapping.values()})
@@ -102,14 +117,19 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UnreadableCheckpoint(f"{path} cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise UnreadableCheckpoint(f"{path} holds a {type(data).__name__}, an object is expected")
-    return data
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Tensors of one file, and a sentence where other weights in it were left alone."""
+    if is_safetensors(path):
+        return _read_safetensors(path), None
+    with faults_named(path, "checkpoint"):
+        if is_zip(path):
+            with zipfile.ZipFile(path) as archive:
+                saved = ZipArchive(archive, reader=TensorReader())
+                chosen = choose_state_dict(saved.root)
+                return saved.tensors(chosen.tensors), chosen.sentence
+        legacy = LegacyFile.of(path)
+        chosen = choose_state_dict(legacy.root)
+        return legacy.tensors(path, chosen.tensors), chosen.sentence
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -120,47 +140,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _is_script_archive(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    if not is_zip(path):
         return False
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except zipfile.BadZipFile as error:
         raise UnreadableCheckpoint(f"{path} is damaged: {error}") from error
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """Read a `torch.save` of a state dict, or of {"model": state dict} (IDEA-Research)."""
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails anywhere in the unpickler, in any way
-        if isinstance(error, pickle.UnpicklingError) and (refused := NOT_A_TENSOR.search(str(error))):
-            raise UnsafeCheckpoint(f"{path} contains more than tensors and was not read: {refused[0]}") from error
-        raise UnreadableCheckpoint(f"{path} is damaged or no checkpoint: {_reason(error)}") from error
-    if isinstance(data, dict) and isinstance(data.get("model"), dict):
-        data = data["model"]
-    if not isinstance(data, dict) or not data:
-        raise UnreadableCheckpoint(
-            f"{path} holds a {type(data).__name__}; a state dict or {{'model': state dict}} is expected"
-        )
-    strange = [f"{name} ({type(value).__name__})" for name, value in data.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise UnreadableCheckpoint(f"{path} is no state dict; not tensors: {listed(strange)}")
-    return _without_module(data)
-
-
-def _without_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Strip the "module." prefix of data-parallel training, if all names have it."""
-    prefix = "module."
-    if all(name.startswith(prefix) for name in tensors):
-        return {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
-
-
-def _reason(error: Exception) -> str:
-    """Cause of an unpickling error, which torch puts after advice on loading unsafe files."""
-    lines = [line.strip() for line in str(error).rpartition("WeightsUnpickler error:")[2].splitlines()]
-    return next(filter(None, lines), type(error).__name__)
 
 
 def _sha256_of(path: Path) -> str:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
+from PIL import features
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from server.memory.process_resources import available_cpus
+from server.memory.process_resources import available_cpus, machine_bytes, memory_limit
 from server.schemas import MAX_ITEMS
 
 PREFIX = "OPENSET_"
@@ -40,6 +41,7 @@ OPEN_ENDPOINTS = get_args(OpenEndpoint)
 _OTHER_VARIABLES = re.compile(
     PREFIX + r"(CONFIG|API_KEY|BUNDLES|CHECKPOINTS|REFERENCE|(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\w+|\w+_PORT)"
 )
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
 _ORIGIN = re.compile(r"\*|https?://[\w.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", re.IGNORECASE)
 
 
@@ -52,6 +54,11 @@ def _split_words(value: object) -> object:
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         return value
     return [word.strip() for part in parts for word in part.split(",") if word.strip()]
+
+
+def _split_formats(value: object) -> object:
+    words = _split_words(value)
+    return [word.upper() for word in words] if isinstance(words, list) else words
 
 
 def _split_paths(value: object) -> object:
@@ -75,8 +82,8 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0 picks a free one."""
     api_keys_file: Path | None = None
-    """File of API keys, one line each as `openset key new` prints it, reloaded when it changes; none: requests need no
-    key."""
+    """File of API keys, one line each as `openset key new` prints it; a key counts while its line is there. None:
+    requests need no key."""
     open_endpoints: Annotated[tuple[OpenEndpoint, ...], BeforeValidator(_split_words)] = (
         *("/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"),
     )
@@ -100,6 +107,9 @@ class Settings(BaseModel):
     bundle_roots: Paths = ()
     """Folders from which admin keys may add bundles to the running server (`openset bundles`), separated like PATH;
     none: the bundles served cannot be changed. Needs `api_keys_file`."""
+    trial_timeout_s: int = Field(600, ge=1)
+    """Seconds in which a bundle to be added must open and run once, in a process of its own; raise for large models on
+    slow machines."""
     allow_uncertified: bool = False
     """Serve artefacts without a valid certificate; only to try out an export."""
     warm_up: Literal["auto", "largest", "none"] = "auto"
@@ -109,7 +119,8 @@ class Settings(BaseModel):
     threads: int = Field(0, ge=0, le=1024)
     """CPU threads of a model run; 0: as many as CPU affinity and cgroup quota allow."""
     decode_threads: int = Field(0, ge=0, le=1024)
-    """Threads that decode and preprocess images; 0: as many as CPU affinity and cgroup quota allow."""
+    """Images that are decoded and preprocessed at once, each in a process of its own; 0: as many as CPU affinity and
+    cgroup quota allow."""
     max_queue: int = Field(64, ge=1)
     """Images queued per bundle before 429; raise for bursts, lower for latency and memory."""
     max_batch: int = Field(8, ge=1)
@@ -117,7 +128,7 @@ class Settings(BaseModel):
     max_wait_ms: float = Field(0, ge=0, le=1000)
     """Time a batch waits for more images; raise for throughput on a loaded GPU."""
     max_inflight_requests: int = Field(128, ge=1)
-    """Concurrent requests before 429; times `max_body_bytes`, it bounds the memory of bodies."""
+    """Concurrent requests before 429; one client leaves an eighth of them to others."""
     max_images: int = Field(16, ge=1, le=MAX_ITEMS)
     """Images per request."""
     max_labels: int = Field(1000, ge=1, le=MAX_ITEMS)
@@ -128,7 +139,10 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024)
     """Bytes of a request body."""
     max_image_pixels: int = Field(50_000_000, ge=1, le=178_000_000)
-    """Pixels of an image, checked before it is decoded."""
+    """Pixels of an image, checked before it is decoded. Decoding may take ten bytes of memory for each; lower it where
+    memory is short."""
+    image_formats: Annotated[tuple[ImageFormat, ...], BeforeValidator(_split_formats)] = get_args(ImageFormat)[:-1]
+    """Picture formats that are read, separated by commas; AVIF may be added."""
     url_images: bool = False
     """Download images from https URLs in requests. Clients can then make this server send requests, to public addresses
     only."""
@@ -177,6 +191,13 @@ class Settings(BaseModel):
             ipaddress.ip_network(proxy)  # its ValueError says what is wrong
         return value
 
+    @field_validator("image_formats")
+    @classmethod
+    def _check_formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "AVIF" in value and not features.check("avif"):
+            raise ValueError("this machine's build of Pillow cannot read AVIF")
+        return value
+
     @field_validator("bundle_roots")
     @classmethod
     def _resolve_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -215,6 +236,12 @@ class Settings(BaseModel):
         return self.threads or available_cpus()
 
     @property
+    def body_bytes(self) -> int:
+        """Bytes that bodies and answers in progress may take: an eighth of the memory, and at least four bodies."""
+        memory = self.memory_limit_bytes or memory_limit() or machine_bytes()
+        return max(4 * self.max_body_bytes, memory // 8)
+
+    @property
     def pool_threads(self) -> int:
         """Threads that decode and preprocess, with 0 resolved."""
         return self.decode_threads or available_cpus()
@@ -238,7 +265,7 @@ def read_settings(config: Path | None = None, **flags: Any) -> Settings:
     given = {name: _Given(f"{config}: {name}", value) for name, value in file.items()}
     for variable, value in environment.items():
         name = variable.removeprefix(PREFIX).lower()
-        if name in Settings.model_fields:
+        if name in Settings.model_fields and not _is_of_a_service(variable, value):
             given[name] = _Given(variable, value)
     given |= {name: _Given(_flag(name), value) for name, value in flags.items()}
     try:
@@ -247,22 +274,30 @@ def read_settings(config: Path | None = None, **flags: Any) -> Settings:
         raise SettingsError("; ".join(_explain(fault, given) for fault in error.errors())) from None
 
 
-def unknown_variables() -> list[str]:
-    """A sentence for each `OPENSET_*` variable that names no setting, with the one that was probably meant.
+def odd_variables() -> list[str]:
+    """A sentence for each `OPENSET_*` variable that sets nothing, with the setting that was probably meant.
 
     Only a warning: whoever starts a process does not always choose its environment.
     """
     found = []
-    for variable in sorted(map(str.upper, os.environ)):
+    for variable, value in sorted((name.upper(), value) for name, value in os.environ.items()):
         name = variable.removeprefix(PREFIX).lower()
-        if (
-            variable.startswith(PREFIX)
-            and name not in Settings.model_fields
-            and not _OTHER_VARIABLES.fullmatch(variable)
-        ):
+        if not variable.startswith(PREFIX):
+            continue
+        if _is_of_a_service(variable, value):
+            found.append(
+                f"{variable}={value} is Kubernetes' variable of a Service, not a setting, and is ignored: set"
+                " enableServiceLinks: false in the pod, or name the Service otherwise; --port sets the port"
+            )
+        elif name not in Settings.model_fields and not _OTHER_VARIABLES.fullmatch(variable):
             near = get_close_matches(name, Settings.model_fields, n=1)
             found.append(f"{variable} names no setting" + (f"; {PREFIX}{near[0].upper()} does" if near else ""))
     return found
+
+
+def _is_of_a_service(variable: str, value: str) -> bool:
+    """True for the variable that Kubernetes makes of a Service called openset, which has the name of a setting."""
+    return variable == PREFIX + "PORT" and re.match(r"(tcp|udp|sctp)://", value) is not None
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -294,6 +329,7 @@ _METAVARS: Mapping[object, str] = {
     tuple[Path, ...]: "PATH",
     tuple[str, ...]: "TEXT,…",
     tuple[OpenEndpoint, ...]: "TEXT,…",
+    tuple[ImageFormat, ...]: "TEXT,…",
 }
 
 
@@ -303,11 +339,11 @@ def _flag(name: str) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"the settings file {path} cannot be read: {reason}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, and brackets nested too deeply
         raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
 
 

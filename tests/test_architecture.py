@@ -15,7 +15,10 @@ PACKAGES = ("openset", "server", "models", "export")
 # Packages, or single modules of them, that a package may import; the longest matching prefix decides.
 MAY_IMPORT = {
     "openset": ("openset",),
-    "openset.predictor": ("openset", "server.predictor"),  # on demand
+    # On demand, for models in this process.
+    "openset.predictor": ("openset", "server.predictor"),
+    "openset.label.detector": ("openset", "server.contract", "server.errors", "server.settings"),
+    "openset.label.drawn": ("openset", "server.contract", "server.inference"),
     "server": ("server",),
     "models": ("models", "server.contract"),
     # From low to high: layers, losses, families; then data, synthetic, training, evaluation.
@@ -24,14 +27,17 @@ MAY_IMPORT = {
         *("models.synthetic", "models.data", "models.layers", "models.tokenizers", "models.state_dict_map"),
         "server.contract",
     ),
+    "models.hub_client": ("models", "openset.proxies"),
     "models.evaluation": ("models", "server", "openset"),
     "models.pseudo_labels": ("models", "server"),
     "export": PACKAGES,
 }
 # Rooms and root files of the server, from low to high: each imports only lower ones.
 SERVER_ORDER = (
-    *("contract", "memory", "errors", "schemas", "settings", "telemetry", "runtimes", "bundle", "request_context"),
-    *("inference", "registry", "middleware", "routes", "predictor", "app", "cli", "__main__"),
+    *("stop_signals", "console"),
+    *("contract", "memory", "field_names", "errors", "json_text", "schemas", "settings", "telemetry", "runtimes"),
+    *("bundle", "client_address", "request_context", "inference", "registry", "middleware", "routes", "predictor"),
+    *("app", "cli", "__main__"),
 )
 CONTRACT_LIBRARIES = {"numpy", "PIL", "pydantic", "tokenizers", "ftfy"}
 # "What every request passes" says less than "ASGI middleware": a reader searches for the noun.
@@ -142,7 +148,7 @@ def test_importing_the_server_loads_no_torch():
 def test_importing_openset_loads_nothing_that_only_an_extra_brings():
     extras = "numpy PIL fastapi uvicorn tokenizers onnxruntime torch supervision pycocotools"
     code = (
-        "import sys, openset\n"
+        "import sys, openset, openset.label.job\n"
         f"print([m for m in {extras.split()} + ['server', 'models', 'export'] if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

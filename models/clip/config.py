@@ -1,6 +1,6 @@
 """Configuration of CLIP: the nine variants that OpenAI published, and the config.json of Hugging Face folders."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from models import UnknownCheckpoint
@@ -127,6 +127,14 @@ def config_from_hf(data: dict[str, Any]) -> ClipConfig:
             activation=text["hidden_act"],
         ),
     )
+
+
+def with_activation(config: ClipConfig, activation: str) -> ClipConfig:
+    """The config with this activation in its transformers."""
+    image = config.image
+    if isinstance(image, VisionTransformerConfig):
+        image = replace(image, activation=activation)
+    return replace(config, image=image, text=replace(config.text, activation=activation))
 
 
 def _section(data: dict[str, Any], tower: str, defaults: dict[str, Any]) -> dict[str, Any]:

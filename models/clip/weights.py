@@ -14,11 +14,10 @@ from models.clip.config import (
     ResNetTowerConfig,
     VisionTransformerConfig,
     config_from_hf,
+    with_activation,
 )
 from models.clip.model import Clip
 from models.state_dict_map import Source, fill, same, stacked, transposed
-
-LICENCES = {"openai": "MIT", "huggingface": "MIT"}
 
 OPENAI = {
     "logit_scale": "logit_scale",
@@ -123,11 +122,15 @@ def recognise(names: Collection[str]) -> str | None:
 def load(
     tensors: Mapping[str, Tensor], container: str, hf_config: dict[str, Any] | None
 ) -> tuple[Clip, ClipConfig, str]:
-    """Model of the size given by the shapes or hf_config, with all its weights; its config; the variant's name."""
-    if container == "huggingface" and hf_config is not None:
-        config = config_from_hf(hf_config)
-    else:
+    """Model of the size given by the shapes or hf_config, with all its weights; its config; the variant's name.
+
+    hf_config may hold the activation only (`models.clip.description`); without it the model is OpenAI's.
+    """
+    if hf_config is None or "activation" in hf_config:
         config = _config_by_shapes(tensors, container)
+        config = with_activation(config, hf_config["activation"]) if hf_config else config
+    else:
+        config = config_from_hf(hf_config)
     with torch.device("meta"):
         model = Clip(config)
     table, surplus = openai_table(config) if container == "openai" else hf_table(config)

@@ -16,8 +16,6 @@ from models.glip.model import Glip
 from models.layers.swin import PATCH
 from models.state_dict_map import Source, TableEntry, fill, module_entries, stacked, swin_blocks, tensor_entries
 
-LICENCES = {"microsoft": "MIT"}
-
 
 def recognise(names: Collection[str]) -> str | None:
     """Container that stores these names: "microsoft", or None where they are not GLIP's.

@@ -18,8 +18,6 @@ from models.grounding_dino.model import GroundingDino
 from models.layers.swin import PATCH
 from models.state_dict_map import Source, TableEntry, fill, module_entries, same, stacked, swin_blocks, tensor_entries
 
-LICENCES = {"idea": "Apache-2.0", "huggingface": "Apache-2.0"}
-
 KEYS = {"idea": idea_keys, "huggingface": hf_keys}
 # Values that this model implements; a Hugging Face config with another value describes a different model.
 HF_FIXED = {

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from models.data.augmentation import DetectorAugmentation, SquareAugmentation
 from models.data.datasets import CaptionsConfig, CocoConfig, OdvgConfig, ShardsConfig
 from models.data.grounding_prompts import PromptConfig
+from models.data.images import DataError
+from models.data.text_files import read_text
 from models.losses.glip_loss import AlignmentLossConfig
 from models.losses.grounding_dino_loss import DetectorLossConfig
 from models.synthetic.photo_scene_set import PhotoScenesConfig
@@ -151,8 +153,10 @@ def read_recipe(path: str | Path, **flags: Any) -> Recipe:
         known = sorted(found.stem for found in CONFIGS.glob("*.toml"))
         raise RecipeError(f"there is no recipe {path}; give a TOML file or one of {known}")
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        table = tomllib.loads(read_text(file))
+    except DataError as error:
+        raise RecipeError(str(error)) from error
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, and brackets nested too deeply
         raise RecipeError(f"{file} is no TOML: {error}") from error
     return parse_recipe(table, file.parent, name=str(file), **flags)
 

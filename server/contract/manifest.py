@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 MANIFEST_FILE = "manifest.json"
+MAX_MANIFEST = 16 * 2**20
 SCHEMA_VERSION: Literal[2] = 2
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -52,15 +53,17 @@ class Preprocessing(_Data):
     """Rules from a decoded image to `pixel_values`.
 
     `resize` "shorter_crop": shorter side to `shorter`, then the centre square (CLIP). "shorter_longer": shorter side
-    to `shorter` unless the longer side would exceed `longer` (Grounding DINO, GLIP). `rgb_after_resize` converts to
-    RGB only after resizing, as CLIP does (openai/CLIP clip/clip.py `_transform`). mean and std apply to
-    pixel * `scale`, in `channels` order.
+    to `shorter` unless the longer side would exceed `longer` (Grounding DINO, GLIP). "square": both sides to `shorter`,
+    whatever the shape. `crop`: side of the centre square that is kept of the resized image, where it is not `shorter`.
+    `rgb_after_resize` converts to RGB only after resizing, as CLIP does (openai/CLIP clip/clip.py `_transform`). mean
+    and std apply to pixel * `scale`, in `channels` order.
     """
 
-    resize: Literal["shorter_crop", "shorter_longer"]
+    resize: Literal["shorter_crop", "shorter_longer", "square"]
     shorter: int = Field(ge=1, le=4096)
     longer: int | None = Field(default=None, ge=1, le=8192)
-    resample: Literal["bilinear", "bicubic"] = "bilinear"
+    crop: int | None = Field(default=None, ge=1, le=4096)
+    resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     rgb_after_resize: bool = False
     channels: Literal["rgb", "bgr"] = "rgb"
     scale: float = 1 / 255
@@ -73,6 +76,10 @@ class Preprocessing(_Data):
             raise ValueError(
                 f"resize={self.resize!r} with longer={self.longer!r}: 'shorter_longer' needs 'longer', the other takes"
                 " none"
+            )
+        if self.crop is not None and (self.resize == "shorter_longer" or self.crop > self.shorter):
+            raise ValueError(
+                f"crop={self.crop} with resize={self.resize!r} to {self.shorter}: it is no part of a square"
             )
         return self
 
@@ -187,7 +194,8 @@ class Artefact(_Data):
     """One compiled part of the model: an ONNX graph, or a TensorRT engine with its `engine` record.
 
     `precision` is that of its arithmetic, `weights` that of its stored weights. `opset` and `lowering` (where it
-    samples bilinearly) are those of the graph, or of the graph it was built from.
+    samples bilinearly) are those of the graph, or of the graph it was built from. `data`: files that the graph reads
+    weights from besides its own.
     """
 
     part: PartName
@@ -198,6 +206,7 @@ class Artefact(_Data):
     lowering: Lowering | None = None
     file: FileName
     sha256: Sha256
+    data: tuple[FileHash, ...] = ()
     engine: Engine | None = None
     certificate: Certificate | None = None
 
@@ -262,10 +271,14 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of the bundle in `folder`; BundleError names the file and the fault."""
     path = folder / MANIFEST_FILE
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no file")
+        if path.stat().st_size > MAX_MANIFEST:
+            raise ValueError(f"it has {path.stat().st_size} bytes, {MAX_MANIFEST} at most are read")
+        data: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST_FILE}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     if isinstance(data, dict) and data.get("schema_version") != SCHEMA_VERSION:
         raise BundleError(
@@ -274,6 +287,8 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         return Manifest.model_validate_json(json.dumps(data))
+    except RecursionError as error:
+        raise BundleError(f"{path} does not fit the schema: it is nested too deep") from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
         raise BundleError(f"{path} does not fit the schema: {faults}") from error

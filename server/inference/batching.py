@@ -1,7 +1,7 @@
 """Dynamic batching: a bounded queue and a worker thread for each model; items of one bucket run together.
 
-Clients take turns (`fair_queue.py`), and the last places of the queue are kept for clients that have nothing waiting,
-so that one with a thousand images does not lock the others out.
+Clients take turns (`fair_queue.py`), and the last places of the queue are kept for those that have had the least of it
+(`queue_shares.py`), so that one with a thousand images does not lock the others out.
 """
 
 import logging
@@ -18,6 +18,8 @@ from typing import Generic, TypeVar
 
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, QueueFull, ServiceFault, WorkerStopped
 from server.inference.fair_queue import FairQueue
+from server.inference.progress import RunProgress
+from server.inference.queue_shares import QueueShares
 from server.memory.cuda import DeviceLost
 from server.memory.pool import PoolExhausted
 from server.request_context import Priority
@@ -29,8 +31,6 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MAX_RETRY_AFTER_S = 60
-# One place in so many is kept for clients without a waiting item.
-KEPT_SHARE = 8
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,12 @@ class Batcher(Generic[Item, Result]):
         self._changed = threading.Condition()
         self._queue: FairQueue[_Job[Item, Result]] = FairQueue()
         self._reserved = 0
-        self._held: Counter[str] = Counter()  # places by client, reserved and queued
+        self._shares = QueueShares(limits.capacity)
         self._running = False
         self._closing = False
         self._stopped: Callable[[], ServiceFault] | None = None
         self._seconds_per_run = 0.0
+        self.progress = RunProgress()  # of the run in progress, which `run` may divide into steps
         metrics.queue_depth.set(0)
         self._thread = threading.Thread(target=self._work, name=f"worker-{name}", daemon=True)
         self._thread.start()
@@ -151,7 +152,7 @@ class Batcher(Generic[Item, Result]):
             self._reject_when_stopped()
             self._reject_when_full(count, client)
             self._reserved += count
-            self._held[client] += count
+            self._shares.take(client, count)
             self._show_depth()
         reservation = Reservation(self, count, client, priority)
         try:
@@ -159,7 +160,7 @@ class Batcher(Generic[Item, Result]):
         finally:
             with self._changed:
                 self._reserved -= reservation.free
-                self._release(client, reservation.free)
+                self._shares.give_back(client, reservation.free)
                 reservation.free = 0
                 self._show_depth()
                 self._changed.notify_all()
@@ -192,11 +193,8 @@ class Batcher(Generic[Item, Result]):
     def _drop(self, job: _Job[Item, Result] | None) -> None:
         with self._changed:
             if job and self._queue.remove(job):  # its place is free at once, not when its turn comes
-                self._release(job.client, 1)
+                self._shares.give_back(job.client, 1)
             self._show_depth()
-
-    def _release(self, client: str, count: int) -> None:
-        self._held -= Counter({client: count})  # keeps positive counts only
 
     def _work(self) -> None:
         batch: list[_Job[Item, Result]] = []
@@ -226,7 +224,7 @@ class Batcher(Generic[Item, Result]):
                 jobs = self._queue.pick(most)  # empty where all were cancelled
             self._queue.take(jobs)
             for job in jobs:
-                self._release(job.client, 1)
+                self._shares.give_back(job.client, 1)
             self._show_depth()
             running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
             self._running = bool(running)
@@ -236,7 +234,8 @@ class Batcher(Generic[Item, Result]):
         """Run a batch, in parts where it fails or does not fit in memory."""
         started = time.monotonic()
         try:
-            results = self._execute([job.item for job in batch])
+            with self.progress.working():
+                results = self._execute([job.item for job in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"a run of {len(batch)} items gave {len(results)} results")
         except DeviceLost:
@@ -286,6 +285,8 @@ class Batcher(Generic[Item, Result]):
     def _reject_when_stopped(self) -> None:
         if self._stopped:
             raise self._stopped()
+        if self.progress.hangs():
+            raise WorkerStopped(f"a run on {self._name} hangs")
 
     def _stop(self, fault: Callable[[], ServiceFault], *, running: Sequence[_Job[Item, Result]] = ()) -> None:
         """Fail the queued jobs, and those of `running` that have no result yet."""
@@ -306,9 +307,9 @@ class Batcher(Generic[Item, Result]):
 
     def _reject_when_full(self, count: int, client: str) -> None:
         free = self._limits.capacity - self.depth
-        kept = self._limits.capacity // KEPT_SHARE if client and self._held[client] else 0
+        kept = self._shares.kept_from(client)
         if count > free - kept:
-            keeping = f"; {kept} more are kept for clients that have none" if kept else ""
+            keeping = f"; {kept} more are kept for clients that have had fewer" if kept else ""
             raise QueueFull(
                 f"{self.depth} of {self._limits.capacity} places of {self._name} are taken, this request needs"
                 f" {count}{keeping}",

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,10 +17,11 @@ import numpy.typing as npt
 from server.bundle import TEXT_BATCH, Bundle
 from server.contract.manifest import ClassificationRules, DetectionRules, Task
 from server.contract.postprocess import PassOutput
-from server.contract.text import Prompt, shown
+from server.contract.text import Phrase, Prompt, TokenizedPhrase, shown
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, UnknownModel, UnsuitableModel, WorkerStopped
 from server.inference.batching import Batcher, BatchLimits, BatchRun
 from server.inference.fair_queue import FairSemaphore
+from server.inference.progress import RunProgress
 from server.memory.cuda import DeviceLost
 from server.memory.memory_budget import HostFootprint
 from server.memory.pool import PoolExhausted
@@ -31,8 +32,11 @@ from server.telemetry.tracing import Attribute, Link, Trace, Tracing
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Text = TypeVar("Text")
 Float32 = npt.NDArray[np.float32]
 Arrays = TypeVar("Arrays", bound=tuple[Float32, ...])
+# Characters tokenized before others take their turn: at a few microseconds each, a few hundredths of a second.
+TURN_CHARACTERS = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,19 +69,29 @@ class LoadedModel:
         self.name, self.family = bundle.manifest.name, bundle.manifest.family
         self.retired = False  # True once requests can no longer choose it
         self._users, self._unused = 0, asyncio.Event()
-        run, bucket = detector_run(bundle) if "detect" in bundle.tasks else encoder_run(bundle)
+        run, bucket = (
+            detector_run(bundle, step=lambda: self.batcher.progress.step())
+            if "detect" in bundle.tasks
+            else encoder_run(bundle)
+        )
 
         def trace(items: Sequence[ModelInput], run: BatchRun, started: float, ended: float) -> Link:
             return tracing.execution([item.trace for item in items], started, ended, self.run_attributes(run))
 
         self.batcher = Batcher(self.name, run, bucket=bucket, limits=limits, metrics=metrics, trace=trace)
         self.text_thread = ThreadPoolExecutor(1, thread_name_prefix=f"texts-{self.name}")
+        self._text_progress = RunProgress()
         self._text_slots = FairSemaphore(2)  # one runs, the next is queued for when the thread is free
 
     @property
     def alive(self) -> bool:
         """True where it can answer, now or later."""
         return self.batcher.alive and not (self.bundle.gpu and self.bundle.gpu.lost)
+
+    @property
+    def hangs(self) -> bool:
+        """True where a run has made no progress for so long that it never will."""
+        return self.batcher.progress.hangs() or self._text_progress.hangs()
 
     @property
     def detection(self) -> DetectionRules:
@@ -123,26 +137,42 @@ class LoadedModel:
         return features
 
     async def encode_texts(self, texts: Sequence[str], context: RequestContext) -> list[Float32]:
-        """Unit-length embeddings [D] of each text."""
+        """Unit-length embeddings [D] of each text, encoded some at a time."""
 
-        def encode() -> list[Float32]:
-            starts = range(0, len(texts), TEXT_BATCH)
-            runs = (encode_in_halves(self.bundle.embed_texts, texts[start : start + TEXT_BATCH]) for start in starts)
-            return [row.copy() for rows in runs for row in rows]
+        def encode(part: Sequence[str]) -> list[Float32]:
+            return [row.copy() for row in encode_in_halves(self.bundle.embed_texts, part)]
 
-        return await self._encode(context, encode)
+        return [row for part in text_parts(texts) for row in await self._encode(context, partial(encode, part))]
 
-    def in_text_thread(self, function: Callable[[], T]) -> Awaitable[T]:
-        """Run `function`, which tokenizes or encodes, in the text thread."""
-        return asyncio.wrap_future(self.text_thread.submit(function))
+    async def tokenize_phrases(self, phrases: Sequence[Phrase], context: RequestContext) -> list[TokenizedPhrase]:
+        """Tokens of each phrase of a detector's prompt, some at a time; PromptTooLong."""
+        tokenize = self.bundle.prompts.tokenize
+        tokenized: list[TokenizedPhrase] = []
+        for part in text_parts(phrases, text_of=lambda phrase: phrase.text):
+            tokenized += await self.in_text_turn(partial(tokenize, part), context)
+        return tokenized
+
+    async def check_texts(self, texts: Sequence[str], context: RequestContext) -> None:
+        """Tokenize texts for the sentence encoder, some at a time; PromptTooLong names one that is too long."""
+        for part in text_parts(texts):
+            await self.in_text_turn(partial(self.bundle.sentences.encode, part), context)
+
+    async def in_text_turn(self, function: Callable[[], T], context: RequestContext) -> T:
+        """Run `function`, a short one that tokenizes or encodes, in the text thread when the client's turn comes."""
+
+        def watched() -> T:
+            with self._text_progress.working():
+                return function()
+
+        async with self._text_slots.slot(client=context.client, priority=context.priority):
+            return await asyncio.wrap_future(self.text_thread.submit(watched))
 
     async def _encode(self, context: RequestContext, encode: Callable[[], list[Float32]]) -> list[Float32]:
         def timed() -> list[Float32]:
             with self.metrics.text_encode_duration.time(), raise_as_fault(self.name, lambda: self.batcher.retry_after):
                 return encode()
 
-        async with self._text_slots.slot(client=context.client, priority=context.priority):
-            return await self.in_text_thread(timed)
+        return await self.in_text_turn(timed, context)
 
     def close(self, *, until: float) -> bool:
         """Finish what was accepted and end the threads; returns whether that was done by `until` (`time.monotonic`)."""
@@ -187,15 +217,15 @@ class LoadedModels:
         return max((model.batcher.retry_after for model in self.models), default=1)
 
     def dead(self) -> list[str]:
-        """Names of the models whose worker has died, or whose GPU is lost."""
-        return [model.name for model in self.models if not model.alive]
+        """Names of the models whose worker has died or hangs, or whose GPU is lost."""
+        return [model.name for model in self.models if not model.alive or model.hangs]
 
 
-def detector_run(bundle: Bundle) -> tuple[RunBatch, Bucket]:
+def detector_run(bundle: Bundle, *, step: Callable[[], None] = lambda: None) -> tuple[RunBatch, Bucket]:
     """The batched run of a detector, and the bucket within which images share one.
 
     They have as many passes, and prompts of one token bucket in each, so that none waits for another's. Passes run one
-    after the other: memory does not grow with their number.
+    after the other: memory does not grow with their number. `step` is called after each.
     """
 
     def run(batch: Sequence[ModelInput]) -> list[ModelOutput]:
@@ -203,6 +233,7 @@ def detector_run(bundle: Bundle) -> tuple[RunBatch, Bucket]:
         with bundle.encoded([item.pixels for item in batch]) as encoded:
             for index in range(len(batch[0].prompts)):
                 prompts = [item.prompts[index] for item in batch]
+                step()
                 results = bundle.detect(encoded, prompts, [item.text_features[index] for item in batch])
                 for item, prompt, result, passes in zip(batch, prompts, results, outputs, strict=True):
                     passes.append(_pass_output(bundle, item, prompt, _require_finite(bundle, result)))
@@ -222,6 +253,19 @@ def encoder_run(bundle: Bundle) -> tuple[RunBatch, Bucket]:
         return [_require_finite(bundle, (row.copy(),))[0] for row in embeds]
 
     return run, lambda item: item.pixels.shape
+
+
+def text_parts(texts: Sequence[Text], *, text_of: Callable[[Text], str] = str) -> Iterator[Sequence[Text]]:
+    """Texts in parts of one turn each: at most TEXT_BATCH of them, and TURN_CHARACTERS in all or one text."""
+    start, characters = 0, 0
+    for index, text in enumerate(texts):
+        length = len(text_of(text))
+        if index > start and (index - start >= TEXT_BATCH or characters + length > TURN_CHARACTERS):
+            yield texts[start:index]
+            start, characters = index, 0
+        characters += length
+    if start < len(texts):
+        yield texts[start:]
 
 
 def encode_in_halves(run: Callable[[Sequence[str]], Float32], texts: Sequence[str]) -> list[Float32]:

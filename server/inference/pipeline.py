@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from server.contract.manifest import Task
 from server.contract.postprocess import Detection, PassOutput, Thresholds, class_scores, merged_detections
-from server.contract.text import Prompt, PromptTokenizer
+from server.contract.text import Prompt, caption_phrases, label_phrases
 from server.errors import FieldFault, InvalidRequest
 from server.inference import responses
 from server.inference.batching import Reservation
-from server.inference.drawing import draw
+from server.inference.decoders import Decoders, ThreadDecoders
+from server.inference.drawing import Mark
 from server.inference.fair_queue import FairSemaphore
-from server.inference.images import PreparedImage, prepare
+from server.inference.images import PreparedImage, Work
 from server.inference.loaded_model import LoadedModel, LoadedModels, ModelInput, ModelOutput
 from server.inference.prompt_cache import PromptCache
 from server.request_context import RequestContext
@@ -39,6 +40,8 @@ from server.telemetry.metrics import Metrics
 Float32 = npt.NDArray[np.float32]
 # About ten megabytes of JSON.
 MAX_LABEL_SCORES = 1_000_000
+# Characters of a template with its label, each of which may have 1000: no template repeats a long label.
+MAX_TEXT = 2000
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -46,17 +49,22 @@ T = TypeVar("T")
 class Pipeline:
     """Answers requests with the loaded `models`; its coroutines run on one event loop."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, models: LoadedModels) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, models: LoadedModels, decoders: Decoders | None = None
+    ) -> None:
         self.settings, self.metrics, self._models = settings, metrics, models
-        self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="images")
-        self._decoding = FairSemaphore(2 * settings.pool_threads)  # half run, half are queued for when a thread is free
-        # A thread of its own, so that requests are read (or refused with 429) and answered while all others decode.
+        self.decoders = decoders or ThreadDecoders(settings)
+        self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="slow")
+        # A thread of its own, so that requests are answered while all others decode.
         self._short = ThreadPoolExecutor(1, thread_name_prefix="short")
+        # Another for bodies, one at a time, since some take longer and their clients take turns.
+        self._bodies, self._reading = ThreadPoolExecutor(1, thread_name_prefix="bodies"), FairSemaphore(1)
         self._cache = PromptCache(settings.prompt_cache_bytes, metrics)
 
     def close(self) -> None:
-        """End the threads, whose work is done once the models are closed."""
-        for threads in (self._pool, self._short):
+        """End the decoders, and the threads, whose work is done once the models are closed."""
+        self.decoders.close()
+        for threads in (self._pool, self._short, self._bodies):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, model: LoadedModel) -> None:
@@ -71,18 +79,26 @@ class Pipeline:
         """Run a function of some milliseconds off the event loop, without waiting for images."""
         return await asyncio.wrap_future(self._short.submit(function))
 
+    async def in_turn(self, function: Callable[[], T], context: RequestContext) -> T:
+        """Run a function that reads a body off the event loop, when it is the client's turn."""
+        async with self._reading.slot(client=context.client, priority=context.priority):
+            return await asyncio.wrap_future(self._bodies.submit(function))
+
     async def detect(self, request: DetectRequest, context: RequestContext) -> DetectAnswer:
         """Find the request's labels or phrases in each of its images."""
-        answer, _ = await self._detect(request, context, keep_image=False)
+        answer, _ = await self._detect(request, context)
         return answer
 
     async def detect_drawn(self, request: DetectRequest, context: RequestContext) -> tuple[DetectAnswer, bytes]:
         """As `detect` for one image; also that image, upright, as PNG with the detections drawn on it."""
         if len(request.pictures) != 1:
             raise InvalidRequest([FieldFault("images", f"{len(request.pictures)} images, drawing takes exactly one")])
-        answer, ((prepared, detections),) = await self._detect(request, context, keep_image=True)
-        assert prepared.image is not None, "kept for drawing"
-        return answer, await self.in_pool(draw, prepared.image, detections)
+        answer, ((_, detections),) = await self._detect(request, context)
+        marks = [Mark(found.box, found.label, found.label_id, found.score) for found in detections]
+        # Decoded again: kept until its turn comes, the image would take twenty times the memory of its file.
+        drawn = await self.decoders.run(self._work(request.pictures[0], "the image")._replace(marks=marks), context)
+        assert isinstance(drawn, bytes), "a drawing is a PNG"
+        return answer, drawn
 
     async def classify(self, request: ClassifyRequest, context: RequestContext) -> ClassifyAnswer:
         """Score the labels for each image."""
@@ -91,8 +107,8 @@ class Pipeline:
         templates = request.templates or rules.templates
         count = len(request.labels) * len(templates)
         self._check_counts(request.pictures, "labels", count, counted="labels (times templates)")
+        texts = _fill(templates, request.labels)
         with self._timed(context, model):
-            texts = [template.replace("{}", label) for label in request.labels for template in templates]
             images, embeds = await self._embed(model, request.pictures, texts, context)
 
             def score() -> list[ImageScores]:
@@ -132,13 +148,13 @@ class Pipeline:
             )
 
     async def _detect(
-        self, request: DetectRequest, context: RequestContext, *, keep_image: bool
+        self, request: DetectRequest, context: RequestContext
     ) -> tuple[DetectAnswer, list[tuple[PreparedImage, list[Detection]]]]:
         model = self._choose(request.model, "detect", context)
         self._check_counts(request.pictures, "labels", len(request.labels))
         thresholds = _thresholds(request, model)
         with self._timed(context, model):
-            prompts, outputs = await self._run_detector(model, request, context, thresholds, keep_image=keep_image)
+            prompts, outputs = await self._run_detector(model, request, context, thresholds)
 
             def find() -> list[tuple[PreparedImage, list[Detection]]]:
                 return [
@@ -176,14 +192,11 @@ class Pipeline:
         request: DetectRequest,
         context: RequestContext,
         thresholds: Thresholds,
-        *,
-        keep_image: bool,
     ) -> tuple[tuple[Prompt, ...], list[tuple[PreparedImage, tuple[PassOutput, ...]]]]:
         """The prompt of each pass, and each image with the outputs of its passes."""
         names = image_names(len(request.pictures))
         with model.batcher.reserve(len(names), client=context.client, priority=context.priority) as places:
-            tokenize = partial(_prompts, request, model.bundle.prompts, self.settings.max_passes)
-            prompts = await model.in_text_thread(tokenize)
+            prompts = await self._prompts(model, request, context)
             _check_label_scores(request, prompts, thresholds)
             for prompt in prompts:
                 model.metrics.prompt_tokens.observe(len(prompt))
@@ -193,7 +206,7 @@ class Pipeline:
             least = None if request.label_scores else thresholds.box_threshold
 
             async def one(data: bytes, name: str) -> tuple[PreparedImage, tuple[PassOutput, ...]]:
-                prepared = await self._prepare(model, data, name, context, keep_image=keep_image)
+                prepared = await self._prepare(model, data, name, context)
                 item = ModelInput(prepared.pixels, prompts, tuple(await features), least, context.timer.trace)
                 output = await self._run(model, places, item, context)
                 assert isinstance(output, tuple), "a detector returns its passes"
@@ -205,6 +218,13 @@ class Pipeline:
                 features.cancel()
         return prompts, outputs
 
+    async def _prompts(self, model: LoadedModel, request: DetectRequest, context: RequestContext) -> tuple[Prompt, ...]:
+        """The prompt of each pass; PromptTooLong for more than `max_passes`."""
+        phrases = label_phrases(request.labels) if request.prompt is None else caption_phrases(request.prompt)
+        tokenized = await model.tokenize_phrases(phrases, context)
+        split = partial(model.bundle.prompts.passes, tokenized, max_passes=self.settings.max_passes)
+        return await model.in_text_turn(split, context)
+
     async def _embed(
         self, model: LoadedModel, pictures: Sequence[bytes], texts: Sequence[str], context: RequestContext
     ) -> tuple[Float32, Float32]:
@@ -212,7 +232,7 @@ class Pipeline:
         with model.batcher.reserve(len(pictures), client=context.client, priority=context.priority) as places:
 
             async def image(data: bytes, name: str) -> Float32:
-                prepared = await self._prepare(model, data, name, context, keep_image=False)
+                prepared = await self._prepare(model, data, name, context)
                 embed = await self._run(model, places, ModelInput(prepared.pixels, trace=context.timer.trace), context)
                 assert not isinstance(embed, tuple), "an image encoder returns an embedding"
                 return embed
@@ -227,14 +247,13 @@ class Pipeline:
             )
         return np.stack(images), text_embeds
 
-    async def _prepare(
-        self, model: LoadedModel, data: bytes, name: str, context: RequestContext, *, keep_image: bool
-    ) -> PreparedImage:
-        preprocess, max_pixels = model.bundle.preprocess, self.settings.max_image_pixels
-        async with self._decoding.slot(client=context.client, priority=context.priority):
-            prepared = await self.in_pool(
-                prepare, data, preprocess, name=name, max_pixels=max_pixels, keep_image=keep_image
-            )
+    def _work(self, data: bytes, name: str) -> Work:
+        return Work(data, name, self.settings.max_image_pixels, self.settings.image_formats)
+
+    async def _prepare(self, model: LoadedModel, data: bytes, name: str, context: RequestContext) -> PreparedImage:
+        rules = model.bundle.manifest.preprocessing.model_dump()
+        prepared = await self.decoders.run(self._work(data, name)._replace(rules=rules), context)
+        assert isinstance(prepared, PreparedImage), "rules were given"
         timer = context.timer
         timer.observe("decode", prepared.started, prepared.decoded, self.metrics.decode_duration)
         timer.observe("preprocess", prepared.decoded, prepared.ended, model.metrics.preprocess_duration)
@@ -271,7 +290,7 @@ class Pipeline:
             return model.encode_texts([texts[index] for index in missing], context)
 
         # A text that is too long fails here, before other requests could wait for the run that it fails.
-        await model.in_text_thread(partial(model.bundle.sentences.encode, texts))
+        await model.check_texts([text for text in dict.fromkeys(texts) if not self._cache.holds(model, text)], context)
         return await self._cache.get(model, texts, encode)
 
     def _choose(self, name: str | None, task: Task, context: RequestContext) -> LoadedModel:
@@ -307,11 +326,13 @@ def image_names(count: int) -> list[str]:
     return ["the image"] if count == 1 else [f"image {number} of {count}" for number in range(1, count + 1)]
 
 
-def _prompts(request: DetectRequest, tokenizer: PromptTokenizer, max_passes: int) -> tuple[Prompt, ...]:
-    """The prompt of each pass; PromptTooLong for more than `max_passes`."""
-    if request.prompt is None:
-        return tokenizer.label_passes(request.labels, max_passes=max_passes)
-    return tokenizer.caption_passes(request.prompt, max_passes=max_passes)
+def _fill(templates: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Every label in every template; InvalidRequest for a text of more than MAX_TEXT characters."""
+    longest = max(map(len, labels), default=0)
+    if max(len(template) + template.count("{}") * (longest - 2) for template in templates) > MAX_TEXT:
+        reason = f"with the longest label in place of each {{}}, a text has more than {MAX_TEXT} characters"
+        raise InvalidRequest([FieldFault("templates", reason)])
+    return [template.replace("{}", label) for label in labels for template in templates]
 
 
 def _thresholds(request: DetectRequest, model: LoadedModel) -> Thresholds:

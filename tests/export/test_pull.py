@@ -208,7 +208,7 @@ def test_refusal_of_the_hub_is_one_line_and_status_one(hub, tmp_path, capsys):
 def test_wrong_checkpoint_is_refused_and_leaves_no_bundle(hub, published, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(hub.repositories, REPOSITORY, published | {"model.safetensors": b"no tensors"})
     assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 1
-    assert "is damaged or no safetensors file" in capsys.readouterr().err
+    assert "model.safetensors is a text, not weights" in capsys.readouterr().err
     assert not (tmp_path / "bundles" / CLIP).exists()
 
 
@@ -230,7 +230,7 @@ def test_server_told_to_stop_while_it_pulls_takes_the_pull_along(hub, tmp_path):
             until(lambda: hub.of("cdn"), "the weights are asked for")
             (child,) = children(process.pid)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 128 + signal.SIGTERM
+            assert process.wait(60) == 0
             until(lambda: not Path(f"/proc/{child}").exists(), "the pull has ended")
     finally:
         hub.faults.stall = False

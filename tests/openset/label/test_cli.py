@@ -1,0 +1,106 @@
+"""`openset label` as a user runs it, with the bundled models."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from server.__main__ import main
+
+EXAMPLES = Path(__file__).parents[3] / "server" / "examples"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(12):
+        shutil.copy(EXAMPLES / "scene.jpg", folder / f"{number:02d}.jpg")
+    (folder / "03.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def label(pictures, out, *options):
+    return ["label", str(pictures), "--labels", "dog, bicycle", "--out", str(out), *options]
+
+
+def results(out):
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def test_folder_becomes_data_sets_drawn_pictures_and_a_report(pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(label(pictures, out, "--format", "coco,yolo", "--draw")) == 1  # one picture cannot be read
+    printed = capsys.readouterr().out
+    assert "11 pictures" in printed
+    assert "1 unreadable" in printed
+    coco = json.loads((out / "coco.json").read_text())
+    assert {each["name"] for each in coco["categories"]} == {"dog", "bicycle"}
+    assert len(coco["images"]) == 11
+    assert len(coco["annotations"]) == 11 * len(results(out)[0]["detections"]) > 0
+    assert len(list((out / "drawn").glob("*.jpg"))) == 11
+    assert (out / "yolo" / "data.yaml").is_file()
+    assert "03.jpg" in (out / "report.md").read_text()
+
+
+def test_killed_run_goes_on_without_a_double_and_ends_as_one_that_was_not(pictures, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    main(label(pictures, whole))
+    command = [sys.executable, "-m", "server", *label(pictures, killed, "--parallel", "1")]
+    with subprocess.Popen(command) as process:
+        log = killed / "results.jsonl"
+        while not (log.is_file() and log.read_bytes().count(b"\n") >= 2):
+            assert process.poll() is None, "ended too early"
+            time.sleep(0.01)
+        process.kill()
+    assert 2 <= len(results(killed)) < 12
+    main(label(pictures, killed))
+    assert rounded(killed) == rounded(whole)
+
+
+def rounded(out):
+    """Results but for the last digits of scores, which depend on the pictures of a batch."""
+    return [
+        (each["image"], each.get("error"), [(found["label"], round(found["score"], 3)) for found in each["detections"]])
+        for each in results(out)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--labels", " , "], "--labels names nothing"),
+        (["--labels", "dog", "--format", "tfrecord"], "there is no format 'tfrecord'; there are coco"),
+        (
+            ["--labels", "dog", "--model", "clip-mini"],
+            "there is no detector 'clip-mini'; there are: grounding-dino-mini",
+        ),
+        (["--labels", "dog", "--parallel", "0"], "must be positive"),
+        (["--labels-file", "missing.txt"], "missing.txt"),
+        (["--labels", "dog", "--bundle", "missing"], "missing"),
+    ],
+)
+def test_job_that_cannot_run_says_why_in_one_line(pictures, tmp_path, capsys, options, reason):
+    assert main(["label", str(pictures), "--out", str(tmp_path / "out"), *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("openset label: ")
+    assert reason in line
+
+
+def test_other_labels_in_the_same_folder_are_refused(pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    main(label(pictures / "00.jpg", out))
+    assert main(["label", str(pictures / "00.jpg"), "--labels", "cat", "--out", str(out)]) == 2
+    assert "other labels" in capsys.readouterr().err
+
+
+def test_phrases_of_a_prompt_are_the_categories(pictures, tmp_path):
+    out = tmp_path / "out"
+    assert main(["label", str(pictures / "00.jpg"), "--prompt", "a bicycle. a dog.", "--out", str(out)]) == 0
+    names = {each["name"] for each in json.loads((out / "coco.json").read_text())["categories"]}
+    assert names
+    assert names <= {"a bicycle", "a dog"}
