@@ -142,11 +142,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _is_script_archive(path: Path) -> bool:
     if not is_zip(path):
         return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile as error:
-        raise UnreadableCheckpoint(f"{path} is damaged: {error}") from error
+    with faults_named(path, "checkpoint"), zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _sha256_of(path: Path) -> str:

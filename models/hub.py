@@ -114,10 +114,10 @@ class _Hub:
         beside = [name for name in self._official.beside if name in files and self._official.config]
         wanted = []
         for name in filter(None, (self._official.config, weights, *beside)):
-            if name not in files or files[name].size is None:
+            if name not in files or (size := files[name].size) is None:
                 raise HubError(f"{self._official.repository} has no {name}, or hides its size: it may have changed")
             lfs = files[name].lfs
-            wanted.append(RemoteFile(name, files[name].size, lfs.sha256 if lfs else str(files[name].blob_id)))
+            wanted.append(RemoteFile(name, size, lfs.sha256 if lfs else str(files[name].blob_id)))
         if not _COMMIT.fullmatch(info.sha) or not all(file.is_plausible for file in wanted):
             raise ValueError("a size or a hash is none")
         told = spdx_name(licence) if isinstance(licence, str) else None

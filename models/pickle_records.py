@@ -116,6 +116,10 @@ class RecordReader:
             else:
                 raise UnpicklingError(f"entries are added to a {type(target).__name__}")
 
+    def _dict(self, values: list[Any]) -> None:
+        self._push({})
+        self._set_items(values)
+
     def _set_item(self) -> None:
         value, key = self._pop(), self._pop()
         self._set_items([key, value])
@@ -204,7 +208,7 @@ _ACTS: Mapping[str, Callable[[RecordReader, Any], Any]] = {
     "TUPLE1": lambda machine, _: machine._tuple(1),
     "TUPLE2": lambda machine, _: machine._tuple(2),
     "TUPLE3": lambda machine, _: machine._tuple(3),
-    "DICT": lambda machine, _: (values := machine._marked(), machine._push({}), machine._set_items(values)),
+    "DICT": lambda machine, _: machine._dict(machine._marked()),
     "APPEND": lambda machine, _: machine._append([machine._pop()]),
     "APPENDS": lambda machine, _: machine._append(machine._marked()),
     "ADDITEMS": lambda machine, _: machine._append(machine._marked()),

@@ -1,6 +1,7 @@
 """Tensors of a pickle by reference: the names that make them, and those of the values that are left beside them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import Any
@@ -117,7 +118,7 @@ def _ordered(pairs: Any = (), *_: Any) -> dict[Any, Any]:
     return dict(pairs)
 
 
-_BUILDERS = {
+_BUILDERS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,

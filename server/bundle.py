@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -235,7 +235,8 @@ def files_of(artefact: Artefact) -> list[str]:
 
 def check_artefact(folder: Path, artefact: Artefact) -> None:
     """BundleError unless its files, and all that its graph reads weights from, have the hashes of the manifest."""
-    for entry in (artefact, *artefact.data):
+    check_file(folder, artefact)
+    for entry in artefact.data:
         check_file(folder, entry)
     if artefact.runtime != "onnxruntime":
         return
@@ -263,7 +264,7 @@ def check_file(folder: Path, entry: FileHash | Artefact) -> None:
         )
 
 
-def _agrees(result: Float32, expected: Float32) -> bool:
+def _agrees(result: Float32, expected: npt.NDArray[Any]) -> bool:
     if result.shape != expected.shape or expected.dtype.kind not in "fiub":
         return False
     rows = np.abs(result - expected).reshape(-1, result.shape[-1]).max(axis=1)
