@@ -46,6 +46,13 @@ def test_nested_data_is_read_row_by_row(rows):
     assert contents["a"] == [text for row in rows for text in row]
 
 
+@pytest.mark.parametrize("shape", [[0], [0, 1, 3], [2**62, 0, 2**62], [2**62, 2**62, 0]])
+def test_pixels_of_no_values_are_refused(shape):
+    tensor = {"name": "image", "datatype": "UINT8", "shape": shape, "parameters": {"binary_data_size": 0}}
+    with pytest.raises(InvalidRequest, match="has no values"):
+        read_request(*request_of([tensor]), max_values=100)
+
+
 @pytest.mark.parametrize("shape", [[8_000_000], [100], [2**60, 2**60]])
 def test_values_are_counted_before_they_are_made(shape):
     size = 4 * 8_000_000
