@@ -22,7 +22,7 @@ def request_of(inputs, binary=b""):
     return head + binary, str(len(head))
 
 
-@given(VALUES, st.lists(st.integers(0, 255), max_size=12))
+@given(VALUES, st.lists(st.integers(0, 255), min_size=1, max_size=12))
 def test_inputs_sent_as_bytes_are_read_back(values, numbers):
     packed = b"".join(struct.pack("<I", len(value)) + value for value in values)
     inputs = [
