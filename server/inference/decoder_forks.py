@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from server.inference.decoder_process import MESSAGE_BYTES, NUMBER, TASK, memory_file
-from server.inference.images import USUAL_BYTES, PreparedImage, Work
+from server.inference.images import PreparedImage, Work
 
 SUPPORTED = sys.platform == "linux"  # for memory files, and processes that end with their parent
 # A decoder's own bound is on processor time; this one is for a process that gets none.
@@ -29,7 +29,7 @@ _ROOT = Path(__file__).parents[2]
 # it: to take it anew from the system is a twentieth of a photo's time.
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_TRIM_THRESHOLD_": str(2 * USUAL_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
 }
 _STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -140,13 +140,7 @@ class DecoderForks:
                 with theirs:
                     self._process = subprocess.Popen(
                         [sys.executable, "-P", "-m", "server.inference.decoder_process", str(theirs.fileno())],
-                        env=os.environ
-                        | {
-                            "PYTHONPATH": os.pathsep.join(paths),
-                            "OPENBLAS_NUM_THREADS": "1",
-                            "MALLOC_TRIM_THRESHOLD_": "134217728",
-                            "MALLOC_MMAP_THRESHOLD_": "33554432",
-                        },
+                        env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)},
                         pass_fds=[theirs.fileno()],
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.DEVNULL,
