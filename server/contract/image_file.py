@@ -166,9 +166,8 @@ def _opened(data: bytes, formats: Sequence[str]) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=tuple(formats))
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         page = _full_page(image)
-        image = Image.open(
-            io.BytesIO(data), formats=tuple(formats)
-        )  # a damaged later page leaves the first object damaged
+        # Anew, since a damaged later page leaves the first object damaged.
+        image = Image.open(io.BytesIO(data), formats=tuple(formats))
         image.seek(page or 0)
         image.info["several pages"] = page is None
     return image
