@@ -5,7 +5,6 @@ Without descriptors left, nobody could connect, and every attempt to accept a co
 
 import asyncio
 import ipaddress
-import json
 import os
 import socket
 from collections import Counter
@@ -13,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from server.client_address import client_of, network_of
-from server.errors import PROBLEM, TooManyRequests, problem
-from server.middleware.http_protocol import ProblemProtocol
+from server.errors import TooManyRequests
+from server.middleware.http_protocol import ProblemProtocol, last_answer
 from server.middleware.uvicorn_server import GracefulServer
 
 # Files, downloads and models need descriptors too, and so do connections that are accepted only to be refused.
@@ -22,6 +21,7 @@ _MAX_KEPT = 4096
 # Connections accepted in one turn of the event loop, each some tenths of a millisecond; those that wait in the kernel.
 _MAX_ACCEPTED, _WAITING = 64, 2048
 _REFUSED_S = 0.5  # a refused connection stays for its request, since bytes that nobody reads would reset the answer
+_TOO_MANY = "too many connections are open, of your network or in all"
 
 
 class ConnectionLimit:
@@ -75,7 +75,7 @@ class LimitedProtocol(ProblemProtocol):
             super().connection_made(transport)
             return
         self.transport = transport
-        transport.write(_refusal())
+        transport.write(last_answer(TooManyRequests(_TOO_MANY, retry_after=1)))
         self._closing = self.loop.call_later(_REFUSED_S, transport.close)
 
     def data_received(self, data: bytes) -> None:
@@ -102,10 +102,3 @@ class LimitedServer(GracefulServer):
             for listener in server.sockets:
                 with socket.socket(fileno=os.dup(listener.fileno())) as same:
                     same.listen(_WAITING)
-
-
-def _refusal() -> bytes:
-    error = TooManyRequests("too many connections are open, of your network or in all", retry_after=1)
-    document = json.dumps(problem(error)).encode()
-    head = f"HTTP/1.1 429 Too Many Requests\r\nContent-Type: {PROBLEM}\r\nContent-Length: {len(document)}\r\n"
-    return f"{head}Retry-After: 1\r\nConnection: close\r\n\r\n".encode() + document

@@ -12,12 +12,13 @@ import socket
 import struct
 import termios
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.errors import PROBLEM, MalformedRequest, problem
+from server.errors import PROBLEM, Fault, MalformedRequest, problem
 
 log = logging.getLogger(__name__)
 
@@ -155,9 +156,7 @@ class ProblemProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request, and close the connection."""
         error = MalformedRequest("this is not an HTTP/1.1 request: its first line, a header or a chunk is malformed")
-        document = json.dumps(problem(error)).encode()
-        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: {PROBLEM}\r\ncontent-length: {len(document)}\r\n"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + document)
+        self.transport.write(last_answer(error))
         self.transport.close()
 
     @property
@@ -237,6 +236,20 @@ class ProblemProtocol(HttpToolsProtocol):
     def _start_deadline(self) -> None:
         if self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+
+
+def last_answer(error: Fault) -> bytes:
+    """A problem as the bytes of an HTTP/1.1 response, after which the connection is closed."""
+    document = problem(error)
+    content = json.dumps(document).encode()
+    lines = [
+        f"HTTP/1.1 {document['status']} {HTTPStatus(document['status']).phrase}",
+        f"content-type: {PROBLEM}",
+        f"content-length: {len(content)}",
+        *(f"{name.lower()}: {value}" for name, value in (error.headers or {}).items()),
+        "connection: close",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + content
 
 
 def _head_fault(headers: list[tuple[bytes, bytes]], version: str) -> str:
