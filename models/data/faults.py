@@ -60,13 +60,12 @@ class Faults:
 
     def passing(self, entries: Iterable[T], check: Callable[[T], object]) -> Iterator[T]:
         """Yield the entries in which `check` finds no fault."""
-        for entry in entries:
-            try:
-                check(entry)
-            except DataError as error:
-                self.add(error)
-                continue
-            yield entry
+
+        def unchanged(entry: T) -> T:
+            check(entry)
+            return entry
+
+        return self.kept(entries, unchanged)
 
     def no_record(self) -> DataError:
         """Error for a set of which nothing is left."""
