@@ -6,9 +6,7 @@ The answer log is a file of JSON lines: a header that identifies the run, then t
 import argparse
 import json
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +16,11 @@ from models.data.images import BrokenPicture, DataError
 from models.data.text_files import parse_json
 from models.evaluation.backends import BackendError, RecordRefused
 from models.evaluation.metrics import Query
+from openset.ordered_map import map_in_order
 from server.contract.manifest import BundleError
 from server.settings import SettingsError
 
 Q = TypeVar("Q")
-A = TypeVar("A")
 
 
 class AnswerLogError(ValueError):
@@ -119,24 +117,6 @@ def logged_answers(
             stream.write(_line(answer))
             stream.flush()
             yield query, answer
-
-
-def map_in_order(ask: Callable[[Q], A], queries: Iterable[Q], *, parallel: int) -> Iterator[tuple[Q, A]]:
-    """Yield each query with its answer, in order; at most `parallel` queries are drawn and asked ahead."""
-    with ThreadPoolExecutor(parallel, thread_name_prefix="query") as threads:
-        pending: deque[tuple[Q, Future[A]]] = deque()
-        try:
-            for query in queries:
-                pending.append((query, threads.submit(ask, query)))
-                if len(pending) == parallel:
-                    first, future = pending.popleft()
-                    yield first, future.result()
-            while pending:
-                first, future = pending.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in pending:
-                future.cancel()
 
 
 def _header_length(line: bytes, header: dict[str, Any], file: Path) -> int:

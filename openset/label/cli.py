@@ -92,13 +92,13 @@ def _run(args: argparse.Namespace) -> int:
                     found += len(result.detections)
                     failed += result.error is not None
                     progress.set_postfix(boxes=found, failed=failed, refresh=False)
-            labelled = Labelled(log, sources.root, frames, _categories(args, log), detector.name)
+            labelled = Labelled(log, sources.root, frames, _categories(request, log), detector.name)
             written = [log.file, *(write(labelled, args.out) for _, write in writers)]
             if args.draw:
                 written.append(draw_pictures(labelled, args.out))
             options = {name: _shown(value) for name, value in request.items()}
             report = write_report(labelled, args.out, options=options, written=written)
-            failures = sum(each.error is not None for each in log.read())
+            failures = log.failures
     finally:
         detector.close()
     print(report.read_text("utf-8").splitlines()[2])
@@ -139,10 +139,10 @@ def _open_detector(args: argparse.Namespace, request: Mapping[str, Any]) -> Dete
     return InProcessDetector(args.bundle or (), args.model, request, allow_uncertified=args.allow_uncertified)
 
 
-def _categories(args: argparse.Namespace, log: ResultsLog) -> dict[int, str]:
+def _categories(request: Mapping[str, Any], log: ResultsLog) -> dict[int, str]:
     """Labels by label_id; of a prompt those phrases that were found."""
-    if args.prompt is None:
-        return dict(enumerate(_labels(args)))
+    if "labels" in request:
+        return dict(enumerate(request["labels"]))
     return dict(sorted({found.label_id: found.label for each in log.read() for found in each.detections}.items()))
 
 

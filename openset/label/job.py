@@ -1,14 +1,13 @@
 """A labelling job: each picture once through the detector, in parallel, into the results log."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from openset.label.detector import Detector
 from openset.label.results_log import PictureResult, ResultsLog
 from openset.label.sources import MediaFile
 from openset.label.video import VideoError, sample_frames
+from openset.ordered_map import map_in_order
 
 
 def label_all(
@@ -20,27 +19,17 @@ def label_all(
     seconds; a video that cannot be read has a result with an `error`, as a picture has.
     """
     done = log.done()
-    pending: deque[Future[PictureResult]] = deque()
-    with ThreadPoolExecutor(parallel, thread_name_prefix="label") as threads:
-        try:
-            for picture in _pictures(sources, done, frames, every_s):
-                if isinstance(picture, PictureResult):
-                    log.append(picture)
-                    yield picture
-                elif picture.name not in done:
-                    pending.append(threads.submit(detector.label, picture))
-                if len(pending) == parallel:
-                    yield _logged(pending.popleft().result(), log)
-            while pending:
-                yield _logged(pending.popleft().result(), log)
-        finally:
-            for future in pending:
-                future.cancel()
+    wanted = (each for each in _pictures(sources, frames, every_s) if _name(each) not in done)
+
+    def label(each: MediaFile | PictureResult) -> PictureResult:
+        return each if isinstance(each, PictureResult) else detector.label(each)
+
+    for _, result in map_in_order(label, wanted, parallel=parallel):
+        log.append(result)
+        yield result
 
 
-def _pictures(
-    sources: Iterable[MediaFile], done: set[str], frames: Path, every_s: float
-) -> Iterator[MediaFile | PictureResult]:
+def _pictures(sources: Iterable[MediaFile], frames: Path, every_s: float) -> Iterator[MediaFile | PictureResult]:
     """Pictures, and frames of videos; a result for a video that cannot be read."""
     for source in sources:
         if not source.is_video:
@@ -49,10 +38,8 @@ def _pictures(
         try:
             yield from sample_frames(source, frames, every_s=every_s)
         except VideoError as error:
-            if source.name not in done:
-                yield PictureResult(image=source.name, error=str(error))
+            yield PictureResult(image=source.name, error=str(error))
 
 
-def _logged(result: PictureResult, log: ResultsLog) -> PictureResult:
-    log.append(result)
-    return result
+def _name(each: MediaFile | PictureResult) -> str:
+    return each.image if isinstance(each, PictureResult) else each.name

@@ -39,13 +39,17 @@ class ResultsLog:
         _check_description(folder / "run.json", self.file, description)
         self._stream = self.file.open("ab")
         _lock(self._stream.fileno(), folder)
-        self._end = _complete_bytes(self.file)
-        self._stream.truncate(self._end)
+        self._stream.truncate(_complete_bytes(self.file))
+        self._done: set[str] = set()
+        self.failures = 0  # results with an error
+        for result in self.read():
+            self._count(result)
 
     def append(self, result: PictureResult) -> None:
         """Write one result, whole once this returns."""
         self._stream.write(result.model_dump_json(exclude_none=True).encode() + b"\n")
         self._stream.flush()
+        self._count(result)
 
     def read(self) -> Iterator[PictureResult]:
         """All results written so far."""
@@ -55,11 +59,15 @@ class ResultsLog:
 
     def done(self) -> set[str]:
         """Names of the pictures that have a result."""
-        return {result.image for result in self.read()}
+        return self._done.copy()
 
     def close(self) -> None:
         """Let go of the folder."""
         self._stream.close()
+
+    def _count(self, result: PictureResult) -> None:
+        self._done.add(result.image)
+        self.failures += result.error is not None
 
     def __enter__(self) -> Self:
         return self

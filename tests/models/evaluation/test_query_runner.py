@@ -1,7 +1,6 @@
 """Answers in order, a few at once, and a log to resume from."""
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from models.evaluation.query_runner import (
     answer_or_fault,
     exit_status,
     logged_answers,
-    map_in_order,
 )
 
 HEADER = {"set": "a.json", "options": (1, None)}
@@ -75,31 +73,6 @@ def test_a_log_with_more_answers_than_queries_is_refused(tmp_path: Path):
     run(file, 3, [], resume=False)
     with pytest.raises(AnswerLogError, match="more answers than there are queries"):
         list(logged_answers(file, HEADER, range(2), double([]), parallel=1, resume=True))
-
-
-def test_no_more_queries_are_drawn_than_are_pending():
-    drawn: list[int] = []
-
-    def queries() -> Iterator[int]:
-        for number in range(100):
-            drawn.append(number)
-            yield number
-
-    answers = map_in_order(lambda number: number, queries(), parallel=3)
-    assert [next(answers) for _ in range(5)] == [(number, number) for number in range(5)]
-    assert len(drawn) <= 5 + 3
-
-
-def test_an_error_is_raised_in_the_place_of_its_answer():
-    def ask(number: int) -> int:
-        if number == 2:
-            raise ValueError("the third")
-        return number
-
-    answers = map_in_order(ask, range(10), parallel=4)
-    assert [next(answers), next(answers)] == [(0, 0), (1, 1)]
-    with pytest.raises(ValueError, match="the third"):
-        next(answers)
 
 
 def test_a_broken_image_is_named_or_skipped(tmp_path: Path):
