@@ -1,35 +1,31 @@
-"""Reads checkpoint files and folders into named tensors, without executing anything in them."""
+"""Reads checkpoint files and folders into named arrays, without PyTorch and without executing anything in them."""
 
 import hashlib
 import json
-import pickle
-import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
-
 from models import UnreadableCheckpoint, UnsafeCheckpoint, listed
-from models.script_archive import read_script_archive
+from models.safetensors_file import read_safetensors
+from models.stored_arrays import Array
+from models.tensor_pickle import TensorRecord
+from models.torch_files import read_torch_file
 
 OPENSET_FORMAT = "openset"
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
-# Messages of torch.load(weights_only=True) that refuse a non-tensor, unlike those for a damaged file.
-NOT_A_TENSOR = re.compile(r"(Unsupported|unsupported) (global: |GLOBAL|class)[^.]*\S*|(Trying to call|Can only)[^\n]*")
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Contents of a checkpoint: tensors by stored name, its files, and the config.json and tokenizer beside them."""
+    """Contents of a checkpoint: tensors by stored name, its files, and the config.json and tokenizer beside them.
 
-    tensors: dict[str, Tensor]
+    The tensors are views of the mapped files, of their stored type.
+    """
+
+    tensors: dict[str, Array]
     files: tuple[Path, ...]
     config: dict[str, Any] | None = None
     tokenizer_file: Path | None = None
@@ -49,7 +45,7 @@ class StoredWeights:
 
 
 def read(path: str | Path) -> StoredWeights:
-    """Read a checkpoint file or folder of any container into CPU tensors of their stored dtype."""
+    """Read a checkpoint file or folder of any container; tensors keep their stored type (`models.stored_arrays`)."""
     path = Path(path)
     if path.is_dir():
         return _read_folder(path)
@@ -57,8 +53,6 @@ def read(path: str | Path) -> StoredWeights:
         raise UnreadableCheckpoint(f"{path} does not exist")
     if path.suffix == ".safetensors":
         return StoredWeights(_read_safetensors(path), (path,), *_beside(path.parent))
-    if _is_script_archive(path):
-        return StoredWeights(read_script_archive(path), (path,))
     return StoredWeights(_read_pickle(path), (path,))
 
 
@@ -72,7 +66,7 @@ def _read_folder(folder: Path) -> StoredWeights:
             files = _shards(index)
         else:
             continue
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Array] = {}
         for file in files:
             shard = reader(file)
             if repeated := sorted(shard.keys() & tensors.keys()):
@@ -112,55 +106,38 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Array]:
     try:
-        return load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
+        return read_safetensors(path)
+    except (ValueError, OSError) as error:
         raise UnreadableCheckpoint(f"{path} is damaged or no safetensors file: {error}") from error
 
 
-def _is_script_archive(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile as error:
-        raise UnreadableCheckpoint(f"{path} is damaged: {error}") from error
+def _read_pickle(path: Path) -> dict[str, Array]:
+    return _without_module(read_torch_file(path, _state_dict))
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """Read a `torch.save` of a state dict, or of {"model": state dict} (IDEA-Research)."""
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails anywhere in the unpickler, in any way
-        if isinstance(error, pickle.UnpicklingError) and (refused := NOT_A_TENSOR.search(str(error))):
-            raise UnsafeCheckpoint(f"{path} contains more than tensors and was not read: {refused[0]}") from error
-        raise UnreadableCheckpoint(f"{path} is damaged or no checkpoint: {_reason(error)}") from error
+def _state_dict(data: Any) -> dict[str, TensorRecord]:
+    """The tensors of a saved state dict, or of {"model": state dict} (IDEA-Research)."""
     if isinstance(data, dict) and isinstance(data.get("model"), dict):
         data = data["model"]
     if not isinstance(data, dict) or not data:
-        raise UnreadableCheckpoint(
-            f"{path} holds a {type(data).__name__}; a state dict or {{'model': state dict}} is expected"
-        )
-    strange = [f"{name} ({type(value).__name__})" for name, value in data.items() if not isinstance(value, Tensor)]
+        kind = type(data).__name__
+        raise UnreadableCheckpoint(f"holds a {kind}; a state dict or {{'model': state dict}} is expected")
+    strange = [
+        f"{name} ({type(value).__name__})" for name, value in data.items() if not isinstance(value, TensorRecord)
+    ]
     if strange:
-        raise UnreadableCheckpoint(f"{path} is no state dict; not tensors: {listed(strange)}")
-    return _without_module(data)
+        raise UnreadableCheckpoint(f"is no state dict; not tensors: {listed(strange)}")
+    return {str(name): value for name, value in data.items()}
 
 
-def _without_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _without_module(tensors: dict[str, Array]) -> dict[str, Array]:
     """Strip the "module." prefix of data-parallel training, if all names have it."""
     prefix = "module."
     if all(name.startswith(prefix) for name in tensors):
         return {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
-
-
-def _reason(error: Exception) -> str:
-    """Cause of an unpickling error, which torch puts after advice on loading unsafe files."""
-    lines = [line.strip() for line in str(error).rpartition("WeightsUnpickler error:")[2].splitlines()]
-    return next(filter(None, lines), type(error).__name__)
 
 
 def _sha256_of(path: Path) -> str:

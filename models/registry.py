@@ -26,7 +26,8 @@ from models.grounding_dino import weights as grounding_dino_weights
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
 from models.grounding_dino.serving import serving_rules as grounding_dino_serving_rules
-from models.state_dict_map import fill, same
+from models.state_dict_map import as_torch, fill
+from models.tensor_sources import same
 
 CLIP = Family(
     name="clip",
@@ -98,7 +99,7 @@ def _load_published(path: Path, stored: StoredWeights) -> LoadedCheckpoint:
         container = family.weights.recognise(stored.tensors.keys())
         if container is None:
             continue
-        model, config, variant = family.weights.load(stored.tensors, container, stored.config)
+        model, config, variant = family.weights.load(as_torch(stored.tensors), container, stored.config)
         return LoadedCheckpoint(
             family=family.name,
             variant=variant,
@@ -127,7 +128,7 @@ def _load_openset(path: Path, stored: StoredWeights) -> LoadedCheckpoint:
             model = family.model(config)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UnknownCheckpoint(f"no model can be built from its config: {error}") from error
-    fill(model, stored.tensors, {key: same(key) for key in model.state_dict()})
+    fill(model, as_torch(stored.tensors), {key: same(key) for key in model.state_dict()})
     return LoadedCheckpoint(
         family=family.name,
         variant=str(header.get("variant", "custom")),

@@ -15,7 +15,8 @@ from models.clip.config import (
     config_from_hf,
 )
 from models.clip.model import Clip
-from models.state_dict_map import Source, fill, same, stacked, transposed
+from models.state_dict_map import fill
+from models.tensor_sources import Source, same, stacked, transposed
 
 LICENCES = {"openai": "MIT", "huggingface": "MIT"}
 

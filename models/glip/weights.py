@@ -14,7 +14,8 @@ from models.glip import state_dict_keys_microsoft as keys
 from models.glip.config import GLIP_CONFIGS, GlipConfig
 from models.glip.model import Glip
 from models.layers.swin import PATCH
-from models.state_dict_map import Source, TableEntry, fill, module_entries, stacked, swin_blocks, tensor_entries
+from models.state_dict_map import TableEntry, fill, module_entries, swin_blocks, tensor_entries
+from models.tensor_sources import Source, stacked
 
 LICENCES = {"microsoft": "MIT"}
 
