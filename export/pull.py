@@ -11,7 +11,7 @@ from pathlib import Path
 from export.progress import Progress
 from models.model_zoo import OFFICIAL
 from server.registry.model_cache import cache_folder, is_pulled, pulled_bundle
-from server.settings import PREFIX
+from server.settings import PREFIX, SettingsError
 
 # Packages that fetching and exporting import; checked before gigabytes are fetched.
 _REQUIRED = ("torch", "onnx", "onnxscript", "safetensors", "onnxruntime", "huggingface_hub", "filelock")
@@ -38,9 +38,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.name not in OFFICIAL:
         return _failed(f"{args.name!r} is no official model; known are {', '.join(OFFICIAL)}", status=2)
-    cache = cache_folder(args.cache_dir or _from_environment())
     try:
-        return _pull(args.name, cache, Progress(args.quiet))
+        return _pull(args.name, cache_folder(args.cache_dir or _from_environment()), Progress(args.quiet))
+    except SettingsError as error:
+        return _failed(str(error), status=2)
     except KeyboardInterrupt:
         return _failed("interrupted; downloaded data is kept, and the same command resumes there", status=130)
 

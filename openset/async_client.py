@@ -7,7 +7,7 @@ from typing import Any, Self, Unpack
 import httpx
 from tenacity import AsyncRetrying
 
-from openset import endpoints
+from openset import endpoints, proxies
 from openset.endpoints import Texts, VisionAnswer
 from openset.errors import no_answer
 from openset.images import ImageInputs
@@ -33,9 +33,13 @@ class AsyncClient:
     ) -> None:
         self._retries = Retries.of(retries)
         self._limits: Limits | None = None
-        self._http = httpx.AsyncClient(
-            base_url=endpoints.base_url(url), headers=endpoints.headers(api_key), timeout=timeout, transport=transport
-        )
+        address = endpoints.base_url(url)
+        self._proxy = "" if transport else proxies.note(url)
+        with proxies.explained(url):
+            options = proxies.options_for(address, transport)
+            self._http = httpx.AsyncClient(
+                base_url=address, headers=endpoints.headers(api_key), timeout=timeout, **options
+            )
 
     async def detect(self, images: ImageInputs, **options: Unpack[endpoints.DetectOptions]) -> DetectAnswer:
         """As `Client.detect`."""
@@ -91,4 +95,4 @@ class AsyncClient:
         try:
             return await attempts(self._http.send, self._http.build_request(method, path, **content))
         except httpx.RequestError as error:
-            raise no_answer(error, attempts.statistics["attempt_number"]) from error
+            raise no_answer(error, attempts.statistics["attempt_number"], self._proxy) from error

@@ -6,7 +6,7 @@ from typing import Any, Self, Unpack
 import httpx
 from tenacity import Retrying
 
-from openset import endpoints
+from openset import endpoints, proxies
 from openset.endpoints import Texts, VisionAnswer
 from openset.errors import no_answer
 from openset.images import ImageInputs
@@ -33,9 +33,11 @@ class Client:
     ) -> None:
         self._retries = Retries.of(retries)
         self._limits: Limits | None = None
-        self._http = httpx.Client(
-            base_url=endpoints.base_url(url), headers=endpoints.headers(api_key), timeout=timeout, transport=transport
-        )
+        address = endpoints.base_url(url)
+        self._proxy = "" if transport else proxies.note(url)
+        with proxies.explained(url):
+            options = proxies.options_for(address, transport)
+            self._http = httpx.Client(base_url=address, headers=endpoints.headers(api_key), timeout=timeout, **options)
 
     def detect(self, images: ImageInputs, **options: Unpack[endpoints.DetectOptions]) -> DetectAnswer:
         """Find what `labels` or a `prompt` name, in one image or several; see `DetectOptions`.
@@ -93,4 +95,4 @@ class Client:
         try:
             return attempts(self._http.send, self._http.build_request(method, path, **content))
         except httpx.RequestError as error:
-            raise no_answer(error, attempts.statistics["attempt_number"]) from error
+            raise no_answer(error, attempts.statistics["attempt_number"], self._proxy) from error

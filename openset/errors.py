@@ -72,10 +72,10 @@ class UrlsUnsupported(ProblemError):
     """The server does not know the field `image_urls`."""
 
 
-def no_answer(error: httpx.RequestError, attempts: int) -> ConnectionFailed:
-    """Error for a request that httpx could not get answered."""
+def no_answer(error: httpx.RequestError, attempts: int, through: str = "") -> ConnectionFailed:
+    """Error for a request that httpx could not get answered; `through` are words about the proxy that it took."""
     times = f" after {attempts} attempts" if attempts > 1 else ""
-    return ConnectionFailed(f"{error.request.url} gave no answer{times}: {str(error) or type(error).__name__}")
+    return ConnectionFailed(f"{error.request.url} gave no answer{through}{times}: {str(error) or type(error).__name__}")
 
 
 def problem_error(response: httpx.Response) -> ProblemError:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from openset.errors import ImageError
 
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 # A string is a path, or a URL if it begins like one.
-ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[np.uint8]"
+ImageInput: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[np.uint8]"
+)
 ImageInputs: TypeAlias = "ImageInput | Sequence[ImageInput]"
 
 _PLAIN = (str, os.PathLike, bytes, bytearray, memoryview)
-_ACCEPTED = "a path, an http(s) URL, bytes, a PIL image, or a numpy array (uint8, height x width x 3, RGB)"
+_ACCEPTED = (
+    "a path, an http(s) URL, bytes, an open file, a PIL image, or a numpy array (uint8, height x width x 3, RGB)"
+)
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 _COLOUR_MODES = {"CMYK", "HSV", "LAB", "RGBX", "RGBa", "YCbCr"}  # PNG has none of them
 
@@ -35,7 +39,7 @@ class Url:
 
 def as_list(images: ImageInputs) -> list[ImageInput]:
     """List of the images given, all checked before the first is sent; ImageError names one that cannot be."""
-    one = isinstance(images, _PLAIN) or _is_array(images) or _is_pil(images)
+    one = isinstance(images, _PLAIN) or _is_array(images) or _is_pil(images) or _is_open_file(images)
     given: Sequence[Any] = [images] if one else images  # type: ignore[assignment]
     if not isinstance(given, Sequence):
         raise ImageError(f"images must be {_ACCEPTED}, or a list of them; got {type(images).__name__}")
@@ -59,7 +63,9 @@ def encoded(image: Any) -> bytes | Url:
         from PIL import Image
 
         return _png(Image.fromarray(image))
-    return _png(image) if _is_pil(image) else bytes(image)
+    if _is_pil(image):
+        return _png(image)
+    return _rest_of(image) if _is_open_file(image) else bytes(image)
 
 
 def _check(image: Any, name: str) -> None:
@@ -73,6 +79,9 @@ def _check(image: Any, name: str) -> None:
             raise ImageError(f"{name} has the mode {image.mode}: convert it to RGB")
         if not image.width or not image.height:
             raise ImageError(f"{name} is {image.width} x {image.height} pixels")
+    elif _is_open_file(image):
+        if isinstance(image, io.TextIOBase):
+            raise ImageError(f"{name} is a file opened as text: open it with mode 'rb'")
     elif not isinstance(image, _PLAIN):
         raise ImageError(f"{name} must be {_ACCEPTED}; got {type(image).__name__}")
     elif isinstance(image, str | os.PathLike) and not _is_url(image) and not os.path.isfile(image):
@@ -92,6 +101,23 @@ def _is_array(image: object) -> bool:
 def _is_pil(image: object) -> bool:
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(image, pillow.Image)
+
+
+def _is_open_file(image: object) -> bool:
+    return callable(getattr(image, "read", None)) and not isinstance(image, os.PathLike)
+
+
+def _rest_of(file: Any) -> bytes:
+    """The bytes of an open file, from where it stands."""
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise ImageError(f"an open file cannot be read: {error}") from error
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageError(f"an open file gives {type(data).__name__}, not bytes: open it with mode 'rb'")
+    if not data:
+        raise ImageError("an open file has no bytes left: it is empty, or was read before")
+    return bytes(data)
 
 
 def _read(path: Path) -> bytes:

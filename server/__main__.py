@@ -3,11 +3,17 @@
 Serving needs neither PyTorch nor the packages `models` and `export`: only the commands that use them import them.
 """
 
+from server.stop_signals import STOP  # first, so that a signal during the imports finds its handler
+
+# isort: split
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
+
+from server.console import escape_what_cannot_be_encoded, flush_output, is_of_output
 
 # command -> (help, module with its `add_arguments` and `run`, extra that the module needs)
 _COMMANDS = {
@@ -38,8 +44,46 @@ class Register(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status, 2 for bad usage."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    """Run one command; returns its exit status: 2 for bad usage, 130 where Ctrl-C interrupted it.
+
+    Without `argv` this is the whole process, which `openset serve` ends here.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    escape_what_cannot_be_encoded()
+    if words[:1] != ["serve"]:
+        return _run(words)
+    with STOP.installed():
+        status = _run(words)
+    if argv is None:
+        from server.registry.daemon_thread import end_process
+
+        end_process(status)  # an ordinary end unloads the runtime, which aborts where a thread is still inside it
+    return status
+
+
+def _run(words: Sequence[str]) -> int:
+    name = " ".join(["openset", *words[:1]])
+    failure = None
+    try:
+        status = _run_command(words)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except OSError as error:
+        if not is_of_output(error):
+            raise
+        flush_output()
+        status, failure = 1, error
+    failure = failure or flush_output()
+    if isinstance(failure, BrokenPipeError):
+        return 128 + signal.SIGPIPE  # its reader has seen enough
+    if failure:
+        print(f"{name}: the output cannot be written: {failure.strerror}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _run_command(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="openset", description="Open-set vision: detection, classification, similarity."
     )
@@ -47,12 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (text, _, _) in _COMMANDS.items():
         # Only the chosen command's module is imported: `openset serve` must not need PyTorch.
         subparser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        if argv[:1] == [name]:
+        if words[:1] == [name]:
             try:
                 _module(name)(name, subparser)
             except ModuleNotFoundError as error:
                 return _missing(name, error)
-    args = parser.parse_args(argv)
+    args = parser.parse_args(words)
     run: Callable[[argparse.Namespace], int] = args.func
     try:
         return run(args)

@@ -4,39 +4,46 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Mount, Route
 
 from server.bundle import Bundle
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
 from server.middleware.auth import Keys
+from server.middleware.endpoints import Endpoints, local_path
+from server.middleware.http_protocol import ProblemProtocol
 from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
-from server.middleware.uvicorn_server import GracefulServer, ProblemProtocol
+from server.middleware.uvicorn_server import GracefulServer
 from server.predictor import InferenceService
 from server.registry.daemon_thread import any_daemon_thread, end_process, in_daemon_thread
 from server.registry.hot_swap import HotSwap
 from server.registry.model_cache import PullFailed, with_models
 from server.request_context import request_context
 from server.routes import admin, classify, detect, docs, page, similarity, system
+from server.routes.documents import DocumentCache, SharedRendering
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import with_keys, with_problem_type
-from server.settings import Settings, SettingsError, add_flags, read_settings, unknown_variables
+from server.settings import Settings, SettingsError, add_flags, odd_variables, read_settings
+from server.stop_signals import STOP
 from server.telemetry import logs
 from server.telemetry.metrics import package_version
 
 log = logging.getLogger(__name__)
 
 FLUSH_WITHIN_S = 5
+# After `shutdown_timeout_s`: for what has bounds of its own (connections, traces), before the process just ends.
+OVERTIME_S = 10
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -78,6 +85,8 @@ def create_app(
         if loading and loading.cancel():
             log.warning("the server stops while its bundles are being loaded")
         await hot_swap.close()
+        if app.state.fetcher:
+            app.state.fetcher.close()
         await asyncio.to_thread(service.close)
         with suppress(TimeoutError):
             await asyncio.wait_for(in_daemon_thread(service.tracing.close, name="traces"), FLUSH_WITHIN_S)
@@ -87,6 +96,7 @@ def create_app(
         summary="Open-set detection, zero-shot classification and image-text similarity.",
         version=package_version("openset"),
         lifespan=lifespan,
+        openapi_url=None,  # rendered once, by a route of our own
         docs_url=None,  # the usual pages load scripts from elsewhere: ours works offline
         redoc_url=None,
         # FastAPI's own, where it has any, would put the query, which may hold labels, into its spans.
@@ -97,9 +107,18 @@ def create_app(
     app.state.service, app.state.pipeline, app.state.registry = service, service.pipeline, registry
     app.state.keys, app.state.open_endpoints, app.state.hot_swap = keys, settings.open_endpoints, hot_swap
     app.state.fetcher = fetcher or (ImageFetcher(settings) if settings.url_images else None)
+    app.state.documents, app.state.metrics_page = DocumentCache(), SharedRendering(service.metrics.exposition)
+    routers = [detect.router, classify.router, similarity.router, system.router, open_inference.router, docs.router]
+    if settings.bundle_roots:
+        routers.append(admin.router)
+    for router in routers:
+        app.include_router(router)
+    if settings.page:
+        app.router.routes.extend(page.routes())
     app.add_middleware(
         RequestMiddleware,
         settings=settings,
+        endpoints=Endpoints(_templates(app, routers)),
         metrics=service.metrics,
         keys=keys,
         retry_after=registry.retry_after,
@@ -107,13 +126,14 @@ def create_app(
     )
     for error in (Fault, PromptError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _problem)
-    for routes in (detect, classify, similarity, system, open_inference, docs):
-        app.include_router(routes.router)
-    if settings.bundle_roots:
-        app.include_router(admin.router)
-    if settings.page:
-        app.router.routes.extend(page.routes())
     return app
+
+
+def _templates(app: FastAPI, routers: Sequence[APIRouter]) -> list[str]:
+    """The path templates of the app's own routes and of its `routers`."""
+    routes = [*app.router.routes, *(route for router in routers for route in router.routes)]
+    mounted = [f"{route.path}/{{path:path}}" for route in routes if isinstance(route, Mount)]
+    return [*(route.path for route in routes if isinstance(route, Route)), *mounted]
 
 
 class _App(FastAPI):
@@ -127,13 +147,13 @@ async def _problem(request: Request, error: Exception) -> Response:
         error = InvalidRequest([FieldFault(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()])
     service: InferenceService = request.app.state.service
     service.metrics.reject(kind_of(error))
-    return problem_response(error, request_id=request_context(request.scope).request_id, path=request.scope["path"])
+    return problem_response(error, request_id=request_context(request.scope).request_id, path=local_path(request.scope))
 
 
 def serve(settings: Settings) -> int:
     """Run the server until a signal stops it; exit status 2 where its bundles cannot be served."""
     logs.configure(settings)
-    for sentence in unknown_variables():
+    for sentence in odd_variables():
         log.warning(sentence)
     if settings.api_keys_file is None and settings.host not in _LOOPBACK:
         log.warning("listening on %s without api_keys_file: anyone who reaches it may use it", settings.host)
@@ -156,13 +176,18 @@ def serve(settings: Settings) -> int:
     def stop() -> None:
         app.state.stopping = True
         service.stop()
+        overtime = threading.Timer(settings.shutdown_timeout_s + OVERTIME_S, give_up)
+        overtime.daemon = True
+        overtime.start()
+
+    def give_up() -> None:
+        log.error("the server does not end within shutdown_timeout_s=%d: ending it", settings.shutdown_timeout_s)
+        end_process(0)
 
     server = GracefulServer(config, on_stop=stop)
-    # After its shutdown uvicorn raises the signal again, which would end the process as a failure.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     try:
-        server.run()
+        with STOP.leading_to(lambda: setattr(server, "should_exit", True)):
+            server.run()
     except SystemExit:  # it could not listen, and has logged the reason
         print(
             f"openset serve: cannot listen on {settings.host}, port {settings.port}: give another --port"
@@ -172,12 +197,12 @@ def serve(settings: Settings) -> int:
         return 2
     if not service.finished:
         log.error("not all was finished within shutdown_timeout_s=%d: ending regardless", settings.shutdown_timeout_s)
-        end_process(1)
+        end_process(0)
     failure: Exception | None = service.registry.failure
-    if failure:
+    if failure and not STOP.requested:
         print(f"openset serve: {failure}", file=sys.stderr)
         return 2
-    return 0 if server.started else 1
+    return 0 if server.started or STOP.requested else 1
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:

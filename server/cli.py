@@ -1,11 +1,13 @@
 """Commands `detect`, `classify` and `similarity`: a `Predictor` for one request, its answer as text or JSON."""
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+from PIL import Image
 from pydantic import BaseModel
 
 from server.contract.manifest import BundleError
@@ -29,6 +31,15 @@ _FIELDS = (
     "top_k",
     "embeddings",
 )
+
+
+# Formats that a drawing can be written in, by suffix.
+_DRAWN = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_QUALITY = 90
+
+
+class InputError(Exception):
+    """Standard input cannot be read; the message is one sentence."""
 
 
 class OutputError(Exception):
@@ -58,18 +69,23 @@ def run(args: argparse.Namespace) -> int:
     try:
         with Predictor(task=args.command, bundle=bundles, allow_uncertified=allow) as predictor:
             print(commands[args.command](args, predictor))
-    except (OutputError, Fault, PromptError, BundleError, SettingsError) as error:
+    except (InputError, OutputError, Fault, PromptError, BundleError, SettingsError) as error:
         print(f"openset {args.command}: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def _detect_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("image", metavar="IMAGE", help="a file, or - for standard input")
     query = parser.add_mutually_exclusive_group(required=True)
     query.add_argument("--prompt", help='what to find, like "a dog. a bicycle."')
     query.add_argument("--labels", metavar="A,B", help="what to find, separated by commas")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="write the image with the boxes drawn on it")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=f"write the image with the boxes drawn on it, in the format of the suffix: {', '.join(_DRAWN)}",
+    )
     parser.add_argument("--box-threshold", type=float, metavar="0..1", help="least score of a detection")
     parser.add_argument("--text-threshold", type=float, metavar="0..1", help="least score of a matched word")
     parser.add_argument("--nms-iou", type=float, metavar="0..1", help="overlap above which the weaker box is dropped")
@@ -78,7 +94,7 @@ def _detect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _classify_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("image", metavar="IMAGE", help="a file, or - for standard input")
     parser.add_argument("--labels", required=True, metavar="A,B", help="the candidates, separated by commas")
     parser.add_argument(
         "--template",
@@ -92,18 +108,20 @@ def _classify_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _similarity_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, or - for standard input")
     parser.add_argument("--texts", nargs="+", required=True, metavar="TEXT")
     parser.add_argument("--embeddings", action="store_true", default=None, help="with --json: the embeddings too")
 
 
 def _detect(args: argparse.Namespace, predictor: Predictor) -> str:
-    labels = _split(args.labels)
+    labels, image = _split(args.labels), _opened(args.image)
     if args.out:
-        answer, png = predictor.detect_drawn(args.image, labels, **_options(args))
+        if args.out.suffix.lower() not in _DRAWN:
+            raise OutputError(f"{args.out} has no suffix of {', '.join(_DRAWN)}, which names the format to draw in")
+        answer, png = predictor.detect_drawn(image, labels, **_options(args))
         _write(args.out, png)
     else:
-        answer = predictor.detect(args.image, labels, **_options(args))
+        answer = predictor.detect(image, labels, **_options(args))
     if args.json:
         return _json(answer)
     (result,) = answer.results
@@ -116,14 +134,14 @@ def _detect(args: argparse.Namespace, predictor: Predictor) -> str:
 
 
 def _classify(args: argparse.Namespace, predictor: Predictor) -> str:
-    answer = predictor.classify(args.image, _split(args.labels), **_options(args))
+    answer = predictor.classify(_opened(args.image), _split(args.labels), **_options(args))
     if args.json:
         return _json(answer)
     return "\n".join(f"{score.score:.4f}  {score.label}" for score in answer.results[0].scores)
 
 
 def _similarity(args: argparse.Namespace, predictor: Predictor) -> str:
-    answer = predictor.similarity(args.images, args.texts, **_options(args))
+    answer = predictor.similarity([_opened(image) for image in args.images], args.texts, **_options(args))
     if args.json:
         return _json(answer)
     return "\n".join(
@@ -141,9 +159,29 @@ def _split(text: str | None) -> list[str]:
     return [label.strip() for label in text.split(",") if label.strip()] if text is not None else []
 
 
-def _write(path: Path, data: bytes) -> None:
+def _opened(name: str) -> str | bytes:
+    """The file's name, or the bytes of standard input."""
+    if name != "-":
+        return name
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("- is standard input, and nothing is piped into it: openset detect - … < photo.jpg")
+    data = sys.stdin.buffer.read()
+    if not data:
+        raise InputError("- is standard input, which is empty or was read for another -")
+    return data
+
+
+def _write(path: Path, png: bytes) -> None:
+    """Write the drawing in the format of the path's suffix."""
+    data = io.BytesIO(png)
+    if (wanted := _DRAWN[path.suffix.lower()]) != "PNG":
+        data = io.BytesIO()
+        try:
+            Image.open(io.BytesIO(png)).save(data, wanted, quality=_QUALITY)
+        except (OSError, ValueError) as error:  # JPEG and WebP bound the sides of an image
+            raise OutputError(f"{path}: the drawing cannot be written as {wanted}, name it .png ({error})") from None
     try:
-        path.write_bytes(data)
+        path.write_bytes(data.getvalue())
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from None
 

@@ -36,7 +36,7 @@
 is answered as BundleRefused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -46,9 +46,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from server.contract.text import PromptError, PromptTooLong, shown
+from server.field_names import no_such_field
 
 PROBLEM = "application/problem+json"
 TYPE_PREFIX = "urn:openset:problem:"
+# Bundles load in seconds, and a server that stops is soon replaced by another.
+RETRY_SOON_S = 5
 # Problems below this path also have the member `error` of the Open Inference Protocol.
 OPEN_INFERENCE = "/v2"
 
@@ -188,7 +191,11 @@ class InferenceFailed(ServiceFault):
 
 
 class NotReady(ServiceFault):
-    """Bundles are being loaded, or the server is stopping."""
+    """Bundles are being loaded, or the server is stopping; `retry_after` in seconds where trying again may help."""
+
+    def __init__(self, message: str, *, retry_after: int | None = RETRY_SOON_S) -> None:
+        super().__init__(message)
+        self.headers = None if retry_after is None else {"Retry-After": str(retry_after)}
 
 
 class WorkerStopped(ServiceFault):
@@ -285,14 +292,17 @@ def problem_response(error: Exception, *, request_id: str = "", path: str = "") 
     return JSONResponse(document, document["status"], headers=dict(headers or {}), media_type=PROBLEM)
 
 
-def invalid_request(error: ValidationError) -> RequestFault:
-    """A schema's validation error as a fault: field and reason, never the value, which may be a whole image."""
+def invalid_request(error: ValidationError, *, fields: Collection[str] = ()) -> RequestFault:
+    """A schema's validation error as a fault: field and reason, never the value, which may be a whole image.
+
+    `fields` are those that the request may have.
+    """
     if error.error_count() > _MAX_FAULTS:
         return InvalidRequest([FieldFault("body", f"{error.error_count()} fields and items are wrong")])
     faults = error.errors(include_input=False, include_url=False)
     if faults[0]["type"] == "json_invalid":
         return MalformedBody(f"the body is not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}")
-    return InvalidRequest([FieldFault(_location(fault["loc"]), _reason(fault)) for fault in faults[:20]])
+    return InvalidRequest([FieldFault(_location(fault["loc"]), _reason(fault, fields)) for fault in faults[:20]])
 
 
 def _location(location: Sequence[int | str]) -> str:
@@ -301,9 +311,9 @@ def _location(location: Sequence[int | str]) -> str:
     return ".".join(parts) or "body"
 
 
-def _reason(fault: Any) -> str:
+def _reason(fault: Any, fields: Collection[str]) -> str:
     if fault["type"] == "extra_forbidden":
-        return "there is no such field"
+        return no_such_field(str(fault["loc"][-1]), fields if len(fault["loc"]) == 1 else ())
     if fault["type"] == "too_long":
         return f"there are too many: at most {fault['ctx']['max_length']} are accepted"
     return str(fault["msg"]).removeprefix("Value error, ")

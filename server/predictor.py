@@ -9,8 +9,10 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Any, BinaryIO, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ValidationError
 
@@ -36,8 +38,9 @@ from server.telemetry.tracing import open_tracing
 
 T = TypeVar("T")
 Request = TypeVar("Request", bound=BaseModel)
-# A file, its bytes, or a decoded image.
-ImageInput = str | Path | bytes | Image.Image
+# A file by its path or open, its bytes, a decoded image, or RGB pixels (uint8, height x width x 3).
+ImageInput = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]
+_ACCEPTED = "a path, bytes, an open file, a PIL image or a numpy array (uint8, height x width x 3, RGB)"
 ImageInputs = ImageInput | Sequence[ImageInput]
 Answer = DetectAnswer | ClassifyAnswer | SimilarityAnswer
 # Exceptions for a request that gets no answer; `server.errors` draws their tree.
@@ -114,10 +117,10 @@ class Predictor:
         with Predictor(bundle=["server/bundles/grounding-dino-mini"]) as predictor:
             answer = predictor.detect("street.jpg", labels=["a dog", "a bicycle"])
 
-    Images are paths, bytes of files or PIL images, one or a list. Answers are those of the HTTP endpoints; a request
-    without one raises a `Problem`: a `Fault` of `server.errors`, or a `PromptError`. Settings are those of `openset
-    serve`, from the environment too; bundles that fail their checks raise BundleError. With `task`, only the bundles
-    that can do it are opened.
+    Images are paths, open files, bytes of files, PIL images or numpy arrays of RGB, one or a list. Answers are those of
+    the HTTP endpoints; a request without one raises a `Problem`: a `Fault` of `server.errors`, or a `PromptError`.
+    Settings are those of `openset serve`, from the environment too; bundles that fail their checks raise BundleError.
+    With `task`, only the bundles that can do it are opened.
     """
 
     def __init__(self, settings: Settings | None = None, *, task: Task | None = None, **given: Any) -> None:
@@ -263,11 +266,10 @@ async def _cancel_other_tasks() -> None:
 
 def _request(kind: type[Request], *, images: ImageInputs = (), **fields: Any) -> Request:
     """The request that the arguments of a method make; InvalidRequest names a field that does not fit."""
-    listed = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
+    listed: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
     for image in listed:
-        if not isinstance(image, str | Path | bytes | Image.Image):
-            reason = f"an image is a path, bytes or a PIL image, not {type(image).__name__}"
-            raise InvalidRequest([FieldFault("images", reason)])
+        if fault := _fault_of(image):
+            raise InvalidRequest([FieldFault("images", fault)])
     given = {name: value for name, value in fields.items() if value is not None}
     try:
         return kind(**given, images=tuple(map(_encoded, listed)))
@@ -275,10 +277,24 @@ def _request(kind: type[Request], *, images: ImageInputs = (), **fields: Any) ->
         raise invalid_request(error) from None
 
 
+def _fault_of(image: object) -> str | None:
+    """The reason why this cannot be an image, or None."""
+    if isinstance(image, np.ndarray):
+        fits = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
+        return None if fits else f"an array must be uint8, height x width x 3, RGB, not {image.dtype}, {image.shape}"
+    if isinstance(image, str) and image.lower().startswith(("http://", "https://")):
+        return f"{image} is a URL, and images are not fetched here: download it and give the file"
+    if isinstance(image, str | Path | bytes | Image.Image) or callable(getattr(image, "read", None)):
+        return None
+    return f"an image is {_ACCEPTED}, not {type(image).__name__}"
+
+
 def _encoded(image: ImageInput) -> bytes:
-    """The bytes of an image file; a PIL image is encoded without loss, upright."""
+    """The bytes of an image file; a PIL image and an array are encoded without loss, upright."""
     if isinstance(image, bytes):
         return image
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
     if isinstance(image, Image.Image):
         encoded = io.BytesIO()
         try:
@@ -287,6 +303,11 @@ def _encoded(image: ImageInput) -> bytes:
             raise BrokenImage(f"an image cannot be encoded: {error}") from error
         return encoded.getvalue()
     try:
-        return Path(image).read_bytes()
-    except OSError as error:
-        raise BrokenImage(f"{image} cannot be read: {error.strerror}") from None
+        data = Path(image).read_bytes() if isinstance(image, str | Path) else image.read()
+    except (OSError, ValueError) as error:  # ValueError: a closed file, a path with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        name = image if isinstance(image, str | Path) else "an open file"
+        raise BrokenImage(f"{name} cannot be read: {reason}") from None
+    if not isinstance(data, bytes):
+        raise BrokenImage(f"an open file gives {type(data).__name__}, not bytes: open it with mode 'rb'")
+    return data

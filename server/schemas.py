@@ -1,8 +1,5 @@
 """Bodies of requests and responses; unknown fields are refused, so that no misspelt threshold is ignored."""
 
-import base64
-import binascii
-import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -13,12 +10,14 @@ from pydantic import (
     FailFast,
     Field,
     StringConstraints,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from server.contract.manifest import Certificate, Task
+from server.json_text import decode_base64
 from server.memory.memory_budget import HostBudget, HostFootprint
 
 # Path of the admin endpoints.
@@ -26,7 +25,6 @@ ADMIN_BUNDLES = "/admin/bundles"
 BoxFormat = Literal["xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn"]
 # Upper bound of any list, to bound the work of parsing; the limits of a request are settings, checked later.
 MAX_ITEMS = 100_000
-_DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 # A red disc, 16 x 16 pixels: a working example that is short.
 EXAMPLE_IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAS0lEQVR42mP88OEDAymAiYFEQLIGFkyhG3p6cLbGpUsEbEBWjclF"
@@ -34,16 +32,14 @@ EXAMPLE_IMAGE = (
 )
 
 
-def _image_bytes(value: object) -> object:
+def _image_bytes(value: object, info: ValidationInfo) -> object:
     if isinstance(value, bytes):  # a file from a form
         return value
     if not isinstance(value, str):
         raise PydanticCustomError("image", "an image must be base64 text (in a form: a file)")
-    match = _DATA_URL.match(value)
-    digits = "".join(value[match.end() if match else 0 :].split())  # `base64` breaks lines
     try:
-        return base64.b64decode(digits, validate=True)
-    except (binascii.Error, ValueError):
+        return decode_base64((info.context or {}).get(value, value))
+    except ValueError:
         raise PydanticCustomError("image", "this is not valid base64") from None
 
 

@@ -75,8 +75,8 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0 picks a free one."""
     api_keys_file: Path | None = None
-    """File of API keys, one line each as `openset key new` prints it, reloaded when it changes; none: requests need no
-    key."""
+    """File of API keys, one line each as `openset key new` prints it; a key counts while its line is there. None:
+    requests need no key."""
     open_endpoints: Annotated[tuple[OpenEndpoint, ...], BeforeValidator(_split_words)] = (
         *("/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"),
     )
@@ -238,7 +238,7 @@ def read_settings(config: Path | None = None, **flags: Any) -> Settings:
     given = {name: _Given(f"{config}: {name}", value) for name, value in file.items()}
     for variable, value in environment.items():
         name = variable.removeprefix(PREFIX).lower()
-        if name in Settings.model_fields:
+        if name in Settings.model_fields and not _is_of_a_service(variable, value):
             given[name] = _Given(variable, value)
     given |= {name: _Given(_flag(name), value) for name, value in flags.items()}
     try:
@@ -247,22 +247,30 @@ def read_settings(config: Path | None = None, **flags: Any) -> Settings:
         raise SettingsError("; ".join(_explain(fault, given) for fault in error.errors())) from None
 
 
-def unknown_variables() -> list[str]:
-    """A sentence for each `OPENSET_*` variable that names no setting, with the one that was probably meant.
+def odd_variables() -> list[str]:
+    """A sentence for each `OPENSET_*` variable that sets nothing, with the setting that was probably meant.
 
     Only a warning: whoever starts a process does not always choose its environment.
     """
     found = []
-    for variable in sorted(map(str.upper, os.environ)):
+    for variable, value in sorted((name.upper(), value) for name, value in os.environ.items()):
         name = variable.removeprefix(PREFIX).lower()
-        if (
-            variable.startswith(PREFIX)
-            and name not in Settings.model_fields
-            and not _OTHER_VARIABLES.fullmatch(variable)
-        ):
+        if not variable.startswith(PREFIX):
+            continue
+        if _is_of_a_service(variable, value):
+            found.append(
+                f"{variable}={value} is Kubernetes' variable of a Service, not a setting, and is ignored: set"
+                " enableServiceLinks: false in the pod, or name the Service otherwise; --port sets the port"
+            )
+        elif name not in Settings.model_fields and not _OTHER_VARIABLES.fullmatch(variable):
             near = get_close_matches(name, Settings.model_fields, n=1)
             found.append(f"{variable} names no setting" + (f"; {PREFIX}{near[0].upper()} does" if near else ""))
     return found
+
+
+def _is_of_a_service(variable: str, value: str) -> bool:
+    """True for the variable that Kubernetes makes of a Service called openset, which has the name of a setting."""
+    return variable == PREFIX + "PORT" and re.match(r"(tcp|udp|sctp)://", value) is not None
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

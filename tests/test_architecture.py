@@ -34,8 +34,10 @@ MAY_IMPORT = {
 }
 # Rooms and root files of the server, from low to high: each imports only lower ones.
 SERVER_ORDER = (
-    *("contract", "memory", "errors", "schemas", "settings", "telemetry", "runtimes", "bundle", "request_context"),
-    *("inference", "registry", "middleware", "routes", "predictor", "app", "cli", "__main__"),
+    *("stop_signals", "console"),
+    *("contract", "memory", "field_names", "errors", "json_text", "schemas", "settings", "telemetry", "runtimes"),
+    *("bundle", "client_address", "request_context", "inference", "registry", "middleware", "routes", "predictor"),
+    *("app", "cli", "__main__"),
 )
 CONTRACT_LIBRARIES = {"numpy", "PIL", "pydantic", "tokenizers", "ftfy"}
 # "What every request passes" says less than "ASGI middleware": a reader searches for the noun.

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.data.annotation_checks import clip_boxes
+from models.data.entries import clip_boxes
 from models.data.records import Float32
 
 # Words that are true of a picture and not of its mirror image.

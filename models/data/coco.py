@@ -4,149 +4,253 @@ Also the variant in which an image has a `caption` and an annotation `tokens_pos
 is named by (MDETR's and GLIP's mixed sets); and LVIS's `neg_category_ids` and `not_exhaustive_category_ids`.
 """
 
-import json
-import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
+from pydantic import Field
 
-from models.data.annotation_checks import box_array, checked_box, checked_size, checked_spans
+from models.data.categories import CategoryNames
+from models.data.entries import (
+    Area,
+    Box,
+    DataEntry,
+    FilePath,
+    Flag,
+    FourNumbers,
+    Id,
+    SizedEntry,
+    Spans,
+    Words,
+    checked,
+    checked_spans,
+    fitted_box,
+    shown,
+)
+from models.data.faults import Faults, RecordFault
 from models.data.images import DataError, PictureFile
-from models.data.records import DetectionRecord, GroundingRecord, Region
+from models.data.records import DetectionRecord, GroundingRecord, Int64, Region
+from models.data.text_files import json_object, read_text
 
-LOG = logging.getLogger(__name__)
+NO_LABEL = -1
 
 
-class _Annotation(NamedTuple):
-    """A valid annotation: the index of its image, its box x0, y0, x1, y1, the index of its category or its spans."""
+class CocoCategory(DataEntry):
+    """An entry of `categories`; `supercategory` is the name of its parent, by custom "none" for none."""
+
+    kind: ClassVar[str] = "category"
+    id: Id = Field(description="an integer or a text is expected")
+    name: Words = Field(description="a text that is not blank is expected")
+    supercategory: Any = None
+
+
+class CocoImage(SizedEntry):
+    """An entry of `images`."""
+
+    kind: ClassVar[str] = "image"
+    id: Id = Field(description="an integer or a text is expected")
+    file_name: FilePath = Field(description="a path is expected")
+    caption: Words | None = Field(None, description="a text that is not blank is expected")
+    neg_category_ids: list[Id] | None = Field(None, description="a list of ids of categories is expected")
+
+
+class CocoAnnotation(DataEntry):
+    """An entry of `annotations`."""
+
+    kind: ClassVar[str] = "annotation"
+    image_id: Id = Field(description="the id of an image is expected")
+    category_id: Id | None = Field(None, description="the id of a category is expected")
+    bbox: FourNumbers = Field(description="four finite numbers x, y, width, height are expected")
+    area: Area | None = Field(None, description="a number from 0 to 1e10 is expected")
+    iscrowd: Flag = Field(False, description="0 or 1 is expected")
+    tokens_positive: Spans | None = Field(None, description="a list of [start, end) is expected")
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedObjects:
+    """The objects of an image: boxes_xyxy [M, 4] float64, labels [M], areas [M] (NaN: not given), crowds [M] bool."""
+
+    boxes_xyxy: npt.NDArray[np.float64]
+    labels: Int64
+    areas: npt.NDArray[np.float64]
+    crowds: npt.NDArray[np.bool_]
+
+
+class _Image(NamedTuple):
+    """An image that is kept; `absent`: labels that LVIS has looked for in vain."""
+
+    id: int | str
+    file_name: str
+    size: tuple[int, int] | None
+    caption: str | None
+    absent: tuple[int, ...] | None
+
+
+class _Object(NamedTuple):
+    """An annotation that is kept: the index of its image, its label or its spans in the caption."""
 
     image: int
-    box: tuple[float, float, float, float]
+    box: Box
     label: int
-    spans: tuple[tuple[int, int], ...] = ()
+    area: float
+    crowd: bool
+    spans: tuple[tuple[int, int], ...]
+
+
+_Identified = TypeVar("_Identified", bound="CocoCategory | CocoImage")
 
 
 class CocoSet:
-    """The images of a COCO file, without crowd regions, as in the official training code.
+    """The images of a COCO file; records are without crowd regions, as in the official training code.
 
-    A faulty annotation raises DataError, or with `skip` is left out and counted in `skipped`.
+    A faulty entry raises DataError, or with `skip` is left out and counted in `faults`.
     """
 
     def __init__(self, annotations: Path, pictures: Path, *, skip: bool = False) -> None:
         self.name = str(annotations)
-        self.skipped = 0
-        self._pictures, self._skip = pictures, skip
-        data = _read(annotations)
-        self._place, self.names = self._categories(data)
-        self._images: list[dict[str, Any]] = list(self._kept(data["images"], self._image))
-        rows: dict[Any, int] = {image["id"]: row for row, image in enumerate(self._images)}
-        found = list(self._kept(data["annotations"], lambda entry: self._annotation(entry, rows)))
+        self.faults = Faults(self.name, skip=skip)
+        self._pictures = pictures
+        data = read_coco(annotations)
+        self._labels_by_id, self._categories = self._read_categories(data)
+        images = unique_entries(CocoImage, data["images"], self.name, self.faults)
+        self._images = list(self.faults.kept(images, self._image))
+        rows = {image.id: row for row, image in enumerate(self._images)}
+        entries = enumerate(data["annotations"])
+        found = list(self.faults.kept(entries, lambda numbered: self._annotation(*numbered, rows)))
         found.sort(key=lambda one: one.image)  # keeps the file's order within an image
         # Arrays, which reading processes share; objects would be copied into each once their references are counted.
-        self._boxes = box_array([one.box for one in found])
-        self._labels = np.asarray([one.label for one in found], np.int64)
-        self._spans = [one.spans for one in found if one.spans]
-        images = np.asarray([one.image for one in found], np.int64)
-        self._starts = np.searchsorted(images, np.arange(len(self._images) + 1))
-        self._first_spans = np.cumsum([0, *(bool(one.spans) for one in found)])
-        if self.skipped:
-            LOG.warning("%s: %d faulty entries are left out", self.name, self.skipped)
+        self._objects = AnnotatedObjects(
+            np.asarray([one.box for one in found], np.float64).reshape(-1, 4),
+            np.asarray([one.label for one in found], np.int64),
+            np.asarray([one.area for one in found], np.float64),
+            np.asarray([one.crowd for one in found], np.bool_),
+        )
+        self._spans = [one.spans for one in found]
+        rows_of_objects = np.asarray([one.image for one in found], np.int64)
+        self._starts = np.searchsorted(rows_of_objects, np.arange(len(self._images) + 1))
+        self.faults.log()
 
     @property
-    def image_ids(self) -> list[Any]:
-        """The id of each record's image in the file."""
-        return [image["id"] for image in self._images]
+    def names(self) -> tuple[str, ...]:
+        """The names of the categories; a label is an index into them."""
+        return self._categories.names
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> DetectionRecord | GroundingRecord:
-        image, start, end = self._images[index], int(self._starts[index]), int(self._starts[index + 1])
-        where = f"{self.name}: image id {image['id']}"
-        picture = PictureFile(self._pictures / image["file_name"])
-        size = checked_size(image, where)
-        boxes, labels = self._boxes[start:end], self._labels[start:end]
-        if "caption" in image:
-            first = int(self._first_spans[start])
-            spans = self._spans[first : first + len(boxes)]
-            regions = tuple(Region(one, box[None]) for one, box in zip(spans, boxes, strict=True))
-            return GroundingRecord(picture, image["caption"], regions, where, size)
-        return DetectionRecord(picture, boxes, labels, self.names, where, size, self._absent(image, labels))
+        image, objects = self._images[index], self.objects(index)
+        where = f"{self.name}: image id {image.id}"
+        picture = PictureFile(self._pictures / image.file_name)
+        single = ~objects.crowds
+        boxes, labels = objects.boxes_xyxy[single].astype(np.float32), objects.labels[single]
+        if image.caption is not None:
+            spans = self._spans[self._starts[index] : self._starts[index + 1]]
+            kept = (spans[row] for row in np.flatnonzero(single))
+            regions = tuple(Region(one, box[None]) for one, box in zip(kept, boxes, strict=True))
+            return GroundingRecord(picture, image.caption, regions, where, image.size)
+        present = set(objects.labels.tolist())
+        absent = None if image.absent is None else tuple(label for label in image.absent if label not in present)
+        return DetectionRecord(picture, boxes, labels, self.names, where, image.size, absent)
 
-    def _absent(self, image: dict[str, Any], labels: np.ndarray) -> tuple[int, ...] | None:
-        """The categories known to be absent; LVIS annotates some only, so that others may be present without a box."""
-        if "neg_category_ids" not in image:
-            return None
-        present = set(labels.tolist())
-        return tuple(self._place[name] for name in image["neg_category_ids"] if self._place[name] not in present)
+    def objects(self, index: int) -> AnnotatedObjects:
+        """All objects of an image, crowds too, as COCO's evaluator takes them."""
+        part = slice(int(self._starts[index]), int(self._starts[index + 1]))
+        every = self._objects
+        return AnnotatedObjects(every.boxes_xyxy[part], every.labels[part], every.areas[part], every.crowds[part])
 
-    def _kept(self, entries: list[Any], check: Any) -> Any:
-        """Yield what `check` returns for each entry; None leaves one out without counting it."""
-        for entry in entries:
-            try:
-                passed = check(entry)
-            except DataError:
-                if not self._skip:
-                    raise
-                self.skipped += 1
-                continue
-            if passed is not None:
-                yield passed
+    def _read_categories(self, data: dict[str, Any]) -> tuple[dict[int | str, int], CategoryNames]:
+        """The label of each id, and the names; without Roboflow's root category."""
+        entries = unique_entries(CocoCategory, data["categories"], self.name, self.faults)
+        used = {one.get("category_id") for one in data["annotations"] if _has_plain_id(one)}
+        names = CategoryNames()
+        labels = {one.id: names.add(one.name) for one in entries if not _is_root(one, entries, used)}
+        return labels, names
 
-    def _categories(self, data: dict[str, Any]) -> tuple[dict[Any, int], tuple[str, ...]]:
-        place: dict[Any, int] = {}
-        names: list[str] = []
-        for entry in data["categories"]:
-            if not isinstance(entry, dict) or "id" not in entry or not str(entry.get("name", "")).strip():
-                raise DataError(f"{self.name}: category {entry!r} has no id or no name")
-            if entry["id"] in place:
-                raise DataError(f"{self.name}: category id {entry['id']} occurs twice")
-            place[entry["id"]] = len(names)
-            names.append(str(entry["name"]))
-        return place, tuple(names)
+    def _image(self, entry: CocoImage) -> _Image:
+        known = self._labels_by_id
+        negative = entry.neg_category_ids
+        if unknown := [one for one in negative or () if one not in known]:
+            where = f"{self.name}: image id {entry.id!r}"
+            message = f"{where}: its neg_category_ids {shown(unknown)} are not among the categories"
+            raise RecordFault(message, kind="image neg_category_ids")
+        absent = None if negative is None else tuple(dict.fromkeys(known[one] for one in negative))
+        return _Image(entry.id, entry.file_name, entry.size, entry.caption, absent)
 
-    def _image(self, entry: Any) -> dict[str, Any]:
-        where = f"{self.name}: image id {entry.get('id') if isinstance(entry, dict) else entry!r}"
-        if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("file_name"), str):
-            raise DataError(f"{where} has no id or no file_name")
-        checked_size(entry, where)
-        if unknown := [name for name in entry.get("neg_category_ids", ()) if name not in self._place]:
-            raise DataError(f"{where}: its neg_category_ids {unknown} are not among the categories")
-        wanted = ("id", "file_name", "height", "width", "caption", "neg_category_ids")
-        return {key: entry[key] for key in wanted if key in entry}
+    def _annotation(self, number: int, value: Any, rows: Mapping[int | str, int]) -> _Object:
+        where = entry_name(CocoAnnotation, number, value, self.name)
+        entry = checked(CocoAnnotation, value, where)
+        row = rows.get(entry.image_id)
+        if row is None:
+            message = f"{where}: its image id {entry.image_id!r} is not among the images"
+            raise RecordFault(message, kind="annotation image_id")
+        image = self._images[row]
+        x, y, width, height = entry.bbox
+        box = fitted_box((x, y, x + width, y + height), image.size, where, kind="annotation bbox")
+        area = float("nan") if entry.area is None else entry.area
+        if image.caption is None:
+            return _Object(row, box, self._label(entry, where), area, entry.iscrowd, ())
+        return _Object(row, box, NO_LABEL, area, entry.iscrowd, self._checked_spans(entry, image.caption, where))
 
-    def _annotation(self, entry: Any, rows: dict[Any, int]) -> "_Annotation | None":
-        where = f"{self.name}: annotation id {entry.get('id') if isinstance(entry, dict) else entry!r}"
-        if not isinstance(entry, dict) or "image_id" not in entry:
-            raise DataError(f"{where} has no image_id")
-        if entry["image_id"] not in rows:
-            raise DataError(f"{where}: its image id {entry['image_id']!r} is not among the images")
-        box = checked_box(entry.get("bbox"), where)
-        if entry.get("iscrowd"):
-            return None
-        image = rows[entry["image_id"]]
-        if "caption" in self._images[image]:
-            spans = checked_spans(entry.get("tokens_positive"), self._images[image]["caption"], where)
-            return _Annotation(image, _xyxy(box), -1, spans)
-        if entry.get("category_id") not in self._place:
-            raise DataError(f"{where}: its category id {entry.get('category_id')!r} is not among the categories")
-        return _Annotation(image, _xyxy(box), self._place[entry["category_id"]])
+    def _checked_spans(self, entry: CocoAnnotation, caption: str, where: str) -> tuple[tuple[int, int], ...]:
+        if entry.tokens_positive is None:
+            message = f"{where} has no tokens_positive, the characters of its phrase in the image's caption"
+            raise RecordFault(message, kind="annotation tokens_positive")
+        return checked_spans(entry.tokens_positive, caption, where)
+
+    def _label(self, entry: CocoAnnotation, where: str) -> int:
+        label = None if entry.category_id is None else self._labels_by_id.get(entry.category_id)
+        if label is None:
+            message = f"{where}: its category id {entry.category_id!r} is not among the categories"
+            raise RecordFault(message, kind="annotation category_id")
+        return label
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(data, dict) or key not in data]
-    if isinstance(data, dict) and missing == ["categories"]:
-        return {**data, "categories": []}  # sets of captions have none
-    if missing:
-        raise DataError(f"{file} is no COCO file: it has no {missing}")
+def read_coco(file: Path) -> dict[str, Any]:
+    """Read the lists `images`, `annotations` and `categories` of a COCO file; DataError if it is none."""
+    data = json_object(read_text(file), str(file))
+    data.setdefault("categories", [])  # sets of captions have none
+    lists = ("images", "annotations", "categories")
+    if missing := [key for key in lists if not isinstance(data.get(key), list)]:
+        raise DataError(f"{file} is no COCO file: its {missing} are no lists")
     return data
 
 
-def _xyxy(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    x, y, width, height = box
-    return x, y, x + width, y + height
+def unique_entries(kind: type[_Identified], entries: list[Any], name: str, faults: Faults) -> list[_Identified]:
+    """Check the entries of a list; those that share an id are faulty, since nobody knows which one is referred to."""
+    found = list(faults.kept(enumerate(entries), lambda one: checked(kind, one[1], entry_name(kind, *one, name))))
+    times = Counter(entry.id for entry in found)
+
+    def once(entry: _Identified) -> _Identified:
+        if times[entry.id] > 1:
+            message = f"{name}: {kind.kind} id {entry.id!r} occurs {_times(times[entry.id])}"
+            raise RecordFault(message, kind=f"{kind.kind} id")
+        return entry
+
+    return list(faults.kept(found, once))
+
+
+def entry_name(kind: type[DataEntry], number: int, value: Any, name: str) -> str:
+    """Name an entry of the set `name` by its id, if it has one, else by its place in its list."""
+    entry_id = value.get("id") if isinstance(value, dict) else None
+    named = isinstance(entry_id, int | str) and not isinstance(entry_id, bool)
+    return f"{name}: {kind.kind} " + (f"id {shown(entry_id)}" if named else f"number {number + 1}")
+
+
+def _is_root(entry: CocoCategory, entries: list[CocoCategory], used: set[Any]) -> bool:
+    """Tell whether a category is only the parent of all others, as Roboflow writes one named after the project."""
+    others = [one for one in entries if one is not entry]
+    nowhere = entry.supercategory in (None, "", "none")
+    return bool(others) and nowhere and entry.id not in used and all(one.supercategory == entry.name for one in others)
+
+
+def _has_plain_id(annotation: Any) -> bool:
+    return isinstance(annotation, dict) and isinstance(annotation.get("category_id"), int | float | str)
+
+
+def _times(count: int) -> str:
+    return "twice" if count == 2 else f"{count} times"

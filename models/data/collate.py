@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from models.data.augmentation import DetectorAugmentation, SquareAugmentation, augment, mirrorable, random_square
+from models.data.entries import check_in_picture
 from models.data.grounding_prompts import GroundedPrompt, PromptSampler
 from models.data.images import DataError
 from models.data.records import CaptionRecord, ClassificationRecord, DetectionRecord, Float32, GroundingRecord, Record
@@ -92,6 +93,8 @@ class DetectionTransform:
         shorter = int(rng.choice((rules and rules.shorter) or (self._preprocessing.shorter,)))
         rules = rules or DetectorAugmentation(flip=0, crop=0)
         image = record.picture.open(record.size)
+        if record.size is None:
+            check_in_picture(all_boxes(record), (image.height, image.width), record.where)
         mirror, usual = mirrorable(*_texts(record)), self._preprocessing.shorter
         seen = augment(image, all_boxes(record), rules, mirror=mirror, shorter=usual, rng=rng)
         grounded = self._prompts.sample(record, seen.boxes_xyxy, seen.rows, rng)

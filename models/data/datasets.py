@@ -141,7 +141,7 @@ def _weight(table: SetConfig, records: OpenedSet, *, alone: bool) -> float:
 def _checked(records: RecordSet, table: SetConfig) -> RecordSet:
     """Refuse an empty set, and one whose pictures are elsewhere, before the first epoch's start."""
     if not len(records):
-        raise DataError(f"{records.name} has no record")
+        raise records.faults.no_record()
     if not table.skip:
         records[0].picture.open()
     return records

@@ -8,20 +8,94 @@ A `label` is a key of the label map; a `category`, the name itself, may replace 
 boxes; without `tokens_positive`, the span of `phrase` is found in the caption.
 """
 
-import json
-import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
-from models.data.annotation_checks import box_array, checked_box, checked_size, checked_spans, find_phrase
+from models.data.categories import CategoryNames
+from models.data.entries import (
+    Box,
+    DataEntry,
+    FilePath,
+    FourNumbers,
+    Id,
+    SizedEntry,
+    Spans,
+    Words,
+    box_array,
+    checked,
+    checked_spans,
+    fitted_box,
+    shown,
+)
+from models.data.faults import Faults, RecordFault
 from models.data.images import DataError, Picture, PictureFile
-from models.data.json_lines import Lines
 from models.data.records import DetectionRecord, GroundingRecord, Region
+from models.data.text_files import Lines, json_object, read_text
 
-LOG = logging.getLogger(__name__)
+_CORNERS = "four finite numbers x0, y0, x1, y1 are expected"
+Size = tuple[int, int] | None
+SomeBoxes = Annotated[list[FourNumbers], Field(min_length=1)]
+
+
+class OdvgLine(SizedEntry):
+    """A line, or the .json of a sample in a shard, which has its picture beside it."""
+
+    kind: ClassVar[str] = "line"
+    detection: dict[str, Any] | None = Field(None, description="an object with a list of instances is expected")
+    grounding: dict[str, Any] | None = Field(None, description="an object with a caption and regions is expected")
+
+
+class NamedPicture(DataEntry):
+    """The file of a line's picture."""
+
+    kind: ClassVar[str] = "line"
+    filename: FilePath = Field(description="a path is expected")
+
+
+class DetectionLine(DataEntry):
+    """The objects of a picture, complete for the categories of the set."""
+
+    kind: ClassVar[str] = "detection"
+    instances: list[Any] = Field(description="a list of objects is expected")
+
+
+class Instance(DataEntry):
+    """An object of a picture."""
+
+    kind: ClassVar[str] = "instance"
+    bbox: FourNumbers = Field(description=_CORNERS)
+    label: Id | None = Field(None, description="a key of the label map is expected")
+    category: Words | None = Field(None, description="a text that is not blank is expected")
+
+
+class GroundingLine(DataEntry):
+    """A caption, and the phrases of it that are boxed."""
+
+    kind: ClassVar[str] = "grounding"
+    caption: Words = Field(description="a text that is not blank is expected")
+    regions: list[Any] = Field(description="a list of objects is expected")
+
+
+class GroundedRegion(DataEntry):
+    """A phrase, by its characters or its words, and its box or boxes."""
+
+    kind: ClassVar[str] = "region"
+    bbox: FourNumbers | SomeBoxes = Field(description=f"{_CORNERS}, or a list of such")
+    tokens_positive: Spans | None = Field(None, description="a list of [start, end) is expected")
+    phrase: Any = None
+
+    @property
+    def boxes(self) -> list[list[float]]:
+        """All boxes of the phrase."""
+        return [one for one in self.bbox if isinstance(one, list)] or [
+            [one for one in self.bbox if not isinstance(one, list)]
+        ]
 
 
 class OdvgSet:
@@ -32,117 +106,125 @@ class OdvgSet:
 
     def __init__(self, annotations: Path, pictures: Path, *, label_map: Path | None = None, skip: bool = False) -> None:
         self.name = str(annotations)
+        self.faults = Faults(self.name, skip=skip)
         self._pictures, self._lines = pictures, Lines(annotations)
-        self._labels = None if label_map is None else read_label_map(label_map)
-        self._place = {name: place for place, name in enumerate(dict.fromkeys((self._labels or {}).values()))}
-        self.names: tuple[str, ...] = ()
-        keep = []
-        for index in range(len(self._lines)):
-            try:
-                for name in categories(self._lines.entry(index), self._labels, self._lines.where(index)):
-                    self._place.setdefault(name, len(self._place))
-                self._record(index)
-            except DataError:
-                if not skip:
-                    raise
-                continue
-            keep.append(index)
-        self.skipped = len(self._lines) - len(keep)
-        self._lines.select(keep)
-        self.names = tuple(self._place)
-        if self.skipped:
-            LOG.warning("%s: %d faulty lines are left out", self.name, self.skipped)
+        self._vocabulary = Vocabulary(None if label_map is None else read_label_map(label_map))
+        self._lines.select(list(self.faults.passing(range(len(self._lines)), self._add_line)))
+        self.faults.log()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the categories; a label is an index into them."""
+        return self._vocabulary.categories.names
 
     def __len__(self) -> int:
         return len(self._lines)
 
     def __getitem__(self, index: int) -> DetectionRecord | GroundingRecord:
-        return self._record(index)
-
-    def _record(self, index: int) -> DetectionRecord | GroundingRecord:
         entry, where = self._lines.entry(index), self._lines.where(index)
-        file = entry.get("filename")
-        if not isinstance(file, str) or not file:
-            raise DataError(f"{where}: filename is {file!r}; a file in {self._pictures} is expected")
-        return record(
-            entry, PictureFile(self._pictures / file), where, Vocabulary(self.names, self._place, self._labels)
-        )
+        picture = PictureFile(self._pictures / checked(NamedPicture, entry, where).filename)
+        return record(entry, picture, where, self._vocabulary)
+
+    def _add_line(self, index: int) -> None:
+        """Check a line; once it is found right, its categories join those of the set."""
+        entry, where = self._lines.entry(index), self._lines.where(index)
+        checked(NamedPicture, entry, where)
+        for name, _ in _read(entry, where, self._vocabulary.labels).instances:
+            self._vocabulary.categories.add(name)
 
 
-class Vocabulary(NamedTuple):
-    """The categories of a set, the index of each, and the label map if there is one."""
+class Vocabulary:
+    """The categories of a set; with a label map, of which it has all names, also a name for each label."""
 
-    names: tuple[str, ...]
-    place: Mapping[str, int]
-    labels: Mapping[str, str] | None = None
+    def __init__(self, labels: Mapping[str, str] | None = None) -> None:
+        self.labels = labels
+        self.categories = CategoryNames((labels or {}).values())
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The contents of a line: instances as names and boxes, or a caption with regions."""
+
+    size: Size
+    instances: tuple[tuple[str, Box], ...] = ()
+    caption: str | None = None
+    regions: tuple[Region, ...] = ()
 
 
 def record(
     entry: dict[str, Any], picture: Picture, where: str, vocabulary: Vocabulary
 ) -> DetectionRecord | GroundingRecord:
     """Convert a line to a record; DataError names what is wrong with it."""
-    size = checked_size(entry, where)
-    if isinstance(entry.get("grounding"), dict):
-        return _grounding(entry["grounding"], picture, where, size)
-    if not isinstance(entry.get("detection"), dict):
-        raise DataError(f"{where} has neither 'detection' nor 'grounding'; it has {sorted(entry)}")
-    names = categories(entry, vocabulary.labels, where)
-    if unknown := sorted(set(names) - vocabulary.place.keys()):
-        raise DataError(f"{where}: {unknown} are not among the set's categories")
-    boxes = [checked_box(item.get("bbox"), where) for item in _items(entry["detection"], "instances", where)]
-    chosen = np.asarray([vocabulary.place[name] for name in names], np.int64)
-    return DetectionRecord(picture, box_array(boxes), chosen, vocabulary.names, where, size)
-
-
-def categories(entry: dict[str, Any], labels: Mapping[str, str] | None, where: str) -> list[str]:
-    """List the category name of each instance of a detection line."""
-    if not isinstance(entry.get("detection"), dict):
-        return []
-    names = []
-    for item in _items(entry["detection"], "instances", where):
-        label, name = item.get("label"), item.get("category")
-        if labels is not None and label is not None:
-            if str(label) not in labels:
-                raise DataError(f"{where}: label {label!r} is not in the label map")
-            name = labels[str(label)]
-        if not isinstance(name, str) or not name.strip():
-            raise DataError(
-                f"{where}: an instance has label {label!r} and category {name!r}; a label map or a name is needed"
-            )
-        names.append(name)
-    return names
+    parts = _read(entry, where, vocabulary.labels)
+    if parts.caption is not None:
+        return GroundingRecord(picture, parts.caption, parts.regions, where, parts.size)
+    labels = [vocabulary.categories.place(name) for name, _ in parts.instances]
+    if None in labels:
+        unknown = parts.instances[labels.index(None)][0]
+        raise RecordFault(f"{where}: {unknown!r} is not among the set's categories", kind="instance category")
+    boxes = box_array([box for _, box in parts.instances])
+    names = vocabulary.categories.names
+    return DetectionRecord(picture, boxes, np.asarray(labels, np.int64), names, where, parts.size)
 
 
 def read_label_map(file: Path) -> dict[str, str]:
     """Read a label map; DataError if the file is none."""
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
-    if not isinstance(data, dict) or not all(isinstance(name, str) and name.strip() for name in data.values()):
-        raise DataError(f'{file} is no label map: {{"0": "person", ...}} is expected')
-    return {str(key): name for key, name in data.items()}
+    data = json_object(read_text(file), str(file))
+    for key, name in data.items():
+        if not isinstance(name, str) or not name.strip():
+            raise DataError(f'{file}: the name of {key!r} is {shown(name)}; like {{"0": "person", ...}} is expected')
+    return data
 
 
-def _grounding(data: dict[str, Any], picture: Picture, where: str, size: tuple[int, int] | None) -> GroundingRecord:
-    caption = data.get("caption")
-    if not isinstance(caption, str) or not caption.strip():
-        raise DataError(f"{where}: the caption is {caption!r}")
-    regions = []
-    for item in _items(data, "regions", where):
-        found = item.get("bbox")
-        boxes = found if isinstance(found, list) and found and isinstance(found[0], list) else [found]
-        spans = (
-            checked_spans(item["tokens_positive"], caption, where)
-            if "tokens_positive" in item
-            else find_phrase(str(item.get("phrase", "")), caption, where)
+def _read(entry: Any, where: str, labels: Mapping[str, str] | None) -> _Parts:
+    line = checked(OdvgLine, entry, where)
+    if (line.detection is None) == (line.grounding is None):
+        either = "both" if line.detection else "neither"
+        message = f"{where} has {either} of 'detection' and 'grounding'; it has {shown(sorted(entry))}"
+        raise RecordFault(message, kind="line entry")
+    if line.detection is not None:
+        return _Parts(line.size, instances=tuple(_instances(line.detection, line.size, where, labels)))
+    grounding = checked(GroundingLine, line.grounding, where)
+    regions = tuple(_region(region, grounding.caption, line.size, where) for region in grounding.regions)
+    return _Parts(line.size, caption=grounding.caption, regions=regions)
+
+
+def _instances(detection: Any, size: Size, where: str, labels: Mapping[str, str] | None) -> Iterator[tuple[str, Box]]:
+    for value in checked(DetectionLine, detection, where).instances:
+        instance = checked(Instance, value, where)
+        x0, y0, x1, y1 = instance.bbox
+        box = fitted_box((x0, y0, x1, y1), size, where, kind="instance bbox")
+        yield _category(instance, labels, where), box
+
+
+def _category(instance: Instance, labels: Mapping[str, str] | None, where: str) -> str:
+    name = instance.category
+    if labels is not None and instance.label is not None:
+        name = labels.get(str(instance.label))
+        if name is None:
+            raise RecordFault(f"{where}: label {instance.label!r} is not in the label map", kind="instance label")
+    if name is None:
+        raise RecordFault(
+            f"{where}: an instance has label {instance.label!r} and category {instance.category!r};"
+            " a label map or a name is needed",
+            kind="instance category",
         )
-        regions.append(Region(spans, box_array([checked_box(box, where) for box in boxes])))
-    return GroundingRecord(picture, caption, tuple(regions), where, size)
+    return name
 
 
-def _items(data: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
-    items = data.get(key)
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise DataError(f"{where}: {key} is {items!r}; a list of objects is expected")
-    return items
+def _region(value: Any, caption: str, size: Size, where: str) -> Region:
+    region = checked(GroundedRegion, value, where)
+    boxes = [fitted_box((b[0], b[1], b[2], b[3]), size, where, kind="region bbox") for b in region.boxes]
+    if region.tokens_positive is not None:
+        return Region(checked_spans(region.tokens_positive, caption, where), box_array(boxes))
+    return Region(_find_phrase(region.phrase, caption, where), box_array(boxes))
+
+
+def _find_phrase(phrase: Any, caption: str, where: str) -> tuple[tuple[int, int], ...]:
+    """Find the first span in `caption` that is `phrase` as whole words, in any case; RecordFault without one."""
+    words = phrase.strip() if isinstance(phrase, str) else ""
+    match = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", caption, re.IGNORECASE)
+    if match is None or not words:
+        message = f"{where}: the phrase {shown(phrase)} is not in the caption {shown(caption)}"
+        raise RecordFault(message, kind="region phrase")
+    return ((match.start(), match.end()),)

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from models.data.faults import Faults
 from models.data.images import Picture
 
 Float32 = npt.NDArray[np.float32]
@@ -80,7 +81,9 @@ Record = DetectionRecord | GroundingRecord | CaptionRecord | ClassificationRecor
 
 
 class RecordSet(Protocol):
-    """A set of records with random access."""
+    """A set of records with random access, and the faults found in reading it."""
+
+    faults: Faults
 
     @property
     def name(self) -> str:

@@ -10,28 +10,35 @@ share the shards, or if there are fewer shards than readers, the samples.
 import random
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
 from typing import IO, Any
 
-from models.data.captions import captions_of
+from models.data.captions import CaptionTexts, captions_of
+from models.data.entries import checked
+from models.data.faults import RecordFault
+from models.data.folders import is_hidden
 from models.data.images import SUFFIXES, DataError, PictureBytes
-from models.data.json_lines import json_object
 from models.data.odvg import Vocabulary, record
 from models.data.records import CaptionRecord, Record
+from models.data.text_files import decode_text, json_object
 
 TEXT_SUFFIXES = (".txt", ".caption")
 
 
 @dataclass
 class Sample:
-    """The members of a sample: offset and size in the shard by suffix, and their bytes once they are read."""
+    """The members of a sample: offset and size in the shard by suffix, and their bytes once they are read.
+
+    `repeated`: suffixes that occur again, so that nobody knows which member is meant.
+    """
 
     shard: Path
     key: str
     members: dict[str, tuple[int, int]]
     data: dict[str, bytes] | None = None
+    repeated: list[str] = field(default_factory=list)
 
     @property
     def where(self) -> str:
@@ -59,8 +66,7 @@ class ShardStream:
                 raise DataError(f"{shard} does not exist")
         self.name = str(shards[0]) if len(shards) == 1 else f"{shards[0]} and {len(shards) - 1} more"
         self._shards, self._buffer = shards, max(1, buffer)
-        names = tuple(dict.fromkeys((labels or {}).values()))
-        self._vocabulary = Vocabulary(names, {name: place for place, name in enumerate(names)}, labels)
+        self._vocabulary = Vocabulary(labels)
         self._counts: dict[Path, int] = {}
 
     def read(self, *, seed: int, part: int, parts: int, skip: int) -> Iterator[Record | DataError]:
@@ -138,23 +144,24 @@ class ShardStream:
     def _record(self, sample: Sample) -> Record:
         data = sample.data
         assert data is not None
+        if sample.repeated:
+            raise RecordFault(f"{sample.where}: {sample.repeated[0]} occurs twice", kind="sample member")
         picture = next((PictureBytes(data[s], f"{sample.where}{s}") for s in SUFFIXES if s in data), None)
         if picture is None:
-            raise DataError(f"{sample.where} has no picture; it has {sorted(data)}")
+            raise RecordFault(f"{sample.where} has no picture; it has {sorted(data)}", kind="no picture")
         where = f"{sample.where}.json"
         entry: dict[str, Any] = json_object(data[".json"], where) if ".json" in data else {}
         if "detection" in entry or "grounding" in entry:
             return record(entry, picture, where, self._vocabulary)
         for suffix in TEXT_SUFFIXES:
             if suffix in data:
-                try:
-                    text = data[suffix].decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raise DataError(f"{sample.where}{suffix} is no UTF-8: {error}") from error
-                return CaptionRecord(picture, captions_of(text.strip(), f"{sample.where}{suffix}"), sample.where)
+                member = f"{sample.where}{suffix}"
+                return CaptionRecord(picture, captions_of(decode_text(data[suffix], member), member), sample.where)
         if "caption" in entry:
-            return CaptionRecord(picture, captions_of(entry["caption"], where), sample.where)
-        raise DataError(f"{sample.where} has no caption, detection or grounding; it has {sorted(data)}")
+            texts = checked(CaptionTexts, entry, where).caption
+            return CaptionRecord(picture, captions_of(texts, where), sample.where)
+        message = f"{sample.where} has no caption, detection or grounding; it has {sorted(data)}"
+        raise RecordFault(message, kind="no caption")
 
 
 def samples(shard: Path) -> Iterator[Sample]:
@@ -164,7 +171,7 @@ def samples(shard: Path) -> Iterator[Sample]:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps every member
-                if not member.isfile():
+                if not member.isfile() or any(map(is_hidden, member.name.split("/"))):
                     continue
                 folder, _, name = member.name.rpartition("/")
                 stem, _, suffix = name.partition(".")
@@ -173,8 +180,11 @@ def samples(shard: Path) -> Iterator[Sample]:
                     if current is not None:
                         yield current
                     current = Sample(shard, key, {})
-                current.members[f".{suffix.lower()}"] = (member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
+                suffix = f".{suffix.lower()}"
+                if suffix in current.members:
+                    current.repeated.append(suffix)
+                current.members[suffix] = (member.offset_data, member.size)
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:  # headers that are no numbers, or huge
         raise DataError(f"{shard} is damaged or no uncompressed tar file: {error}") from error
     if current is not None:
         yield current

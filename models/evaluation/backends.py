@@ -7,24 +7,49 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
 from openset import Client, ClientError
+from openset.errors import ImageError, ProblemError
 from openset.results import ServedModel
 from server.contract.manifest import Manifest
 from server.contract.text import PromptError
-from server.errors import Fault
+from server.errors import (
+    KINDS,
+    TYPE_PREFIX,
+    BodyTooLarge,
+    BrokenImage,
+    Fault,
+    ImageTooLarge,
+    InvalidRequest,
+    UnsupportedImage,
+    kind_of,
+)
 from server.predictor import Predictor
 from server.schemas import Embeddings, ImageDetections, LabelScore
 
 # In this process no other client has to wait.
 MAX_LABELS, MAX_PASSES = 100_000, 1000
 TIMEOUT_S = 600.0
+# Refusals of an image or its texts; the next record may pass.
+REFUSALS = (BrokenImage, UnsupportedImage, ImageTooLarge, BodyTooLarge, InvalidRequest, PromptError)
+_REFUSED = {
+    TYPE_PREFIX + kind.slug: kind.slug.replace("-", " ") for error, kind in KINDS.items() if issubclass(error, REFUSALS)
+}
 
 
 class BackendError(Exception):
     """A request got no answer; the message is one sentence."""
+
+
+class RecordRefused(BackendError):
+    """A request got no answer because of its image or its texts; `kind` is that of the problem, as "broken image"."""
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -110,7 +135,10 @@ class HttpBackend:
     """A running server, whose limits apply."""
 
     def __init__(self, url: str, name: str | None, *, task: str, api_key: str | None = None) -> None:
-        self._client = Client(url, api_key=api_key, timeout=TIMEOUT_S)
+        try:
+            self._client = Client(url, api_key=api_key, timeout=TIMEOUT_S)
+        except (ClientError, ValueError) as error:
+            raise BackendError(str(error)) from error
         try:
             self.model = _select([_of_answer(body) for body in self._client.models().models], name, task)
         except ClientError as error:
@@ -132,6 +160,12 @@ class HttpBackend:
     def _answer(self, method: str, image: bytes, **options: Any) -> Any:
         try:
             return getattr(self._client, method)(image, model=self.model.name, **options)
+        except ImageError as error:
+            raise RecordRefused(str(error), kind="image") from error
+        except ProblemError as error:
+            if error.type in _REFUSED or error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:  # a proxy's too
+                raise RecordRefused(str(error), kind=_REFUSED.get(error.type, "body too large")) from error
+            raise BackendError(str(error)) from error
         except ClientError as error:
             raise BackendError(str(error)) from error
 
@@ -181,7 +215,9 @@ def _select(models: Sequence[Model], name: str | None, task: str) -> Model:
 def _backend_errors() -> Iterator[None]:
     try:
         yield
-    except (Fault, PromptError) as error:
+    except REFUSALS as error:
+        raise RecordRefused(str(error), kind=kind_of(error).slug.replace("-", " ")) from error
+    except Fault as error:
         raise BackendError(str(error)) from error
 
 

@@ -16,7 +16,13 @@ from models.evaluation.dataset_queries import FORMATS, detect_format, open_evalu
 from models.evaluation.detection import DetectionMetric
 from models.evaluation.grounding import GroundingMetric
 from models.evaluation.metrics import EvaluationSet, Metric
-from models.evaluation.query_runner import add_query_arguments, answer_or_fault, exit_status, logged_answers
+from models.evaluation.query_runner import (
+    LeftOut,
+    add_query_arguments,
+    answer_or_fault,
+    exit_status,
+    logged_answers,
+)
 from models.evaluation.report import MARKDOWN, Section, figures_table, write_report
 from models.evaluation.retrieval import RetrievalMetric
 
@@ -65,7 +71,7 @@ def evaluate(args: argparse.Namespace) -> str:
         requested = args.measures or list(METRICS)
         raise DataError(f"{data.name}: none of {requested} can be measured on a {set_format} set")
     sections = [_evaluate_metric(_metric(name, data, args), data, args) for name in names]
-    about: dict[str, Any] = {"set": data.name, "format": set_format, "faulty entries left out": data.skipped}
+    about: dict[str, Any] = {"set": data.name, "format": set_format, "faulty entries left out": dict(data.faults)}
     about["models"] = sorted({section.model for section in sections})
     write_report(args.out, about, sections)
     return f"{figures_table(sections)}\n\nwrote {args.out / MARKDOWN}"
@@ -86,7 +92,7 @@ def _metric(name: str, data: EvaluationSet, args: argparse.Namespace) -> Metric:
 def _evaluate_metric(metric: Metric, data: EvaluationSet, args: argparse.Namespace) -> Section:
     """Run the queries of one metric; answers resumed from the log take no time."""
     queries = data.queries[metric.name]
-    faults: list[str] = []
+    faults: list[LeftOut] = []
     override = args.detector if metric.task == "detect" else args.classifier
     with open_backend(args, task=metric.task, name=override) as backend:
         model = backend.model
@@ -110,11 +116,11 @@ def _evaluate_metric(metric: Metric, data: EvaluationSet, args: argparse.Namespa
         started, count = time.monotonic(), 0
         for query, answer in tqdm(answers, total=queries.count, desc=metric.name, unit="queries", disable=None):
             count += 1
-            if isinstance(answer, str):
-                faults.append(answer)
+            if (fault := LeftOut.of(answer)) is not None:
+                faults.append(fault)
             else:
                 metric.add(query, answer)
         seconds = time.monotonic() - started
     if faults and len(faults) == count:
-        raise DataError(f"{data.name}: no image could be used; the first fault is {faults[0]}")
+        raise DataError(f"{data.name}: no image could be used; the first fault is {faults[0].reason}")
     return Section(metric.name, f"{model.name} {model.version}", metric.result(model), count, seconds, faults)

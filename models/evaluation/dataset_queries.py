@@ -2,17 +2,20 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from models.data.captions import CaptionFolder, CaptionLines, open_captions
+from models.data.categories import CategoryNames
 from models.data.coco import CocoSet
 from models.data.coco_evaluator import GroundTruthBox
-from models.data.images import SUFFIXES, DataError, PictureFile
-from models.data.json_lines import json_object
+from models.data.entries import box_array, fitted_box
+from models.data.faults import Faults, RecordFault
+from models.data.folders import is_hidden, pictures_in
+from models.data.images import BrokenPicture, DataError, PictureFile
 from models.data.odvg import OdvgSet, read_label_map
 from models.data.records import DetectionRecord, GroundingRecord
 from models.evaluation.metrics import EvaluationSet, Query, QuerySet
@@ -21,6 +24,7 @@ from models.evaluation.synthetic_queries import ANNOTATIONS, open_generated
 FORMATS = ("coco", "odvg", "captions", "classes", "generated")
 MAX_ABSENT = 10  # absent labels of a query
 BY_SUFFIX = {".json": "coco", ".jsonl": "odvg", ".tsv": "captions", ".csv": "captions"}
+Size = tuple[int, int] | None
 
 
 def detect_format(path: Path) -> str:
@@ -31,7 +35,8 @@ def detect_format(path: Path) -> str:
         return BY_SUFFIX[path.suffix.lower()]
     if (path / ANNOTATIONS).is_file():
         return "generated"
-    return "captions" if next(path.rglob("*.txt"), None) else "classes"
+    captioned = any(picture.with_suffix(".txt").is_file() for picture in pictures_in(path))
+    return "captions" if captioned else "classes"
 
 
 def open_evaluation_set(
@@ -45,68 +50,103 @@ def open_evaluation_set(
 ) -> EvaluationSet:
     """Open the set at `path`, or its first `limit` images; DataError names the faulty record unless `skip`."""
     if set_format == "generated":
-        return open_generated(path, limit=limit)
+        return open_generated(path, limit=limit, skip=skip)
     if set_format == "classes":
-        return _class_folders(path, label_map, limit)
+        return _class_folders(path, label_map, limit, skip=skip)
     if set_format == "captions":
         return _captions(open_captions(path, images, skip=skip), limit)
     folder = path.parent if images is None else images
     if set_format == "odvg":
-        return _boxes_and_phrases(OdvgSet(path, folder, label_map=label_map, skip=skip), None, limit)
-    records = CocoSet(path, folder, skip=skip)
-    return _boxes_and_phrases(records, _coco_ground_truth(path, records), limit)
+        return _boxes_and_phrases(OdvgSet(path, folder, label_map=label_map, skip=skip), limit)
+    return _boxes_and_phrases(CocoSet(path, folder, skip=skip), limit)
 
 
-def _boxes_and_phrases(
-    records: OdvgSet | CocoSet, ground_truth: Mapping[int, list[GroundTruthBox]] | None, limit: int | None
-) -> EvaluationSet:
-    """Queries by label, by phrase, or both. `ground_truth`: boxes by record, where they have areas and crowds."""
+def _boxes_and_phrases(records: OdvgSet | CocoSet, limit: int | None) -> EvaluationSet:
+    """Queries by label, by phrase, or both."""
     kinds: dict[type, list[int]] = defaultdict(list)
     for index in range(_length(records, limit)):
         kinds[type(records[index])].append(index)
 
-    def detection() -> Iterator[Query]:
-        for index in kinds[DetectionRecord]:
-            record = records[index]
-            assert isinstance(record, DetectionRecord)
-            labels = _annotated_labels(record)
-            boxes = _record_boxes(record) if ground_truth is None else ground_truth.get(index, [])
-            texts = tuple(record.names[label] for label in labels)
-            yield Query(record.picture, record.where, texts, record.size, (labels, boxes))
-
-    def absent() -> Iterator[Query]:
-        for index in kinds[DetectionRecord]:
-            record = records[index]
-            assert isinstance(record, DetectionRecord)
-            if texts := _absent_labels(record, index):
-                yield Query(record.picture, record.where, texts, record.size)
-
-    def grounding() -> Iterator[Query]:
-        for index in kinds[GroundingRecord]:
-            record = records[index]
-            assert isinstance(record, GroundingRecord)
-            if record.regions:
-                yield _phrases(record)
+    def drawn(kind: type, query: Callable[[OdvgSet | CocoSet, int], Query | None]) -> QuerySet:
+        indices = kinds[kind]
+        return QuerySet(
+            len(indices), lambda: (made for index in indices if (made := query(records, index)) is not None)
+        )
 
     queries = {
-        "detection": QuerySet(len(kinds[DetectionRecord]), detection),
-        "absent": QuerySet(len(kinds[DetectionRecord]), absent),
-        "grounding": QuerySet(len(kinds[GroundingRecord]), grounding),
+        "detection": drawn(DetectionRecord, _detection),
+        "absent": drawn(DetectionRecord, _absent),
+        "grounding": drawn(GroundingRecord, _grounding),
     }
     kept = {name: query_set for name, query_set in queries.items() if query_set.count}
-    return EvaluationSet(records.name, kept, records.names, records.skipped)
+    return EvaluationSet(records.name, kept, records.names, records.faults.counts)
 
 
 def _length(records: Any, limit: int | None) -> int:
     if not len(records):
-        raise DataError(f"{records.name} has no record")
+        raise records.faults.no_record()
     return len(records) if limit is None else min(limit, len(records))
 
 
-def _record_boxes(record: DetectionRecord) -> list[GroundTruthBox]:
-    return [
-        GroundTruthBox(0, int(label), box.tolist()) for label, box in zip(record.labels, record.boxes_xyxy, strict=True)
+def _detection(records: OdvgSet | CocoSet, index: int) -> Query:
+    record, objects = _detection_record(records, index)
+    labels = _annotated_labels(record)
+    texts = tuple(record.names[label] for label in labels)
+    return _query(record, texts, lambda size: (labels, _fitted(objects, size, record.where)))
+
+
+def _absent(records: OdvgSet | CocoSet, index: int) -> Query | None:
+    record, objects = _detection_record(records, index)
+    texts = _absent_labels(record, {box.label for box in objects}, seed=index)
+    return _query(record, texts, lambda size: _fitted(objects, size, record.where)) if texts else None
+
+
+def _grounding(records: OdvgSet | CocoSet, index: int) -> Query | None:
+    record = records[index]
+    assert isinstance(record, GroundingRecord)
+    phrases = _phrases(record)
+    texts = tuple(text for text, _ in phrases)
+    return _query(record, texts, lambda size: _fitted_phrases(phrases, size, record.where)) if texts else None
+
+
+def _detection_record(records: OdvgSet | CocoSet, index: int) -> tuple[DetectionRecord, list[GroundTruthBox]]:
+    """A record and its objects as COCO's evaluator expects them: with the area of the segmentation, and with crowds."""
+    record = records[index]
+    assert isinstance(record, DetectionRecord)
+    if not isinstance(records, CocoSet):
+        pairs = zip(record.labels.tolist(), record.boxes_xyxy.tolist(), strict=True)
+        return record, [GroundTruthBox(0, label, box) for label, box in pairs]
+    objects = records.objects(index)
+    columns = (objects.labels, objects.boxes_xyxy, objects.areas, objects.crowds)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return record, [
+        GroundTruthBox(0, label, box, None if np.isnan(area) else area, crowd) for label, box, area, crowd in rows
     ]
+
+
+def _query(record: DetectionRecord | GroundingRecord, texts: tuple[str, ...], target: Callable[[Size], Any]) -> Query:
+    """A query about a record, whose boxes are clipped to its picture: to its own size, where the set gives none."""
+    size, made = record.size, None
+    fault: DataError | None = None
+    if size is None:
+        try:
+            image = record.picture.open()
+            size = (image.height, image.width)
+        except BrokenPicture as error:
+            fault = error
+    try:
+        made = target(size)
+    except RecordFault as error:
+        fault = error
+    return Query(record.picture, record.where, texts, record.size, made, fault)
+
+
+def _fitted(objects: list[GroundTruthBox], size: Size, where: str) -> list[GroundTruthBox]:
+    return [GroundTruthBox(0, one.label, _fit(one.box, size, where), one.area, one.crowd) for one in objects]
+
+
+def _fit(box: Any, size: Size, where: str) -> tuple[float, float, float, float]:
+    return fitted_box((box[0], box[1], box[2], box[3]), size, where, kind="bbox outside the picture")
 
 
 def _annotated_labels(record: DetectionRecord) -> tuple[int, ...]:
@@ -116,37 +156,24 @@ def _annotated_labels(record: DetectionRecord) -> tuple[int, ...]:
     return tuple(sorted({*record.labels.tolist(), *record.absent}))
 
 
-def _absent_labels(record: DetectionRecord, index: int) -> tuple[str, ...]:
-    """Some labels that are absent from the image, sampled with its index as the seed."""
+def _absent_labels(record: DetectionRecord, present: set[int], *, seed: int) -> tuple[str, ...]:
+    """Some labels that are absent from the image."""
     known = range(len(record.names)) if record.absent is None else record.absent
-    others = sorted(set(known) - set(record.labels.tolist()))
-    sampled = random.Random(index).sample(others, min(MAX_ABSENT, len(others)))
+    others = sorted(set(known) - present)
+    sampled = random.Random(seed).sample(others, min(MAX_ABSENT, len(others)))
     return tuple(record.names[label] for label in sampled)
 
 
-def _phrases(record: GroundingRecord) -> Query:
+def _phrases(record: GroundingRecord) -> list[tuple[str, list[Any]]]:
     """The phrases of a caption, each with all boxes of its characters."""
     boxes: dict[tuple[tuple[int, int], ...], list[Any]] = defaultdict(list)
     for region in record.regions:
-        boxes[region.spans].append(region.boxes_xyxy)
-    texts = tuple(" ".join(record.caption[start:end] for start, end in spans) for spans in boxes)
-    return Query(record.picture, record.where, texts, record.size, tuple(map(np.concatenate, boxes.values())))
+        boxes[region.spans] += region.boxes_xyxy.tolist()
+    return [(" ".join(record.caption[start:end] for start, end in spans), some) for spans, some in boxes.items()]
 
 
-def _coco_ground_truth(file: Path, records: CocoSet) -> dict[int, list[GroundTruthBox]]:
-    """Boxes by record as COCO's evaluator expects them: with the area of the segmentation, and with crowds."""
-    data = json_object(file.read_bytes(), str(file))
-    label_of = {entry["id"]: index for index, entry in enumerate(data.get("categories", ()))}
-    row_of = {image: row for row, image in enumerate(records.image_ids)}
-    boxes: dict[int, list[GroundTruthBox]] = defaultdict(list)
-    for entry in data["annotations"]:
-        box, label, row = entry.get("bbox"), label_of.get(entry.get("category_id")), row_of.get(entry.get("image_id"))
-        if row is None or label is None or not isinstance(box, list) or len(box) != 4:
-            continue  # refused by the reader, or skipped on request
-        x, y, width, height = box
-        crowd = bool(entry.get("iscrowd"))
-        boxes[row].append(GroundTruthBox(0, label, (x, y, x + width, y + height), entry.get("area"), crowd))
-    return boxes
+def _fitted_phrases(phrases: list[tuple[str, list[Any]]], size: Size, where: str) -> tuple[Any, ...]:
+    return tuple(box_array([_fit(box, size, where) for box in boxes]) for _, boxes in phrases)
 
 
 def _captions(records: CaptionFolder | CaptionLines, limit: int | None) -> EvaluationSet:
@@ -157,30 +184,43 @@ def _captions(records: CaptionFolder | CaptionLines, limit: int | None) -> Evalu
             record = records[index]
             yield Query(record.picture, record.where, record.captions)
 
-    return EvaluationSet(records.name, {"retrieval": QuerySet(count, retrieval)}, skipped=records.skipped)
+    return EvaluationSet(records.name, {"retrieval": QuerySet(count, retrieval)}, faults=records.faults.counts)
 
 
-def _class_folders(folder: Path, label_map: Path | None, limit: int | None) -> EvaluationSet:
+def _class_folders(folder: Path, label_map: Path | None, limit: int | None, *, skip: bool) -> EvaluationSet:
     """A folder with a folder of images for each class; its label is its name, or the label map's entry for that."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of classes")
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    mapped = read_label_map(label_map) if label_map else {}
-    if missing := [path.name for path in classes if label_map and path.name not in mapped]:
+    faults, names = Faults(str(folder), skip=skip), CategoryNames()
+    mapped = read_label_map(label_map) if label_map else None
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    if missing := [path.name for path in classes if mapped is not None and path.name not in mapped]:
         raise DataError(f"{label_map} has no {missing}")
-    labels = tuple(mapped.get(path.name, path.name.replace("_", " ")) for path in classes)
-    files = [
-        (label, file)
-        for label, path in enumerate(classes)
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in SUFFIXES
+    pictures = [
+        (names.add(label), file)
+        for label, files in faults.kept(classes, lambda path: _class_folder(path, mapped))
+        for file in files
     ]
-    if not files:
-        raise DataError(f"{folder} has no images: one folder of images for each class is expected")
-    files = files[:limit]
+    faults.log()
+    if not pictures:
+        raise faults.first or DataError(f"{folder} has no images: a folder of images for each class is expected")
+    pictures = pictures[:limit]
+    labels = names.names
 
     def classification() -> Iterator[Query]:
-        for label, file in files:
+        for label, file in pictures:
             yield Query(PictureFile(file), str(file), labels, None, label)
 
-    return EvaluationSet(str(folder), {"classification": QuerySet(len(files), classification)}, labels)
+    queries = {"classification": QuerySet(len(pictures), classification)}
+    return EvaluationSet(str(folder), queries, labels, faults.counts)
+
+
+def _class_folder(folder: Path, mapped: dict[str, str] | None) -> tuple[str, list[Path]]:
+    """The label of a class, and its pictures."""
+    label = folder.name.replace("_", " ") if mapped is None else mapped[folder.name]
+    if not label.strip() or not label.isprintable():
+        raise RecordFault(f"{folder}: {label!r} is no name of a class: a printable text is expected", kind="class name")
+    files = pictures_in(folder)
+    if not files:
+        raise RecordFault(f"{folder} has no picture: a class is a folder of some", kind="class without a picture")
+    return label, files

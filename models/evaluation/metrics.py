@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.data.images import BrokenPicture, Picture, PictureBytes, PictureFile
+from models.data.images import BrokenPicture, DataError, Picture, PictureBytes, PictureFile
 from models.evaluation.backends import Backend, Model
 from server.contract.manifest import Task
 from server.contract.postprocess import Detection
@@ -24,7 +24,7 @@ class Query:
     """An image and the texts to compare it with or to detect in it.
 
     `source` names the record in error messages; `size` is the annotated (height, width); `target` is the ground truth
-    in the form that the metric expects.
+    in the form that the metric expects; a `fault` keeps the query from being asked.
     """
 
     image: Picture
@@ -32,13 +32,16 @@ class Query:
     texts: tuple[str, ...]
     size: tuple[int, int] | None = None
     target: Any = None
+    fault: DataError | None = None
 
     def image_bytes(self) -> bytes:
-        """The encoded image to send; BrokenPicture where it is unreadable or not of the annotated size.
+        """The encoded image to send; DataError where the record is faulty, the image unreadable or of another size.
 
         The file unchanged, but where EXIF says to rotate it and the annotation is of the stored pixels, those as PNG: a
         server would rotate the file.
         """
+        if self.fault is not None:
+            raise self.fault
         pixels = self.image.open(self.size)
         data = _stored_bytes(self.image)
         with Image.open(io.BytesIO(data)) as file:
@@ -60,12 +63,12 @@ class QuerySet:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Query sets by metric, the label names of the set, and the number of faulty entries skipped in reading it."""
+    """Query sets by metric, the label names of the set, and the number of faulty entries left out of it by kind."""
 
     name: str
     queries: Mapping[str, QuerySet]
     labels: tuple[str, ...] = ()
-    skipped: int = 0
+    faults: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,14 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from models.data.images import BrokenPicture, DataError
-from models.evaluation.backends import BackendError
+from models.data.faults import RecordFault, kind_of_fault
+from models.data.images import DataError
+from models.data.text_files import parse_json
+from models.evaluation.backends import BackendError, RecordRefused
 from models.evaluation.metrics import Query
 from server.contract.manifest import BundleError
 from server.settings import SettingsError
@@ -50,15 +53,32 @@ def exit_status(command: str, work: Callable[[argparse.Namespace], str], args: a
     return 0
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A query that was not answered because its record is faulty, and the kind of the fault."""
+
+    kind: str
+    reason: str
+
+    @classmethod
+    def of(cls, answer: Any) -> "LeftOut | None":
+        """A record left out, if that is what an answer of `answer_or_fault` says."""
+        return cls(**answer) if isinstance(answer, dict) and answer.keys() == {"kind", "reason"} else None
+
+
 def answer_or_fault(query: Query, ask: Callable[[bytes], Any], *, skip: bool) -> Any:
-    """The answer to a query; with `skip`, an error message (a string) for a broken image. Errors name the record."""
+    """The answer to a query; with `skip`, for a faulty record the fields of `LeftOut`. Errors name the record.
+
+    Faulty is a picture that cannot be read, or that the model refuses, and texts that it refuses: too long, no words.
+    """
     try:
         return ask(query.image_bytes())
-    except BrokenPicture as error:
-        message = f"{query.source}: {error}"
+    except (DataError, RecordRefused) as error:
+        kind = error.kind if isinstance(error, RecordRefused) else kind_of_fault(error)
+        message = str(error) if str(error).startswith(query.source) else f"{query.source}: {error}"
         if not skip:
-            raise BrokenPicture(message) from error
-        return message
+            raise RecordFault(message, kind=kind) from error
+        return asdict(LeftOut(kind, message))
     except BackendError as error:
         raise BackendError(f"{query.source}: {error}") from error
 
@@ -91,7 +111,7 @@ def logged_answers(
         stream.seek(end)
         while (line := stream.readline()).endswith(b"\n"):
             end += len(line)
-            yield _next(remaining, file), json.loads(line)
+            yield _next(remaining, file), _logged(line, file)
         stream.truncate(end)  # drop a line that an interruption cut short
         for query, answer in map_in_order(ask, remaining, parallel=parallel):
             stream.write(_line(answer))
@@ -121,7 +141,7 @@ def _header_length(line: bytes, header: dict[str, Any], file: Path) -> int:
     """Bytes of a log's header line; 0 for an empty log."""
     if not line.endswith(b"\n"):
         return 0
-    if (written := json.loads(line)) != json.loads(json.dumps(header)):
+    if (written := _logged(line, file)) != json.loads(json.dumps(header)):
         raise AnswerLogError(f"{file} belongs to another run: its header is {written}, this run's is {header}")
     return len(line)
 
@@ -131,6 +151,13 @@ def _next(queries: Iterator[Q], file: Path) -> Q:
         return next(queries)
     except StopIteration:
         raise AnswerLogError(f"{file} has more answers than there are queries: the data set has changed") from None
+
+
+def _logged(line: bytes, file: Path) -> Any:
+    try:
+        return parse_json(line, str(file))
+    except DataError as error:
+        raise AnswerLogError(f"{error}: remove it, and begin anew") from error
 
 
 def _line(data: Any) -> bytes:

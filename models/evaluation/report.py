@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ import matplotlib
 matplotlib.use("Agg")  # renders without a display
 from matplotlib.figure import Figure
 
+from models.data.faults import counts_text
 from models.data.images import BrokenPicture
 from models.evaluation.metrics import ExampleImage, MetricResult, Plot
+from models.evaluation.query_runner import LeftOut
 from server.inference.drawing import draw
 
 REPORT, MARKDOWN, IMAGES = "report.json", "report.md", "pictures"
@@ -29,7 +32,7 @@ class Section:
     result: MetricResult
     queries: int
     seconds: float
-    left_out: Sequence[str]
+    left_out: Sequence[LeftOut]
 
 
 def write_report(folder: Path, about: dict[str, Any], sections: Sequence[Section]) -> None:
@@ -39,7 +42,8 @@ def write_report(folder: Path, about: dict[str, Any], sections: Sequence[Section
         **about,
         "figures": {section.name: _json_figures(section.result.figures) for section in sections},
         "questions": {section.name: section.queries for section in sections},
-        "left_out": {section.name: list(section.left_out) for section in sections},
+        "left_out": {section.name: [fault.reason for fault in section.left_out] for section in sections},
+        "left_out_by_kind": {section.name: _by_kind(section.left_out) for section in sections},
         "details": {section.name: section.result.details for section in sections},
     }
     (folder / REPORT).write_text(json.dumps(data, indent=1, default=float) + "\n", encoding="utf-8")
@@ -47,7 +51,8 @@ def write_report(folder: Path, about: dict[str, Any], sections: Sequence[Section
     lines += [figures_table(sections), ""]
     for section in sections:
         lines += _section(section, folder)
-    (folder / MARKDOWN).write_text("\n".join(lines), encoding="utf-8")
+    # Names of files need not be Unicode.
+    (folder / MARKDOWN).write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
 def figures_table(sections: Sequence[Section]) -> str:
@@ -65,7 +70,8 @@ def _section(section: Section, folder: Path) -> list[str]:
     lines = [f"## {section.name[:1].upper()}{section.name[1:]}", ""]
     lines += [f"{section.queries} questions to {section.model}{rate}.", ""]
     if section.left_out:
-        lines += [f"Left out as faulty: {len(section.left_out)}, the first {section.left_out[0]}.", ""]
+        kinds, first = counts_text(_by_kind(section.left_out)), _escaped(section.left_out[0].reason)
+        lines += [f"Left out as faulty: {len(section.left_out)} ({kinds}), the first {first}.", ""]
     for note in section.result.notes:
         lines += [note, ""]
     for title, head, rows in section.result.tables:
@@ -115,6 +121,10 @@ def _write_example(example: ExampleImage, file: Path) -> bool:
         return False
     file.write_bytes(draw(image, example.boxes))
     return True
+
+
+def _by_kind(faults: Sequence[LeftOut]) -> dict[str, int]:
+    return dict(Counter(fault.kind for fault in faults))
 
 
 def _json_figures(figures: dict[str, float]) -> dict[str, float | None]:

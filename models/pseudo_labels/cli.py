@@ -3,18 +3,26 @@
 import argparse
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from models.data.captions import CaptionFolder, CaptionLines, open_captions
+from models.data.faults import counts_text
 from models.data.images import DataError, PictureFile
 from models.evaluation.backends import open_backend
 from models.evaluation.metrics import Query
-from models.evaluation.query_runner import add_query_arguments, answer_or_fault, exit_status, logged_answers
+from models.evaluation.query_runner import (
+    LeftOut,
+    add_query_arguments,
+    answer_or_fault,
+    exit_status,
+    logged_answers,
+)
 from models.pseudo_labels.caption_grounding import GroundingFilter, ground_caption
 
 LOG = logging.getLogger(__name__)
@@ -49,23 +57,26 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; its exit status is 2 for captions or a teacher that cannot be used."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # which has a line for each request
     return exit_status("pseudo-label", pseudo_label, args)
 
 
 @dataclass
 class RecordCounts:
-    """Numbers of captions read and of records, phrases and boxes written."""
+    """Numbers of captions read, of records, phrases and boxes written, and of faulty captions left out, by kind."""
 
     captions: int = 0
     records: int = 0
     phrases: int = 0
     boxes: int = 0
-    broken: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
+        kinds = counts_text(self.left_out)
         return (
             f"{self.records} records of {self.captions} captions, {self.phrases} phrases, {self.boxes} boxes;"
-            f" dropped captions: {self.captions - self.records - self.broken}, broken images: {self.broken}"
+            f" dropped captions: {self.captions - self.records - self.left_out.total()},"
+            f" left out as faulty: {self.left_out.total()}" + (f" ({kinds})" if kinds else "")
         )
 
 
@@ -75,7 +86,7 @@ def pseudo_label(args: argparse.Namespace) -> str:
         raise DataError(f"{args.out} exists: remove it, or give another --out")
     captions = open_captions(args.captions, args.pictures, skip=args.skip_faulty)
     if not len(captions):
-        raise DataError(f"{captions.name} has no record")
+        raise captions.faults.no_record()
     criteria = GroundingFilter(args.threshold, args.nms_iou, args.most, args.complete)
     log = args.out.with_name(args.out.name + ".part")
     with open_backend(args, task="detect") as teacher:
@@ -95,9 +106,8 @@ def pseudo_label(args: argparse.Namespace) -> str:
         for _ in tqdm(answers, unit="captions", disable=None):
             pass
     counts = _write_records(log, args.out)
-    if args.skip_faulty and captions.skipped:
-        LOG.warning("%s: %d faulty entries were left out", captions.name, captions.skipped)
-    return f"{args.out}: {counts}"
+    left_out = counts_text(captions.faults.counts)
+    return f"{args.out}: {counts}" + (f"; faulty entries of {captions.name}: {left_out}" if left_out else "")
 
 
 def _queries(captions: CaptionFolder | CaptionLines, path: Path, images: Path | None) -> Iterator[Query]:
@@ -121,9 +131,9 @@ def _write_records(log: Path, out: Path) -> RecordCounts:
         for line in answers:
             counts.captions += 1
             answer = json.loads(line)
-            if isinstance(answer, str):
-                counts.broken += 1
-                LOG.warning("left out: %s", answer)
+            if (fault := LeftOut.of(answer)) is not None:
+                counts.left_out[fault.kind] += 1
+                LOG.warning("left out: %s", fault.reason)
             elif answer is not None:
                 regions = answer["grounding"]["regions"]
                 counts.records += 1

@@ -35,11 +35,12 @@ class PromptTooLong(PromptError):
 
 @dataclass(frozen=True)
 class Phrase:
-    """A label as the client wrote it; of a caption, with its characters [start, end)."""
+    """A label as the client wrote it; of a caption, with its characters [start, end) and the mark that ends it."""
 
     text: str
     start: int | None = None
     end: int | None = None
+    mark: str = "."
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, eq=False)
-class _TokenizedPhrase:
+class TokenizedPhrase:
     """A label with its tokens and the separator that follows them."""
 
     label: Phrase
@@ -129,25 +130,18 @@ class PromptTokenizer:
 
         PromptTooLong for a label that no prompt holds, and where more than `max_passes` are needed.
         """
-        if not labels:
-            raise PromptError("no label was given: name at least one thing to look for")
-        separator = self._rules.separator_ids[0]
-        return self._passes([self._tokenized(Phrase(label), separator) for label in labels], max_passes)
+        return self.passes(self.tokenize(label_phrases(labels)), max_passes=max_passes)
 
     def caption_passes(self, caption: str, *, max_passes: int) -> tuple[Prompt, ...]:
         """As `label_passes`, for the phrases of a caption."""
-        phrases = []
-        for match in _PHRASE.finditer(caption):
-            text = match[1].strip()
-            if text:
-                start = match.start() + match[1].index(text)
-                separator = self._rules.separator_ids[-1 if match[2] == "?" else 0]
-                phrases.append(self._tokenized(Phrase(text, start, start + len(text)), separator))
-        if not phrases:
-            raise PromptError(f"{shown(caption)} names nothing to look for: write it like 'a dog. a bicycle.'")
-        return self._passes(phrases, max_passes)
+        return self.passes(self.tokenize(caption_phrases(caption)), max_passes=max_passes)
 
-    def _passes(self, phrases: Sequence[_TokenizedPhrase], max_passes: int) -> tuple[Prompt, ...]:
+    def tokenize(self, phrases: Sequence[Phrase]) -> list[TokenizedPhrase]:
+        """The phrases with their tokens; PromptTooLong for one that no prompt holds."""
+        return [self._tokenized(phrase) for phrase in phrases]
+
+    def passes(self, phrases: Sequence[TokenizedPhrase], *, max_passes: int) -> tuple[Prompt, ...]:
+        """The fewest prompts that hold all `phrases`; PromptTooLong where more than `max_passes` are needed."""
         room = self._rules.max_tokens - 2  # besides start and end
         starts, length = [0], 0
         for index, phrase in enumerate(phrases):
@@ -166,7 +160,7 @@ class PromptTokenizer:
         ends = [*starts[1:], len(phrases)]
         return tuple(self._prompt(phrases[start:end], start) for start, end in zip(starts, ends, strict=True))
 
-    def _prompt(self, phrases: Sequence[_TokenizedPhrase], first_label: int) -> Prompt:
+    def _prompt(self, phrases: Sequence[TokenizedPhrase], first_label: int) -> Prompt:
         rules = self._rules
         ids, owner, spans, counts = [rules.start_id], [NO_LABEL], [(0, 0)], [1]
         for label_id, phrase in enumerate(phrases):
@@ -200,16 +194,36 @@ class PromptTokenizer:
         last_character = tokens.offsets[-1][1] - 1
         return 1 + next(index for index, (_, end) in enumerate(tokens.offsets) if end > last_character)
 
-    def _tokenized(self, label: Phrase, separator: int) -> _TokenizedPhrase:
+    def _tokenized(self, label: Phrase) -> TokenizedPhrase:
         tokens = self._tokenizer.encode(label.text, add_special_tokens=False)
         if not tokens.ids:
             raise PromptError(f"label {shown(label.text)} has no word the model can read")
-        tokenized = _TokenizedPhrase(label, separator, tokens)
+        separator = self._rules.separator_ids[-1 if label.mark == "?" else 0]
+        tokenized = TokenizedPhrase(label, separator, tokens)
         room = self._rules.max_tokens - 2  # besides start and end
         limit = min(room, self._rules.max_label_tokens or room)
         if len(tokenized) > limit:
             raise PromptTooLong(f"label {shown(label.text)} takes {len(tokenized)} tokens, the model reads {limit}")
         return tokenized
+
+
+def label_phrases(labels: Sequence[str]) -> list[Phrase]:
+    """The phrases of `labels`; PromptError where there is none."""
+    if not labels:
+        raise PromptError("no label was given: name at least one thing to look for")
+    return [Phrase(label) for label in labels]
+
+
+def caption_phrases(caption: str) -> list[Phrase]:
+    """The phrases of a caption, which end at "." or "?", as in the official code; PromptError where there is none."""
+    phrases = []
+    for match in _PHRASE.finditer(caption):
+        if text := match[1].strip():
+            start = match.start() + match[1].index(text)
+            phrases.append(Phrase(text, start, start + len(text), match[2]))
+    if not phrases:
+        raise PromptError(f"{shown(caption)} names nothing to look for: write it like 'a dog. a bicycle.'")
+    return phrases
 
 
 def pad_prompts(prompts: Sequence[Prompt], length: int) -> dict[str, npt.NDArray[np.generic]]:

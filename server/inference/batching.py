@@ -1,7 +1,7 @@
 """Dynamic batching: a bounded queue and a worker thread for each model; items of one bucket run together.
 
-Clients take turns (`fair_queue.py`), and the last places of the queue are kept for clients that have nothing waiting,
-so that one with a thousand images does not lock the others out.
+Clients take turns (`fair_queue.py`), and the last places of the queue are kept for those that have had the least of it
+(`queue_shares.py`), so that one with a thousand images does not lock the others out.
 """
 
 import logging
@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, QueueFull, ServiceFault, WorkerStopped
 from server.inference.fair_queue import FairQueue
+from server.inference.queue_shares import QueueShares
 from server.memory.cuda import DeviceLost
 from server.memory.pool import PoolExhausted
 from server.request_context import Priority
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MAX_RETRY_AFTER_S = 60
-# One place in so many is kept for clients without a waiting item.
-KEPT_SHARE = 8
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Batcher(Generic[Item, Result]):
         self._changed = threading.Condition()
         self._queue: FairQueue[_Job[Item, Result]] = FairQueue()
         self._reserved = 0
-        self._held: Counter[str] = Counter()  # places by client, reserved and queued
+        self._shares = QueueShares(limits.capacity)
         self._running = False
         self._closing = False
         self._stopped: Callable[[], ServiceFault] | None = None
@@ -151,7 +150,7 @@ class Batcher(Generic[Item, Result]):
             self._reject_when_stopped()
             self._reject_when_full(count, client)
             self._reserved += count
-            self._held[client] += count
+            self._shares.take(client, count)
             self._show_depth()
         reservation = Reservation(self, count, client, priority)
         try:
@@ -159,7 +158,7 @@ class Batcher(Generic[Item, Result]):
         finally:
             with self._changed:
                 self._reserved -= reservation.free
-                self._release(client, reservation.free)
+                self._shares.give_back(client, reservation.free)
                 reservation.free = 0
                 self._show_depth()
                 self._changed.notify_all()
@@ -192,11 +191,8 @@ class Batcher(Generic[Item, Result]):
     def _drop(self, job: _Job[Item, Result] | None) -> None:
         with self._changed:
             if job and self._queue.remove(job):  # its place is free at once, not when its turn comes
-                self._release(job.client, 1)
+                self._shares.give_back(job.client, 1)
             self._show_depth()
-
-    def _release(self, client: str, count: int) -> None:
-        self._held -= Counter({client: count})  # keeps positive counts only
 
     def _work(self) -> None:
         batch: list[_Job[Item, Result]] = []
@@ -226,7 +222,7 @@ class Batcher(Generic[Item, Result]):
                 jobs = self._queue.pick(most)  # empty where all were cancelled
             self._queue.take(jobs)
             for job in jobs:
-                self._release(job.client, 1)
+                self._shares.give_back(job.client, 1)
             self._show_depth()
             running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
             self._running = bool(running)
@@ -306,9 +302,9 @@ class Batcher(Generic[Item, Result]):
 
     def _reject_when_full(self, count: int, client: str) -> None:
         free = self._limits.capacity - self.depth
-        kept = self._limits.capacity // KEPT_SHARE if client and self._held[client] else 0
+        kept = self._shares.kept_from(client)
         if count > free - kept:
-            keeping = f"; {kept} more are kept for clients that have none" if kept else ""
+            keeping = f"; {kept} more are kept for clients that have had fewer" if kept else ""
             raise QueueFull(
                 f"{self.depth} of {self._limits.capacity} places of {self._name} are taken, this request needs"
                 f" {count}{keeping}",

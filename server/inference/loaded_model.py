@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from server.bundle import TEXT_BATCH, Bundle
 from server.contract.manifest import ClassificationRules, DetectionRules, Task
 from server.contract.postprocess import PassOutput
-from server.contract.text import Prompt, shown
+from server.contract.text import Phrase, Prompt, TokenizedPhrase, shown
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, UnknownModel, UnsuitableModel, WorkerStopped
 from server.inference.batching import Batcher, BatchLimits, BatchRun
 from server.inference.fair_queue import FairSemaphore
@@ -31,8 +31,11 @@ from server.telemetry.tracing import Attribute, Link, Trace, Tracing
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Text = TypeVar("Text")
 Float32 = npt.NDArray[np.float32]
 Arrays = TypeVar("Arrays", bound=tuple[Float32, ...])
+# Characters tokenized before others take their turn: at a few microseconds each, a few hundredths of a second.
+TURN_CHARACTERS = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,26 +126,37 @@ class LoadedModel:
         return features
 
     async def encode_texts(self, texts: Sequence[str], context: RequestContext) -> list[Float32]:
-        """Unit-length embeddings [D] of each text."""
+        """Unit-length embeddings [D] of each text, encoded some at a time."""
 
-        def encode() -> list[Float32]:
-            starts = range(0, len(texts), TEXT_BATCH)
-            runs = (encode_in_halves(self.bundle.embed_texts, texts[start : start + TEXT_BATCH]) for start in starts)
-            return [row.copy() for rows in runs for row in rows]
+        def encode(part: Sequence[str]) -> list[Float32]:
+            return [row.copy() for row in encode_in_halves(self.bundle.embed_texts, part)]
 
-        return await self._encode(context, encode)
+        return [row for part in text_parts(texts) for row in await self._encode(context, partial(encode, part))]
 
-    def in_text_thread(self, function: Callable[[], T]) -> Awaitable[T]:
-        """Run `function`, which tokenizes or encodes, in the text thread."""
-        return asyncio.wrap_future(self.text_thread.submit(function))
+    async def tokenize_phrases(self, phrases: Sequence[Phrase], context: RequestContext) -> list[TokenizedPhrase]:
+        """Tokens of each phrase of a detector's prompt, some at a time; PromptTooLong."""
+        tokenize = self.bundle.prompts.tokenize
+        tokenized: list[TokenizedPhrase] = []
+        for part in text_parts(phrases, text_of=lambda phrase: phrase.text):
+            tokenized += await self.in_text_turn(partial(tokenize, part), context)
+        return tokenized
+
+    async def check_texts(self, texts: Sequence[str], context: RequestContext) -> None:
+        """Tokenize texts for the sentence encoder, some at a time; PromptTooLong names one that is too long."""
+        for part in text_parts(texts):
+            await self.in_text_turn(partial(self.bundle.sentences.encode, part), context)
+
+    async def in_text_turn(self, function: Callable[[], T], context: RequestContext) -> T:
+        """Run `function`, a short one that tokenizes or encodes, in the text thread when the client's turn comes."""
+        async with self._text_slots.slot(client=context.client, priority=context.priority):
+            return await asyncio.wrap_future(self.text_thread.submit(function))
 
     async def _encode(self, context: RequestContext, encode: Callable[[], list[Float32]]) -> list[Float32]:
         def timed() -> list[Float32]:
             with self.metrics.text_encode_duration.time(), raise_as_fault(self.name, lambda: self.batcher.retry_after):
                 return encode()
 
-        async with self._text_slots.slot(client=context.client, priority=context.priority):
-            return await self.in_text_thread(timed)
+        return await self.in_text_turn(timed, context)
 
     def close(self, *, until: float) -> bool:
         """Finish what was accepted and end the threads; returns whether that was done by `until` (`time.monotonic`)."""
@@ -222,6 +236,19 @@ def encoder_run(bundle: Bundle) -> tuple[RunBatch, Bucket]:
         return [_require_finite(bundle, (row.copy(),))[0] for row in embeds]
 
     return run, lambda item: item.pixels.shape
+
+
+def text_parts(texts: Sequence[Text], *, text_of: Callable[[Text], str] = str) -> Iterator[Sequence[Text]]:
+    """Texts in parts of one turn each: at most TEXT_BATCH of them, and TURN_CHARACTERS in all or one text."""
+    start, characters = 0, 0
+    for index, text in enumerate(texts):
+        length = len(text_of(text))
+        if index > start and (index - start >= TEXT_BATCH or characters + length > TURN_CHARACTERS):
+            yield texts[start:index]
+            start, characters = index, 0
+        characters += length
+    if start < len(texts):
+        yield texts[start:]
 
 
 def encode_in_halves(run: Callable[[Sequence[str]], Float32], texts: Sequence[str]) -> list[Float32]:

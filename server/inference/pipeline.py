@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from server.contract.manifest import Task
 from server.contract.postprocess import Detection, PassOutput, Thresholds, class_scores, merged_detections
-from server.contract.text import Prompt, PromptTokenizer
+from server.contract.text import Prompt, caption_phrases, label_phrases
 from server.errors import FieldFault, InvalidRequest
 from server.inference import responses
 from server.inference.batching import Reservation
@@ -39,6 +39,8 @@ from server.telemetry.metrics import Metrics
 Float32 = npt.NDArray[np.float32]
 # About ten megabytes of JSON.
 MAX_LABEL_SCORES = 1_000_000
+# Characters of a template with its label, each of which may have 1000: no template repeats a long label.
+MAX_TEXT = 2000
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -50,13 +52,15 @@ class Pipeline:
         self.settings, self.metrics, self._models = settings, metrics, models
         self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="images")
         self._decoding = FairSemaphore(2 * settings.pool_threads)  # half run, half are queued for when a thread is free
-        # A thread of its own, so that requests are read (or refused with 429) and answered while all others decode.
+        # A thread of its own, so that requests are answered while all others decode.
         self._short = ThreadPoolExecutor(1, thread_name_prefix="short")
+        # Another for bodies, one at a time, since some take longer and their clients take turns.
+        self._bodies, self._reading = ThreadPoolExecutor(1, thread_name_prefix="bodies"), FairSemaphore(1)
         self._cache = PromptCache(settings.prompt_cache_bytes, metrics)
 
     def close(self) -> None:
         """End the threads, whose work is done once the models are closed."""
-        for threads in (self._pool, self._short):
+        for threads in (self._pool, self._short, self._bodies):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, model: LoadedModel) -> None:
@@ -70,6 +74,11 @@ class Pipeline:
     async def in_short(self, function: Callable[[], T]) -> T:
         """Run a function of some milliseconds off the event loop, without waiting for images."""
         return await asyncio.wrap_future(self._short.submit(function))
+
+    async def in_turn(self, function: Callable[[], T], context: RequestContext) -> T:
+        """Run a function that reads a body off the event loop, when it is the client's turn."""
+        async with self._reading.slot(client=context.client, priority=context.priority):
+            return await asyncio.wrap_future(self._bodies.submit(function))
 
     async def detect(self, request: DetectRequest, context: RequestContext) -> DetectAnswer:
         """Find the request's labels or phrases in each of its images."""
@@ -91,8 +100,8 @@ class Pipeline:
         templates = request.templates or rules.templates
         count = len(request.labels) * len(templates)
         self._check_counts(request.pictures, "labels", count, counted="labels (times templates)")
+        texts = _fill(templates, request.labels)
         with self._timed(context, model):
-            texts = [template.replace("{}", label) for label in request.labels for template in templates]
             images, embeds = await self._embed(model, request.pictures, texts, context)
 
             def score() -> list[ImageScores]:
@@ -182,8 +191,7 @@ class Pipeline:
         """The prompt of each pass, and each image with the outputs of its passes."""
         names = image_names(len(request.pictures))
         with model.batcher.reserve(len(names), client=context.client, priority=context.priority) as places:
-            tokenize = partial(_prompts, request, model.bundle.prompts, self.settings.max_passes)
-            prompts = await model.in_text_thread(tokenize)
+            prompts = await self._prompts(model, request, context)
             _check_label_scores(request, prompts, thresholds)
             for prompt in prompts:
                 model.metrics.prompt_tokens.observe(len(prompt))
@@ -204,6 +212,13 @@ class Pipeline:
             finally:
                 features.cancel()
         return prompts, outputs
+
+    async def _prompts(self, model: LoadedModel, request: DetectRequest, context: RequestContext) -> tuple[Prompt, ...]:
+        """The prompt of each pass; PromptTooLong for more than `max_passes`."""
+        phrases = label_phrases(request.labels) if request.prompt is None else caption_phrases(request.prompt)
+        tokenized = await model.tokenize_phrases(phrases, context)
+        split = partial(model.bundle.prompts.passes, tokenized, max_passes=self.settings.max_passes)
+        return await model.in_text_turn(split, context)
 
     async def _embed(
         self, model: LoadedModel, pictures: Sequence[bytes], texts: Sequence[str], context: RequestContext
@@ -271,7 +286,7 @@ class Pipeline:
             return model.encode_texts([texts[index] for index in missing], context)
 
         # A text that is too long fails here, before other requests could wait for the run that it fails.
-        await model.in_text_thread(partial(model.bundle.sentences.encode, texts))
+        await model.check_texts([text for text in dict.fromkeys(texts) if not self._cache.holds(model, text)], context)
         return await self._cache.get(model, texts, encode)
 
     def _choose(self, name: str | None, task: Task, context: RequestContext) -> LoadedModel:
@@ -307,11 +322,13 @@ def image_names(count: int) -> list[str]:
     return ["the image"] if count == 1 else [f"image {number} of {count}" for number in range(1, count + 1)]
 
 
-def _prompts(request: DetectRequest, tokenizer: PromptTokenizer, max_passes: int) -> tuple[Prompt, ...]:
-    """The prompt of each pass; PromptTooLong for more than `max_passes`."""
-    if request.prompt is None:
-        return tokenizer.label_passes(request.labels, max_passes=max_passes)
-    return tokenizer.caption_passes(request.prompt, max_passes=max_passes)
+def _fill(templates: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Every label in every template; InvalidRequest for a text of more than MAX_TEXT characters."""
+    longest = max(map(len, labels), default=0)
+    if max(len(template) + template.count("{}") * (longest - 2) for template in templates) > MAX_TEXT:
+        reason = f"with the longest label in place of each {{}}, a text has more than {MAX_TEXT} characters"
+        raise InvalidRequest([FieldFault("templates", reason)])
+    return [template.replace("{}", label) for label in labels for template in templates]
 
 
 def _thresholds(request: DetectRequest, model: LoadedModel) -> Thresholds:

@@ -27,6 +27,11 @@ def memory_limit(*, proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
     return min(limits, default=None)
 
 
+def machine_bytes() -> int:
+    """Memory of the machine, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def available_cpus(*, proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
     """CPUs in this process's affinity, or its cgroup quota where that is smaller; at least 1."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

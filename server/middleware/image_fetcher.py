@@ -1,16 +1,16 @@
 """Download of images by URL: https only, from public addresses only, bounded in bytes, time and redirects.
 
 A host is resolved once and the connection made to that very address, so that it cannot show a public address to the
-check and a private one to the connection (DNS rebinding). Each redirect passes all checks again.
+check and a private one to the connection (DNS rebinding). Each redirect passes all checks again. Answers are read in a
+thread of their own: their servers choose into how many pieces they cut them.
 """
 
 import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from httpcore import (
@@ -18,7 +18,6 @@ from httpcore import (
     AnyIOBackend,
     AsyncHTTPConnection,
     AsyncNetworkBackend,
-    AsyncNetworkStream,
     ConnectError,
     NetworkError,
     ProtocolError,
@@ -27,17 +26,23 @@ from httpcore import (
 
 from server.errors import ImageTooLarge, UrlFailed, UrlRefused
 from server.inference.fair_queue import FairSemaphore
+from server.middleware.loop_thread import LoopThread
+from server.middleware.pinned_network import Meter, PinnedNetwork
 from server.middleware.ssrf import is_public
+from server.registry.daemon_thread import in_daemon_thread
 from server.request_context import RequestContext
 from server.settings import Settings
 
 PORT = 443
 MAX_REDIRECTS = 3
-MAX_CONNECTIONS = 32  # for all clients, who take turns
+MAX_CONNECTIONS = 32  # for all clients, who take turns, and of whom none takes all
+MAX_LOOKUPS = 32  # of host names; one that finds no answer holds its place for as long as the resolver tries
+_FREE_PIECES, _MIN_PIECE_BYTES = 1000, 512  # after so many pieces of a body, the least that they may have on average
 _MAX_ADDRESSES = 3  # of a host, tried one after the other
 _REDIRECTS = (301, 302, 303, 307, 308)
 # Content types of files uploaded to an object store without one; the decoder looks at the bytes anyway.
 _UNTYPED = ("", "application/octet-stream", "binary/octet-stream")
+_SAFE = "/%:@!$&'()*+,;=-._~?[]"  # characters of a path and a query that are sent as they are
 _HEADERS = [("User-Agent", "openset"), ("Accept", "image/*"), ("Accept-Encoding", "identity"), ("Connection", "close")]
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
@@ -45,7 +50,8 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 async def resolve_host(host: str) -> Sequence[str]:
     """The addresses of `host` from the system's resolver, in its order."""
-    infos = await asyncio.get_running_loop().getaddrinfo(host, PORT, type=socket.SOCK_STREAM)
+    # A thread for each: nothing can end a lookup, and those of dead names would fill a pool of threads.
+    infos = await in_daemon_thread(lambda: socket.getaddrinfo(host, PORT, type=socket.SOCK_STREAM), name="lookup")
     return [str(address[0]) for *_, address in infos]
 
 
@@ -62,10 +68,19 @@ class ImageFetcher:
     ) -> None:
         self._settings, self._resolve, self._backend = settings, resolve, backend or AnyIOBackend()
         self._context = context or ssl.create_default_context()
-        self._connections = FairSemaphore(MAX_CONNECTIONS)
+        self._connections = FairSemaphore(MAX_CONNECTIONS, leave_room=True)
+        self._lookups = FairSemaphore(MAX_LOOKUPS, leave_room=True)
+        self._thread = LoopThread("downloads")
+
+    def close(self) -> None:
+        """End the thread of the downloads."""
+        self._thread.close()
 
     async def fetch(self, urls: Sequence[str], names: Sequence[str], request: RequestContext) -> list[bytes]:
         """The bytes behind each of `urls`; `names` are those of the images in errors."""
+        return await self._thread.run(self._fetch_all(urls, names, request))
+
+    async def _fetch_all(self, urls: Sequence[str], names: Sequence[str], request: RequestContext) -> list[bytes]:
         budget = _Budget(self._settings.max_body_bytes)
         try:
             async with asyncio.TaskGroup() as group:
@@ -82,14 +97,14 @@ class ImageFetcher:
         async with self._connections.slot(client=request.client, priority=request.priority):
             try:
                 async with asyncio.timeout(timeout_s):
-                    return await self._follow(url, name, budget)
+                    return await self._follow(url, name, budget, request)
             except TimeoutError:
                 raise UrlFailed(f"{name} did not arrive from its URL within {timeout_s:g} seconds") from None
 
-    async def _follow(self, url: str, name: str, budget: "_Budget") -> bytes:
+    async def _follow(self, url: str, name: str, budget: "_Budget", request: RequestContext) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
             target = _target(url, name)
-            for address in await self._addresses(target.host.decode(), name):
+            for address in await self._addresses(target.host.decode(), name, request):
                 with contextlib.suppress(ConnectError):  # its connection or its TLS handshake failed: try the next one
                     answer = await self._request(target, address, name, budget)
                     break
@@ -97,31 +112,50 @@ class ImageFetcher:
                 raise UrlFailed(f"{name}: the host of its URL cannot be reached")
             if isinstance(answer, bytes):
                 return answer
-            url = urljoin(url, answer)
+            try:
+                url = urljoin(url, answer)
+            except ValueError:
+                raise UrlRefused(f"{name}: its URL redirects to one that cannot be read") from None
         raise UrlFailed(f"{name}: its URL redirects more than {MAX_REDIRECTS} times")
 
-    async def _addresses(self, host: str, name: str) -> list[str]:
+    async def _addresses(self, host: str, name: str, request: RequestContext) -> list[str]:
         """Addresses of `host` to try, once all that it has are known to be public."""
         addresses: list[str] = []
-        with contextlib.suppress(OSError, UnicodeError):
-            addresses = list(dict.fromkeys(await self._resolve(host)))
+        with contextlib.suppress(OSError, ValueError):  # ValueError: a name that the resolver cannot encode
+            addresses = list(dict.fromkeys(await self._look_up(host, request)))
         if not addresses:
             raise UrlFailed(f"{name}: the host of its URL is not known")
         if not all(map(is_public, addresses)):
             raise UrlRefused(f"{name}: its URL does not lead to a public address")
         return addresses[:_MAX_ADDRESSES]
 
+    async def _look_up(self, host: str, request: RequestContext) -> Sequence[str]:
+        """The addresses of `host`; the place is held until the resolver is done, also where nobody waits any more."""
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._lookups.slot(client=request.client, priority=request.priority))
+            place = stack.pop_all()
+
+        async def resolve() -> Sequence[str]:
+            async with place:
+                return await self._resolve(host)
+
+        lookup = asyncio.ensure_future(resolve())
+        lookup.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(lookup)
+
     async def _request(self, target: URL, address: str, name: str, budget: "_Budget") -> bytes | str:
         """The image, or the address that the answer redirects to; ConnectError where `address` cannot be reached."""
         host = target.host.decode()
         headers = [("Host", f"[{host}]" if ":" in host else host), *_HEADERS]
-        network = _PinnedNetwork(self._backend, address)
+        meter = Meter()
+        network = PinnedNetwork(self._backend, address, meter)
         connection = AsyncHTTPConnection(target.origin, ssl_context=self._context, network_backend=network)
         try:
             async with connection, connection.stream("GET", target, headers=headers) as response:
                 location = _header(response, b"location")
                 if response.status in _REDIRECTS and location:
                     return location
+                meter.allow_body(self._settings.url_max_bytes)
                 return await self._read(response, name, budget)
         except ConnectError as error:
             if isinstance(error.__cause__, ssl.SSLCertVerificationError):
@@ -143,31 +177,16 @@ class ImageFetcher:
         length = _header(response, b"content-length")
         if length.isdecimal() and int(length) > limit:
             raise too_large
-        body = bytearray()
+        body, pieces = bytearray(), 0
         async for chunk in response.aiter_stream():
             body += chunk
+            pieces += 1
+            if pieces > _FREE_PIECES and len(body) < pieces * _MIN_PIECE_BYTES:
+                raise UrlFailed(f"{name}: the server of its URL sends it in too many small pieces")
             budget.take(len(chunk), name)
             if len(body) > limit:
                 raise too_large
         return bytes(body)
-
-
-@dataclass(frozen=True)
-class _PinnedNetwork(AsyncNetworkBackend):
-    """Connects to the one `address`, a number, which is not resolved again."""
-
-    backend: AsyncNetworkBackend
-    address: str
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> AsyncNetworkStream:
-        return await self.backend.connect_tcp(self.address, port)
 
 
 @dataclass
@@ -187,6 +206,7 @@ def _target(url: str, name: str) -> URL:
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").encode("idna").decode().rstrip("."), parts.port
+        path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_SAFE)
     except ValueError:  # UnicodeError is one
         raise UrlRefused(f"{name}: its URL cannot be read") from None
     if parts.scheme != "https":
@@ -195,8 +215,7 @@ def _target(url: str, name: str) -> URL:
         raise UrlRefused(f"{name}: its URL must name a host, and no user or password")
     if port not in (None, PORT):
         raise UrlRefused(f"{name}: its URL names a port, and only {PORT} is allowed")
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return URL(scheme="https", host=host, port=PORT, target=quote(path, safe="/%:@!$&'()*+,;=-._~?[]"))
+    return URL(scheme="https", host=host, port=PORT, target=path)
 
 
 def _header(response: Response, name: bytes) -> str:

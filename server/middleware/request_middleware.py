@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Callable
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,27 +13,33 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import BodyTooLarge, DeadlinePassed, Fault, NotReady, TooManyRequests, kind_of, problem_response
+from server.errors import (
+    BodyTooLarge,
+    DeadlinePassed,
+    Fault,
+    Forbidden,
+    NotReady,
+    TooManyRequests,
+    kind_of,
+    problem_response,
+)
+from server.memory.client_shares import ClientShares, Holding
+from server.memory.process_resources import machine_bytes, memory_limit
 from server.middleware.auth import Keys
+from server.middleware.endpoints import INFERENCE_ENDPOINTS, OTHER, POLLED_ENDPOINTS, Endpoints, local_path
 from server.middleware.uvicorn_server import LingeringClose
 from server.request_context import PRIORITY, REQUEST_ID, TIMEOUT, RequestContext, request_context
 from server.schemas import ADMIN_BUNDLES
-from server.settings import OPEN_ENDPOINTS, Settings
+from server.settings import Settings
 from server.telemetry.logs import current, log_access
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
-PAGE_FILES = "/page/"
-INFER, MODEL = "/v2/models/:name/infer", "/v2/models/:name"
-INFERENCE_ENDPOINTS = ("/detect", "/classify", "/similarity", INFER)
-# Values of the metrics' label `endpoint`: never the client's own path.
-ENDPOINTS = frozenset((*INFERENCE_ENDPOINTS, *OPEN_ENDPOINTS, ADMIN_BUNDLES))
-# Polled every few seconds by machines: not traced, and successes logged at debug level only.
-POLLED_ENDPOINTS = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
-_MODEL_PATH = re.compile(r"/v2/models/[^/]+(?:/versions/[^/]+)?(/infer|/ready)?")
 TRACEPARENT = "traceparent"  # W3C Trace Context
+# Names of methods that are logged: another would be the client's own words.
+_METHODS = frozenset(HTTPMethod)
 _CORS_REQUEST_HEADERS = (
     *("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT, TRACEPARENT, "tracestate"),
 )
@@ -49,14 +54,18 @@ class RequestMiddleware:
         app: ASGIApp,
         *,
         settings: Settings,
+        endpoints: Endpoints,
         metrics: Metrics,
         keys: Keys | None,
         retry_after: Callable[[], int],
         tracing: Tracing,
     ) -> None:
         self._app, self._settings, self._metrics, self._keys = app, settings, metrics, keys
-        self._retry_after, self._tracing = retry_after, tracing
-        self._inferences = 0  # requests in progress
+        self._endpoints, self._retry_after, self._tracing = endpoints, retry_after, tracing
+        limit = settings.max_inflight_requests
+        self._places = ClientShares(limit, kept=limit // 8)
+        memory = body_memory(settings)
+        self._memory = ClientShares(memory, kept=memory // 4)
         self._inner: ASGIApp = self._guard
         if settings.cors_origins:  # outside the guard, so that a web page can read why it was refused
             self._inner = _ProblemCors(
@@ -71,27 +80,29 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext.of(scope)
+        context = RequestContext.of(scope, endpoint=self._endpoints.of(scope))
         scope.setdefault("state", {})["request_context"] = context
         current.set(context)
-        if (endpoint := _endpoint(scope)) not in POLLED_ENDPOINTS:
-            context.timer.trace = self._tracing.request(scope["method"], endpoint, Headers(scope=scope))
-        lingering = LingeringClose(receive, send)
-        response = _ResponseSend(lingering.send, context, last=lambda: _stopping(scope))
+        if context.endpoint not in POLLED_ENDPOINTS:
+            context.timer.trace = self._tracing.request(scope["method"], context.endpoint, Headers(scope=scope))
+        lingering = LingeringClose(scope, receive, send)
+        head = scope["method"] == "HEAD"
+        response = _ResponseSend(lingering.send, context, last=lambda: _stopping(scope), head=head)
         started = time.monotonic()
         with self._metrics.inflight_requests.track_inprogress():
             try:
-                await self._inner(scope, lingering.receive, response)
+                await self._inner(_as_get(scope), lingering.receive, response)
             finally:
                 self._record(scope, context, response.status, time.monotonic() - started)
         await lingering.finish()
 
     def _record(self, scope: Scope, context: RequestContext, status: int | None, seconds: float) -> None:
-        endpoint = _endpoint(scope)
+        endpoint = context.endpoint
         self._metrics.request_duration.labels(endpoint).observe(seconds)
         self._metrics.requests.labels(endpoint, str(status or "none")).inc()
         context.timer.trace.end(status=status, model=context.model)
-        fields: dict[str, Any] = {"method": scope["method"], "endpoint": endpoint, "status": status or "none"}
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        fields: dict[str, Any] = {"method": method, "endpoint": endpoint, "status": status or "none"}
         fields |= {"model": context.model or "none", "ms": round(seconds * 1000, 1), "client": context.client or "none"}
         if self._settings.log_inputs:
             fields |= {"path": scope["path"], "inputs": context.inputs or {}}
@@ -99,11 +110,14 @@ class RequestMiddleware:
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = _ResponseSend(send)
-        is_inference = _endpoint(scope) in INFERENCE_ENDPOINTS
-        self._inferences += is_inference
+        endpoint = request_context(scope).endpoint
+        held: list[Holding] = []
         try:
             self._authenticate(scope)
-            self._check_limits(scope, is_inference=is_inference)
+            if endpoint == OTHER:
+                await self._send_problem(HTTPException(HTTPStatus.NOT_FOUND), scope, receive, response)
+                return
+            self._check_limits(scope, held)
             await self._run_within_deadline(scope, _BoundedReceive(receive, self._settings.max_body_bytes), response)
         except asyncio.CancelledError:
             if response.status or not _stopping(scope):
@@ -118,41 +132,49 @@ class RequestMiddleware:
                 raise  # the response has begun: only closing the connection shows that it is incomplete
             await self._send_problem(error, scope, receive, response)
         finally:
-            self._inferences -= is_inference
+            for holding in held:
+                holding.release()
 
     async def _send_problem(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         self._metrics.reject(kind_of(error))
-        response = problem_response(error, request_id=request_context(scope).request_id, path=scope["path"])
+        response = problem_response(error, request_id=request_context(scope).request_id, path=local_path(scope))
         await response(scope, receive, send)
 
     async def _run_within_deadline(self, scope: Scope, receive: Receive, response: "_ResponseSend") -> None:
         """Run the app; DeadlinePassed, and its work cancelled, if the deadline passes before the response begins."""
-        timeout_s = request_context(scope).timeout_s
+        context = request_context(scope)
         try:
-            async with asyncio.timeout(timeout_s) as limit:
+            async with context.deadline() as limit:
                 response.on_start = lambda: limit.reschedule(None)
                 await self._app(scope, receive, response)
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise DeadlinePassed(f"the request did not finish within the {timeout_s:g} s of its {TIMEOUT}") from None
+            raise DeadlinePassed(f"the request did not finish within {context.timeout_s:g} s, its deadline") from None
         finally:
             response.on_start = None
 
     def _authenticate(self, scope: Scope) -> None:
-        if self._keys and _endpoint(scope) not in self._settings.open_endpoints:
-            key, context = self._keys.key(Headers(scope=scope)), request_context(scope)
+        context = request_context(scope)
+        if self._keys and context.endpoint not in self._settings.open_endpoints:
+            key = self._keys.key(Headers(scope=scope))
             context.client, context.admin = key.name, key.admin
+        if context.endpoint == ADMIN_BUNDLES and not context.admin:  # before anything of the body is read
+            raise Forbidden(f"the API key of {context.client} is not an admin key: `openset key new --admin` makes one")
 
-    def _check_limits(self, scope: Scope, *, is_inference: bool) -> None:
-        headers = Headers(scope=scope)
-        if is_inference:
-            request_context(scope).read_scheduling(headers)
-            if self._inferences > self._settings.max_inflight_requests:
+    def _check_limits(self, scope: Scope, held: list[Holding]) -> None:
+        """Refuse what passes a limit; otherwise `held` has a place and, for its body, a share of memory."""
+        headers, context = Headers(scope=scope), request_context(scope)
+        if context.endpoint in INFERENCE_ENDPOINTS:
+            context.read_scheduling(headers)
+        if context.endpoint in (*INFERENCE_ENDPOINTS, ADMIN_BUNDLES):
+            place, context.memory = self._places.hold(context.client), self._memory.hold(context.client)
+            if not place.resize(1):
+                whose = "" if self._places.used == self._places.total else "your share of "
                 raise TooManyRequests(
-                    f"{self._settings.max_inflight_requests} requests are in progress, the limit",
-                    retry_after=self._retry_after(),
+                    f"{whose}{self._places.total} requests are in progress, the limit", retry_after=self._retry_after()
                 )
+            held += [place, context.memory]
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_body_bytes:
             raise _body_too_large(self._settings.max_body_bytes)
@@ -189,9 +211,14 @@ class _ResponseSend:
     """
 
     def __init__(
-        self, send: Send, context: RequestContext | None = None, *, last: Callable[[], bool] = lambda: False
+        self,
+        send: Send,
+        context: RequestContext | None = None,
+        *,
+        last: Callable[[], bool] = lambda: False,
+        head: bool = False,
     ) -> None:
-        self._send, self._context, self._last = send, context, last
+        self._send, self._context, self._last, self._head = send, context, last, head
         self.status: int | None = None
         self.on_start: Callable[[], None] | None = None
 
@@ -207,24 +234,32 @@ class _ResponseSend:
                     headers[TRACEPARENT] = traceparent
                 if self._last():
                     headers["Connection"] = "close"
+                if self.status == HTTPStatus.METHOD_NOT_ALLOWED and headers.get("Allow") == "GET":
+                    headers["Allow"] = "GET, HEAD"
                 if timings := self._context.timer.server_timing():
                     headers["Server-Timing"] = timings
+        elif self._head:
+            message = {**message, "body": b""}
         await self._send(message)
+
+
+def body_memory(settings: Settings) -> int:
+    """Bytes that bodies and answers in progress may take: an eighth of the memory, and at least four bodies."""
+    memory = settings.memory_limit_bytes or memory_limit() or machine_bytes()
+    return max(4 * settings.max_body_bytes, memory // 8)
+
+
+def _as_get(scope: Scope) -> Scope:
+    """The scope as the routes see it: HEAD is GET, whose body is not sent, and no part of an answer is asked for.
+
+    A server may ignore Range (RFC 9110, 14.2).
+    """
+    headers = [(name, value) for name, value in scope["headers"] if name not in (b"range", b"if-range")]
+    return {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"], "headers": headers}
 
 
 def _stopping(scope: Scope) -> bool:
     return bool(scope["app"].state.stopping)
-
-
-def _endpoint(scope: Scope) -> str:
-    path: str = scope["path"]
-    if path.startswith(PAGE_FILES):
-        return "/"
-    if path not in ENDPOINTS and (match := _MODEL_PATH.fullmatch(path)):
-        return INFER if match[1] == "/infer" else MODEL
-    if path.startswith(ADMIN_BUNDLES + "/"):  # a bundle's name follows
-        return ADMIN_BUNDLES
-    return path if path in ENDPOINTS else "other"
 
 
 def _body_too_large(limit: int) -> BodyTooLarge:

@@ -1,24 +1,18 @@
-"""uvicorn's HTTP/1.1 protocol and server, changed so that no client loses an answer to a connection that closes.
-
-Some of the methods are private to uvicorn: its minor release is pinned.
-"""
+"""uvicorn's server and the end of a request, changed so that no client loses an answer to a connection that closes."""
 
 import asyncio
-import json
+import contextlib
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-import h11
 import uvicorn
-from starlette.types import Message, Receive, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import Message, Receive, Scope, Send
 
-from server.errors import PROBLEM, MalformedRequest, problem
+from server.errors import MalformedRequest
+from server.middleware.http_protocol import MALFORMED
 
-# Until its head has arrived a request has no bound in the app, and its connection holds a file descriptor.
-HEAD_TIMEOUT_S = 30.0
 # At shutdown: requests that clients sent before they could notice it arrive within this time.
 GRACE_S = 1.0
 # A connection that was accepted belongs to the server only one turn of the event loop later, and is dropped if the
@@ -26,46 +20,8 @@ GRACE_S = 1.0
 QUIET_TURNS = 3
 # The rest of a body is read as long as bytes keep coming, and that long in all.
 LINGER_SILENCE_S, LINGER_S = 5.0, 30.0
-
-
-class ProblemProtocol(H11Protocol):
-    """HTTP/1.1 that answers a malformed request with a problem document, and bounds the time for a request's head."""
-
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
-        self._start_deadline()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:
-            self._start_deadline()
-        else:
-            self._cancel_deadline()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_deadline()
-        super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer a malformed request and close the connection; `msg` is uvicorn's, which has logged it."""
-        error = MalformedRequest("this is not an HTTP/1.1 request: its first line, a header or a chunk is malformed")
-        document = json.dumps(problem(error)).encode()
-        headers = [("Content-Type", PROBLEM), ("Content-Length", str(len(document))), ("Connection", "close")]
-        response = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
-        for event in (response, h11.Data(data=document), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
-
-    def _start_deadline(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+# An answer is handed to the connection in such pieces, each when the last was sent: the rest counts as the request's.
+PIECE_BYTES = 64 * 1024
 
 
 class GracefulServer(uvicorn.Server):
@@ -79,6 +35,11 @@ class GracefulServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_stop = on_stop
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the process, which sets `should_exit`: uvicorn's would raise them again at the end."""
+        yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, answer the clients that are connected, and close."""
@@ -109,22 +70,31 @@ class LingeringClose:
     sent to it (RFC 9112, 9.6).
     """
 
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive, self._send = receive, send
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._state, self._receive, self._send = scope["state"], receive, send
         self._body_read = False
-        self._response_open = False
+        self._response_begun = self._response_open = False
 
     async def receive(self) -> Message:
-        """The next message of the request."""
+        """The next message of the request; MalformedRequest where its body turns into something that is no HTTP."""
         message = await self._receive()
+        if self._state.get(MALFORMED) and message["type"] == "http.request" and not self._response_begun:
+            raise MalformedRequest("a chunk of the body is malformed, or its chunks are very small")
         self._body_read = message["type"] == "http.disconnect" or not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
         """Send a message of the response, which stays open while the request's body has not ended."""
-        if message["type"] == "http.response.body" and not message.get("more_body", False) and not self._body_read:
-            self._response_open = True
-            message = {**message, "more_body": True}
+        self._response_begun = True
+        if message["type"] == "http.response.body":
+            if not message.get("more_body", False) and not self._body_read:
+                self._response_open = True
+                message = {**message, "more_body": True}
+            body, sent = message.get("body", b""), 0
+            while len(body) - sent > PIECE_BYTES:
+                await self._send({**message, "body": body[sent : sent + PIECE_BYTES], "more_body": True})
+                sent += PIECE_BYTES
+            message = {**message, "body": body[sent:]}
         await self._send(message)
 
     async def finish(self) -> None:

@@ -1,14 +1,16 @@
 """The `bundles` command: lists, adds, replaces and removes the bundles of a running server."""
 
 import argparse
+import ipaddress
 import json
 import os
 import sys
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote
-from urllib.request import Request, urlopen
+from urllib.parse import quote, urlsplit
+from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 
 from pydantic import BaseModel, ValidationError
 
@@ -80,14 +82,24 @@ def _send(
     data = None if body is None else json.dumps(body).encode()
     try:
         request = Request(args.url.rstrip("/") + ADMIN_BUNDLES + name, data, headers, method=method)
-        with urlopen(request) as response:
+        with _opener(args.url).open(request) as response:
             return answer.model_validate_json(response.read())
     except HTTPError as error:
         raise CommandError(_reason(error)) from None
     except ValidationError:
         raise CommandError(f"{args.url} does not answer as an Openset server") from None
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, HTTPException, OSError, ValueError) as error:
         raise CommandError(f"{args.url} cannot be reached: {getattr(error, 'reason', error)}") from None
+
+
+def _opener(url: str) -> OpenerDirector:
+    """Opener that takes the environment's proxies, but none to this machine's own address."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        own = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        own = host == "localhost"
+    return build_opener(ProxyHandler({})) if own else build_opener()
 
 
 def _reason(error: HTTPError) -> str:

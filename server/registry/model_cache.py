@@ -1,16 +1,18 @@
 """Model cache: bundles of official models in the user's cache folder, made at first use by `openset pull`."""
 
 import os
-import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from types import FrameType
 
 from server.contract.manifest import BundleError, read_manifest
-from server.settings import Settings
+from server.registry.daemon_thread import end_process
+from server.settings import Settings, SettingsError
+from server.stop_signals import STOP
 
 _ROOT = Path(__file__).parents[2]
+_LOOK_EVERY_S, _END_WITHIN_S = 0.1, 3.0
 
 
 class PullFailed(Exception):
@@ -22,8 +24,20 @@ class PullFailed(Exception):
 
 
 def cache_folder(given: Path | None) -> Path:
-    """The folder of pulled models: the one given, else `openset` in the user's cache folder."""
-    return given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openset"
+    """The folder of pulled models: the one given, else `openset` in the user's cache folder.
+
+    SettingsError where the user has none: no HOME, and no entry in the system's list of users.
+    """
+    if given:
+        return given
+    if own := os.environ.get("XDG_CACHE_HOME"):
+        return Path(own) / "openset"
+    try:
+        return Path.home() / ".cache" / "openset"
+    except RuntimeError:
+        raise SettingsError(
+            "pulled models have no folder, since this user has no home: name one with --cache-dir or OPENSET_CACHE_DIR"
+        ) from None
 
 
 def pulled_bundle(cache: Path, name: str) -> Path:
@@ -45,6 +59,8 @@ def with_models(settings: Settings) -> Settings:
 
     Pulling runs in a subprocess: exporting needs PyTorch, which the server never loads.
     """
+    if not settings.model:
+        return settings
     cache = cache_folder(settings.cache_dir)
     for name in settings.model:
         if not is_pulled(pulled_bundle(cache, name)) and (status := _pull(name, cache)):
@@ -58,14 +74,21 @@ def _pull(name: str, cache: Path) -> int:
     # This installation, not a package `server` in the current folder.
     path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-P", "-m", "server", "pull", name, "--cache-dir", str(cache)]
-    before = signal.signal(signal.SIGTERM, _end)
+    told_to_stop = threading.Event()
+    with STOP.leading_to(told_to_stop.set):
+        with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}) as pull:
+            while pull.poll() is None and not told_to_stop.wait(_LOOK_EVERY_S):
+                pass
+            if told_to_stop.is_set():
+                _end(pull)
+                end_process(0)
+        return pull.returncode
+
+
+def _end(pull: "subprocess.Popen[bytes]") -> None:
+    pull.terminate()
     try:
-        return subprocess.run(command, env=os.environ | {"PYTHONPATH": path}).returncode
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _end(number: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+        pull.wait(_END_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        pull.kill()
+        pull.wait()

@@ -1,24 +1,17 @@
 """/admin/bundles: add, replace and remove bundles of the running server; for admin keys only."""
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
-from server.errors import Forbidden
 from server.registry.hot_swap import HotSwap, body_of
-from server.request_context import request_context
-from server.routes.body import pipeline_of, registry_of
-from server.routes.openapi import problems
+from server.routes.body import read_object
+from server.routes.openapi import json_body, problems
+from server.routes.services import pipeline_of, registry_of
 from server.schemas import ADMIN_BUNDLES, BundleChange, BundlePath, BundlesAnswer
 
-
-def _check_admin(request: Request) -> None:
-    context = request_context(request.scope)
-    if not context.admin:
-        raise Forbidden(f"the API key of {context.client} is not an admin key: `openset key new --admin` makes one")
-
-
-router = APIRouter(
-    tags=["admin"], prefix=ADMIN_BUNDLES, dependencies=[Depends(_check_admin)], responses=problems(401, 403)
-)
+# The middleware looks at the key's role before anything of a request is read.
+router = APIRouter(tags=["admin"], prefix=ADMIN_BUNDLES, responses=problems(401, 403))
+_BODY = json_body(BundlePath)
+_CHANGES = (400, 408, 409, 413, 415, 422, 429, 503)
 
 
 @router.get("", summary="Bundles being served, and their folders")
@@ -30,8 +23,8 @@ async def bundles(request: Request) -> BundlesAnswer:
     )
 
 
-@router.post("", summary="Add a bundle", responses=problems(409, 413, 422, 503))
-async def add(request: Request, body: BundlePath) -> BundleChange:
+@router.post("", summary="Add a bundle", responses=problems(*_CHANGES), openapi_extra=_BODY)
+async def add(request: Request) -> BundleChange:
     """Loads the bundle, checks its files, certificates and canary, warms it up, and then serves it.
 
     Requests for other bundles are answered meanwhile; a bundle that fails its checks changes nothing.
@@ -39,15 +32,17 @@ async def add(request: Request, body: BundlePath) -> BundleChange:
         curl -H "X-API-Key: $KEY" -H "Content-Type: application/json" -d '{"path": "clip-vit-b-32"}' \\
             localhost:8000/admin/bundles
     """
+    body = await read_object(request, BundlePath)
     return await _hot_swap(request).add(body.path)
 
 
-@router.put("/{name}", summary="Replace a bundle", responses=problems(404, 409, 413, 422, 503))
-async def replace(request: Request, name: str, body: BundlePath) -> BundleChange:
+@router.put("/{name}", summary="Replace a bundle", responses=problems(404, *_CHANGES), openapi_extra=_BODY)
+async def replace(request: Request, name: str) -> BundleChange:
     """Loads the new bundle in the same way and gives it the old one's position; its name may differ.
 
     The old bundle finishes the requests it has accepted and then frees its memory. Until then both must fit in memory.
     """
+    body = await read_object(request, BundlePath)
     return await _hot_swap(request).replace(name, body.path)
 
 

@@ -1,97 +1,86 @@
-"""Request parsing: a body of JSON with base64 images, a multipart form, or one image; and content negotiation."""
+"""Requests out of bodies: JSON with base64 images, a multipart form, or one image; and content negotiation."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 
 from server.contract.text import shown
 from server.errors import (
-    BodyTimeout,
     ClientGone,
     FieldFault,
     InvalidRequest,
-    MalformedBody,
     NotAcceptable,
     UnsupportedBody,
     UrlRefused,
     invalid_request,
 )
-from server.inference.pipeline import Pipeline, check_image_count, image_names
+from server.field_names import no_such_field
+from server.inference.pipeline import check_image_count, image_names
+from server.json_text import JsonText, read_json
 from server.middleware.image_fetcher import ImageFetcher
-from server.registry.model_registry import ModelRegistry
 from server.request_context import request_context
+from server.routes.form import Part, parse_form
+from server.routes.payload import charset_of, check_encoding, content_type_of, inflate, receive_body
+from server.routes.services import pipeline_of
 from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
 from server.telemetry.stage_timer import FETCH
 
+Model = TypeVar("Model", bound=BaseModel)
 RequestModel = TypeVar("RequestModel", DetectRequest, ClassifyRequest, SimilarityRequest)
 T = TypeVar("T")
 
 JSON, FORM, RAW = "application/json", "multipart/form-data", "image/*"
 IMAGE_FIELDS, URL_FIELDS = ("image", "images"), ("image_url", "image_urls")
-BODY_TIMEOUT_S = 30.0
 # Fields that a form or a query repeats.
 _LISTS = {"images", "image_urls", "labels", "texts", "templates"}
 _PLURALS = {"image": "images", "image_url": "image_urls"}
-# Limit of a form's text field; a caption may have 10,000 characters of up to 4 bytes.
-_MAX_TEXT_BYTES = 64 * 1024
-
-
-class _MemoryParser(MultiPartParser):
-    """Multipart parser that keeps files in memory, bounded by the body's limit: uploads never touch a disk."""
-
-    spool_max_size = 2**62
-    ended = False
-
-    def on_end(self) -> None:
-        """Note the closing boundary; without it the last part would be dropped silently."""
-        self.ended = True
+# Faults that are told.
+_MAX_FAULTS = 20
 
 
 class _Fields:
     """Fields of a form or a query, collected into lists where they may repeat; errors are collected too."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._known = model.model_fields
         self._values: dict[str, Any] = {}
         self._faults: list[FieldFault] = []
 
     def add(self, name: str, content: str | bytes) -> None:
         """Add one field; `image` is one of `images`, `image_url` of `image_urls`."""
         field = _PLURALS.get(name, name)
-        if field in _LISTS:
+        if field not in self._known:
+            self.refuse(name, no_such_field(name, self._known))
+        elif field in _LISTS:
             self._values.setdefault(field, []).append(content)
         elif field in self._values:
             self.refuse(name, "this field may be given only once")
         else:
             self._values[field] = content
 
+    def add_part(self, part: Part, charset: str) -> None:
+        """Add a part of a form."""
+        is_image = part.name in IMAGE_FIELDS
+        if part.name in self._known and part.is_file != is_image:
+            self.refuse(part.name, f"this part must be {'a file' if is_image else 'text, not a file'}")
+        else:
+            self.add(part.name, bytes(part.content) if part.is_file else part.text(charset))
+
     def refuse(self, name: str, reason: str) -> None:
-        """Add an error."""
+        """Add an error; InvalidRequest at the last that is told."""
         self._faults.append(FieldFault(shown(name).strip("'"), reason))
+        if len(self._faults) == _MAX_FAULTS:
+            raise InvalidRequest(self._faults)
 
     def values(self) -> dict[str, Any]:
         """All fields; InvalidRequest if there were errors."""
         if self._faults:
-            raise InvalidRequest(self._faults[:20])
+            raise InvalidRequest(self._faults)
         return self._values
-
-
-def pipeline_of(request: Request) -> Pipeline:
-    """The pipeline of the app that handles `request`."""
-    pipeline: Pipeline = request.app.state.pipeline
-    return pipeline
-
-
-def registry_of(request: Request) -> ModelRegistry:
-    """The model registry of the app that `request` came to."""
-    registry: ModelRegistry = request.app.state.registry
-    return registry
 
 
 def negotiate(accept: str | None, offered: Sequence[str]) -> str:
@@ -117,25 +106,83 @@ def negotiate(accept: str | None, offered: Sequence[str]) -> str:
 
 async def read_body(request: Request, model: type[RequestModel]) -> RequestModel:
     """The request's body as `model`, with images by URL downloaded; a RequestFault if it is wrong."""
-    body = await within_body_timeout(request, _parse(request, model, pipeline_of(request)))
-    keep_inputs_for_log(request, body)
-    return await until_disconnected(request, _download_images(request, body)) if body.urls else body
+    media_type, options = content_type_of(request)
+    if not media_type.startswith("image/"):
+        if media_type not in (JSON, FORM):
+            raise _unsupported(media_type, JSON, FORM, RAW)
+        _refuse_query(request, model)
+    encoding, charset = check_encoding(request), charset_of(options)
+    body, settings = await receive_body(request), pipeline_of(request).settings
+
+    def parse(content: bytearray) -> RequestModel:
+        if media_type == JSON:
+            return validated(model, lambda: _json_text(content, charset, settings).parse(model))
+        fields = _Fields(model)
+        if media_type == FORM:
+            for part in parse_form(content, options, charset=charset, max_parts=max_values(settings)):
+                fields.add_part(part, charset)
+            values = fields.values()
+        else:  # the body is the image, whatever its real format
+            for name, value in request.query_params.multi_items():
+                if name in IMAGE_FIELDS + URL_FIELDS:
+                    fields.refuse(name, "the body is the image")
+                else:
+                    fields.add(name, value)
+            values = fields.values() | {"images": [bytes(content)]}
+        return validated(model, lambda: model.model_validate(values))
+
+    read = await unpacked(request, body, encoding, parse)
+    request_context(request.scope).hold(sum(map(len, read.pictures)))
+    keep_inputs_for_log(request, read)
+    return await until_disconnected(request, _download_images(request, read)) if read.urls else read
 
 
-async def within_body_timeout(request: Request, reading: Awaitable[T]) -> T:
-    """The result of `reading` the body; BodyTimeout or ClientGone if the body does not arrive."""
-    pipeline = pipeline_of(request)
+async def read_object(request: Request, model: type[Model]) -> Model:
+    """A body that must be JSON, as `model`; a RequestFault if it is wrong."""
+    media_type, options = content_type_of(request)
+    if media_type != JSON:
+        raise _unsupported(media_type, JSON)
+    encoding, charset = check_encoding(request), charset_of(options)
+    body, settings = await receive_body(request), pipeline_of(request).settings
+
+    def parse(content: bytearray) -> Model:
+        return validated(model, lambda: _json_text(content, charset, settings).parse(model))
+
+    return await unpacked(request, body, encoding, parse)
+
+
+async def unpacked(request: Request, body: bytearray, encoding: str, parse: Callable[[bytearray], T]) -> T:
+    """The result of `parse` for the body without its content encoding, in a thread, when it is the client's turn."""
+    pipeline, context = pipeline_of(request), request_context(request.scope)
+    limit = pipeline.settings.max_body_bytes
+    if encoding:
+        context.hold(len(body) + limit)
+    return await pipeline.in_turn(lambda: parse(inflate(body, encoding, limit=limit) if encoding else body), context)
+
+
+def max_values(settings: Settings) -> int:
+    """Values of JSON, or parts of a form, that a request may have: some more than the limits, which are named then."""
+    return 2 * (settings.max_labels + settings.max_images) + 500
+
+
+def validated(model: type[BaseModel], parse: Callable[[], T]) -> T:
+    """The result of `parse`; a RequestFault where it does not fit `model`."""
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await reading
-    except TimeoutError:
-        raise BodyTimeout(f"the body did not arrive within {BODY_TIMEOUT_S:g} seconds") from None
-    except ClientDisconnect:
-        pipeline.metrics.cancelled.labels("read").inc()
-        raise ClientGone("the client closed the connection while it sent the body") from None
-    except asyncio.CancelledError:
-        pipeline.metrics.cancelled.labels("read").inc()
-        raise
+        return parse()
+    except ValidationError as error:
+        raise invalid_request(error, fields=model.model_fields) from None
+
+
+async def rendered(request: Request, answer: BaseModel) -> bytes:
+    """An answer as JSON, made off the event loop."""
+    return await pipeline_of(request).in_short(lambda: answer.model_dump_json(exclude_none=True).encode())
+
+
+def respond(request: Request, content: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The response of `content`, which the request holds until it is sent; MemoryExhausted if there is no room."""
+    context = request_context(request.scope)
+    context.hold(context.held_bytes + len(content))
+    return Response(content, media_type=media_type, headers=headers)
 
 
 def keep_inputs_for_log(request: Request, body: BaseModel) -> None:
@@ -180,72 +227,26 @@ async def _wait_for_disconnect(request: Request) -> None:
         pass
 
 
-async def _parse(request: Request, model: type[RequestModel], pipeline: Pipeline) -> RequestModel:
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    try:
-        if content_type.startswith("image/"):
-            return model.model_validate(await _parse_raw(request))
-        _refuse_query(request)
-        if content_type == JSON:
-            body = await request.body()
-            return await pipeline.in_short(lambda: model.model_validate_json(body))
-        if content_type == FORM:
-            return model.model_validate(await _parse_form(request, model, pipeline.settings))
-    except ValidationError as error:
-        raise invalid_request(error) from None
-    problem = f"content type {shown(content_type)} is not supported" if content_type else "there is no Content-Type"
-    raise UnsupportedBody(f"{problem}: send {JSON}, {FORM} or {RAW}")
+def _json_text(content: bytearray, charset: str, settings: Settings) -> JsonText:
+    if charset != "utf-8":
+        content = bytearray(content.decode(charset).encode())
+    return read_json(content, max_values=max_values(settings))
 
 
-def _refuse_query(request: Request) -> None:
-    fields = _Fields()
-    for name in request.query_params:
-        fields.refuse(name, f"fields go into the body, unless the body is an image ({RAW})")
-    fields.values()
-
-
-async def _parse_raw(request: Request) -> dict[str, Any]:
-    """The body as the image, whatever its real format; the query's parameters as the other fields."""
-    fields = _Fields()
-    for name, value in request.query_params.multi_items():
-        if name in IMAGE_FIELDS + URL_FIELDS:
-            fields.refuse(name, "the body is the image")
-        else:
-            fields.add(name, value)
-    return fields.values() | {"images": [await request.body()]}
-
-
-async def _parse_form(request: Request, model: type[BaseModel], settings: Settings) -> dict[str, Any]:
-    """The form's fields, images as bytes."""
-    parser = _MemoryParser(
-        request.headers,
-        request.stream(),
-        # One more of each than is accepted, so that the schema's error names the field.
-        max_files=settings.max_images + 1,
-        max_fields=settings.max_labels + len(model.model_fields) + 100,
-        max_part_size=_MAX_TEXT_BYTES,
+def _unsupported(media_type: str, *supported: str) -> UnsupportedBody:
+    problem = f"content type {shown(media_type)} is not supported" if media_type else "there is no Content-Type"
+    return UnsupportedBody(
+        f"{problem}: send {', '.join(supported[:-1])}{' or ' if supported[1:] else ''}{supported[-1]}"
     )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise MalformedBody(f"the form cannot be read: {error.message}") from None
-    except (ClientDisconnect, asyncio.CancelledError):
-        raise
-    except (ValueError, KeyError) as error:  # the parser does not catch some malformed headers
-        raise MalformedBody("the form cannot be read: its headers are malformed") from error
-    if not parser.ended:
-        await form.close()
-        raise MalformedBody("the form ends before its closing boundary: is the body complete?")
-    fields = _Fields()
-    try:
-        for name, value in form.multi_items():
-            if isinstance(value, UploadFile) != (name in IMAGE_FIELDS):
-                fields.refuse(name, f"this part must be {'a file' if name in IMAGE_FIELDS else 'text, not a file'}")
-            else:
-                fields.add(name, await value.read() if isinstance(value, UploadFile) else value)
-    finally:
-        await form.close()
-    return fields.values()
+
+
+def _refuse_query(request: Request, model: type[BaseModel]) -> None:
+    fields = _Fields(model)
+    for name in request.query_params:
+        known = name in model.model_fields
+        reason = f"fields go into the body, unless the body is an image ({RAW})"
+        fields.refuse(name, reason if known else no_such_field(name, model.model_fields))
+    fields.values()
 
 
 def _quality(parameters: Sequence[str]) -> float:

@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Request, Response
 
 from server.request_context import request_context
-from server.routes.body import JSON, negotiate, pipeline_of, read_body, until_disconnected
+from server.routes.body import JSON, negotiate, read_body, rendered, respond, until_disconnected
 from server.routes.openapi import problems, request_body
+from server.routes.services import pipeline_of
 from server.schemas import ClassifyAnswer, ClassifyRequest
 
 router = APIRouter(tags=["vision"])
@@ -29,4 +30,4 @@ async def classify(request: Request) -> Response:
     negotiate(request.headers.get("accept"), (JSON,))
     body = await read_body(request, ClassifyRequest)
     answer = await until_disconnected(request, pipeline_of(request).classify(body, request_context(request.scope)))
-    return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
+    return respond(request, await rendered(request, answer), JSON)

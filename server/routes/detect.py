@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Request, Response
 
 from server.request_context import request_context
-from server.routes.body import JSON, negotiate, pipeline_of, read_body, until_disconnected
+from server.routes.body import JSON, negotiate, read_body, rendered, respond, until_disconnected
 from server.routes.openapi import problems, request_body
+from server.routes.services import pipeline_of
 from server.schemas import DetectAnswer, DetectRequest
 
 router = APIRouter(tags=["vision"])
@@ -34,6 +35,6 @@ async def detect(request: Request) -> Response:
     pipeline, context = pipeline_of(request), request_context(request.scope)
     if media_type == PNG:
         _, png = await until_disconnected(request, pipeline.detect_drawn(body, context))
-        return Response(png, media_type=PNG)
+        return respond(request, png, PNG)
     answer = await until_disconnected(request, pipeline.detect(body, context))
-    return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
+    return respond(request, await rendered(request, answer), JSON)

@@ -1,12 +1,13 @@
-"""GET /docs: the OpenAPI document as one HTML page without scripts or external resources."""
+"""GET /openapi.json and /docs: the OpenAPI document, and as one HTML page without scripts or external resources."""
 
 import html
 import json
 from collections.abc import Iterator
 from typing import Any
 
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Request, Response
+
+from server.routes.documents import documents_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -23,10 +24,25 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0;
 """
 
 
+@router.get("/openapi.json")
+async def openapi(request: Request) -> Response:
+    """The OpenAPI document, which names the path that the app is mounted at."""
+    root = request.scope.get("root_path", "").rstrip("/")
+
+    def encode() -> bytes:
+        servers = {"servers": [{"url": root}]} if root else {}
+        return json.dumps(request.app.openapi() | servers, ensure_ascii=False, separators=(",", ":")).encode()
+
+    document = await documents_of(request).get("openapi", root, encode, media_type="application/json")
+    return document.response(request)
+
+
 @router.get("/docs")
-async def docs(request: Request) -> HTMLResponse:
+async def docs(request: Request) -> Response:
     """Render the endpoints with their fields, examples and problems."""
-    return HTMLResponse(render(request.app.openapi()))
+    app = request.app
+    page = await documents_of(request).get("docs", None, lambda: render(app.openapi()).encode(), media_type="text/html")
+    return page.response(request)
 
 
 def render(document: dict[str, Any]) -> str:

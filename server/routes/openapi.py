@@ -81,6 +81,11 @@ def object_body(model: type[BaseModel], *, header: str, binary: str) -> dict[str
     return {"parameters": [length, *_HEADERS], "requestBody": {"required": True, "content": content}}
 
 
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """The `requestBody` of an operation that takes the model as JSON only."""
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": _flat_schema(model)}}}}
+
+
 def _inline(node: Any, definitions: dict[str, Any]) -> None:
     """Replace references by their definitions, in place."""
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():

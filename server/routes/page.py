@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from server.middleware.request_middleware import PAGE_FILES
+from server.middleware.endpoints import PAGE_FILES
 
 _PACKAGE = Path(__file__).parents[1]
 _HEADERS = {
@@ -26,6 +26,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",  # revalidated each time; unchanged files are answered with 304
+    "Accept-Ranges": "none",
 }
 
 

@@ -1,5 +1,6 @@
 """GET /models, /livez, /readyz, /metrics: models, health and metrics."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,23 +11,32 @@ from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
 from server.inference.images import MAX_ASPECT_RATIO
 from server.inference.loaded_model import LoadedModel
-from server.routes.body import pipeline_of, registry_of
+from server.routes.body import JSON
+from server.routes.documents import SharedRendering, documents_of
+from server.routes.services import pipeline_of, registry_of
 from server.schemas import ArtefactBody, Health, ModelBody, ModelsAnswer, Problem
 
 router = APIRouter(tags=["system"])
 _UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
 
 
-@router.get("/models", summary="Models, their certificates and limits")
-async def models(request: Request) -> ModelsAnswer:
+@router.get("/models", summary="Models, their certificates and limits", response_model=ModelsAnswer)
+async def models(request: Request) -> Response:
     """Lists the models being served; the first that supports a task is its default."""
     registry, settings = registry_of(request), pipeline_of(request).settings
+    served, budget = registry.models, registry.budget
     names = ("max_images", "max_labels", "max_passes", "max_body_bytes", "max_image_pixels")
-    return ModelsAnswer(
-        models=[_model(model) for model in registry.models],
-        limits={name: getattr(settings, name) for name in names} | {"max_aspect_ratio": MAX_ASPECT_RATIO},
-        memory=registry.budget,
-    )
+
+    def encode() -> bytes:
+        answer = ModelsAnswer(
+            models=[_model(model) for model in served],
+            limits={name: getattr(settings, name) for name in names} | {"max_aspect_ratio": MAX_ASPECT_RATIO},
+            memory=budget,
+        )
+        return answer.model_dump_json().encode()
+
+    document = await documents_of(request).get("models", (served, budget), encode, media_type=JSON)
+    return document.response(request)
 
 
 @router.get("/livez", summary="Is the process healthy?", responses=_UNHEALTHY)
@@ -34,7 +44,7 @@ async def livez(request: Request) -> Health:
     """503 if a worker has died or the bundles could not be loaded: restart the process."""
     registry = registry_of(request)
     if registry.failure:
-        raise NotReady(f"the bundles could not be loaded: {registry.failure}")
+        raise NotReady(f"the bundles could not be loaded: {registry.failure}", retry_after=None)
     if dead := registry.dead():
         raise WorkerStopped(f"the worker of {', '.join(dead)} has died: restart the server")
     return Health()
@@ -52,7 +62,9 @@ async def readyz(request: Request) -> Health:
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """All metrics in the Prometheus text format."""
-    return Response(pipeline_of(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    page: SharedRendering = request.app.state.metrics_page
+    pipeline_of(request).metrics.tasks.set(len(asyncio.all_tasks()))
+    return Response(await page.get(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _model(model: LoadedModel) -> ModelBody:

@@ -1,6 +1,5 @@
 """Prometheus metrics, in one registry per app; prompts, labels and other user input are never metric labels."""
 
-import asyncio
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ class Metrics:
         self.fetched_bytes = self._counter("fetched_bytes", "Bytes of images downloaded from URLs.")
         self.image_pixels = self._histogram("image_pixels", "Pixels of an image.", PIXELS)
         self.inflight_requests = self._gauge("inflight_requests", "Requests in progress.")
-        self._gauge("tasks", "Tasks of the event loop.").set_function(_tasks)
+        self.tasks = self._gauge("tasks", "Tasks of the event loop.")
         self.prompt_cache_bytes = self._gauge("prompt_cache_bytes", "Memory of the prompt cache.")
         self.certificate_valid = self._gauge(
             "certificate_valid", "1 if the artefact's certificate is valid.", "model", "part"
@@ -153,13 +152,6 @@ class Metrics:
 
     def _seconds(self, name: str, text: str, *labels: str) -> Histogram:
         return self._histogram(f"{name}_duration_seconds", text, SECONDS, *labels)
-
-
-def _tasks() -> int:
-    try:
-        return len(asyncio.all_tasks())
-    except RuntimeError:  # called outside the event loop
-        return 0
 
 
 def package_version(package: str) -> str:

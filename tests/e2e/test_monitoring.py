@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from server.errors import KINDS
-from server.middleware.request_middleware import ENDPOINTS, INFERENCE_ENDPOINTS
+from server.middleware.endpoints import ENDPOINTS, INFERENCE_ENDPOINTS
 from server.telemetry.metrics import SECONDS, Metrics
 
 from .conftest import ROOT, free_port, until

@@ -230,7 +230,7 @@ def test_server_told_to_stop_while_it_pulls_takes_the_pull_along(hub, tmp_path):
             until(lambda: hub.of("cdn"), "the weights are asked for")
             (child,) = children(process.pid)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 128 + signal.SIGTERM
+            assert process.wait(60) == 0
             until(lambda: not Path(f"/proc/{child}").exists(), "the pull has ended")
     finally:
         hub.faults.stall = False

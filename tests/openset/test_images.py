@@ -124,7 +124,7 @@ def test_array_of_another_kind_is_refused_with_its_dtype_and_shape(pixels):
         (None, "NoneType"),
         (7, "int"),
         ({"a": 1}, "dict"),
-        (io.BytesIO(b"x"), "BytesIO"),
+        (io.StringIO("x"), "opened as text: open it with mode 'rb'"),
         ([b"x", None], "image 2 of 2 must be a path"),
         ([b"x", [b"y"]], "image 2 of 2 must be a path"),
         ("no/such.jpg", "there is no file 'no/such.jpg'"),
@@ -141,6 +141,49 @@ def test_what_is_no_image_is_refused_by_name(images, told):
     with pytest.raises(ImageError) as caught:
         as_list(images)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("opened", [io.BytesIO, lambda data: io.BufferedReader(io.BytesIO(data))])
+def test_open_file_is_read_from_where_it_stands(opened):
+    (file,) = as_list(opened(b"<head>image"))
+    file.seek(6)
+    assert encoded(file) == b"image"
+
+
+def test_open_files_are_one_list(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    with (tmp_path / "a.png").open("rb") as file:
+        assert [encoded(image) for image in as_list([file, b"y"])] == [b"x", b"y"]
+
+
+class Wrapper:
+    """Has only `read`, like the file that many a library hands out."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def read(self):
+        return self.data
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        (Wrapper("text"), "gives str, not bytes"),
+        (Wrapper(None), "gives NoneType, not bytes"),
+        (io.BytesIO(), "has no bytes left"),
+    ],
+)
+def test_open_file_without_bytes_is_refused(file, told):
+    with pytest.raises(ImageError, match=told):
+        encoded(*as_list(file))
+
+
+def test_closed_file_is_refused():
+    file = io.BytesIO(b"x")
+    file.close()
+    with pytest.raises(ImageError, match="closed file"):
+        encoded(*as_list(file))
 
 
 def test_file_that_goes_after_it_was_seen_is_named(tmp_path):

@@ -6,7 +6,8 @@ import threading
 
 import uvicorn
 
-from server.middleware.uvicorn_server import GracefulServer, ProblemProtocol
+from server.middleware.http_protocol import ProblemProtocol
+from server.middleware.uvicorn_server import GracefulServer
 
 
 @contextlib.contextmanager

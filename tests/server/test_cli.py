@@ -46,6 +46,53 @@ def test_detect_draws(photo, tmp_path, capsys):
     assert "0.90  dog" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.webp", "WEBP"), ("a.png", "PNG"), ("a.b.PNG", "PNG")],
+)
+def test_drawing_has_the_format_of_its_suffix(photo, tmp_path, name, kind):
+    assert main(["detect", photo, "--labels", "dog", "--out", str(tmp_path / name)]) == 0
+    assert Image.open(tmp_path / name).format == kind
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.tif", "a", ".png"])
+def test_drawing_in_another_format_is_refused(photo, tmp_path, capsys, name):
+    assert main(["detect", photo, "--labels", "dog", "--out", str(tmp_path / name)]) == 2
+    assert "has no suffix of .png, .jpg, .jpeg, .webp" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+
+
+@pytest.fixture
+def piped(monkeypatch):
+    """Puts bytes on standard input."""
+
+    def pipe(data):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    return pipe
+
+
+@pytest.mark.parametrize("command", [["detect", "-", "--labels"], ["classify", "-", "--labels"]])
+def test_dash_is_standard_input(piped, capsys, command):
+    piped(picture("red", (200, 150)))
+    assert main([*command, "r,g"]) == 0
+    assert "r" in capsys.readouterr().out
+
+
+def test_dash_stands_beside_files_once(piped, photo, capsys):
+    piped(picture("red", (200, 150)))
+    assert main(["similarity", "-", photo, "--texts", "r"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["-", photo]
+    assert main(["similarity", "-", "--texts", "r"]) == 2
+    assert "standard input, which is empty or was read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["https://example.com/dog.jpg", "HTTP://example.com/dog.jpg"])
+def test_url_is_refused_with_a_clear_word(capsys, url):
+    assert main(["detect", url, "--labels", "dog"]) == 2
+    assert f"{url} is a URL, and images are not fetched here" in capsys.readouterr().err
+
+
 def test_detect_prints_the_answer_of_the_endpoint(photo, capsys):
     assert main(["detect", photo, "--labels", "dog,cat", "--json", "--box-threshold", "0.85"]) == 0
     answer = json.loads(capsys.readouterr().out)

@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -99,6 +100,33 @@ def test_drawing_returns_the_answer_and_a_png(predictor):
 def test_request_without_an_answer_raises_its_problem(predictor, ask, problem, named):
     with pytest.raises(problem, match=named):
         ask(predictor)
+
+
+def test_image_is_an_open_file_or_an_array(predictor, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture())
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    with (tmp_path / "a.png").open("rb") as file:
+        answer = predictor.detect([file, io.BytesIO(picture()), pixels], ["dog"])
+    assert len({result.model_dump_json() for result in answer.results}) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (np.zeros((2, 2)), "an array must be uint8"),
+        ("https://example.com/a.png", "is a URL"),
+        (7, "an open file"),
+    ],
+)
+def test_what_is_no_image_is_told(predictor, image, told):
+    with pytest.raises(InvalidRequest) as refusal:
+        predictor.detect(image, ["dog"])
+    assert told in str(refusal.value)
+
+
+def test_file_opened_as_text_is_told(predictor):
+    with pytest.raises(BrokenImage, match="gives str, not bytes"):
+        predictor.detect(io.StringIO("x"), ["dog"])
 
 
 def test_each_yields_answers_and_problems_in_order(predictor, tmp_path):

@@ -2,12 +2,13 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from server.__main__ import main
-from server.settings import Settings, SettingsError, add_flags, markdown_table, read_settings, unknown_variables
+from server.settings import Settings, SettingsError, add_flags, markdown_table, odd_variables, read_settings
 
 
 def test_environment_sets_a_value(monkeypatch):
@@ -138,7 +139,7 @@ def test_unknown_setting_is_refused():
 def test_variable_that_names_no_setting_is_warned_of(monkeypatch, variable, warning):
     monkeypatch.setenv(variable, "17")
     assert read_settings() == Settings()
-    assert unknown_variables() == [warning]
+    assert odd_variables() == [warning]
 
 
 @pytest.mark.parametrize(
@@ -184,3 +185,50 @@ def test_every_setting_is_a_flag_of_serve():
 def test_threads_default_to_what_the_process_may_use():
     assert Settings().run_threads >= 1
     assert Settings(threads=3).run_threads == 3
+
+
+@pytest.mark.parametrize("value", ["tcp://10.96.13.7:8000", "udp://[fd00::7]:8000", "tcp://10.96.13.7:80"])
+def test_port_that_kubernetes_makes_of_a_service_is_ignored_with_a_word(monkeypatch, file, value):
+    monkeypatch.setenv("OPENSET_PORT", value)
+    file.write_text("port = 9000", encoding="utf-8")
+    assert (read_settings().port, read_settings(file).port, read_settings(port="9001").port) == (8000, 9000, 9001)
+    (sentence,) = odd_variables()
+    assert sentence.startswith(f"OPENSET_PORT={value} is Kubernetes' variable of a Service")
+    assert "enableServiceLinks: false" in sentence
+
+
+def test_all_that_kubernetes_makes_of_a_service_called_openset_stops_nothing(monkeypatch):
+    address = "tcp://10.96.13.7:8000"
+    for name, value in {
+        "SERVICE_HOST": "10.96.13.7", "SERVICE_PORT": "8000", "SERVICE_PORT_HTTP": "8000", "PORT": address,
+        "PORT_8000_TCP": address, "PORT_8000_TCP_PROTO": "tcp", "PORT_8000_TCP_PORT": "8000",
+        "PORT_8000_TCP_ADDR": "10.96.13.7", "PROXY_PORT": address, "PROXY_SERVICE_PORT": "80",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"OPENSET_{name}", value)
+    assert read_settings() == Settings()
+    assert [sentence.split("=")[0] for sentence in odd_variables()] == ["OPENSET_PORT"]
+
+
+@pytest.mark.parametrize(("given", "port"), [("tcp://10.96.13.7:8000", 8000), ("9000", 9000), ("", 8000)])
+def test_health_check_of_the_image_takes_the_port_as_the_server_does(monkeypatch, given, port):
+    dockerfile = (Path(__file__).parents[2] / "docker/Dockerfile.server").read_text(encoding="utf-8")
+    (code,) = re.findall(r'CMD \["python3", "-c", "(.*?)"\]', dockerfile.replace("\\\n", ""), re.DOTALL)
+    asked = []
+
+    class Connection:
+        status = 200
+
+        def __init__(self, host, port, timeout):
+            asked.append((host, port))
+
+        def request(self, method, path):
+            assert (method, path) == ("GET", "/readyz")
+
+        def getresponse(self):
+            return self
+
+    monkeypatch.setenv("OPENSET_PORT", given)
+    monkeypatch.setattr("http.client.HTTPConnection", Connection)
+    with pytest.raises(SystemExit) as ended:
+        exec(code)
+    assert (ended.value.code, asked) == (0, [("127.0.0.1", port)])

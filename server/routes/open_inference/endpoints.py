@@ -1,23 +1,17 @@
 """The protocol's endpoints: health, metadata, inference."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from server.contract.text import shown
-from server.errors import NotReady, UnknownModel, UnsupportedBody, WorkerStopped
+from server.errors import NotReady, UnknownModel, WorkerStopped
 from server.inference.loaded_model import LoadedModel
 from server.registry.model_registry import ModelRegistry
 from server.request_context import request_context
 from server.routes import system
-from server.routes.body import (
-    JSON,
-    keep_inputs_for_log,
-    pipeline_of,
-    registry_of,
-    until_disconnected,
-    within_body_timeout,
-)
+from server.routes.body import JSON, keep_inputs_for_log, max_values, respond, unpacked, until_disconnected
 from server.routes.open_inference.schemas import (
     InferRequest,
     InferResponse,
@@ -27,9 +21,19 @@ from server.routes.open_inference.schemas import (
     ServerMetadata,
     ServerReady,
 )
-from server.routes.open_inference.tasks import as_request, infer_tensors, inputs_of, outputs_of, task_of
-from server.routes.open_inference.tensors import HEADER_LENGTH, read_request, write_outputs
+from server.routes.open_inference.tasks import (
+    AnyRequest,
+    as_request,
+    infer_tensors,
+    inputs_of,
+    outputs_of,
+    read_scheduling,
+    task_of,
+)
+from server.routes.open_inference.tensors import HEADER_LENGTH, Tensor, read_request, write_outputs
 from server.routes.openapi import object_body, problems
+from server.routes.payload import check_encoding, receive_body
+from server.routes.services import pipeline_of, registry_of
 from server.schemas import Problem
 
 router = APIRouter(tags=["open inference protocol"])
@@ -102,25 +106,34 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
     The input `image` is BYTES (encoded files; in JSON as base64) or UINT8 (pixels). Binary tensors may follow the JSON.
     """
     pipeline, context = pipeline_of(request), request_context(request.scope)
-    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise UnsupportedBody(f"content encoding {shown(coding)} is not supported: send the body uncompressed")
-    content = await within_body_timeout(request, request.body())
+    encoding, header_length = check_encoding(request), request.headers.get(HEADER_LENGTH)
+    received = await receive_body(request)
     model = _loaded(registry_of(request), name, version)
-    inference, contents = await pipeline.in_short(lambda: read_request(content, request.headers.get(HEADER_LENGTH)))
-    task = task_of(model.bundle.tasks, contents)
-    body = await pipeline.in_short(lambda: as_request(task, model.name, inference, contents))
+
+    def parse(content: bytearray) -> tuple[InferRequest, AnyRequest]:
+        parsed = read_request(content, header_length, max_values=max_values(pipeline.settings))
+        task = task_of(model.bundle.tasks, parsed.contents)
+        return parsed.request, as_request(task, model.name, parsed, pipeline.settings)
+
+    inference, body = await unpacked(request, received, encoding, parse)
+    del received
+    context.hold(sum(map(len, body.pictures)))
+    read_scheduling(inference.parameters, context)
     keep_inputs_for_log(request, body)
     tensors = await until_disconnected(request, infer_tensors(pipeline, body, context))
-    return await pipeline.in_short(lambda: _response(model, inference, *write_outputs(inference, tensors)))
+    head, binary = await pipeline.in_short(lambda: _written(model, inference, tensors))
+    if binary is None:
+        return respond(request, head, JSON)
+    return respond(request, head + binary, BINARY, {HEADER_LENGTH: str(len(head))})
 
 
-def _response(model: LoadedModel, request: InferRequest, outputs: list[Any], binary: bytes) -> Response:
+def _written(model: LoadedModel, request: InferRequest, tensors: Mapping[str, Tensor]) -> tuple[bytes, bytes | None]:
+    """The JSON of the response, and the binary tensors behind it if there are any."""
     manifest = model.bundle.manifest
+    outputs, binary = write_outputs(request, tensors)
     response = InferResponse(model_name=manifest.name, model_version=manifest.version, id=request.id, outputs=outputs)
     head = response.model_dump_json(exclude_none=True).encode()
-    if not any(output.parameters for output in outputs):
-        return Response(head, media_type=JSON)
-    return Response(head + binary, media_type=BINARY, headers={HEADER_LENGTH: str(len(head))})
+    return head, binary if any(output.parameters for output in outputs) else None
 
 
 def _loaded(registry: ModelRegistry, name: str, version: str | None) -> LoadedModel:

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from server.contract.manifest import Task
 from server.contract.text import shown
 from server.errors import FieldFault, InvalidRequest, invalid_request
-from server.inference.pipeline import Pipeline
+from server.inference.pipeline import Pipeline, check_image_count
 from server.request_context import RequestContext
-from server.routes.open_inference.schemas import InferRequest, TensorMetadata
-from server.routes.open_inference.tensors import ALL_BINARY, Content, Tensor
+from server.routes.open_inference.schemas import Parameters, TensorMetadata
+from server.routes.open_inference.tensors import ALL_BINARY, Content, ParsedRequest, Tensor
 from server.schemas import (
     ClassifyAnswer,
     ClassifyRequest,
@@ -26,9 +26,12 @@ from server.schemas import (
     SimilarityAnswer,
     SimilarityRequest,
 )
+from server.settings import Settings
 
 AnyRequest = DetectRequest | ClassifyRequest | SimilarityRequest
 _EMBEDDINGS = ("image_embeds", "text_embeds")
+# Triton's request parameters: 0 is the default, 1 the highest priority; microseconds, 0 for none.
+PRIORITY, TIMEOUT = "priority", "timeout"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ _TENSORS: Mapping[Task, _TaskTensors] = {
         ),
     ),
 }
+_GENERAL = (ALL_BINARY, PRIORITY, TIMEOUT)  # parameters of every task
 # Inputs with exactly one value.
 _SINGLE = ("prompt",)
 
@@ -101,28 +105,41 @@ def task_of(tasks: frozenset[Task], contents: Mapping[str, Content]) -> Task:
     return "similarity" if "texts" in contents else "classify"
 
 
-def as_request(task: Task, model: str, request: InferRequest, contents: Mapping[str, Content]) -> AnyRequest:
+def read_scheduling(parameters: Parameters, context: RequestContext) -> None:
+    """Take over Triton's `priority` and `timeout`, which may only bring the headers' deadline nearer."""
+    if priority := parameters.get(PRIORITY):
+        context.priority = "interactive" if priority == 1 else "batch"
+    if timeout := parameters.get(TIMEOUT):
+        context.shorten(float(timeout) / 1e6)
+
+
+def as_request(task: Task, model: str, parsed: ParsedRequest, settings: Settings) -> AnyRequest:
     """The request as the task's own endpoint would parse it; a RequestFault if it is wrong."""
-    tensors = _TENSORS[task]
+    tensors, request, contents = _TENSORS[task], parsed.request, parsed.contents
     names = [output.name for output in tensors.outputs]
     faults = [
         *_unknown("input", contents, ("image", *tensors.texts), task),
-        *_unknown("parameter", request.parameters, (*tensors.parameters, ALL_BINARY), task),
+        *_unknown("parameter", request.parameters, (*tensors.parameters, *_GENERAL), task),
         *_unknown("output", [output.name for output in request.outputs or ()], names, task),
     ]
     if "image" not in contents:
         faults.append(FieldFault("image", "this input is required"))
     if not isinstance(request.parameters.get(ALL_BINARY, False), bool):
         faults.append(FieldFault(ALL_BINARY, "this parameter must be true or false"))
+    for name in (PRIORITY, TIMEOUT):
+        value = request.parameters.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+            faults.append(FieldFault(name, "this parameter must be a whole number, 0 for the default"))
     if faults:
         raise InvalidRequest(faults)
-    fields: dict[str, Any] = {name: value for name, value in request.parameters.items() if name != ALL_BINARY}
+    fields: dict[str, Any] = {name: value for name, value in request.parameters.items() if name not in _GENERAL}
     fields |= {name: _decode_texts(name, contents[name]) for name in tensors.texts if name in contents}
     if task == "similarity":
         named = {output.name for output in request.outputs or ()}
         fields["embeddings"] = not named or not named.isdisjoint(_EMBEDDINGS)
+    images = _encoded_images(contents["image"], settings)
     try:
-        return tensors.model.model_validate(fields | {"model": model, "images": _encoded_images(contents["image"])})
+        return tensors.model.model_validate(fields | {"model": model, "images": images}, context=parsed.strings)
     except ValidationError as error:
         raise invalid_request(error) from None
 
@@ -171,11 +188,9 @@ def _matrix(rows: list[list[float]]) -> Tensor:
 
 
 def _unknown(kind: str, given: Sequence[str] | Mapping[str, Any], known: Sequence[str], task: Task) -> list[FieldFault]:
-    return [
-        FieldFault(shown(name).strip("'"), f"there is no such {kind} in {task}; there are {', '.join(known)}")
-        for name in given
-        if name not in known
-    ][:20]
+    unknown = islice((name for name in given if name not in known), 20)
+    reason = f"there is no such {kind} in {task}; there are {', '.join(known)}"
+    return [FieldFault(shown(name).strip("'"), reason) for name in unknown]
 
 
 def _decode_texts(name: str, content: Content) -> str | list[str]:
@@ -192,8 +207,9 @@ def _decode_texts(name: str, content: Content) -> str | list[str]:
     return texts[0]
 
 
-def _encoded_images(content: Content) -> Sequence[str | bytes]:
-    """The encoded images: as they were sent, or from pixels [H, W, 3] or [N, H, W, 3], uint8 RGB."""
+def _encoded_images(content: Content, settings: Settings) -> Sequence[str | bytes]:
+    """The encoded images: as they were sent, or from pixels [H, W, 3] or [N, H, W, 3], uint8 RGB; not too many."""
+    check_image_count(1 if getattr(content, "ndim", 1) == 3 else len(content), settings)
     if isinstance(content, list):
         return content
     pixels = content[None] if content.ndim == 3 else content

@@ -4,6 +4,7 @@ import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from server.contract.text import shown
 from server.errors import FieldFault, InvalidRequest, MalformedBody, RequestFault, invalid_request
+from server.json_text import LongString, read_json
 from server.routes.open_inference.schemas import Datatype, InferRequest, RequestInput, ResponseOutput
 from server.schemas import MAX_ITEMS
 
@@ -32,20 +34,31 @@ class Tensor:
     data: Sequence[Any]
 
 
-def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Content]]:
-    """The request and its inputs by name; a RequestFault if they are wrong."""
+@dataclass(frozen=True, eq=False)
+class ParsedRequest:
+    """A request, its inputs by name, and the long strings of its JSON by the placeholders that stand for them."""
+
+    request: InferRequest
+    contents: dict[str, Content]
+    strings: Mapping[str, LongString]
+
+
+def read_request(body: bytes | bytearray, header_length: str | None, *, max_values: int) -> ParsedRequest:
+    """A request of at most `max_values` values; a RequestFault if it is wrong."""
     length = _length(header_length, len(body))
+    advice = f"numbers go as bytes behind it, with a {_SIZE}"
+    text = read_json(body[:length], max_values=max_values, advice=advice)
     try:
-        request = InferRequest.model_validate_json(body[:length])
+        request = text.parse(InferRequest)
     except ValidationError as error:
         raise _schema_fault(error) from None
-    binary, contents = _BinaryPart(memoryview(body)[length:]), {}
+    binary, contents = _BinaryPart(memoryview(body)[length:], max_values), {}
     for tensor in request.inputs:
         if tensor.name in contents:
             _refuse(tensor.name, "this input is given twice")
         contents[tensor.name] = _content(tensor, binary)
     binary.check_end()
-    return request, contents
+    return ParsedRequest(request, contents, text.strings)
 
 
 def write_outputs(request: InferRequest, tensors: Mapping[str, Tensor]) -> tuple[list[ResponseOutput], bytes]:
@@ -67,8 +80,9 @@ def write_outputs(request: InferRequest, tensors: Mapping[str, Tensor]) -> tuple
 class _BinaryPart:
     """The bytes behind the JSON, read one tensor after the other."""
 
-    def __init__(self, content: memoryview) -> None:
+    def __init__(self, content: memoryview, max_values: int) -> None:
         self._content, self._taken = content, 0
+        self.max_values = max_values
 
     def take(self, size: int, name: str) -> memoryview:
         left = len(self._content) - self._taken
@@ -87,7 +101,7 @@ def _schema_fault(error: ValidationError) -> RequestFault:
     places = [fault["loc"] for fault in error.errors(include_input=False, include_url=False)]
     faulty = dict.fromkeys(place[1] for place in places if place[:1] == ("inputs",) and place[2:3] == ("data",))
     if not faulty:
-        return invalid_request(error)
+        return invalid_request(error, fields=InferRequest.model_fields)
     reason = f"data must be strings, flat or in rows, at most {MAX_ITEMS}; send numbers as bytes, with a {_SIZE}"
     return InvalidRequest([FieldFault(f"inputs.{place}.data", reason) for place in [*faulty][:20]])
 
@@ -119,7 +133,9 @@ def _content(tensor: RequestInput, binary: _BinaryPart) -> Content:
         _refuse(tensor.name, f"it has both data and a {_SIZE}: give one of them")
     taken = binary.take(size, tensor.name)
     if tensor.datatype == "BYTES":
-        elements: list[str | bytes] = list(_elements(taken, tensor.name))
+        if count > binary.max_values:
+            _refuse(tensor.name, f"its shape has {count} values, at most {binary.max_values} are read")
+        elements: list[str | bytes] = list(islice(_elements(taken, tensor.name), count + 1))
         _check_count(tensor, len(elements), count)
         return elements
     _check_count(tensor, len(taken), count)

@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.data.annotation_checks import box_array
 from models.data.augmentation import (
     DetectorAugmentation,
     SquareAugmentation,
@@ -13,6 +12,7 @@ from models.data.augmentation import (
     mirrorable,
     random_square,
 )
+from models.data.entries import box_array
 
 BOX = (10, 20, 50, 60)
 

@@ -58,8 +58,8 @@ def test_json_lines_have_one_caption_or_several(tmp_path: Path):
     ("line", "message"),
     [
         ('{"image": "a.png", "caption": ""}', "line 2: the caption is empty"),
-        ('{"image": "a.png", "caption": 7}', "line 2: the caption is 7"),
-        ('{"image": "", "caption": "a"}', "line 2: the picture is ''"),
+        ('{"image": "a.png", "caption": 7}', "line 2: caption is 7; a text or a list of texts is expected"),
+        ('{"image": "", "caption": "a"}', "line 2: picture is ''; a path is expected"),
         ('{"image": "a.png"}', "line 2 has none of"),
         ("[1]", "line 2 holds a list"),
     ],
@@ -82,3 +82,44 @@ def test_other_files_are_refused(tmp_path: Path):
     (tmp_path / "set.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="neither a folder nor a file in"):
         open_captions(tmp_path / "set.parquet", None)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_caption(tmp_path: Path):
+    folder = sets.captions(tmp_path / "set", 1)
+    (folder / "0.txt").write_text("a red square", encoding="utf-8-sig")
+    (tmp_path / "set.tsv").write_text("filepath\ttitle\n0.png\ta red square\n", encoding="utf-8-sig")
+    assert open_captions(folder, None)[0].captions == ("a red square",)
+    assert open_captions(tmp_path / "set.tsv", folder)[0].captions == ("a red square",)
+
+
+@pytest.mark.parametrize("text", [b"", b" \n\n", b"\xff\xfe"])
+def test_a_faulty_text_file_is_named_or_left_out(tmp_path: Path, text: bytes):
+    folder = sets.captions(tmp_path / "set", 3)
+    (folder / "1.txt").write_bytes(text)
+    with pytest.raises(DataError, match=r"1\.txt"):
+        open_captions(folder, None)
+    found = open_captions(folder, None, skip=True)
+    assert (len(found), found.faults.total) == (2, 1)
+
+
+def test_hidden_pictures_are_passed_over(tmp_path: Path):
+    folder = sets.captions(tmp_path / "set", 2)
+    for name in ("._0.png", ".ipynb_checkpoints/0.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+    assert len(open_captions(folder, None)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('filepath,title\na.png,"first\nsecond"\n', "line 2 cannot be split into columns"),
+        ("filepath,title,title\na.png,b,c\n", "line 1 has the column 'title' more than once"),
+        ("filepath;title\na.png;b\n", "line 1 has none of"),
+        (f"filepath,title\na.png,{'x' * 200_000}\n", "line 2 cannot be split into columns"),
+    ],
+)
+def test_a_table_that_would_be_misread_is_named(tmp_path: Path, text: str, message: str):
+    (tmp_path / "set.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_captions(tmp_path / "set.csv", None)

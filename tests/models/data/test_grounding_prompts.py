@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.data.annotation_checks import box_array
+from models.data.entries import box_array
 from models.data.grounding_prompts import GroundedPrompt, PromptConfig, PromptSampler, clean_name
 from models.data.images import DataError, PictureBytes
 from models.data.records import DetectionRecord, GroundingRecord, Region

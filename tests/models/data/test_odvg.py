@@ -59,10 +59,13 @@ def test_without_a_label_map_the_categories_that_occur_are_the_sets(tmp_path: Pa
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"filename": "0.png"}, "has neither 'detection' nor 'grounding'"),
-        ({"grounding": {"caption": "a", "regions": []}}, "filename is None"),
-        ({"filename": "0.png", "grounding": {"caption": " ", "regions": []}}, "the caption is ' '"),
-        ({"filename": "0.png", "grounding": {"caption": "a", "regions": None}}, "regions is None"),
+        ({"filename": "0.png"}, "has neither of 'detection' and 'grounding'"),
+        ({"grounding": {"caption": "a", "regions": []}}, "filename is missing; a path is expected"),
+        (
+            {"filename": "0.png", "grounding": {"caption": " ", "regions": []}},
+            "caption is ' '; a text",
+        ),
+        ({"filename": "0.png", "grounding": {"caption": "a", "regions": None}}, "regions is None; a list of objects"),
         (
             {
                 "filename": "0.png",
@@ -71,8 +74,14 @@ def test_without_a_label_map_the_categories_that_occur_are_the_sets(tmp_path: Pa
             "the phrase 'at' is not in the caption",
         ),
         ({"filename": "0.png", "detection": {"instances": [{"bbox": [0, 0, 1, 1], "label": 9}]}}, "label 9 is not in"),
-        ({"filename": "0.png", "detection": {"instances": [{"bbox": [0, 0, 1], "label": 0}]}}, "a box is"),
-        ({"filename": "0.png", "height": 0, "width": 2, "detection": {"instances": []}}, "height is 0"),
+        (
+            {"filename": "0.png", "detection": {"instances": [{"bbox": [0, 0, 1], "label": 0}]}},
+            "bbox is .*; four",
+        ),
+        (
+            {"filename": "0.png", "height": -1, "width": 2, "detection": {"instances": []}},
+            "height is -1; a",
+        ),
     ],
 )
 def test_a_faulty_line_is_named_or_skipped(
@@ -82,10 +91,60 @@ def test_a_faulty_line_is_named_or_skipped(
     with pytest.raises(DataError, match=rf"odvg\.jsonl, line 4.*{message}"):
         opened(tmp_path, lines)
     found = opened(tmp_path, lines, skip=True)
-    assert (len(found), found.skipped) == (5, 1)
+    assert (len(found), found.faults.total) == (5, 1)
 
 
 def test_a_line_that_is_no_json_is_named_by_its_number_blank_ones_counted(tmp_path: Path, lines: list[dict[str, Any]]):
     (tmp_path / "odvg.jsonl").write_text(json.dumps(lines[0]) + "\n\n{oops\n")
     with pytest.raises(DataError, match=r"odvg\.jsonl, line 3 is no JSON"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("box", [[98, 229, 36, 154], [5, 5, 5, 9], [400, 300, 450, 350], [None] * 4, ["1"] * 4])
+def test_boxes_that_are_inverted_empty_or_outside_are_named(
+    tmp_path: Path, lines: list[dict[str, Any]], box: list[Any]
+):
+    lines[2]["detection"]["instances"][0]["bbox"] = box
+    lines[0]["grounding"]["regions"][0]["bbox"] = [[1, 2, 3, 4], box]
+    for part in (lines[:1], lines[1:]):
+        with pytest.raises(DataError, match=r"odvg\.jsonl, line \d: bbox is "):
+            opened(tmp_path, part)
+    assert opened(tmp_path, lines, skip=True).faults.total == 2
+
+
+def test_a_line_left_out_adds_no_category(tmp_path: Path, lines: list[dict[str, Any]]):
+    good = {"bbox": [1, 1, 9, 9], "category": "cat"}
+    bad = {"bbox": None, "category": "dog"}
+    lines = [
+        {"filename": "0.png", "detection": {"instances": [{**good, "category": "bird"}, bad]}},
+        {"filename": "1.png", "detection": {"instances": [good, {**good, "category": " Cat"}]}},
+    ]
+    found = opened(tmp_path, lines, skip=True, labels=False)
+    assert (found.names, found[0].labels.tolist()) == (("cat",), [0, 0])
+
+
+def test_labels_of_one_name_are_one_category(tmp_path: Path, lines: list[dict[str, Any]]):
+    (tmp_path / "labels.json").write_text('{"0": "red", "1": "Red", "2": "blue", "3": "white"}')
+    assert opened(tmp_path).names == ("red", "blue", "white")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"0": null}', "the name of '0' is None"),
+        ('{"0": " "}', "the name of '0' is ' '"),
+        ('["red"]', "holds a list"),
+        ('{"0": "red", "0": "blue"}', "a key occurs twice"),
+        ("{", "is no JSON"),
+    ],
+)
+def test_a_faulty_label_map_is_named(tmp_path: Path, lines: list[dict[str, Any]], text: str, message: str):
+    (tmp_path / "labels.json").write_text(text)
+    with pytest.raises(DataError, match=rf"labels\.json.*{message}"):
+        opened(tmp_path, skip=True)
+
+
+def test_a_line_of_both_kinds_is_refused(tmp_path: Path, lines: list[dict[str, Any]]):
+    lines[0]["detection"] = {"instances": []}
+    with pytest.raises(DataError, match="line 1 has both of 'detection' and 'grounding'"):
+        opened(tmp_path, lines)

@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from models.evaluation.backends import BackendError, InProcessBackend, open_backend
+from models.evaluation.backends import BackendError, HttpBackend, InProcessBackend, open_backend
 from server.registry.model_registry import BUNDLED
 
 CLIP, DETECTOR = BUNDLED / "clip-mini", BUNDLED / "grounding-dino-mini"
@@ -44,3 +44,10 @@ def test_detector_answers_more_labels_than_a_server_takes(picture):
 def test_model_that_cannot_do_the_task_is_refused_with_those_there_are():
     with pytest.raises(BackendError, match=r"no model can classify; there are \['grounding-dino-mini \(detect\)'\]"):
         InProcessBackend([DETECTOR], None, task="classify")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://openset.example"])
+def test_server_that_cannot_be_asked_is_a_backend_error(monkeypatch, url):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(BackendError, match=url):
+        HttpBackend(url, None, task="detect")

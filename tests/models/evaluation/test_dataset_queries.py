@@ -123,7 +123,8 @@ def test_a_faulty_record_is_named(tmp_path: Path):
     data = sets.coco(tmp_path)
     data["annotations"][2]["bbox"] = [1, 2]
     sets.rewrite(tmp_path, data)
-    with pytest.raises(DataError, match=r"coco.json: annotation id 2: a box is \[1, 2\]"):
+    with pytest.raises(DataError, match=r"coco.json: annotation id 2: bbox is \[1, 2\]"):
         open_evaluation_set(tmp_path / "coco.json", "coco", images=tmp_path / "pictures")
     found = open_evaluation_set(tmp_path / "coco.json", "coco", images=tmp_path / "pictures", skip=True)
-    assert (found.skipped, sum(len(one.target[1]) for one in drawn(found, "detection"))) == (1, 8)
+    assert dict(found.faults) == {"annotation bbox": 1}
+    assert sum(len(one.target[1]) for one in drawn(found, "detection")) == 8

@@ -2,15 +2,24 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from models.data.images import BrokenPicture, PictureFile
-from models.evaluation.backends import BackendError
+from models.data.faults import RecordFault
+from models.data.images import PictureFile
+from models.evaluation.backends import BackendError, RecordRefused
 from models.evaluation.metrics import Query
-from models.evaluation.query_runner import AnswerLogError, answer_or_fault, exit_status, logged_answers, map_in_order
+from models.evaluation.query_runner import (
+    AnswerLogError,
+    LeftOut,
+    answer_or_fault,
+    exit_status,
+    logged_answers,
+    map_in_order,
+)
 
 HEADER = {"set": "a.json", "options": (1, None)}
 
@@ -95,19 +104,53 @@ def test_an_error_is_raised_in_the_place_of_its_answer():
 
 def test_a_broken_image_is_named_or_skipped(tmp_path: Path):
     query = Query(PictureFile(tmp_path / "gone.png"), "set.json: 3", ())
-    with pytest.raises(BrokenPicture, match=r"^set\.json: 3: .*gone\.png"):
+    with pytest.raises(RecordFault, match=r"^set\.json: 3: .*gone\.png"):
         answer_or_fault(query, len, skip=False)
-    assert answer_or_fault(query, len, skip=True).startswith("set.json: 3: ")
+    left_out = LeftOut.of(answer_or_fault(query, len, skip=True))
+    assert left_out is not None
+    assert (left_out.kind, left_out.reason.startswith("set.json: 3: ")) == ("picture", True)
+    assert LeftOut.of({"filename": "a.png"}) is None
 
 
-def test_a_refused_query_is_named_even_when_faults_are_skipped(tmp_path: Path):
+@pytest.fixture
+def whole(tmp_path: Path) -> Query:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    return Query(PictureFile(tmp_path / "a.png"), "set.json: 4", ())
 
+
+def test_a_record_that_the_model_refuses_is_faulty(whole: Query):
     def refuse(image: bytes) -> None:
-        raise BackendError("the prompt is too long")
+        raise RecordRefused("the prompt is too long", kind="prompt too long")
 
-    with pytest.raises(BackendError, match=r"^set\.json: 4: the prompt is too long"):
-        answer_or_fault(Query(PictureFile(tmp_path / "a.png"), "set.json: 4", ()), refuse, skip=True)
+    with pytest.raises(RecordFault, match=r"^set\.json: 4: the prompt is too long"):
+        answer_or_fault(whole, refuse, skip=False)
+    assert answer_or_fault(whole, refuse, skip=True) == {
+        "kind": "prompt too long",
+        "reason": "set.json: 4: the prompt is too long",
+    }
+
+
+def test_a_fault_of_the_model_ends_the_run_and_names_the_record(whole: Query):
+    def fail(image: bytes) -> None:
+        raise BackendError("the model run failed")
+
+    with pytest.raises(BackendError, match=r"^set\.json: 4: the model run failed"):
+        answer_or_fault(whole, fail, skip=True)
+
+
+def test_a_query_of_a_faulty_record_is_not_asked(whole: Query):
+    query = replace(whole, fault=RecordFault("set.json: 4: bbox is outside", kind="bbox"))
+    assert answer_or_fault(query, pytest.fail, skip=True) == {"kind": "bbox", "reason": "set.json: 4: bbox is outside"}
+
+
+@pytest.mark.parametrize("line", [b"{\n", b"nonsense\n", b"\xff\n", b"[" * 100_000 + b"\n"])
+def test_a_damaged_log_is_named(tmp_path: Path, line: bytes):
+    file = tmp_path / "answers.jsonl"
+    run(file, 2, [], resume=False)
+    for damaged in (line, file.read_bytes() + line):
+        file.write_bytes(damaged)
+        with pytest.raises(AnswerLogError, match=r"answers\.jsonl is no .*: remove it"):
+            list(logged_answers(file, HEADER, range(9), double([]), parallel=1, resume=True))
 
 
 def test_a_failed_command_prints_one_line_and_exits_with_2(capsys: pytest.CaptureFixture[str]):

@@ -9,10 +9,11 @@ from PIL import Image
 
 from models.data.images import PictureFile
 from models.evaluation.metrics import ExampleImage, MetricResult, Plot, Query, labelled_box
+from models.evaluation.query_runner import LeftOut
 from models.evaluation.report import Section, figures_table, write_report
 
 
-def section(*, examples: tuple[ExampleImage, ...] = (), left_out: tuple[str, ...] = ()) -> Section:
+def section(*, examples: tuple[ExampleImage, ...] = (), left_out: tuple[LeftOut, ...] = ()) -> Section:
     line = np.linspace(0, 1, 5)
     result = MetricResult(
         {"AP": 0.25, "AP large": float("nan"), "phrases": 3},
@@ -25,12 +26,13 @@ def section(*, examples: tuple[ExampleImage, ...] = (), left_out: tuple[str, ...
 
 
 def test_json_has_every_figure_and_no_nan(tmp_path: Path):
-    write_report(tmp_path, {"set": "a.json"}, [section(left_out=("a.json: 1: broken",))])
+    write_report(tmp_path, {"set": "a.json"}, [section(left_out=(LeftOut("picture", "a.json: 1: broken"),))])
     assert json.loads((tmp_path / "report.json").read_text()) == {
         "set": "a.json",
         "figures": {"detection": {"AP": 0.25, "AP large": None, "phrases": 3}},
         "questions": {"detection": 3},
         "left_out": {"detection": ["a.json: 1: broken"]},
+        "left_out_by_kind": {"detection": {"picture": 1}},
         "details": {"detection": {"labels": {"a": 0.5}}},
     }
 

@@ -60,7 +60,7 @@ def test_a_generated_set_has_queries_of_every_metric(tmp_path: Path):
             {"phrases": [{"text": "a dog", "annotations": [7]}]},
             r"image id 1: the phrase 'a dog' refers to unknown annotations \[7\]",
         ),
-        (0, {"id": 5}, "KeyError: 0"),
+        (0, {"id": 5}, "annotation id 0: its image id 0 is not among the images"),
     ],
 )
 def test_faults_of_a_generated_set_are_named(tmp_path: Path, image: int, change: dict, message: str):

@@ -1,6 +1,7 @@
 """`openset pseudo-label` on pictures of coloured squares with captions, and what training makes of its records."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -108,4 +109,10 @@ def test_a_broken_picture_is_named_or_left_out(folder: Path, tmp_path: Path, tea
     assert label(folder, "--out", tmp_path / "one.jsonl") == 2
     assert "2.png: the picture cannot be read" in capsys.readouterr().err
     assert label(folder, "--out", tmp_path / "two.jsonl", "--skip-faulty") == 0
-    assert "broken images: 1" in capsys.readouterr().out
+    assert "left out as faulty: 1 (picture 1)" in capsys.readouterr().out
+
+
+def test_requests_to_a_server_have_no_line_each(folder: Path, tmp_path: Path, teacher: ScriptedBackend):
+    logging.getLogger("httpx").setLevel(logging.NOTSET)
+    assert label(folder, "--out", tmp_path / "pseudo.jsonl") == 0
+    assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)

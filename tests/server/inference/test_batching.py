@@ -279,7 +279,7 @@ def test_last_places_are_kept_for_clients_that_have_none(make):
     machine = make(capacity=16)
     machine.occupy()
     machine.submit(*range(14), client="hog")
-    with pytest.raises(QueueFull, match=r"14 of 16 places .* 2 more are kept for clients that have none"):
+    with pytest.raises(QueueFull, match=r"14 of 16 places .* 2 more are kept for clients that have had fewer"):
         machine.submit(1, client="hog")
     machine.submit(1, client="single")
     with pytest.raises(QueueFull):
@@ -304,8 +304,8 @@ def test_client_gets_its_places_back(make, way):
     else:
         with machine.batcher.reserve(8, client="a"):
             pass
-    assert machine.batcher._held["a"] == 0
-    assert not [name for name in machine.batcher._held if name], "nobody is remembered for ever"
+    assert not machine.batcher._shares._clients["a"]
+    assert not [name for name in machine.batcher._shares._clients if name], "nobody is remembered for ever"
 
 
 def test_interactive_items_run_before_batch_items(make):

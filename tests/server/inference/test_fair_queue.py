@@ -51,6 +51,17 @@ def test_a_run_is_filled_from_every_client_in_turn():
     assert names(turns, most=4) == [["h0", "a0", "b0", "h1"], ["h2", "h3", "h4", "h5"], ["h6", "h7", "h8"]]
 
 
+def test_many_addresses_of_one_network_have_the_turns_of_one_neighbour():
+    crowd = [Job(f"2001:db8:7:{number:x}::/64", f"c{number}") for number in range(4)]
+    turns = waiting(*crowd, Job("198.51.100.7", "a0"), Job("198.51.100.7", "a1"), Job("alice", "k0"))
+    assert names(turns) == [["c0"], ["a0"], ["k0"], ["c1"], ["a1"], ["c2"], ["c3"]]
+
+
+def test_a_run_is_filled_from_every_network_in_turn():
+    crowd = [Job(f"203.0.113.{number}", f"c{number}") for number in range(9)]
+    assert names(waiting(*crowd, Job("198.51.100.7", "a0")), most=3)[0] == ["c0", "a0", "c1"]
+
+
 def test_a_run_holds_one_bucket_and_the_other_leads_the_next():
     turns = waiting(Job("a", "a0", 1), Job("a", "a1", 1), Job("b", "b0", 2), Job("a", "a2", 2))
     assert names(turns, most=4) == [["a0", "a1"], ["b0", "a2"]]
@@ -148,10 +159,40 @@ def test_slots_are_given_to_clients_in_turn_and_to_so_many_at_once():
     assert asyncio.run(scene()) == ["hog", "hog", "hog", "a", "b", "hog", "b", "hog", "hog", "hog", "hog"]
 
 
-@given(st.lists(st.integers(0, 6), max_size=12), st.lists(st.integers(0, 11), max_size=6), st.integers(1, 3))
-def test_slots_survive_whoever_leaves(steps, leavers, count):
+def test_slots_held_for_long_are_never_all_one_networks():
     async def scene():
-        slots, finished = FairSemaphore(count), 0
+        slots, held = FairSemaphore(32, leave_room=True), []
+
+        async def hold(client):
+            async with slots.slot(client=client, priority="interactive"):
+                held.append(client)
+                await asyncio.sleep(60)
+
+        crowd = [asyncio.ensure_future(hold(f"203.0.113.{number}")) for number in range(64)]
+        others = [asyncio.ensure_future(hold(name)) for name in ("alice", "198.51.100.7", "bob") for _ in range(2)]
+        await asyncio.sleep(0.01)
+        assert len(held) == 16 + 6
+        for task in crowd[:16]:  # those that hold
+            task.cancel()
+        await asyncio.sleep(0.01)
+        assert len(held) == 22 + 13, "as many again as are then left free"
+        for task in (*crowd, *others):
+            task.cancel()
+        await asyncio.gather(*crowd, *others, return_exceptions=True)
+        assert (slots._free, len(slots._waiting), +slots._held) == (32, 0, {})
+
+    asyncio.run(scene())
+
+
+@given(
+    st.lists(st.integers(0, 6), max_size=12),
+    st.lists(st.integers(0, 11), max_size=6),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_slots_survive_whoever_leaves(steps, leavers, count, leave_room):
+    async def scene():
+        slots, finished = FairSemaphore(count, leave_room=leave_room), 0
 
         async def work(steps):
             nonlocal finished

@@ -8,15 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.bundle import TEXT_BATCH
+from server.contract.text import label_phrases
 from server.errors import InferenceFailed, MemoryExhausted, WorkerStopped
 from server.inference.batching import BatchLimits
 from server.inference.loaded_model import (
+    TURN_CHARACTERS,
     LoadedModel,
     ModelInput,
     detector_run,
     encode_in_halves,
     encoder_run,
     raise_as_fault,
+    text_parts,
 )
 from server.memory.cuda import DeviceLost
 from server.memory.pool import PoolExhausted
@@ -117,6 +121,44 @@ def test_texts_are_encoded_in_batches_and_prompts_one_at_a_time(load, encoder, d
     asyncio.run(scene())
     assert encoder.text_runs == [64, 6]
     assert detector.text_runs == [1, 1, 1]
+
+
+@given(st.lists(st.integers(0, 3000).map("a".__mul__), max_size=200))
+def test_parts_of_texts_are_short_and_lose_none(texts):
+    parts = list(text_parts(texts))
+    assert [text for part in parts for text in part] == texts
+    assert all(parts)
+    assert all(len(part) <= TEXT_BATCH and sum(map(len, part)) <= TURN_CHARACTERS for part in parts if len(part) > 1)
+
+
+@pytest.mark.parametrize("kind", ["sentences", "phrases"])
+def test_one_label_waits_for_a_few_parts_of_another_clients_texts(load, encoder, detector, kind):
+    order = []
+
+    async def scene():
+        model = load(encoder if kind == "sentences" else detector)
+        tokenizer = encoder.sentences if kind == "sentences" else detector.prompts
+        method = "encode" if kind == "sentences" else "tokenize"
+        tokenize = getattr(tokenizer, method)
+        setattr(tokenizer, method, lambda part: order.append(part) or time.sleep(0.001) or tokenize(part))
+
+        def asked(client, texts):
+            context = RequestContext(client=client)
+            if kind == "sentences":
+                return asyncio.ensure_future(model.check_texts(texts, context))
+            return asyncio.ensure_future(model.tokenize_phrases(label_phrases(texts), context))
+
+        hog = asked("hog", ["a b " * 5] * 5000)
+        while len(order) < 3:
+            await asyncio.sleep(0)
+        single = asked("single", ["mine"])
+        await single
+        assert not hog.done()
+        await hog
+
+    asyncio.run(scene())
+    (place,) = [place for place, part in enumerate(order) if len(part) == 1]
+    assert place <= 6 < len(order) / 10
 
 
 def test_model_is_unused_after_its_last_request(load, encoder):

@@ -1,6 +1,8 @@
 """The prompt cache: bounded in bytes, least recently used goes, and nothing is computed twice at once."""
 
 import asyncio
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from server.inference.prompt_cache import OVERHEAD_BYTES, PromptCache
 from server.telemetry.metrics import Metrics
 
-ENTRY = OVERHEAD_BYTES + 40  # of features(...)
+ENTRY = OVERHEAD_BYTES + sys.getsizeof("1") + 40  # of features(...)
 
 
 def features(value):
@@ -144,6 +146,55 @@ def test_cancelled_request_does_not_stop_the_computation_others_wait_for():
         await asyncio.sleep(0)
         slow.release.set()
         assert await second == ([1], [])
+
+    asyncio.run(scene())
+
+
+def test_computation_that_nobody_waits_for_is_stopped_and_made_anew_when_asked_for():
+    async def scene():
+        cache, get, _ = make(8)
+        slow = Computer(["1", "2"])
+        slow.release.clear()
+        gone = [asyncio.create_task(get("1", "2", computer=slow)), asyncio.create_task(get("2"))]
+        await asyncio.sleep(0)
+        for task in gone:
+            task.cancel()
+        await asyncio.sleep(0)
+        assert await get("2", "1") == ([2, 1], [["2", "1"]])
+        assert not cache._pending
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(scene())
+
+
+def test_texts_count_as_much_as_their_features():
+    async def scene():
+        cache, get, _ = make(100)
+        texts = [f"{number:01000}" for number in range(200)]
+        await get(*texts)
+        assert cache.bytes <= 100 * ENTRY
+        assert len(cache._entries) <= 100 * ENTRY / 1000
+
+    asyncio.run(scene())
+
+
+def test_all_that_the_cache_holds_is_counted():
+    async def scene():
+        cache, _, _ = make(1_000_000)
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for start in range(0, 2000, 50):
+                texts = [f"{number}" + "犬" * 300 for number in range(start, start + 50)]
+
+                async def rows(places):
+                    return list(np.zeros((len(places), 512), np.float32))  # views of one array
+
+                await cache.get(M, texts, rows)
+            held = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        assert 0.7 * cache.bytes < held < cache.bytes
 
     asyncio.run(scene())
 

@@ -1,16 +1,23 @@
 """API keys: a client with a key is known by its name, others get a 401; the file is reloaded when it changes."""
 
+import errno
 import hashlib
+import http.client
 import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from server.__main__ import main
-from server.errors import Unauthorized
+from server.app import create_app
+from server.errors import NotReady, Unauthorized
+from server.middleware import auth
 from server.middleware.auth import Key, Keys, digest_of
-from server.settings import SettingsError
+from server.settings import Settings, SettingsError
 from tests.server.fakes import picture
+from tests.server.listening import listening
 
 ALICE, BOB = "osk_alice", "osk_bob"
 
@@ -32,9 +39,16 @@ def detect(client, **headers):
 
 
 def rewrite(path, text):
-    before = path.stat().st_mtime_ns
+    """Change a file within one tick of its file system's clock."""
+    before = path.stat()
     path.write_text(text, encoding="utf-8")
-    os.utime(path, ns=(before + 1, before + 1))  # clocks of file systems are coarse
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def refused(keys, key=ALICE):
+    with pytest.raises(Unauthorized, match="or was removed"):
+        keys.key(Headers(bearer(key)))
+    return True
 
 
 def test_file_holds_the_sha256_of_a_key():
@@ -79,14 +93,101 @@ def test_two_lines_of_a_name_are_one_client(file):
     assert {Keys(file).key(Headers(bearer(key))).name for key in (ALICE, "osk_next")} == {"alice"}
 
 
-@pytest.mark.parametrize("change", ["broken", "empty", "gone"])
-def test_file_that_turns_unusable_leaves_the_keys_as_they_were_and_is_told_once(file, change, caplog):
+@given(st.lists(st.sets(st.sampled_from(["osk_a", "osk_b", "osk_c"])), min_size=1, max_size=6))
+def test_key_counts_while_its_line_stands_in_the_file(tmp_path_factory, states):
+    path = tmp_path_factory.mktemp("keys") / "keys.txt"
+    path.write_text(f"first {digest_of('osk_first')}\n")
+    keys = Keys(path)
+    for listed in states:
+        rewrite(path, "".join(f"{key} {digest_of(key)}\n" for key in sorted(listed)))
+        for key in ("osk_a", "osk_b", "osk_c"):
+            assert keys.key(Headers(bearer(key))).name == key if key in listed else refused(keys, key)
+
+
+@pytest.mark.parametrize("change", ["mistyped", "emptied", "removed", "folder removed", "no text"])
+def test_key_whose_line_is_gone_is_refused_whatever_else_the_file_is(file, change, caplog):
     keys = Keys(file)
-    file.unlink() if change == "gone" else rewrite(file, "alice osk_in_the_clear\n" if change == "broken" else "")
-    for _ in range(3):
-        assert keys.key(Headers(bearer(ALICE))).name == "alice"
-    assert len(caplog.records) == 1
+    match change:
+        case "mistyped":
+            rewrite(file, f"alice osk_in_the_clear\nbob {digest_of(BOB)}\n")
+        case "emptied":
+            rewrite(file, "")
+        case "removed":
+            file.unlink()
+        case "folder removed":
+            file.unlink()
+            file.parent.rmdir()
+            file.parent.write_text("a file now")
+        case "no text":
+            file.write_bytes(b"\xff\xfe\x00" * 100)
+    assert all(refused(keys) for _ in range(3))
+    assert change == "mistyped" or refused(keys, BOB)
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1, "told once"
     assert "osk_in_the_clear" not in caplog.text
+
+
+def test_line_that_is_wrong_takes_no_other_key_with_it(file):
+    keys = Keys(file)
+    rewrite(file, f"what\nbob {digest_of(BOB)}\n")
+    assert keys.key(Headers(bearer(BOB))).name == "bob"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.EACCES, errno.ESTALE])
+def test_no_key_counts_while_the_file_cannot_be_read_and_all_do_after(file, monkeypatch, caplog, number):
+    keys, read = Keys(file), auth._read
+
+    def fail(path):
+        raise OSError(number, os.strerror(number))
+
+    rewrite(file, f"bob {digest_of(BOB)}\n")
+    monkeypatch.setattr(auth, "_read", fail)
+    for _ in range(3):
+        with pytest.raises(NotReady, match="the API keys cannot be read"):
+            keys.key(Headers(bearer(ALICE)))
+    monkeypatch.setattr(auth, "_read", read)
+    assert refused(keys)
+    assert keys.key(Headers(bearer(BOB))).name == "bob"
+    assert caplog.text.count("no key counts") == 1
+
+
+def test_file_that_comes_back_is_read_again(file):
+    keys, text = Keys(file), file.read_text()
+    file.unlink()
+    assert refused(keys)
+    file.write_text(text)
+    assert keys.key(Headers(bearer(ALICE))).name == "alice"
+
+
+def test_pipe_is_no_file_of_keys(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SettingsError, match="it is not a regular file"):
+        Keys(tmp_path / "pipe")
+
+
+def test_file_without_end_is_refused_in_time(file, monkeypatch):
+    keys = Keys(file)
+    monkeypatch.setattr(auth, "_MAX_BYTES", 100)
+    with pytest.raises(NotReady):
+        keys.key(Headers(bearer(ALICE)))
+
+
+def test_key_is_refused_on_a_connection_that_was_open_before_it_was_removed(file, detector):
+    app = create_app(Settings(api_keys_file=file, decode_threads=1), [detector])
+    with listening(app) as (address, _):
+        connection = http.client.HTTPConnection(*address, timeout=10)
+
+        def status():
+            connection.request("GET", "/models", headers=bearer(ALICE))
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
+        assert status() == 200
+        socket = connection.sock
+        rewrite(file, f"bob {digest_of(BOB)}\n")
+        assert status() == 401
+        assert connection.sock is socket
+        connection.close()
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,26 @@
 """Download by URL: the bytes, or a fault that names the image; never from a private address, whatever DNS answers."""
 
 import asyncio
+import contextlib
 import io
 import threading
 import time
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from server.errors import ImageTooLarge, UrlFailed, UrlRefused
 from server.middleware import image_fetcher
-from server.middleware.image_fetcher import ImageFetcher
+from server.middleware.image_fetcher import ImageFetcher, resolve_host
+from server.registry.daemon_thread import in_daemon_thread
 from server.request_context import RequestContext
 from server.settings import Settings
 from server.telemetry.logs import configure
 from tests.server.web import HOST, PUBLIC, REFUSING, RESETTING, Web, answer
 
 IMAGE = "Content-Type: image/png"
+SOON = 20
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +148,12 @@ def test_redirect_to_a_private_address_is_refused(web, address):
         ("https://pictures.example:x/a.png", "cannot be read"),
         ("https://[::1/a.png", "cannot be read"),
         ("https://" + "a" * 64 + ".example/", "cannot be read"),
+        ("https://[/", "cannot be read"),
+        ("https://]/", "cannot be read"),
+        ("https://a..example/", "cannot be read"),
+        ("https://pictures.example:99999999/", "cannot be read"),
+        ("https://pictures.example/\ud800", "cannot be read"),
+        ("https://pictures\u2100.example/", "cannot be read"),
     ],
 )
 def test_url_that_is_not_fetched_says_why(web, place, reason):
@@ -152,12 +163,47 @@ def test_url_that_is_not_fetched_says_why(web, place, reason):
 
 
 @pytest.mark.parametrize(
-    "place", ["http://pictures.example/a.png", "https://pictures.example:22/", "file:///etc/passwd"]
+    "place",
+    [
+        *("http://pictures.example/a.png", "https://pictures.example:22/", "file:///etc/passwd", "//[/", "https://[/"),
+        *("https://[", "//]", "https://a:b:c/", "https://[::1", "//pictures.example:x/", "https://a..example/"),
+    ],
 )
 def test_redirect_is_held_to_the_same_rules(web, place):
     web.pages["/old"] = moved(place)
     with pytest.raises(UrlRefused):
         web.fetch(url("/old"))
+
+
+@given(st.text(alphabet="/[]:@.%?#ahtps\\\x00\x7f é", max_size=12), st.sampled_from(["", "https://", "//", "https:"]))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_redirect_names_is_followed_or_a_fault(web, place, start):
+    sent = f"{start}{place}".encode("latin-1").replace(b"\r", b"").replace(b"\n", b"").replace(b"\x00", b"%00").strip()
+    web.pages["/old"] = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + sent + b"\r\n\r\n"
+    with contextlib.suppress(UrlRefused, UrlFailed):
+        web.fetch(url("/old"))
+    assert set(web.connected) == {PUBLIC}
+
+
+NUMBERS = ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0", "0x7f.1", "[::ffff:7f00:1]", "[::]", "[::127.0.0.1]"]
+
+
+@pytest.mark.parametrize(
+    "host", [*NUMBERS, "127.0.0.1.", "LOCALHOST", "ⓛocalhost", "１２７.0.0.1", "127。0。0。1", "a\x00b"]
+)
+@pytest.mark.parametrize("redirected", [False, True])
+def test_no_way_of_writing_an_inner_address_is_connected_to(web, host, redirected):
+    async def resolve(name):  # the system's own resolver, which reads such numbers
+        return [PUBLIC] if name == HOST else await resolve_host(name)
+
+    web.pages["/old"] = (
+        b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + f"https://{host}/".encode() + b"\r\n\r\n"
+    )
+    fetcher = web.fetcher()
+    fetcher._resolve = resolve
+    with pytest.raises((UrlRefused, UrlFailed)):
+        asyncio.run(fetcher.fetch([url("/old") if redirected else f"https://{host}/"], ["the image"], RequestContext()))
+    assert web.connected == [PUBLIC] * redirected
 
 
 @pytest.mark.parametrize("literal", ["127.0.0.1", "[::1]", "[::ffff:10.0.0.1]"])
@@ -215,6 +261,77 @@ def test_time_is_bounded_however_slowly_bytes_drip(web, piece):
     with pytest.raises(UrlFailed, match=r"did not arrive from its URL within 0.3 seconds"):
         web.fetch(url(), url_timeout_s=0.3)
     assert time.monotonic() - started < 1.5
+
+
+def hostile(piece, head=b""):
+    """Sends `piece` without end."""
+
+    def send(out):
+        out.write(head)
+        while True:
+            out.write(piece * (65536 // len(piece)))
+
+    return send
+
+
+HOSTILE = {
+    "informational answers": hostile(b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "headers": hostile(b"X: y\r\n", b"HTTP/1.1 200 OK\r\n"),
+    "one byte a chunk": hostile(
+        b"1\r\nx\r\n", f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{IMAGE}\r\n\r\n".encode()
+    ),
+    "chunk extensions": hostile(b"1;" + b"e" * 5000 + b"\r\nx\r\n", chunked()[:-5]),
+}
+
+
+@pytest.mark.parametrize("page", HOSTILE.values(), ids=HOSTILE.keys())
+def test_answer_without_end_costs_little_and_holds_up_nobody(web, page):
+    web.pages["/a.png"] = page
+    gaps = []
+
+    async def tick():
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.002)
+            gaps.append(time.monotonic() - before)
+
+    async def scene():
+        fetcher = web.fetcher(url_max_bytes=10_000_000, max_body_bytes=100_000_000)
+        ticking = asyncio.ensure_future(tick())
+        asked = [fetcher.fetch([url()], ["the image"], RequestContext(client=f"c{number}")) for number in range(8)]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        ticking.cancel()
+        assert {type(outcome) for outcome in outcomes} <= {UrlFailed, ImageTooLarge}
+        assert not any("within" in str(outcome) for outcome in outcomes), "an end long before the time is over"
+
+    asyncio.run(scene())
+    assert max(gaps) < 0.3
+
+
+def test_dead_names_of_one_client_leave_lookups_for_others(web):
+    dead = threading.Event()
+
+    async def resolve(host):
+        if host.startswith("dead"):
+            await in_daemon_thread(lambda: dead.wait(SOON), name="lookup")
+            raise OSError
+        return [PUBLIC]
+
+    async def scene():
+        fetcher = web.fetcher(url_timeout_s=0.05)
+        fetcher._resolve = resolve
+        for _ in range(5):  # each is given up long before its lookup ends
+            urls = [url(host=f"dead{number}.example") for number in range(16)]
+            with pytest.raises(UrlFailed):
+                await fetcher.fetch(urls, urls, RequestContext(client="198.51.100.1"))
+        assert fetcher._lookups._free >= image_fetcher.MAX_LOOKUPS // 2
+        fetcher._settings = Settings(url_timeout_s=SOON)
+        assert await fetcher.fetch([url()], ["the image"], RequestContext(client="203.0.113.1")) == [b"picture"]
+        dead.set()
+        while fetcher._lookups._free < image_fetcher.MAX_LOOKUPS:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(scene(), SOON))
 
 
 def test_connections_are_bounded(web, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from server.app import create_app
-from server.middleware import uvicorn_server
+from server.middleware import http_protocol, uvicorn_server
 from server.settings import Settings
 from tests.server.fakes import FakeEncoder, picture
 from tests.server.listening import listening
@@ -68,7 +68,7 @@ def test_any_bytes_over_a_connection_leave_the_server_well(address, data):
     "sent", [b"", b"POST /classify HTTP/1.1\r\nHos", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\nGET /li"]
 )
 def test_connection_that_comes_to_no_request_is_closed(address, sent, monkeypatch):
-    monkeypatch.setattr(uvicorn_server, "HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.3)
     with socket.create_connection(address, timeout=SOON) as client:
         client.sendall(sent)
         while client.recv(4096):
@@ -76,7 +76,7 @@ def test_connection_that_comes_to_no_request_is_closed(address, sent, monkeypatc
 
 
 def test_request_that_takes_its_time_after_its_head_is_answered(address, monkeypatch):
-    monkeypatch.setattr(uvicorn_server, "HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.3)
     body = picture()
     with socket.create_connection(address, timeout=SOON) as client, client.makefile("rb") as answer:
         length = f"Content-Type: image/png\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -258,3 +258,19 @@ def test_storm_of_connections_is_answered_or_refused_and_never_cut(app, monkeypa
         for client in clients:
             client.join()
     assert set(outcomes) == {"HTTP/1.1 200", "refused"}
+
+
+@pytest.mark.parametrize("offer", ["h2c", "h2c, websocket", "websocket", "TLS/1.0"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_offer_to_upgrade_is_passed_over_in_silence(address, caplog, offer, method):
+    headers = {"Upgrade": offer, "HTTP2-Settings": "AAMAAABk", "Connection": "Upgrade, HTTP2-Settings"}
+    client = http.client.HTTPConnection(*address, timeout=SOON)
+    for _ in range(2):  # the connection is kept
+        if method == "GET":
+            client.request("GET", "/livez", headers=headers)
+        else:
+            client.request("POST", "/classify?labels=r", picture(), headers | {"Content-Type": "image/png"})
+        answer = client.getresponse()
+        assert (answer.status, answer.read()[:1]) == (200, b"{")
+    client.close()
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []

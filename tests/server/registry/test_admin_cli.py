@@ -112,10 +112,22 @@ def test_refusal_is_one_sentence(server, capsys, answer, told):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "localhost:8000", "nothing"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "localhost:8000", "nothing", "http://a:b"])
 def test_server_that_cannot_be_asked_is_named(capsys, url):
     assert main(["bundles", "list", "--url", url]) == 2
     assert f"openset bundles: {url} cannot be reached: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "nonsense"])
+def test_server_of_this_machine_is_asked_without_a_proxy(server, monkeypatch, capsys, proxy):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    server.next = (200, {"bundles": []})
+    assert bundles(server, "list") == 0
+    monkeypatch.setenv("NO_PROXY", "[::1]")
+    assert main(["bundles", "list", "--url", "http://openset.example"]) == 2
+    assert "http://openset.example cannot be reached: " in capsys.readouterr().err
 
 
 def test_key_file_that_is_missing_is_named(capsys, tmp_path):

@@ -1,7 +1,7 @@
 """The model cache: its folder, which bundles count as pulled, and how a failed pull is told."""
 
+import contextlib
 import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ import pytest
 
 from server.registry.model_cache import PullFailed, cache_folder, is_pulled, pulled_bundle, with_models
 from server.registry.model_registry import BUNDLED
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 
 
 @pytest.fixture
@@ -17,12 +17,17 @@ def pulls(monkeypatch):
     """Records the commands that would pull; `status` is what they end with."""
     commands = []
 
-    def run(command, env):
-        commands.append(command)
-        return subprocess.CompletedProcess(command, recorded.status)
+    class Pull(contextlib.nullcontext):
+        def __init__(self, command, env):
+            super().__init__(self)
+            commands.append(command)
+            self.returncode = recorded.status
+
+        def poll(self):
+            return self.returncode
 
     recorded = SimpleNamespace(commands=commands, status=0)
-    monkeypatch.setattr("server.registry.model_cache.subprocess.run", run)
+    monkeypatch.setattr("server.registry.model_cache.subprocess.Popen", Pull)
     return recorded
 
 
@@ -32,6 +37,21 @@ def test_cache_is_the_folder_given_else_the_users(monkeypatch):
     assert cache_folder(None) == Path("/home/me/cache/openset")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder(None) == Path.home() / ".cache/openset"
+
+
+@pytest.fixture
+def homeless(monkeypatch, tmp_path):
+    """A user without HOME and without an entry in the list of users."""
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
+
+
+def test_user_without_a_home_needs_one_for_pulled_models_only(homeless, tmp_path):
+    assert with_models(Settings()).bundle == ()
+    assert cache_folder(tmp_path) == tmp_path
+    with pytest.raises(SettingsError, match=r"has no home: name one with --cache-dir or OPENSET_CACHE_DIR"):
+        with_models(Settings(model=["clip-vit-base-patch32"]))
 
 
 def test_folder_with_a_certified_bundle_is_pulled(tmp_path):

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -42,7 +41,7 @@ def test_fields_in_the_url_are_refused(client):
     refused(response, 422, "invalid-request", "box_threshold", "fields go into the body")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[1", b'{"image": "\\ud800"}', b"[" * 10_000, b"\xff\xfe"])
+@pytest.mark.parametrize("body", [b"", b"{", b"[1", b'{"image": "\\ud800"}', b"[" * 2000, b"\xff\xfe"])
 def test_broken_json_is_a_400(client, body):
     response = client.post("/detect", content=body, headers={"Content-Type": "application/json"})
     refused(response, 400, "malformed-body", "the body is not JSON")
@@ -93,7 +92,6 @@ def test_body_without_a_content_type_is_told_so(client):
         ("/classify", {"labels": ["d" * 1001]}, "String should have at most 1000 characters"),
         ("/classify", {"labels": []}, "give at least one"),
         ("/similarity", {"texts": []}, "give at least one"),
-        ("/similarity", {"texts": ["a"] * 100_001}, "there are too many: at most 100000 are accepted"),
     ],
 )
 def test_field_that_is_too_long_or_short_has_one_plain_reason(client, path, fields, reason):
@@ -106,16 +104,16 @@ def test_caption_may_be_longer_than_a_label(client):
 
 
 @pytest.mark.parametrize("field", ["labels", "images"])
-def test_a_million_wrong_items_are_refused_at_the_first(client, field):
+def test_many_wrong_items_are_refused_by_their_number_or_at_the_first(client, field):
     body = {"image": IMAGE, "labels": ["dog"]} | {field: [1] * 1_000_000}
-    started = time.monotonic()
+    refused(client.post("/detect", json=body), 422, "invalid-request", "more than 2532 values")
+    body[field] = [1] * 2000
     refused(client.post("/detect", json=body), 422, "invalid-request", f'"field":"{field}.0"')
-    assert time.monotonic() - started < 5  # with every fault listed: half a minute, and a gigabyte
 
 
 def test_thousands_of_unknown_fields_are_counted_not_listed(client):
-    body = {"image": IMAGE, "labels": ["dog"]} | {f"f{place}": 0 for place in range(2000)}
-    refused(client.post("/detect", json=body), 422, "invalid-request", "2000 fields and items are wrong")
+    body = {"image": IMAGE, "labels": ["dog"]} | {f"f{place}": 0 for place in range(1500)}
+    refused(client.post("/detect", json=body), 422, "invalid-request", "1500 fields and items are wrong")
 
 
 @pytest.mark.parametrize(

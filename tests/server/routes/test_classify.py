@@ -76,6 +76,22 @@ def test_template_without_a_place_is_refused(client):
     ]
 
 
+@pytest.mark.parametrize(("template", "label"), [("{}" * 500, "x" * 1000), ("{} " * 300, "x" * 8)])
+def test_template_that_repeats_a_long_label_is_refused_before_it_is_filled(client, encoder, template, label):
+    runs = len(encoder.text_runs)
+    response = client.post("/classify", json={"image": RED, "labels": ["r", label], "templates": ["{}", template]})
+    assert response.status_code == 422
+    (fault,) = response.json()["errors"]
+    assert fault["field"] == "templates"
+    assert "a text has more than 2000 characters" in fault["reason"]
+    assert len(encoder.text_runs) == runs
+
+
+def test_longest_template_takes_the_longest_label(client):
+    body = {"image": RED, "labels": ["r" + " " * 999], "templates": ["{}" + " " * 998]}
+    assert client.post("/classify", json=body).status_code == 200
+
+
 def test_labels_with_braces_are_text(client):
     assert scores(client.post("/classify", json={"image": RED, "labels": ["{0.__class__}", "r"]}))[0][0] == "r"
 

@@ -304,6 +304,8 @@ def test_pixels_of_another_shape_or_place_are_refused(client, name, shape, reaso
 
 def test_body_full_of_numbers_is_refused_at_the_first(client):
     body = b'{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [9], "data": [' + b"1," * 10**6 + b"1]}]}"
+    assert "numbers go as bytes behind it" in refused(client.post(f"{DETECTOR}/infer", content=body))
+    body = body.replace(b"1," * 10**6, b"1," * 1000)
     assert "send numbers as bytes, with a binary_data_size" in refused(client.post(f"{DETECTOR}/infer", content=body))
 
 
@@ -346,10 +348,10 @@ def test_text_that_is_not_utf8_is_refused(client):
 
 def test_body_that_is_no_json_or_packed_is_refused(client):
     assert "the body is not JSON" in refused(client.post(f"{DETECTOR}/infer", content=b"{"), 400)
-    nested = b'{"inputs": [{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]}"
+    nested = b'{"inputs": [{"data": ' + b"[" * 1000 + b"]" * 1000 + b"}]}"
     assert refused(client.post(f"{DETECTOR}/infer", content=nested), 400)
-    told = refused(client.post(f"{DETECTOR}/infer", content=b"", headers={"Content-Encoding": "gzip"}), 415)
-    assert told == "content encoding 'gzip' is not supported: send the body uncompressed"
+    told = refused(client.post(f"{DETECTOR}/infer", content=b"", headers={"Content-Encoding": "br"}), 415)
+    assert told == "content encoding 'br' is not supported: send gzip, deflate or none"
 
 
 def test_deadline_and_other_wishes_hold_here_too(client, detector):

@@ -7,9 +7,12 @@ import pytest
 from PIL import Image
 
 from server.errors import InvalidRequest
+from server.request_context import RequestContext
 from server.routes.open_inference.schemas import InferRequest
-from server.routes.open_inference.tasks import as_request, inputs_of, outputs_of, task_of
+from server.routes.open_inference.tasks import as_request, inputs_of, outputs_of, read_scheduling, task_of
+from server.routes.open_inference.tensors import ParsedRequest
 from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
+from server.settings import Settings
 from tests.server.fakes import picture
 
 ENCODER, DETECTOR = frozenset(("classify", "similarity")), frozenset(("detect",))
@@ -20,7 +23,8 @@ def shapes(tensors):
 
 
 def made(task, contents, **fields):
-    return as_request(task, "m", InferRequest(inputs=[], **fields), {"image": [picture()]} | contents)
+    parsed = ParsedRequest(InferRequest(inputs=[], **fields), {"image": [picture()]} | contents, {})
+    return as_request(task, "m", parsed, Settings())
 
 
 def test_metadata_has_the_tensors_of_all_tasks_once():
@@ -75,9 +79,29 @@ def test_pixels_become_images_that_keep_them(count):
         ({"labels": np.zeros(3, np.uint8)}, {}, "labels: its datatype is UINT8"),
         ({"image": np.zeros((2, 2), np.uint8), "labels": ["dog"]}, {}, "image: its shape is '[2, 2]'"),
         ({}, {}, "give either 'prompt' or 'labels'"),
+        ({"image": np.zeros((17, 1, 1, 3), np.uint8), "labels": ["dog"]}, {}, "17 images, at most 16"),
+        ({"labels": ["dog"]}, {"parameters": {"priority": "high"}}, "priority: this parameter must be a whole number"),
+        ({"labels": ["dog"]}, {"parameters": {"timeout": 0.5}}, "timeout: this parameter must be a whole number"),
+        ({"labels": ["dog"]}, {"parameters": {"timeout": -1}}, "timeout: this parameter must be a whole number"),
     ],
 )
 def test_wrong_tensors_are_refused_by_name(contents, fields, reason):
     with pytest.raises(InvalidRequest) as refusal:
         made("detect", contents, **fields)
     assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "priority", "timeout_s"),
+    [
+        ({}, "batch", 8),
+        ({"priority": 0, "timeout": 0}, "batch", 8),
+        ({"priority": 1}, "interactive", 8),
+        ({"priority": 2, "timeout": 2_500_000}, "batch", 2.5),
+        ({"timeout": 9_000_000}, "batch", 8),
+    ],
+)
+def test_priority_and_timeout_of_triton_mean_the_headers(parameters, priority, timeout_s):
+    context = RequestContext(priority="batch", timeout_s=8)
+    read_scheduling(parameters, context)
+    assert (context.priority, context.timeout_s) == (priority, timeout_s)

@@ -3,13 +3,14 @@
 import contextlib
 import json
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.errors import RequestFault
+from server.errors import InvalidRequest, RequestFault
 from server.routes.open_inference.schemas import InferRequest
 from server.routes.open_inference.tensors import Tensor, read_request, write_outputs
 
@@ -33,7 +34,7 @@ def test_inputs_sent_as_bytes_are_read_back(values, numbers):
             "parameters": {"binary_data_size": len(numbers)},
         },
     ]
-    _, contents = read_request(*request_of(inputs, packed + bytes(numbers)))
+    contents = read_request(*request_of(inputs, packed + bytes(numbers)), max_values=100).contents
     assert contents["a"] == values
     assert contents["b"].tolist() == [[number] for number in numbers]
 
@@ -41,8 +42,20 @@ def test_inputs_sent_as_bytes_are_read_back(values, numbers):
 @given(st.lists(st.lists(st.text(max_size=5), min_size=2, max_size=2), max_size=4))
 def test_nested_data_is_read_row_by_row(rows):
     inputs = [{"name": "a", "datatype": "BYTES", "shape": [len(rows), 2], "data": rows}]
-    _, contents = read_request(json.dumps({"inputs": inputs}).encode(), None)
+    contents = read_request(json.dumps({"inputs": inputs}).encode(), None, max_values=100).contents
     assert contents["a"] == [text for row in rows for text in row]
+
+
+@pytest.mark.parametrize("shape", [[8_000_000], [100], [2**60, 2**60]])
+def test_values_are_counted_before_they_are_made(shape):
+    size = 4 * 8_000_000
+    tensor = {"name": "labels", "datatype": "BYTES", "shape": shape, "parameters": {"binary_data_size": size}}
+    body, length = request_of([tensor], bytes(size))
+    tracemalloc.start()
+    with pytest.raises(InvalidRequest, match="labels"):
+        read_request(body, length, max_values=100)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
 
 
 @settings(max_examples=200)
@@ -50,7 +63,7 @@ def test_nested_data_is_read_row_by_row(rows):
 def test_any_bytes_are_read_or_refused(body, length):
     for content in (body, b'{"inputs": [{"name": "a", "datatype": "BYTES", "shape": [1], "data": ["x"]}]}' + body):
         with contextlib.suppress(RequestFault):
-            read_request(content, length)
+            read_request(content, length, max_values=100)
 
 
 @given(st.lists(st.text(max_size=10), max_size=4), st.lists(st.floats(width=32, allow_nan=False), max_size=4))

@@ -1,0 +1,118 @@
+"""The bytes of a request's body: received at a pace, held within the memory for bodies, and unpacked."""
+
+import asyncio
+import time
+import zlib
+from collections.abc import Mapping
+from typing import Protocol
+
+from fastapi import Request
+from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect
+
+from server.contract.text import shown
+from server.errors import BodyTimeout, BodyTooLarge, ClientGone, MalformedBody, UnsupportedBody
+from server.middleware.http_protocol import LOWEST_BYTES_PER_S, PACE_WINDOW_S
+from server.request_context import request_context
+from server.routes.services import pipeline_of
+
+BODY_TIMEOUT_S = 30.0
+# A body of unknown length takes its share of memory in such steps.
+_STEP = 2**20
+_WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's `wbits`
+ENCODINGS = "gzip, deflate"
+_CHARSETS = {
+    **dict.fromkeys(("utf-8", "utf8", "us-ascii", "ascii"), "utf-8"),
+    **dict.fromkeys(("iso-8859-1", "iso8859-1", "latin-1", "latin1"), "latin-1"),
+}
+_INFLATED_AT_ONCE = 256 * 1024
+
+
+class Inflater(Protocol):
+    """One of zlib's decompression objects."""
+
+    eof: bool
+    unused_data: bytes
+    unconsumed_tail: bytes
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+async def receive_body(request: Request) -> bytearray:
+    """The body as it was sent; BodyTimeout or ClientGone if it does not arrive, MemoryExhausted if there is no room."""
+    pipeline, context = pipeline_of(request), request_context(request.scope)
+    length = int(request.headers.get("content-length", 0))
+    context.hold(length)
+    started, body = time.monotonic(), bytearray()
+    try:
+        async with asyncio.timeout(min(BODY_TIMEOUT_S, PACE_WINDOW_S)) as window:
+            paced = 0  # bytes before this window
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
+                if not message.get("more_body", False):
+                    break
+                if len(body) > context.held_bytes:
+                    context.hold(len(body) + _STEP)
+                if len(body) - paced >= LOWEST_BYTES_PER_S * PACE_WINDOW_S:
+                    paced = len(body)
+                    left = started + BODY_TIMEOUT_S - time.monotonic()
+                    window.reschedule(asyncio.get_running_loop().time() + min(PACE_WINDOW_S, left))
+    except TimeoutError:
+        raise BodyTimeout(
+            f"the body must arrive within {BODY_TIMEOUT_S:g} seconds, and keep up {LOWEST_BYTES_PER_S} bytes a second"
+        ) from None
+    except ClientDisconnect:
+        pipeline.metrics.cancelled.labels("read").inc()
+        raise ClientGone("the client closed the connection while it sent the body") from None
+    except asyncio.CancelledError:
+        pipeline.metrics.cancelled.labels("read").inc()
+        raise
+    context.hold(len(body))
+    return body
+
+
+def check_encoding(request: Request) -> str:
+    """The body's content encoding, empty without one; UnsupportedBody for one that cannot be undone."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity" and encoding not in _WINDOWS:
+        error = UnsupportedBody(f"content encoding {shown(encoding)} is not supported: send {ENCODINGS} or none")
+        error.headers = {"Accept-Encoding": ENCODINGS}
+        raise error
+    return "" if encoding == "identity" else encoding
+
+
+def inflate(body: bytearray, encoding: str, *, limit: int) -> bytearray:
+    """`body` without its content encoding; BodyTooLarge as soon as it passes `limit` bytes."""
+    inflated = bytearray()
+    data = bytes(body)
+    # Some send what RFC 9110, 8.4.1.2 calls deflate, some leave out its two bytes of header and its checksum.
+    raw = encoding == "deflate" and (len(data) < 2 or data[0] & 15 != 8 or (data[0] << 8 | data[1]) % 31)
+    inflater: Inflater = zlib.decompressobj(-15 if raw else _WINDOWS[encoding])
+    try:
+        while data and not inflater.eof:
+            inflated += inflater.decompress(data, _INFLATED_AT_ONCE)
+            data = inflater.unconsumed_tail
+            if len(inflated) > limit:
+                raise BodyTooLarge(f"the body, unpacked, has more than {limit} bytes, the limit")
+    except zlib.error:
+        raise MalformedBody(f"the body is damaged: it is no {encoding}") from None
+    if not inflater.eof or inflater.unused_data:
+        raise MalformedBody(f"the body is no {encoding}: it ends too early, or goes on behind its end")
+    return inflated
+
+
+def content_type_of(request: Request) -> tuple[str, Mapping[bytes, bytes]]:
+    """The media type of the body in lower case, and its parameters."""
+    media_type, options = parse_options_header(request.headers.get("content-type", ""))
+    return media_type.decode("latin-1").strip().lower(), options
+
+
+def charset_of(options: Mapping[bytes, bytes]) -> str:
+    """The codec of a media type's `charset`: UTF-8 or Latin-1; UnsupportedBody for all others."""
+    given = options.get(b"charset", b"utf-8").decode("latin-1").strip().lower()
+    if given not in _CHARSETS:
+        raise UnsupportedBody(f"charset {shown(given)} is not supported: send UTF-8")
+    return _CHARSETS[given]

@@ -1,0 +1,18 @@
+"""The services that an app gives to its routes."""
+
+from fastapi import Request
+
+from server.inference.pipeline import Pipeline
+from server.registry.model_registry import ModelRegistry
+
+
+def pipeline_of(request: Request) -> Pipeline:
+    """The pipeline of the app that handles `request`."""
+    pipeline: Pipeline = request.app.state.pipeline
+    return pipeline
+
+
+def registry_of(request: Request) -> ModelRegistry:
+    """The model registry of the app that `request` came to."""
+    registry: ModelRegistry = request.app.state.registry
+    return registry

@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+
+from models.data.images import DataError
+from models.data.text_files import Lines, RepeatedKeys, json_object, parse_json, read_text
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Lines:
+    file = tmp_path / "records.jsonl"
+    file.write_bytes('\ufeff{"a": 1}\r\n\n{"b": "ä"}\n[3]\n'.encode())
+    return Lines(file)
+
+
+def test_blank_lines_do_not_count_and_lines_keep_their_numbers(lines: Lines):
+    assert len(lines) == 3
+    assert lines.where(1).endswith("records.jsonl, line 3")
+    assert (lines.entry(0), lines.entry(1)) == ({"a": 1}, {"b": "ä"})
+
+
+def test_a_line_without_an_object_is_named(lines: Lines):
+    with pytest.raises(DataError, match="line 4 holds a list; an object is expected"):
+        lines.entry(2)
+    with pytest.raises(DataError, match="here is no JSON"):
+        json_object("{", "here")
+
+
+def test_selected_lines_are_kept(lines: Lines):
+    lines.select([1])
+    assert (len(lines), lines.entry(0)) == (1, {"b": "ä"})
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match=r"none\.jsonl cannot be read"):
+        Lines(tmp_path / "none.jsonl")
+
+
+MARK = "\ufeff".encode()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path):
+    (tmp_path / "a.txt").write_bytes(MARK + "ein Käfer".encode())
+    assert read_text(tmp_path / "a.txt") == "ein Käfer"
+    assert json_object(MARK + b'{"a": 1}', "here") == {"a": 1}
+    (tmp_path / "a.jsonl").write_bytes(MARK + b'\n{"a": 1}\n')
+    assert Lines(tmp_path / "a.jsonl").entry(0) == {"a": 1}
+
+
+def test_other_encodings_are_named(tmp_path: Path):
+    (tmp_path / "a.txt").write_bytes("ein Käfer".encode("utf-16"))
+    with pytest.raises(DataError, match=r"a\.txt is no UTF-8"):
+        read_text(tmp_path / "a.txt")
+    with pytest.raises(DataError, match=r"b\.txt cannot be read: No such file"):
+        read_text(tmp_path / "b.txt")
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        read_text(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 200_000, "nested too deeply"),
+        ('{"a":' * 200_000, "nested too deeply"),
+        ("1" * 5000, "is no JSON: Exceeds the limit"),
+        ("", "is no JSON"),
+        ('{"a": 1}}', "is no JSON: Extra data"),
+        (b"\xff", "is no UTF-8"),
+    ],
+)
+def test_what_is_no_json_is_named(text: str | bytes, message: str):
+    with pytest.raises(DataError, match=f"^here .*{message}"):
+        parse_json(text, "here")
+
+
+def test_objects_with_a_repeated_key_are_marked_and_refused_as_a_whole():
+    data = parse_json('[{"a": 1, "a": 2}, {"a": 1, "b": 1}]', "here")
+    assert [isinstance(one, RepeatedKeys) for one in data] == [True, False]
+    with pytest.raises(DataError, match="here: a key occurs twice"):
+        json_object('{"a": 1, "b": 2, "a": 3}', "here")
