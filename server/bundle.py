@@ -74,7 +74,7 @@ class Bundle:
             threads=threads,
             allow_uncertified=allow_uncertified,
             files=files,
-            check=lambda artefact: check_file(folder, artefact),
+            check=lambda artefact: check_artefact(folder, artefact),
         )
         self.artefacts, self.refused, self._sessions = loaded.artefacts, loaded.refused, loaded.sessions
         if lacking := {artefact.part for artefact in self.manifest.artefacts} - self.artefacts.keys():
@@ -103,7 +103,7 @@ class Bundle:
     @property
     def weights_bytes(self) -> int:
         """File sizes of the artefacts that it runs."""
-        return sum((self.folder / artefact.file).stat().st_size for artefact in self.artefacts.values())
+        return sum(artefact_bytes(self.folder, artefact) for artefact in self.artefacts.values())
 
     def preprocess(self, image: Image.Image) -> Float32:
         """An upright image as model input, float32 [3, h, w]."""
@@ -218,13 +218,22 @@ def weights_bytes(folder: Path, manifest: Manifest) -> int:
     """File sizes of the largest artefact of each part; a missing file counts as none until the bundle is loaded."""
     sizes: dict[str, int] = {}
     for artefact in manifest.artefacts:
-        file = folder / artefact.file
-        if file.is_file():
-            sizes[artefact.part] = max(file.stat().st_size, sizes.get(artefact.part, 0))
+        sizes[artefact.part] = max(artefact_bytes(folder, artefact), sizes.get(artefact.part, 0))
     return sum(sizes.values())
 
 
-def check_file(folder: Path, entry: FileHash | Artefact) -> None:
+def artefact_bytes(folder: Path, artefact: Artefact) -> int:
+    """Sizes of an artefact's files; a missing one counts as none."""
+    return sum(file.stat().st_size for entry in artefact.files if (file := folder / entry.file).is_file())
+
+
+def check_artefact(folder: Path, artefact: Artefact) -> None:
+    """BundleError unless the artefact's file, and that of its weights, are those of the manifest."""
+    for entry in artefact.files:
+        check_file(folder, entry)
+
+
+def check_file(folder: Path, entry: FileHash) -> None:
     """BundleError unless the file exists and has the SHA-256 of the manifest."""
     path = folder / entry.file
     if not path.is_file():

@@ -30,6 +30,7 @@ LOWERINGS: tuple[Lowering, ...] = ("grid_sample", "gather")
 Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 # Precision of a graph, which holds the casts; "mixed" is fp16 with fp32 where needed (`export/onnx/precision.py`).
 Precision = Literal["fp32", "fp16", "bf16", "mixed"]
+Certified = Literal["full", "template", "none"]
 ComputeCapability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}\.[0-9]$")]
 
 
@@ -155,11 +156,15 @@ class Buckets(_Data):
 class Certificate(_Data):
     """Measured agreement of one artefact with PyTorch fp32, and the tolerances it had to meet.
 
-    `figures` are the worst over all `cases`; `artefact_sha256` ties the certificate to one file.
+    `figures` are the worst over all `cases`; `artefact_sha256` ties the certificate to one file, `data_sha256` to the
+    file of its weights, where it has one. `of_template`: the graph was measured with synthetic weights, before those of
+    a checkpoint were filled in, so it is tied to no weights.
     """
 
     passed: bool
     artefact_sha256: Sha256
+    data_sha256: Sha256 | None = None
+    of_template: bool = False
     figures: dict[str, float]
     tolerances: dict[str, float]
     cases: tuple[str, ...]
@@ -186,8 +191,9 @@ class Engine(_Data):
 class Artefact(_Data):
     """One compiled part of the model: an ONNX graph, or a TensorRT engine with its `engine` record.
 
-    `precision` is that of its arithmetic, `weights` that of its stored weights. `opset` and `lowering` (where it
-    samples bilinearly) are those of the graph, or of the graph it was built from.
+    `data` is the file of the graph's weights, where they are not in the graph itself. `precision` is that of its
+    arithmetic, `weights` that of its stored weights. `opset` and `lowering` (where it samples bilinearly) are those of
+    the graph, or of the graph it was built from.
     """
 
     part: PartName
@@ -198,8 +204,22 @@ class Artefact(_Data):
     lowering: Lowering | None = None
     file: FileName
     sha256: Sha256
+    data: FileHash | None = None
     engine: Engine | None = None
     certificate: Certificate | None = None
+
+    @property
+    def files(self) -> tuple[FileHash, ...]:
+        """Its file, and that of its weights."""
+        own = FileHash(file=self.file, sha256=self.sha256)
+        return (own,) if self.data is None else (own, self.data)
+
+    @property
+    def content_sha256(self) -> str:
+        """SHA-256 of its file; with weights in another file, of the line of both hashes."""
+        if self.data is None:
+            return self.sha256
+        return hashlib.sha256(f"{self.sha256} {self.data.sha256}\n".encode()).hexdigest()
 
     @property
     def uncertified(self) -> str | None:
@@ -209,17 +229,35 @@ class Artefact(_Data):
             return "it was not run where it was built: it has no certificate" if not_run else "it has no certificate"
         if self.certificate.artefact_sha256 != self.sha256:
             return "its certificate is for another file"
+        if not self.certificate.of_template and self.certificate.data_sha256 != (self.data and self.data.sha256):
+            return "its certificate is for other weights"
         return None if self.certificate.passed else "its certificate says it failed"
 
     @model_validator(mode="after")
     def _an_engine_has_its_record(self) -> "Artefact":
         if (self.runtime == "onnxruntime") != (self.engine is None):
             raise ValueError(f"runtime={self.runtime!r}: TensorRT engines have an 'engine' record, graphs have none")
+        if self.engine is not None and self.data is not None:
+            raise ValueError(f"data={self.data.file!r}: the weights of an engine are in its own file")
         return self
 
 
+class TemplateRecord(_Data):
+    """Origin of a bundle that was filled: the template's name, the SHA-256 of its description, and the `container`.
+
+    The latter names the layout of the checkpoint that filled it, such as "huggingface".
+    """
+
+    name: BundleName
+    sha256: Sha256
+    container: str
+
+
 class Manifest(_Data):
-    """Root of `manifest.json`."""
+    """Root of `manifest.json`.
+
+    A bundle that was filled from a `template` may have no `reference` outputs: PyTorch never ran its weights.
+    """
 
     schema_version: Literal[2] = SCHEMA_VERSION
     name: BundleName
@@ -235,7 +273,8 @@ class Manifest(_Data):
     classification: ClassificationRules | None = None
     detection: DetectionRules | None = None
     buckets: Buckets = Buckets()
-    reference: FileHash
+    template: TemplateRecord | None = None
+    reference: FileHash | None = None
     canary: FileHash
     artefacts: tuple[Artefact, ...] = Field(min_length=1)
 
@@ -243,6 +282,20 @@ class Manifest(_Data):
     def tasks(self) -> frozenset[Task]:
         """Tasks that this bundle can do."""
         return frozenset({"detect"} if self.detection else {"similarity", "classify"})
+
+    @property
+    def certified(self) -> Certified:
+        """Least that vouches for its graphs: a certificate with these weights ("full"), the template's, or "none"."""
+        graphs = [artefact for artefact in self.artefacts if artefact.engine is None]
+        if not graphs or any(graph.uncertified for graph in graphs):
+            return "none"
+        return "template" if any(graph.certificate and graph.certificate.of_template for graph in graphs) else "full"
+
+    @model_validator(mode="after")
+    def _reference_outputs_unless_filled(self) -> "Manifest":
+        if self.reference is None and self.template is None:
+            raise ValueError("'reference' is missing: only a bundle that was filled from a template may lack it")
+        return self
 
     @model_validator(mode="after")
     def _parts_fit_the_task(self) -> "Manifest":
@@ -252,7 +305,7 @@ class Manifest(_Data):
             raise ValueError("exactly one of 'classification' and 'detection' must be given")
         if parts != wanted:
             raise ValueError(f"artefacts for parts {sorted(parts)}, but this bundle needs exactly {sorted(wanted)}")
-        files = [artefact.file for artefact in self.artefacts]
+        files = [entry.file for artefact in self.artefacts for entry in artefact.files]
         if twins := sorted({file for file in files if files.count(file) > 1}):
             raise ValueError(f"several artefacts are in {', '.join(twins)}: each needs a file of its own")
         return self
