@@ -4,7 +4,7 @@ An operation is done by NumPy or PyTorch, whichever the stored tensors are of; n
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from models import WeightsDoNotFit
@@ -70,6 +70,19 @@ def shared(*names: str) -> Source:
 
 
 @dataclass(frozen=True)
+class PublishedTable:
+    """Table of a container: the source of each of our tensors, and names of stored tensors to ignore.
+
+    config: values that the config.json beside must have, if it is there: dotted names of entries to accepted values, of
+    which None stands for an absent entry.
+    """
+
+    sources: Mapping[str, Source]
+    surplus: Collection[str] = ()
+    config: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ArrayLibrary:
     """Functions of NumPy or PyTorch that have no form of the same name in the other's arrays.
 
@@ -81,13 +94,15 @@ class ArrayLibrary:
     kind: Callable[[Any], str]
 
 
-def check_names(names: Collection[str], sources: Collection[Source], *, surplus: Collection[str] = ()) -> None:
+def check_names(
+    names: Collection[str], sources: Collection[Source], *, surplus: Collection[str] = (), path: str = ""
+) -> None:
     """WeightsDoNotFit with every stored name that is missing, or left over and not in `surplus`."""
     known = {alias for source in sources for part in source.parts for alias in part}
     missing = [part[0] for source in sources for part in source.parts if not any(alias in names for alias in part)]
     left_over = [name for name in names if name not in known and name not in surplus]
     if missing or left_over:
-        raise WeightsDoNotFit(missing=missing, left_over=left_over)
+        raise WeightsDoNotFit(missing=missing, left_over=left_over, path=path)
 
 
 def built(source: Source, tensors: Mapping[str, Any], library: ArrayLibrary, *, shape: Sequence[int], kind: str) -> Any:

@@ -13,10 +13,11 @@ from models.clip.config import (
     ResNetTowerConfig,
     VisionTransformerConfig,
     config_from_hf,
+    hf_values,
 )
 from models.clip.model import Clip
 from models.state_dict_map import fill
-from models.tensor_sources import Source, same, stacked, transposed
+from models.tensor_sources import PublishedTable, Source, same, stacked, transposed
 
 LICENCES = {"openai": "MIT", "huggingface": "MIT"}
 
@@ -133,6 +134,14 @@ def load(
     table, surplus = openai_table(config) if container == "openai" else hf_table(config)
     fill(model, tensors, table, surplus=surplus)
     return model.eval(), config, variant_of(config)
+
+
+def published_tables(config: ClipConfig) -> dict[str, PublishedTable]:
+    """Tables of the containers that a model of this config is published in."""
+    tables = {"openai": PublishedTable(*openai_table(config))}
+    if isinstance(config.image, VisionTransformerConfig):
+        tables["huggingface"] = PublishedTable(*hf_table(config), config=hf_values(config))
+    return tables
 
 
 def variant_of(config: ClipConfig) -> str:

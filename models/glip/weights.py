@@ -15,7 +15,7 @@ from models.glip.config import GLIP_CONFIGS, GlipConfig
 from models.glip.model import Glip
 from models.layers.swin import PATCH
 from models.state_dict_map import TableEntry, fill, module_entries, swin_blocks, tensor_entries
-from models.tensor_sources import Source, stacked
+from models.tensor_sources import PublishedTable, Source, stacked
 
 LICENCES = {"microsoft": "MIT"}
 
@@ -39,6 +39,11 @@ def load(
         model = Glip(config)
     fill(model, tensors, microsoft_table(config), surplus=keys.SURPLUS)
     return model.eval(), config, variant
+
+
+def published_tables(config: GlipConfig) -> dict[str, PublishedTable]:
+    """Tables of the containers that a model of this config is published in."""
+    return {"microsoft": PublishedTable(microsoft_table(config), keys.SURPLUS)}
 
 
 def microsoft_table(config: GlipConfig) -> dict[str, Source]:

@@ -16,7 +16,7 @@ from models.grounding_dino.config import GROUNDING_DINO_CONFIGS, GroundingDinoCo
 from models.grounding_dino.model import GroundingDino
 from models.layers.swin import PATCH
 from models.state_dict_map import TableEntry, fill, module_entries, swin_blocks, tensor_entries
-from models.tensor_sources import Source, same, shared, stacked, third
+from models.tensor_sources import PublishedTable, Source, same, shared, stacked, third
 
 LICENCES = {"idea": "Apache-2.0", "huggingface": "Apache-2.0"}
 
@@ -60,6 +60,15 @@ def load(
     table = idea_table(config) if container == "idea" else hf_table(config)
     fill(model, tensors, table, surplus=KEYS[container].SURPLUS)
     return model.eval(), config, variant
+
+
+def published_tables(config: GroundingDinoConfig) -> dict[str, PublishedTable]:
+    """Tables of the containers that a model of this config is published in."""
+    fixed = {name: (value, None) for name, value in HF_FIXED.items()}
+    return {
+        "idea": PublishedTable(idea_table(config), idea_keys.SURPLUS),
+        "huggingface": PublishedTable(hf_table(config), hf_keys.SURPLUS, fixed),
+    }
 
 
 def idea_table(config: GroundingDinoConfig) -> dict[str, Source]:
