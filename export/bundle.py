@@ -22,7 +22,7 @@ from export.certificate.parity_cases import BundleTokenizer, ParityCase, make_ca
 from export.certificate.reference import OutputArrays, canary_outputs, reference_outputs
 from export.graph_spec import GraphSpec
 from export.onnx.tracing import DEFAULT_LOWERING, DEFAULT_OPSET, to_onnx
-from export.onnx.weight_storage import WeightStorage, round_to_half
+from export.onnx.weight_storage import WeightStorage, round_weights
 from export.progress import Progress
 from models import registry
 from models.family import ServingRules
@@ -40,6 +40,7 @@ def export_bundle(
     *,
     name: str | None = None,
     source: str | None = None,
+    licence: str | None = None,
     version: str = "1",
     opset: int = DEFAULT_OPSET,
     weights: WeightStorage = "fp32",
@@ -49,22 +50,21 @@ def export_bundle(
     """Write the bundle of a checkpoint to the folder `out`, and return its manifest.
 
     A bundle that is there already is replaced, anything else is refused. `source`: origin of the checkpoint, where that
-    says more than its file's name. Certificates may have failed: the manifest tells. ParityError where a graph cannot
-    be run at all.
+    says more than its file's name; `licence`: as the publisher states it elsewhere than beside the checkpoint.
+    Certificates may have failed: the manifest tells. ParityError where a graph cannot be run at all.
     """
     target = Path(out)
     name = bundle_name(target.name if name is None else name)
     with bundle_in_place(target) as folder:
         with progress.stage("read the checkpoint"):
             loaded = registry.load(checkpoint)
-        loaded = replace(loaded, source=source or loaded.source)
-        progress.say(f"{loaded.family} {loaded.variant} ({loaded.container})")
+        loaded = replace(loaded, source=source or loaded.source, licence=licence or loaded.licence)
+        progress.say(f"{loaded.family} {loaded.variant} ({loaded.container}), licence {loaded.licence}")
         family = FAMILIES[loaded.family]
         specs = family.graphs(loaded)
         # Before the weights are rounded, since a rule may be one of them.
         rules = family.serving(loaded.model, loaded.tokenizer_file).overridden(loaded.serving)
-        if weights == "fp16":
-            round_to_half(specs)
+        round_weights(specs, weights)
         artefacts = []
         for spec in specs:
             file = folder / f"{spec.name}.onnx"

@@ -28,9 +28,9 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 16 to 18 (default: 17)")
         parser.add_argument(
             "--weights",
-            choices=("fp32", "fp16"),
+            choices=("fp32", "fp16", "int8"),
             default="fp32",
-            help="fp16: round the weights, which halves the file; computation stays fp32 (default: fp32)",
+            help="round the weights, for half the file or a quarter; computation stays fp32 (default: fp32)",
         )
         parser.add_argument(
             "--lowering",

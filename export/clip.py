@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from export.graph_spec import GraphSpec, mosaic
-from models.clip.config import ClipConfig, VisionTransformerConfig
+from models.clip.config import ClipConfig, EfficientNetTowerConfig, ResNetTowerConfig
 from models.clip.model import Clip, unit_length
 from models.registry import LoadedCheckpoint
 
@@ -42,7 +42,9 @@ def _image_encoder(model: Clip, config: ClipConfig) -> GraphSpec:
     size = config.image.image_size
     axes = {"pixel_values": {0: "batch"}, "image_embeds": {0: "batch"}}
     traced = (size, size)
-    if not isinstance(config.image, VisionTransformerConfig) and config.image.pool == "average":
+    if isinstance(config.image, EfficientNetTowerConfig) or (
+        isinstance(config.image, ResNetTowerConfig) and config.image.pool == "average"
+    ):
         # The other towers have one learned position per cell: the size is theirs, not the trace's.
         axes["pixel_values"] |= {2: "height", 3: "width"}
         traced = (size + 32, size + 64)

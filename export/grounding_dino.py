@@ -66,8 +66,13 @@ def graphs(checkpoint: LoadedCheckpoint) -> tuple[GraphSpec, ...]:
     traced = _inputs(model.config, batch=2, height=104, width=136, length=9)
     canary = _inputs(model.config, batch=1, height=64, width=80, length=6)
     return detector_graphs(
-        model, GroundingDinoGraph(model), traced, canary, strides=model.config.strides, inputs=INPUTS
+        model, GroundingDinoGraph(model), traced, canary, strides=_strides(model.config), inputs=INPUTS
     )
+
+
+def _strides(config: GroundingDinoConfig) -> tuple[int, ...]:
+    """Strides of the image features: the levels, and the map of words if there is one."""
+    return (*config.strides, 4 << config.stages[-1]) if config.words else config.strides
 
 
 def _inputs(config: GroundingDinoConfig, *, batch: int, height: int, width: int, length: int) -> dict[str, Tensor]:

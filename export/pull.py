@@ -131,10 +131,11 @@ def _fetch_and_make(name: str, cache: Path, bundle: Path, progress: Progress, *,
     if full:
         from export.bundle import export_bundle
 
-        export_bundle(fetched.path, bundle, name=name, source=fetched.source, progress=progress)
+        source, licence = fetched.source, fetched.licence
+        export_bundle(fetched.path, bundle, name=name, source=source, licence=licence, progress=progress)
     else:
         template = read_template(template_file(name))
-        fill_bundle(template, fetched.path, bundle, licence=official.licence, source=fetched.source, progress=progress)
+        fill_bundle(template, fetched.path, bundle, licence=fetched.licence, source=fetched.source, progress=progress)
 
 
 def _failed(reason: str, *, status: int = 1) -> int:

@@ -65,7 +65,7 @@ def _rewrite(
         "precision": precision,
         "file": name,
         "sha256": sha256_of(written / name),
-        "data": None,
+        "data": (),
         "certificate": None,
     }
     return Artefact.model_validate(graph.model_dump() | changes)

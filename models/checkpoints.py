@@ -1,39 +1,68 @@
 """Reads checkpoint files and folders into named arrays, without PyTorch and without executing anything in them."""
 
 import hashlib
-import json
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from models import UnreadableCheckpoint, UnsafeCheckpoint, listed
+from models.file_kinds import is_safetensors, is_zip, other_kind
+from models.files_beside import FilesBeside, read_json
 from models.safetensors_file import read_safetensors
+from models.script_archive import read_script_archive
+from models.state_dict_choice import choose_state_dict
 from models.stored_arrays import Array
-from models.tensor_pickle import TensorRecord
-from models.torch_files import read_torch_file
+from models.tensor_records import TensorReader
+from models.torch_archive import LegacyFile, ZipArchive, faults_named
 
 OPENSET_FORMAT = "openset"
+MAX_PREFIXES = 4  # such as "module.model."
 WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-TOKENIZER_FILE = "tokenizer.json"
+# Weights of a folder, in order of preference; the latter are open_clip's.
+_WEIGHTS = (WEIGHTS_FILE, "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Contents of a checkpoint: tensors by stored name, its files, and the config.json and tokenizer beside them.
+    """Contents of a checkpoint: tensors by stored name, its files, and the files that describe them.
 
-    The tensors are views of the mapped files, of their stored type.
+    tensors: views of the mapped files, of their stored type. is_script: a TorchScript archive, which for CLIP is
+    OpenAI's own container. choice: a sentence where other weights in the file were left alone.
     """
 
     tensors: dict[str, Array]
     files: tuple[Path, ...]
-    config: dict[str, Any] | None = None
-    tokenizer_file: Path | None = None
+    beside: FilesBeside
+    is_script: bool = False
+    choice: str | None = None
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """The config.json beside the weights."""
+        return self.beside.config
+
+    @property
+    def tokenizer_file(self) -> Path | None:
+        """The tokenizer.json beside the weights."""
+        return self.beside.tokenizer_file
 
     @property
     def is_openset(self) -> bool:
         """True for a folder that `models.registry.save` wrote."""
         return self.config is not None and self.config.get("format") == OPENSET_FORMAT
+
+    def prefixes_stripped(self) -> Iterator["StoredWeights"]:
+        """The weights as they are named, then without what all names begin with: programs wrap models in modules."""
+        stored = self
+        yield stored
+        for _ in range(MAX_PREFIXES):
+            heads = {name.partition(".")[0] for name in stored.tensors}
+            if len(heads) != 1 or not all("." in name for name in stored.tensors):
+                return
+            stored = replace(stored, tensors={name.partition(".")[2]: value for name, value in stored.tensors.items()})
+            yield stored
 
     def sha256(self) -> str:
         """SHA-256 of the weights file; for shards, of the lines "hash  name" in order."""
@@ -45,46 +74,49 @@ class StoredWeights:
 
 
 def read(path: str | Path) -> StoredWeights:
-    """Read a checkpoint file or folder of any container; tensors keep their stored type (`models.stored_arrays`)."""
+    """Read a checkpoint file or folder of any container into arrays of their stored type (`models.stored_arrays`).
+
+    The container is recognised by its content. Files beside it that describe it are read too: config.json and
+    open_clip_config.json, the image processor's, the tokenizer's, the model card.
+    """
     path = Path(path)
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
-        raise UnreadableCheckpoint(f"{path} does not exist")
-    if path.suffix == ".safetensors":
-        return StoredWeights(_read_safetensors(path), (path,), *_beside(path.parent))
-    return StoredWeights(_read_pickle(path), (path,))
+        raise UnreadableCheckpoint(f"{path} does not exist" if not path.exists() else f"{path} is no file")
+    if fault := other_kind(path):
+        raise UnreadableCheckpoint(f"{path} is {fault}")
+    beside = FilesBeside.of(path.parent)
+    if _is_script_archive(path):
+        return StoredWeights(read_script_archive(path), (path,), beside, is_script=True)
+    tensors, choice = _read_tensors(path)
+    return StoredWeights(tensors, (path,), beside, choice=choice)
 
 
 def _read_folder(folder: Path) -> StoredWeights:
-    config, tokenizer = _beside(folder)
-    for name, reader in ((WEIGHTS_FILE, _read_safetensors), ("pytorch_model.bin", _read_pickle)):
+    for name in _WEIGHTS:
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
-            files: list[Path] = [folder / name]
+            files = [folder / name]
         elif index.is_file():
             files = _shards(index)
         else:
             continue
         tensors: dict[str, Array] = {}
+        choice = None
         for file in files:
-            shard = reader(file)
+            if fault := other_kind(file):
+                raise UnreadableCheckpoint(f"{file} is {fault}")
+            shard, choice = _read_tensors(file)
             if repeated := sorted(shard.keys() & tensors.keys()):
                 raise UnreadableCheckpoint(f"{file} repeats tensors of another shard: {listed(repeated)}")
             tensors |= shard
-        return StoredWeights(tensors, tuple(files), config, tokenizer)
-    raise UnreadableCheckpoint(
-        f"{folder} holds no weights: {WEIGHTS_FILE} or pytorch_model.bin (or its index) is expected"
-    )
-
-
-def _beside(folder: Path) -> tuple[dict[str, Any] | None, Path | None]:
-    config, tokenizer = folder / CONFIG_FILE, folder / TOKENIZER_FILE
-    return (_read_json(config) if config.is_file() else None), (tokenizer if tokenizer.is_file() else None)
+        return StoredWeights(tensors, tuple(files), FilesBeside.of(folder), choice=choice)
+    raise UnreadableCheckpoint(f"{folder} holds no weights: one of {', '.join(_WEIGHTS)} is expected, or its index")
 
 
 def _shards(index: Path) -> list[Path]:
-    mapping = _read_json(index).get("weight_map")
+    mapping = read_json(index).get("weight_map")
     if not isinstance(mapping, dict) or not mapping:
         raise UnreadableCheckpoint(f"{index} has no 'weight_map'")
     names = sorted({str(name) for name in mapping.values()})
@@ -96,14 +128,19 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UnreadableCheckpoint(f"{path} cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise UnreadableCheckpoint(f"{path} holds a {type(data).__name__}, an object is expected")
-    return data
+def _read_tensors(path: Path) -> tuple[dict[str, Array], str | None]:
+    """Tensors of one file, and a sentence where other weights in it were left alone."""
+    if is_safetensors(path):
+        return _read_safetensors(path), None
+    with faults_named(path, "checkpoint"):
+        if is_zip(path):
+            with zipfile.ZipFile(path) as archive:
+                saved = ZipArchive(archive, reader=TensorReader())
+                chosen = choose_state_dict(saved.root)
+                return saved.tensors(chosen.tensors), chosen.sentence
+        legacy = LegacyFile.of(path)
+        chosen = choose_state_dict(legacy.root)
+        return legacy.tensors(path, chosen.tensors), chosen.sentence
 
 
 def _read_safetensors(path: Path) -> dict[str, Array]:
@@ -113,31 +150,11 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
         raise UnreadableCheckpoint(f"{path} is damaged or no safetensors file: {error}") from error
 
 
-def _read_pickle(path: Path) -> dict[str, Array]:
-    return _without_module(read_torch_file(path, _state_dict))
-
-
-def _state_dict(data: Any) -> dict[str, TensorRecord]:
-    """The tensors of a saved state dict, or of {"model": state dict} (IDEA-Research)."""
-    if isinstance(data, dict) and isinstance(data.get("model"), dict):
-        data = data["model"]
-    if not isinstance(data, dict) or not data:
-        kind = type(data).__name__
-        raise UnreadableCheckpoint(f"holds a {kind}; a state dict or {{'model': state dict}} is expected")
-    strange = [
-        f"{name} ({type(value).__name__})" for name, value in data.items() if not isinstance(value, TensorRecord)
-    ]
-    if strange:
-        raise UnreadableCheckpoint(f"is no state dict; not tensors: {listed(strange)}")
-    return {str(name): value for name, value in data.items()}
-
-
-def _without_module(tensors: dict[str, Array]) -> dict[str, Array]:
-    """Strip the "module." prefix of data-parallel training, if all names have it."""
-    prefix = "module."
-    if all(name.startswith(prefix) for name in tensors):
-        return {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
+def _is_script_archive(path: Path) -> bool:
+    if not is_zip(path):
+        return False
+    with faults_named(path, "checkpoint"), zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _sha256_of(path: Path) -> str:

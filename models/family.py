@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
+from models.checkpoints import StoredWeights
 from models.tensor_sources import PublishedTable
 from server.contract.manifest import Buckets, ClassificationRules, DetectionRules, Preprocessing, TextRules
 
@@ -40,10 +41,6 @@ class ServingRules(BaseModel):
 class PublishedWeights(Protocol):
     """A family's `weights` module: reads the checkpoints that others published."""
 
-    @property
-    def LICENCES(self) -> Mapping[str, str]:
-        """Licence of the published weights, by container."""
-
     def recognise(self, names: Collection[str]) -> str | None:
         """Container ("openai", "huggingface", ...) that stores tensors under these names; None for another family's."""
 
@@ -60,6 +57,16 @@ class PublishedWeights(Protocol):
         """
 
 
+class Description(Protocol):
+    """A family's `description` module: reads what the files beside published weights tell about them."""
+
+    def described_config(self, stored: StoredWeights, container: str) -> dict[str, Any] | None:
+        """The config.json for `PublishedWeights.load`; CheckpointError where the files contradict the weights."""
+
+    def preprocessing_rules(self, stored: StoredWeights, container: str, config: Any) -> dict[str, Any]:
+        """Overrides of the family's preprocessing; CheckpointError for an entry that cannot be obeyed."""
+
+
 @dataclass(frozen=True)
 class Family:
     """A model family; `models.registry.FAMILIES` lists the records that loading, export and training read.
@@ -67,9 +74,9 @@ class Family:
     name: as in manifests and checkpoints. config: its config dataclass, from which `model` builds a fresh model that
     keeps it as `model.config`. vocabulary: tokenizer of checkpoints that bring none (`models.tokenizers`). serving:
     (model, tokenizer file) -> rules. graphs: (loaded checkpoint) -> one `export.graph_spec.GraphSpec` for each part of
-    the bundle. task: (recipe, prepared model, process group, frozen modules) -> its training
-    task, None where the family cannot be trained. `lazy` keeps export and
-    training unimported until they are used.
+    the bundle. task: (recipe, prepared model, process group, frozen modules) -> its training task, None where it cannot
+    be trained. description: reader of the files beside published weights, None where only the shapes count.
+    `lazy` keeps export and training unimported until they are used.
     """
 
     name: str
@@ -80,6 +87,7 @@ class Family:
     serving: Callable[[Any, Path], ServingRules]
     graphs: Callable[[Any], Sequence[Any]]
     task: Callable[..., Any] | None = None
+    description: Description | None = None
 
 
 def lazy(path: str) -> Callable[..., Any]:

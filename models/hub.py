@@ -7,13 +7,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx2
 from huggingface_hub import HfApi, constants, hf_hub_url, is_offline_mode
@@ -21,12 +22,15 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
+from models.hub_client import use_own_client
+from models.model_card import spdx_name
 from models.model_zoo import Official
 
 # Else its user agent lists the installed packages, after a request to the hub for the names to look for.
 constants.HF_HUB_DISABLE_TELEMETRY = True
 
 RECORD_FILE = "source.json"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 ATTEMPTS = 3
 _PAUSE_S = 1.0
 _TIMEOUT_S = 30.0
@@ -45,6 +49,12 @@ class RemoteFile:
     size: int
     digest: str
 
+    @property
+    def is_plausible(self) -> bool:
+        """True for a size and a hash as they can be; both come from the hub, and the hash names a file here."""
+        hashed = re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", str(self.digest)) is not None
+        return hashed and type(self.size) is int and 0 <= self.size < 2**50
+
 
 @dataclass(frozen=True)
 class FetchedCheckpoint:
@@ -52,6 +62,7 @@ class FetchedCheckpoint:
 
     path: Path
     source: str
+    licence: str
 
 
 def fetch(official: Official, folder: Path, say: Callable[[str], None]) -> FetchedCheckpoint:
@@ -64,6 +75,7 @@ def fetch(official: Official, folder: Path, say: Callable[[str], None]) -> Fetch
     if record is None:
         if is_offline_mode():
             raise HubError("HF_HUB_OFFLINE is set, and the checkpoint is not complete on this machine")
+        use_own_client()
         hub = _Hub(official)
         with hub.errors_explained():
             record = hub.listing(say)
@@ -74,7 +86,8 @@ def fetch(official: Official, folder: Path, say: Callable[[str], None]) -> Fetch
         _write(folder / RECORD_FILE, record)
     (weights, *_) = (file.name for file in record["files"] if file.name in official.weights)
     path = folder if official.config else folder / weights
-    return FetchedCheckpoint(path, f"hf://{official.repository}@{record['commit']}")
+    source = f"hf://{official.repository}@{record['commit']}"
+    return FetchedCheckpoint(path, source, record.get("licence") or official.licence)
 
 
 class _Hub:
@@ -95,15 +108,20 @@ class _Hub:
             raise HubError(
                 f"{self._official.repository} has none of {', '.join(self._official.weights)}: it may have changed"
             )
-        if licence := getattr(info.card_data, "license", None):
+        licence = getattr(info.card_data, "license", None)
+        if licence:
             say(f"licence, according to the hub: {licence}")
+        beside = [name for name in self._official.beside if name in files and self._official.config]
         wanted = []
-        for name in filter(None, (self._official.config, weights)):
-            if name not in files or files[name].size is None:
+        for name in filter(None, (self._official.config, weights, *beside)):
+            if name not in files or (size := files[name].size) is None:
                 raise HubError(f"{self._official.repository} has no {name}, or hides its size: it may have changed")
             lfs = files[name].lfs
-            wanted.append(RemoteFile(name, files[name].size or 0, lfs.sha256 if lfs else str(files[name].blob_id)))
-        return {"repository": self._official.repository, "commit": info.sha, "files": wanted}
+            wanted.append(RemoteFile(name, size, lfs.sha256 if lfs else str(files[name].blob_id)))
+        if not _COMMIT.fullmatch(info.sha) or not all(file.is_plausible for file in wanted):
+            raise ValueError("a size or a hash is none")
+        told = spdx_name(licence) if isinstance(licence, str) else None
+        return {"repository": self._official.repository, "commit": info.sha, "files": wanted, "licence": told}
 
     def download(self, remote: RemoteFile, folder: Path, commit: str, say: Callable[[str], None]) -> None:
         """Download one file into `folder`, unless it is there; the name never holds unverified content."""
@@ -140,7 +158,7 @@ class _Hub:
         with part.open("ab") as file:
             http_get(
                 url,
-                file,
+                _Bounded(file, remote),  # type: ignore[arg-type]
                 resume_size=file.tell(),
                 headers=headers,
                 expected_size=remote.size,
@@ -163,7 +181,12 @@ class _Hub:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise HubError(f"the disk is full: {_SAVED} once there is space") from error
             raise
-        except (ValueError, KeyError, TypeError) as error:
+        except (ImportError, httpx2.InvalidURL) as error:
+            raise HubError(
+                f"{self._endpoint} is not asked: a proxy that the environment names cannot be used ({error}); SOCKS"
+                " needs httpx2[socks], and NO_PROXY names the hosts that are reached without a proxy"
+            ) from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise HubError(
                 f"{self._endpoint} answers, but not as the hub does ({type(error).__name__}): is HF_ENDPOINT right, and"
                 " is there a proxy that asks for a login?"
@@ -182,6 +205,21 @@ class _Hub:
             wait = f" in {headers['Retry-After']} s" if headers.get("Retry-After") else " later"
             return f"{endpoint} gets too many requests from this address (429): try again{wait}; {_SAVED}"
         return f"{endpoint} answers {status} for {repository}: try again later; {_SAVED}"
+
+
+class _Bounded:
+    """File that takes as many bytes as the hub has announced, whatever it sends."""
+
+    def __init__(self, file: BinaryIO, remote: RemoteFile) -> None:
+        self._file, self._remote = file, remote
+
+    def write(self, data: bytes) -> int:
+        if self._file.tell() + len(data) > self._remote.size:
+            raise HubError(f"{self._remote.name} is longer than the {_shown(self._remote.size)} that the hub announced")
+        return self._file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _recorded(official: Official, folder: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Registry of the model families; loads a checkpoint of any of them completely or not at all, and saves one."""
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,23 +12,30 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models import UnknownCheckpoint, UnreadableCheckpoint, WeightsDoNotFit, checkpoints, config_io, tokenizers
+from models import UnknownCheckpoint, UnreadableCheckpoint, WeightsDoNotFit, checkpoints, config_io, limits, tokenizers
 from models.checkpoints import StoredWeights
+from models.clip import description as clip_description
 from models.clip import weights as clip_weights
 from models.clip.config import ClipConfig
 from models.clip.model import Clip
 from models.clip.serving import serving_rules as clip_serving_rules
 from models.family import Family, lazy
+from models.files_beside import CONFIG_FILE, TOKENIZER_FILE
 from models.glip import weights as glip_weights
 from models.glip.config import GlipConfig
 from models.glip.model import Glip
 from models.glip.serving import serving_rules as glip_serving_rules
+from models.grounding_dino import description as grounding_dino_description
 from models.grounding_dino import weights as grounding_dino_weights
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
 from models.grounding_dino.serving import serving_rules as grounding_dino_serving_rules
+from models.model_card import UNKNOWN
+from models.model_zoo import OPENAI_FILES
 from models.state_dict_map import as_torch, fill
 from models.tensor_sources import same
+
+LOG = logging.getLogger(__name__)
 
 CLIP = Family(
     name="clip",
@@ -38,6 +46,7 @@ CLIP = Family(
     serving=clip_serving_rules,
     graphs=lazy("export.clip:graphs"),
     task=lazy("models.training.tasks:clip_task"),
+    description=clip_description,
 )
 GROUNDING_DINO = Family(
     name="grounding_dino",
@@ -48,6 +57,7 @@ GROUNDING_DINO = Family(
     serving=grounding_dino_serving_rules,
     graphs=lazy("export.grounding_dino:graphs"),
     task=lazy("models.training.tasks:detector_task"),
+    description=grounding_dino_description,
 )
 GLIP = Family(
     name="glip",
@@ -95,24 +105,37 @@ def load(path: str | Path) -> LoadedCheckpoint:
 
 
 def _load_published(path: Path, stored: StoredWeights) -> LoadedCheckpoint:
-    for family in FAMILIES.values():
-        container = family.weights.recognise(stored.tensors.keys())
-        if container is None:
-            continue
-        model, config, variant = family.weights.load(as_torch(stored.tensors), container, stored.config)
-        return LoadedCheckpoint(
-            family=family.name,
-            variant=variant,
-            container=container,
-            model=model.eval(),
-            config=config,
-            licence=family.weights.LICENCES[container],
-            source=path.name,
-            weights_sha256=stored.sha256(),
-            tokenizer_file=stored.tokenizer_file or tokenizers.standard_file(family.vocabulary),
-        )
+    for named in stored.prefixes_stripped():
+        for family in FAMILIES.values():
+            if container := family.weights.recognise(named.tensors.keys()):
+                return _loaded(path, named, family, container)
     names = ", ".join(list(stored.tensors)[:5])
     raise UnknownCheckpoint(f"its tensors ({names}, ...) are of no known family; known are {', '.join(FAMILIES)}")
+
+
+def _loaded(path: Path, stored: StoredWeights, family: Family, container: str) -> LoadedCheckpoint:
+    told = family.description
+    described = told.described_config(stored, container) if told else stored.config
+    with limits.bounded_by(len(stored.tensors)):
+        model, config, variant = family.weights.load(as_torch(stored.tensors), container, described)
+    rules = told.preprocessing_rules(stored, container, config) if told else {}
+    if container == "huggingface" and told and not rules.get("mean"):
+        LOG.warning("%s: no preprocessor_config.json is beside it: the preprocessing is that of the paper's code", path)
+    if stored.choice:
+        LOG.warning("%s: %s", path, stored.choice)
+    sha256 = stored.sha256()
+    return LoadedCheckpoint(
+        family=family.name,
+        variant=variant,
+        container=container,
+        model=model.eval(),
+        config=config,
+        licence=stored.beside.licence or ("MIT" if sha256 in OPENAI_FILES else UNKNOWN),
+        source=path.name,
+        weights_sha256=sha256,
+        tokenizer_file=stored.tokenizer_file or tokenizers.standard_file(family.vocabulary),
+        serving={"preprocessing": rules} if rules else {},
+    )
 
 
 def _load_openset(path: Path, stored: StoredWeights) -> LoadedCheckpoint:
@@ -121,12 +144,12 @@ def _load_openset(path: Path, stored: StoredWeights) -> LoadedCheckpoint:
     if family is None:
         raise UnknownCheckpoint(f"its family is {header.get('family')!r}; known are {', '.join(FAMILIES)}")
     if stored.tokenizer_file is None:
-        raise UnreadableCheckpoint(f"{path} has no {checkpoints.TOKENIZER_FILE}")
+        raise UnreadableCheckpoint(f"{path} has no {TOKENIZER_FILE}")
     try:
         config = config_io.from_json(family.config, header.get("config"))
-        with torch.device("meta"):
+        with limits.bounded_by(len(stored.tensors)), torch.device("meta"):
             model = family.model(config)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
         raise UnknownCheckpoint(f"no model can be built from its config: {error}") from error
     fill(model, as_torch(stored.tensors), {key: same(key) for key in model.state_dict()})
     return LoadedCheckpoint(
@@ -150,7 +173,7 @@ def save(
     *,
     tokenizer_file: str | Path,
     name: str,
-    licence: str = "Apache-2.0",
+    licence: str = UNKNOWN,
     source: str = "trained with openset train",
     serving: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -178,8 +201,8 @@ def save(
         {key: (value.float() if value.is_floating_point() else value).contiguous() for key, value in stored.items()},
         folder / checkpoints.WEIGHTS_FILE,
     )
-    (folder / checkpoints.CONFIG_FILE).write_text(text, encoding="utf-8")
-    target = folder / checkpoints.TOKENIZER_FILE
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    target = folder / TOKENIZER_FILE
     if not (target.exists() and target.samefile(tokenizer_file)):
         shutil.copyfile(tokenizer_file, target)
     return folder

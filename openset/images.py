@@ -133,6 +133,6 @@ def _png(image: "Image.Image") -> bytes:
     try:
         pixels = image.convert("RGB") if image.mode in _COLOUR_MODES else image
         pixels.save(file, "PNG", compress_level=1, exif=None, icc_profile=None)  # the least effort, a third of the time
-    except OSError as error:  # a PIL image may read its file as late as here
+    except Exception as error:  # a PIL image may read its file as late as here, and decoders raise many types
         raise ImageError(f"an image cannot be read: {error}") from error
     return file.getvalue()

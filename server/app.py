@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -19,12 +20,15 @@ from starlette.routing import Mount, Route
 from server.bundle import Bundle
 from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
+from server.inference.decoder_forks import SUPPORTED
+from server.inference.decoders import FORKS, ProcessDecoders
+from server.memory.heap import limit_arenas, trim_for_ever
+from server.memory.process_resources import open_files_limit
 from server.middleware.auth import Keys
+from server.middleware.connection_limit import ConnectionLimit, LimitedProtocol, LimitedServer
 from server.middleware.endpoints import Endpoints, local_path
-from server.middleware.http_protocol import ProblemProtocol
 from server.middleware.image_fetcher import ImageFetcher
 from server.middleware.request_middleware import RequestMiddleware
-from server.middleware.uvicorn_server import GracefulServer
 from server.predictor import InferenceService
 from server.registry.daemon_thread import any_daemon_thread, end_process, in_daemon_thread
 from server.registry.hot_swap import HotSwap
@@ -60,7 +64,7 @@ def create_app(
     """
     settings = settings or read_settings()
     keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
-    service = InferenceService(settings)
+    service = InferenceService(settings, decoders=ProcessDecoders(settings) if SUPPORTED else None)
     registry = service.registry
     hot_swap = HotSwap(settings, registry, forget=service.pipeline.forget)
 
@@ -81,7 +85,9 @@ def create_app(
             loading = asyncio.create_task(load())
         else:
             await asyncio.to_thread(service.load, bundles)
+        trimming = asyncio.create_task(trim_for_ever())
         yield
+        trimming.cancel()
         if loading and loading.cancel():
             log.warning("the server stops while its bundles are being loaded")
         await hot_swap.close()
@@ -153,10 +159,12 @@ async def _problem(request: Request, error: Exception) -> Response:
 def serve(settings: Settings) -> int:
     """Run the server until a signal stops it; exit status 2 where its bundles cannot be served."""
     logs.configure(settings)
+    limit_arenas()
     for sentence in odd_variables():
         log.warning(sentence)
     if settings.api_keys_file is None and settings.host not in _LOOPBACK:
         log.warning("listening on %s without api_keys_file: anyone who reaches it may use it", settings.host)
+    limit = ConnectionLimit(open_files_limit(), proxies=settings.trusted_proxies)
     app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
     config = uvicorn.Config(
         app,
@@ -165,7 +173,8 @@ def serve(settings: Settings) -> int:
         log_level=settings.log_level,
         log_config=None,
         access_log=False,  # it would hold what clients put in a URL; the middleware logs its own
-        http=ProblemProtocol,
+        http=partial(LimitedProtocol, limit=limit),  # type: ignore[arg-type]
+        backlog=limit.backlog,
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
@@ -184,7 +193,7 @@ def serve(settings: Settings) -> int:
         log.error("the server does not end within shutdown_timeout_s=%d: ending it", settings.shutdown_timeout_s)
         end_process(0)
 
-    server = GracefulServer(config, on_stop=stop)
+    server = LimitedServer(config, on_stop=stop)
     try:
         with STOP.leading_to(lambda: setattr(server, "should_exit", True)):
             server.run()
@@ -195,6 +204,7 @@ def serve(settings: Settings) -> int:
             file=sys.stderr,
         )
         return 2
+    FORKS.close()
     if not service.finished:
         log.error("not all was finished within shutdown_timeout_s=%d: ending regardless", settings.shutdown_timeout_s)
         end_process(0)

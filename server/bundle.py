@@ -12,12 +12,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from server.contract import image as images
+from server.contract.arrays import read_arrays
 from server.contract.manifest import PARTS, Artefact, BundleError, FileHash, Manifest, Task, read_manifest, sha256_of
-from server.contract.text import Prompt, PromptTokenizer, SentenceTokenizer, pad_prompts, token_bucket
+from server.contract.text import Prompt, PromptTokenizer, SentenceTokenizer, pad_prompts, shown, token_bucket
 from server.memory.allocators import HostAllocator
 from server.memory.pool import BufferPool
 from server.runtimes.base import Tensors
 from server.runtimes.device import CPU, Device
+from server.runtimes.external_data import external_files
 from server.runtimes.loader import load_parts
 
 Float32 = npt.NDArray[np.float32]
@@ -177,20 +179,22 @@ class Bundle:
         one part passes to the next: they show in the outputs of the next.
         """
         passed_on: dict[str, npt.NDArray[np.generic]] = {}
-        with np.load(self.folder / self.manifest.canary.file, allow_pickle=False) as canary:
-            for part in (part for part in PARTS if part in self._sessions):
-                session = self._sessions[part]
-                stored = {name: f"{part}/in/{name}" for name in session.inputs}
-                feeds = {name: canary[key] if key in canary else passed_on[name] for name, key in stored.items()}
-                results = session.run(feeds)
-                passed_on |= results
-                for name, result in results.items():
-                    expected = canary.get(f"{part}/out/{name}")
-                    if expected is not None and not _agrees(result, expected):
-                        raise BundleError(
-                            f"{self.folder}: the canary of {part} differs in {name}: this machine does not run the"
-                            " artefact as it was certified; run `openset verify` on it"
-                        )
+        canary = read_arrays(self.folder / self.manifest.canary.file)
+        for part in (part for part in PARTS if part in self._sessions):
+            session = self._sessions[part]
+            stored = {name: f"{part}/in/{name}" for name in session.inputs}
+            if lacking := [key for name, key in stored.items() if key not in canary and name not in passed_on]:
+                raise BundleError(f"{self.folder / self.manifest.canary.file} lacks {', '.join(lacking)}")
+            feeds = {name: canary[key] if key in canary else passed_on[name] for name, key in stored.items()}
+            results = session.run(feeds)
+            passed_on |= results
+            for name, result in results.items():
+                expected = canary.get(f"{part}/out/{name}")
+                if expected is not None and not _agrees(result, expected):
+                    raise BundleError(
+                        f"{self.folder}: the canary of {part} differs in {name}: this machine does not run the"
+                        " artefact as it was certified; run `openset verify` on it"
+                    )
 
     def _buffer(self, shape: tuple[int, ...], dtype: type[Scalar]) -> AbstractContextManager[npt.NDArray[Scalar]]:
         """An uninitialised array for one run: leased where it is large, or copied to a GPU; else a new one."""
@@ -223,29 +227,44 @@ def weights_bytes(folder: Path, manifest: Manifest) -> int:
 
 
 def artefact_bytes(folder: Path, artefact: Artefact) -> int:
-    """Sizes of an artefact's files; a missing one counts as none."""
-    return sum(file.stat().st_size for entry in artefact.files if (file := folder / entry.file).is_file())
+    """Sizes of the files that hold an artefact; a missing one counts as none."""
+    names = [artefact.file, *(entry.file for entry in artefact.data)]
+    return sum(file.stat().st_size for name in names if (file := folder / name).is_file())
 
 
 def check_artefact(folder: Path, artefact: Artefact) -> None:
-    """BundleError unless the artefact's file, and that of its weights, are those of the manifest."""
-    for entry in artefact.files:
+    """BundleError unless its files, and all that its graph reads weights from, have the hashes of the manifest."""
+    check_file(folder, artefact)
+    for entry in artefact.data:
         check_file(folder, entry)
+    if artefact.runtime != "onnxruntime":
+        return
+    named = {entry.file for entry in artefact.data}
+    if foreign := sorted(external_files(folder / artefact.file) - named):
+        listed = ", ".join(shown(name) for name in foreign[:5])
+        raise BundleError(
+            f"{folder / artefact.file} reads weights from {listed}, for which its manifest has no hash: export the"
+            " bundle again, with all weights in the graph or under `data`"
+        )
 
 
-def check_file(folder: Path, entry: FileHash) -> None:
+def check_file(folder: Path, entry: FileHash | Artefact) -> None:
     """BundleError unless the file exists and has the SHA-256 of the manifest."""
     path = folder / entry.file
     if not path.is_file():
         raise BundleError(f"{folder} lacks {entry.file}, which its manifest names")
-    if sha256_of(path) != entry.sha256:
+    try:
+        digest = sha256_of(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    if digest != entry.sha256:
         raise BundleError(
             f"{path} is not the file its manifest names (its SHA-256 differs): copy or export the bundle again"
         )
 
 
-def _agrees(result: Float32, expected: Float32) -> bool:
-    if result.shape != expected.shape:
+def _agrees(result: Float32, expected: npt.NDArray[np.generic]) -> bool:
+    if result.shape != expected.shape or expected.dtype.kind not in "fiub":
         return False
-    rows = np.abs(result - expected).reshape(-1, result.shape[-1]).max(axis=1)
+    rows = np.abs(result - expected.astype(np.float32)).reshape(-1, result.shape[-1]).max(axis=1)
     return bool((rows <= CANARY_TOLERANCE).mean() >= CANARY_SHARE)

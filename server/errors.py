@@ -199,7 +199,7 @@ class NotReady(ServiceFault):
 
 
 class WorkerStopped(ServiceFault):
-    """The thread that runs this model has died."""
+    """The thread that runs this model has died, or hangs."""
 
 
 class DeadlinePassed(ServiceFault):
@@ -251,6 +251,10 @@ _HTTP_DETAILS = {
     404: "there is no such endpoint; GET /docs lists the endpoints",
     405: "this endpoint does not support this method; the Allow header lists those it does",
 }
+_NO_EXTENSIONS = (
+    "; below /v2 these are health, metadata and infer, without Triton's config, statistics, repository, shared memory,"
+    " trace and logging"
+)
 # Listing more would take gigabytes.
 _MAX_FAULTS = 1000
 _UNEXPECTED = Kind(500, "internal-error", "Internal error")
@@ -288,6 +292,8 @@ def problem_response(error: Exception, *, request_id: str = "", path: str = "") 
     headers = error.headers if isinstance(error, Fault | HTTPException) else None
     document = problem(error) | ({"request_id": request_id} if request_id else {})
     if path.startswith(OPEN_INFERENCE):
+        if document["status"] == HTTPStatus.NOT_FOUND and isinstance(error, HTTPException):
+            document["detail"] += _NO_EXTENSIONS
         document["error"] = document["detail"]
     return JSONResponse(document, document["status"], headers=dict(headers or {}), media_type=PROBLEM)
 

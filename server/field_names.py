@@ -12,18 +12,9 @@ _MEANT = {
     ),
     ("image_url", "image_urls"): ("url", "urls", "uri", "image_uri", "img_url", "link"),
     ("labels", "texts"): (
-        *(
-            "label",
-            "labels",
-            "class",
-            "classes",
-            "class_names",
-            "categories",
-            "category",
-            "candidate_labels",
-            "candidates",
-        ),
-        *("names", "objects", "queries", "text_queries", "targets", "vocabulary", "tags"),
+        *("label", "labels", "class", "classes", "class_names", "categories", "category", "tags"),
+        *("candidate_labels", "candidates"),
+        *("names", "objects", "queries", "text_queries", "targets", "vocabulary"),
     ),
     ("prompt", "texts", "labels"): (
         *("text", "texts", "prompts", "prompt", "caption", "captions", "text_prompt", "query", "phrase", "phrases"),

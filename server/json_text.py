@@ -73,7 +73,8 @@ class _Reader:
         self._key = secrets.token_hex(16)
 
     def read(self) -> JsonText:
-        parts, strings = [], {}
+        parts: list[bytes] = []
+        strings: dict[str, LongString] = {}
         at = 3 if self._body.startswith(_BOM) else 0
         taken = at  # what comes before is in `parts`
         while (opening := self._body.find(b'"', at)) >= 0:
@@ -121,7 +122,8 @@ class _Reader:
 
 def _decoded_blocks(content: memoryview, *, in_json: bool) -> list[bytes]:
     """Decoded blocks, small enough to let other threads run in between."""
-    blocks, rest, at = [], b"", 0
+    blocks: list[bytes] = []
+    rest, at = b"", 0
     while at < len(content):
         block = bytes(content[at : at + _BLOCK])
         if in_json:
@@ -144,4 +146,4 @@ def _decoded_blocks(content: memoryview, *, in_json: bool) -> list[bytes]:
 def _unescaped(block: bytes) -> bytes:
     if any(block.find(control) >= 0 for control in (b"\n", b"\r", b"\t")):
         raise ValueError("a line break in JSON is escaped")
-    return json.loads(b'"' + block + b'"').encode("ascii") if b"\\" in block else block  # type: ignore[no-any-return]
+    return json.loads(b'"' + block + b'"').encode("ascii") if b"\\" in block else block

@@ -13,13 +13,15 @@ from typing import Any, BinaryIO, Literal, Self, TypedDict, TypeVar, Unpack, ove
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from server.bundle import Bundle
+from server.contract.image_file import upright
 from server.contract.manifest import Manifest, Task
 from server.contract.text import PromptError
 from server.errors import BrokenImage, Fault, FieldFault, InvalidRequest, NotReady, invalid_request
+from server.inference.decoders import Decoders
 from server.inference.pipeline import Pipeline
 from server.registry.model_registry import ModelRegistry, open_bundles
 from server.request_context import RequestContext
@@ -84,20 +86,24 @@ class SimilarityOptions(TypedDict, total=False):
 
 
 class InferenceService:
-    """Metrics, traces, model registry and pipeline as the settings ask for; the caller brings the event loop."""
+    """Metrics, traces, model registry and pipeline as the settings ask for; the caller brings the event loop.
 
-    def __init__(self, settings: Settings) -> None:
+    Images are decoded in this process, unless other `decoders` are given.
+    """
+
+    def __init__(self, settings: Settings, *, decoders: Decoders | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.tracing = open_tracing(settings)
         self.registry = ModelRegistry(settings, self.metrics, self.tracing)
-        self.pipeline = Pipeline(settings, self.metrics, self.registry)
+        self.pipeline = Pipeline(settings, self.metrics, self.registry, decoders)
         self.finished = True
         self._stop_by: float | None = None
 
     def load(self, bundles: Iterable[Bundle] | None = None, *, task: Task | None = None) -> None:
         """Serve `bundles`; without them those of the settings, with `task` only the ones that can do it."""
         Image.init()  # registers Pillow's plugins, for which the first image would wait
+        self.pipeline.decoders.start()
         self.registry.load(open_bundles(self.settings, task=task) if bundles is None else bundles)
 
     def stop(self) -> None:
@@ -298,8 +304,10 @@ def _encoded(image: ImageInput) -> bytes:
     if isinstance(image, Image.Image):
         encoded = io.BytesIO()
         try:
-            ImageOps.exif_transpose(image).save(encoded, "TIFF")
-        except (OSError, ValueError) as error:
+            plain = upright(image).copy()
+            plain.info.clear()  # damaged entries would be written too
+            plain.save(encoded, "TIFF")
+        except Exception as error:  # it may read its file as late as here
             raise BrokenImage(f"an image cannot be encoded: {error}") from error
         return encoded.getvalue()
     try:

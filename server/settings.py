@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
+from PIL import features
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from server.memory.process_resources import available_cpus
+from server.memory.process_resources import available_cpus, machine_bytes, memory_limit
 from server.schemas import MAX_ITEMS
 
 PREFIX = "OPENSET_"
@@ -40,6 +41,7 @@ OPEN_ENDPOINTS = get_args(OpenEndpoint)
 _OTHER_VARIABLES = re.compile(
     PREFIX + r"(CONFIG|API_KEY|BUNDLES|CHECKPOINTS|REFERENCE|(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\w+|\w+_PORT)"
 )
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
 _ORIGIN = re.compile(r"\*|https?://[\w.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", re.IGNORECASE)
 
 
@@ -52,6 +54,11 @@ def _split_words(value: object) -> object:
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         return value
     return [word.strip() for part in parts for word in part.split(",") if word.strip()]
+
+
+def _split_formats(value: object) -> object:
+    words = _split_words(value)
+    return [word.upper() for word in words] if isinstance(words, list) else words
 
 
 def _split_paths(value: object) -> object:
@@ -100,6 +107,9 @@ class Settings(BaseModel):
     bundle_roots: Paths = ()
     """Folders from which admin keys may add bundles to the running server (`openset bundles`), separated like PATH;
     none: the bundles served cannot be changed. Needs `api_keys_file`."""
+    trial_timeout_s: int = Field(600, ge=1)
+    """Seconds in which a bundle to be added must open and run once, in a process of its own; raise for large models on
+    slow machines."""
     allow_uncertified: bool = False
     """Serve artefacts without a valid certificate; only to try out an export."""
     warm_up: Literal["auto", "largest", "none"] = "auto"
@@ -109,7 +119,8 @@ class Settings(BaseModel):
     threads: int = Field(0, ge=0, le=1024)
     """CPU threads of a model run; 0: as many as CPU affinity and cgroup quota allow."""
     decode_threads: int = Field(0, ge=0, le=1024)
-    """Threads that decode and preprocess images; 0: as many as CPU affinity and cgroup quota allow."""
+    """Images that are decoded and preprocessed at once, each in a process of its own; 0: as many as CPU affinity and
+    cgroup quota allow."""
     max_queue: int = Field(64, ge=1)
     """Images queued per bundle before 429; raise for bursts, lower for latency and memory."""
     max_batch: int = Field(8, ge=1)
@@ -117,7 +128,7 @@ class Settings(BaseModel):
     max_wait_ms: float = Field(0, ge=0, le=1000)
     """Time a batch waits for more images; raise for throughput on a loaded GPU."""
     max_inflight_requests: int = Field(128, ge=1)
-    """Concurrent requests before 429; times `max_body_bytes`, it bounds the memory of bodies."""
+    """Concurrent requests before 429; one client leaves an eighth of them to others."""
     max_images: int = Field(16, ge=1, le=MAX_ITEMS)
     """Images per request."""
     max_labels: int = Field(1000, ge=1, le=MAX_ITEMS)
@@ -128,7 +139,10 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024)
     """Bytes of a request body."""
     max_image_pixels: int = Field(50_000_000, ge=1, le=178_000_000)
-    """Pixels of an image, checked before it is decoded."""
+    """Pixels of an image, checked before it is decoded. Decoding may take ten bytes of memory for each; lower it where
+    memory is short."""
+    image_formats: Annotated[tuple[ImageFormat, ...], BeforeValidator(_split_formats)] = get_args(ImageFormat)[:-1]
+    """Picture formats that are read, separated by commas; AVIF may be added."""
     url_images: bool = False
     """Download images from https URLs in requests. Clients can then make this server send requests, to public addresses
     only."""
@@ -177,6 +191,13 @@ class Settings(BaseModel):
             ipaddress.ip_network(proxy)  # its ValueError says what is wrong
         return value
 
+    @field_validator("image_formats")
+    @classmethod
+    def _check_formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "AVIF" in value and not features.check("avif"):
+            raise ValueError("this machine's build of Pillow cannot read AVIF")
+        return value
+
     @field_validator("bundle_roots")
     @classmethod
     def _resolve_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -213,6 +234,12 @@ class Settings(BaseModel):
     def run_threads(self) -> int:
         """Threads of each model run, with 0 resolved."""
         return self.threads or available_cpus()
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes that bodies and answers in progress may take: an eighth of the memory, and at least four bodies."""
+        memory = self.memory_limit_bytes or memory_limit() or machine_bytes()
+        return max(4 * self.max_body_bytes, memory // 8)
 
     @property
     def pool_threads(self) -> int:
@@ -302,6 +329,7 @@ _METAVARS: Mapping[object, str] = {
     tuple[Path, ...]: "PATH",
     tuple[str, ...]: "TEXT,…",
     tuple[OpenEndpoint, ...]: "TEXT,…",
+    tuple[ImageFormat, ...]: "TEXT,…",
 }
 
 
@@ -311,11 +339,11 @@ def _flag(name: str) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"the settings file {path} cannot be read: {reason}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, and brackets nested too deeply
         raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
 
 

@@ -28,6 +28,7 @@ MAY_IMPORT = {
         "models.tensor_sources",
         "server.contract",
     ),
+    "models.hub_client": ("models", "openset.proxies"),
     "models.evaluation": ("models", "server", "openset"),
     "models.pseudo_labels": ("models", "server"),
     "export": PACKAGES,

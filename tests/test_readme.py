@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import FAMILIES
+from models.model_zoo import OFFICIAL
 from server.__main__ import _COMMANDS, main
 from server.settings import markdown_table
 from tests.benchmarks.live_server import serving
@@ -272,10 +272,9 @@ def test_table_of_settings_is_what_the_code_says():
     assert generated[1].strip() == markdown_table()
 
 
-def test_every_family_has_its_licence_told():
-    for family in FAMILIES.values():
-        for licence in family.weights.LICENCES.values():
-            assert licence.split()[0] in PAGES["README.md"]
+def test_licence_of_every_official_model_is_told():
+    for official in OFFICIAL.values():
+        assert official.licence in PAGES["README.md"]
 
 
 def test_pre_commit_runs_the_checks_of_continuous_integration():

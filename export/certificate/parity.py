@@ -115,7 +115,7 @@ def certificate(
     return Certificate(
         passed=not shortfalls(figures, artefact.precision),
         artefact_sha256=artefact.sha256,
-        data_sha256=artefact.data.sha256 if artefact.data and not of_template else None,
+        data_sha256=None if of_template else artefact.data_sha256,
         of_template=of_template,
         figures={name: float(f"{value:.6g}") for name, value in figures.items()},
         tolerances=tolerances_of(figures, artefact.precision),

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
-
 from export.certificate.parity import (
     FLOORS,
     Figures,
@@ -24,7 +22,8 @@ from export.certificate.parity import (
 )
 from export.certificate.parity_cases import NamedArrays, unpack_cases
 from export.progress import Progress
-from server.bundle import Bundle, check_file
+from server.bundle import Bundle, check_artefact, check_file
+from server.contract.arrays import read_arrays
 from server.contract.manifest import (
     Artefact,
     BundleError,
@@ -67,8 +66,10 @@ def verify(folder: Path, progress: Progress) -> VerifyReport:
         return VerifyReport({}, tuple(faults))
     if manifest.reference is None:
         return _verify_filled(folder, manifest, progress)
-    with np.load(folder / manifest.reference.file, allow_pickle=False) as file:
-        arrays = dict(file)
+    try:
+        arrays = read_arrays(folder / manifest.reference.file)
+    except BundleError as error:
+        return VerifyReport({}, (str(error),))
     graphs = _verify_graphs(folder, manifest, arrays, progress)
     if graphs.faults:
         return graphs
@@ -107,9 +108,11 @@ def _verify_graphs(folder: Path, manifest: Manifest, arrays: NamedArrays, progre
         files = {graph.file for graph in graphs if graph.precision == precision}
         try:
             measured = _measured(folder, files, precision, arrays, progress)
-        except (BundleError, ParityError) as error:
+        except Exception as error:  # runtimes raise classes of their own, and stored cases may be of any shape
             # Lower precisions are for building engines: that ONNX Runtime has no bf16 on a CPU is not a fault.
-            (faults if precision == "fp32" else notes).append(str(error))
+            known = isinstance(error, BundleError | ParityError)
+            told = str(error) if known else f"{folder} cannot be run: {type(error).__name__}: {error}"
+            (faults if precision == "fp32" else notes).append(told)
             continue
         figures |= measured
         faults += [f"{name}: {fault}" for name, table in measured.items() for fault in shortfalls(table, precision)]
@@ -154,10 +157,10 @@ def _measured(
 
 def _file_faults(folder: Path, manifest: Manifest) -> list[str]:
     faults = []
-    graphs_and_engines = [entry for artefact in manifest.artefacts for entry in artefact.files]
-    for entry in filter(None, (manifest.tokenizer, manifest.reference, manifest.canary, *graphs_and_engines)):
+    entries = (manifest.tokenizer, manifest.reference, manifest.canary, *manifest.artefacts)
+    for entry in filter(None, entries):
         try:
-            check_file(folder, entry)
+            check_artefact(folder, entry) if isinstance(entry, Artefact) else check_file(folder, entry)
         except BundleError as error:
             faults.append(str(error))
     return faults

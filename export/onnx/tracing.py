@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from export import ExportError
 from export.graph_spec import GraphSpec
-from export.onnx.weight_storage import WeightStorage, store_as_half
+from export.onnx.weight_storage import WeightStorage, store_weights
 from server.contract.manifest import LOWERINGS, Lowering
 
 # GridSample begins at opset 16, and that of opset 20 is wrong in TensorRT (NVIDIA/TensorRT issue 4646). At 17
@@ -57,8 +57,7 @@ def to_onnx(
         _trace(spec, file, opset, fold_constants)
     model = onnx.load(str(file))
     _strip_source_paths(model)
-    if weights == "fp16":
-        store_as_half(model)
+    store_weights(model, weights)
     onnx.checker.check_model(model)
     _check_axes(model, spec)
     onnx.save(model, str(file))

@@ -16,15 +16,31 @@ import numpy.typing as npt
 from export import ExportError
 from export.bundle_folder import CANARY_FILE, TOKENIZER_FILE, bundle_in_place, hashed, store
 from export.progress import Progress
-from export.templates.template import GraphTemplate, Initializer, StoredTemplate, TemplatePart, offsets_of
-from models import UnknownCheckpoint, WeightsDoNotFit, checkpoints, tokenizers
+from export.templates.template import (
+    GraphTemplate,
+    Initializer,
+    StoredTemplate,
+    TemplatePart,
+    TemplateRules,
+    offsets_of,
+)
+from models import UnknownCheckpoint, WeightsDoNotFit, checkpoints, config_io, tokenizers
 from models.checkpoints import StoredWeights
+from models.clip import description as clip_description
+from models.clip.config import ClipConfig
+from models.grounding_dino import description as grounding_dino_description
+from models.grounding_dino.config import GroundingDinoConfig
 from models.stored_arrays import NUMPY, Array, of_type
 from models.tensor_sources import PublishedTable, Source, built, check_names, same
-from server.contract.manifest import Artefact, FileHash, Manifest, TemplateRecord, write_manifest
+from server.contract.manifest import Artefact, FileHash, Manifest, Preprocessing, TemplateRecord, write_manifest
 from server.runtimes.ort import OrtSession
 
 QUIET = Progress(quiet=True)
+# Config and reader of the files beside the weights, of families that have one; `models.registry` needs PyTorch.
+DESCRIPTIONS: dict[str, tuple[type[Any], Any]] = {
+    "clip": (ClipConfig, clip_description),
+    "grounding_dino": (GroundingDinoConfig, grounding_dino_description),
+}
 
 
 def fill_bundle(
@@ -45,11 +61,11 @@ def fill_bundle(
     with progress.stage("read the checkpoint"):
         weights = checkpoints.read(checkpoint)
         digest = weights.sha256()
-    container, table = _container(template, weights)
+    weights, container, table = _recognised(template, weights)
+    rules = _rules(template, weights, container, table, progress)
     with bundle_in_place(out) as folder:
         with progress.stage("fill in the weights"):
             artefacts = fill_parts(template, stored.graphs, table, weights.tensors, folder, path=str(checkpoint))
-        rules = template.rules.model_copy(update=_scaled(template, table, weights.tensors))
         del weights
         shutil.copyfile(tokenizers.standard_file(template.vocabulary), folder / TOKENIZER_FILE)
         with progress.stage("run the canary"):
@@ -89,7 +105,7 @@ def fill_parts(
             digest = _write_initializers(file, part, template, table, tensors, faults)
         used |= {initializer.key for initializer in part.initializers}
         data = FileHash(file=part.data_file, sha256=digest)
-        artefacts.append(part.artefact.model_copy(update={"data": data}))
+        artefacts.append(part.artefact.model_copy(update={"data": (data,)}))
     for key in template.tensors.keys() - used:  # the graphs do without them, but the checkpoint must be the model's
         _value(key, template, table, tensors, faults)
     if faults:
@@ -167,21 +183,46 @@ def run_canary(folder: Path, artefacts: Sequence[Artefact], inputs: Mapping[str,
     return arrays | {name: value for name, value in made.items() if name.rpartition("/")[2] not in taken}
 
 
-def _container(template: GraphTemplate, weights: StoredWeights) -> tuple[str, PublishedTable]:
-    """The container whose names most of the tensors have, and its table; UnknownCheckpoint for another model's."""
-    if weights.is_openset:
+def _recognised(template: GraphTemplate, stored: StoredWeights) -> tuple[StoredWeights, str, PublishedTable]:
+    """The weights by the names of the container that most of them have, and its table.
+
+    UnknownCheckpoint for those of another model.
+    """
+    if stored.is_openset:
         raise UnknownCheckpoint("it was trained here: openset export makes its bundle, a template none")
     tables = {name: data.table() for name, data in template.containers.items()}
-    shares = {name: len(weights.tensors.keys() & _names(table.sources.values())) for name, table in tables.items()}
-    best = max(shares, key=lambda name: shares[name])
-    if not shares[best]:
-        raise UnknownCheckpoint(
-            f"none of its tensors ({', '.join(list(weights.tensors)[:5])}, ...) is {template.name}'s, in the containers"
-            f" {', '.join(tables)}"
-        )
-    if weights.config is not None:
-        _check_config(weights.config, tables[best].config, template.name)
-    return best, tables[best]
+    for weights in stored.prefixes_stripped():
+        shares = {name: len(weights.tensors.keys() & _names(table.sources.values())) for name, table in tables.items()}
+        best = max(shares, key=lambda name: shares[name])
+        if 2 * shares[best] > len(weights.tensors):
+            return weights, best, tables[best]
+    raise UnknownCheckpoint(
+        f"its tensors ({', '.join(list(stored.tensors)[:5])}, ...) are not {template.name}'s, in the containers"
+        f" {', '.join(tables)}"
+    )
+
+
+def _rules(
+    template: GraphTemplate, weights: StoredWeights, container: str, table: PublishedTable, progress: Progress
+) -> TemplateRules:
+    """The serving rules, with the checkpoint's own preprocessing and logit scale.
+
+    UnknownCheckpoint where the files beside the weights describe another model.
+    """
+    described, told = weights.config, dict[str, Any]()
+    if template.family in DESCRIPTIONS:
+        kind, description = DESCRIPTIONS[template.family]
+        described = description.described_config(weights, container)
+        told = description.preprocessing_rules(weights, container, config_io.from_json(kind, template.config))
+    if described is not None:
+        _check_config(described, table.config, template.name)
+    if container == "huggingface" and "mean" not in told:
+        progress.say("no preprocessor_config.json is beside it: the preprocessing is that of the paper's code")
+    if weights.choice:
+        progress.say(weights.choice)
+    preprocessing = Preprocessing.model_validate(template.rules.preprocessing.model_dump() | told)
+    scaled = _scaled(template, table, weights.tensors)
+    return template.rules.model_copy(update={"preprocessing": preprocessing, **scaled})
 
 
 def _names(sources: Any) -> set[str]:
@@ -190,6 +231,8 @@ def _names(sources: Any) -> set[str]:
 
 def _check_config(config: Mapping[str, Any], accepted: Mapping[str, tuple[Any, ...]], name: str) -> None:
     """UnknownCheckpoint where the config.json describes another model than the template."""
+    if "activation" in config:  # all that is told: its sizes follow from its shapes
+        config, accepted = {"activation": config["activation"]}, {"activation": accepted["text_config.hidden_act"]}
     for entry, values in accepted.items():
         *sections, leaf = entry.split(".")
         found: Any = config

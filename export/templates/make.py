@@ -36,7 +36,7 @@ from export.templates.template import (
     template_file,
     write_template,
 )
-from models import tokenizers
+from models import config_io, tokenizers
 from models.clip.config import CLIP_CONFIGS
 from models.family import ServingRules
 from models.glip.config import GLIP_CONFIGS
@@ -129,6 +129,7 @@ def _traced(spec: ModelSpec, scratch: Path, progress: Progress) -> tuple[GraphTe
         name=spec.name,
         family=spec.family,
         variant=spec.variant,
+        config=config_io.to_json(spec.config),
         vocabulary=family.vocabulary,
         rules=TemplateRules.model_validate(rules.model_dump()),
         logit_scale=LOGIT_SCALE if rules.classification else None,

@@ -111,15 +111,16 @@ class TemplateRules(_Data):
 class GraphTemplate(_Data):
     """Contents of `template.json`.
 
-    vocabulary: of the tokenizer (`models.tokenizers`). tensors: of the model, by the keys that `containers` fill.
-    logit_scale: key of the tensor whose exponential is the logit scale of the classification. canary_sha256: of the
-    canary's inputs.
+    config: of the model, as `models.config_io` writes it. vocabulary: of the tokenizer (`models.tokenizers`).
+    tensors: of the model, by the keys that `containers` fill. logit_scale: key of the tensor whose exponential is the
+    logit scale of the classification. canary_sha256: of the canary's inputs.
     """
 
     format: int = 1
     name: BundleName
     family: FamilyName
     variant: str
+    config: dict[str, Any]
     vocabulary: str
     rules: TemplateRules
     logit_scale: str | None = None

@@ -119,7 +119,7 @@ def _store(folder: Path, graph: Artefact, built: BuiltEngine, target: EngineTarg
         "file": name,
         "sha256": sha256_of(new),
         "engine": record,
-        "data": None,
+        "data": (),
         "certificate": None,
     }
     return Artefact.model_validate(graph.model_dump() | changes)

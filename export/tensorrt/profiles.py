@@ -14,8 +14,8 @@ from typing import Literal
 
 from server.bundle import TEXT_BATCH
 from server.contract.image import canvas_size
+from server.contract.image_file import MAX_ASPECT_RATIO
 from server.contract.manifest import Manifest
-from server.inference.images import MAX_ASPECT_RATIO
 
 Span = tuple[int, int, int]  # minimum, optimum, maximum
 Profile = dict[str, Span]

@@ -1,10 +1,10 @@
 """Configuration of CLIP: the nine variants that OpenAI published, and the config.json of Hugging Face folders."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from models import UnknownCheckpoint
-from models.layers.resnet import ResNetConfig
+from models.layers.configs import EfficientNetConfig, ResNetConfig
 
 ACTIVATION_NAMES = ("quick_gelu", "gelu")
 # Defaults of entries that a config.json may leave out (transformers 4.45 configuration_clip.py).
@@ -56,11 +56,19 @@ class ResNetTowerConfig:
 
 
 @dataclass(frozen=True)
+class EfficientNetTowerConfig:
+    """Image tower of an EfficientNet, whose classes are embedded in the space of words."""
+
+    image_size: int
+    backbone: EfficientNetConfig
+
+
+@dataclass(frozen=True)
 class ClipConfig:
     """Both towers, and the size of their shared embedding space."""
 
     embed_dim: int
-    image: VisionTransformerConfig | ResNetTowerConfig
+    image: VisionTransformerConfig | ResNetTowerConfig | EfficientNetTowerConfig
     text: TextConfig
 
 
@@ -146,6 +154,14 @@ def hf_values(config: ClipConfig) -> dict[str, tuple[Any, ...]]:
         for entry, accepted in values[name].items():
             found[f"{name}_config.{entry}"] = (*accepted, None) if defaults[entry] in accepted else accepted
     return found
+
+
+def with_activation(config: ClipConfig, activation: str) -> ClipConfig:
+    """The config with this activation in its transformers."""
+    image = config.image
+    if isinstance(image, VisionTransformerConfig):
+        image = replace(image, activation=activation)
+    return replace(config, image=image, text=replace(config.text, activation=activation))
 
 
 def _section(data: dict[str, Any], tower: str, defaults: dict[str, Any]) -> dict[str, Any]:

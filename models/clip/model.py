@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.clip.config import ClipConfig, ResNetTowerConfig, TextConfig, VisionTransformerConfig
+from models.clip.config import (
+    ClipConfig,
+    EfficientNetTowerConfig,
+    ResNetTowerConfig,
+    TextConfig,
+    VisionTransformerConfig,
+)
+from models.layers.efficientnet import ClassWords, EfficientNet
 from models.layers.resnet import AttentionPool, ModifiedResNet
 
 POOLS = ("attention", "average")
@@ -135,10 +142,29 @@ class ResNetTower(nn.Module):
         return self.pool(self.backbone(pixel_values))
 
 
-def build_image_tower(config: VisionTransformerConfig | ResNetTowerConfig, embed_dim: int) -> nn.Module:
+class EfficientNetTower(nn.Module):
+    """An `EfficientNet`, and the embedding of its classes."""
+
+    def __init__(self, config: EfficientNetTowerConfig, embed_dim: int) -> None:
+        super().__init__()
+        if config.backbone.words != embed_dim:
+            raise ValueError(f"the backbone's words is {config.backbone.words}; it must be embed_dim, {embed_dim}")
+        self.backbone = EfficientNet(config.backbone)
+        self.words = ClassWords(config.backbone)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """[B, 3, S, S] of any size from 32 up -> [B, embed_dim]."""
+        return self.words(self.backbone(pixel_values)[-1])
+
+
+def build_image_tower(
+    config: VisionTransformerConfig | ResNetTowerConfig | EfficientNetTowerConfig, embed_dim: int
+) -> nn.Module:
     """Build the tower of a config by its type."""
     if isinstance(config, VisionTransformerConfig):
         return VisionTransformer(config, embed_dim)
+    if isinstance(config, EfficientNetTowerConfig):
+        return EfficientNetTower(config, embed_dim)
     return ResNetTower(config, embed_dim)
 
 

@@ -10,16 +10,16 @@ from models import UnknownCheckpoint, WeightsDoNotFit
 from models.clip.config import (
     CLIP_CONFIGS,
     ClipConfig,
+    EfficientNetTowerConfig,
     ResNetTowerConfig,
     VisionTransformerConfig,
     config_from_hf,
     hf_values,
+    with_activation,
 )
 from models.clip.model import Clip
 from models.state_dict_map import fill
 from models.tensor_sources import PublishedTable, Source, same, stacked, transposed
-
-LICENCES = {"openai": "MIT", "huggingface": "MIT"}
 
 OPENAI = {
     "logit_scale": "logit_scale",
@@ -124,11 +124,15 @@ def recognise(names: Collection[str]) -> str | None:
 def load(
     tensors: Mapping[str, Tensor], container: str, hf_config: dict[str, Any] | None
 ) -> tuple[Clip, ClipConfig, str]:
-    """Model of the size given by the shapes or hf_config, with all its weights; its config; the variant's name."""
-    if container == "huggingface" and hf_config is not None:
-        config = config_from_hf(hf_config)
-    else:
+    """Model of the size given by the shapes or hf_config, with all its weights; its config; the variant's name.
+
+    hf_config may hold the activation only (`models.clip.description`); without it the model is OpenAI's.
+    """
+    if hf_config is None or "activation" in hf_config:
         config = _config_by_shapes(tensors, container)
+        config = with_activation(config, hf_config["activation"]) if hf_config else config
+    else:
+        config = config_from_hf(hf_config)
     with torch.device("meta"):
         model = Clip(config)
     table, surplus = openai_table(config) if container == "openai" else hf_table(config)
@@ -138,10 +142,10 @@ def load(
 
 def published_tables(config: ClipConfig) -> dict[str, PublishedTable]:
     """Tables of the containers that a model of this config is published in."""
-    tables = {"openai": PublishedTable(*openai_table(config))}
-    if isinstance(config.image, VisionTransformerConfig):
-        tables["huggingface"] = PublishedTable(*hf_table(config), config=hf_values(config))
-    return tables
+    if not isinstance(config.image, VisionTransformerConfig):
+        return {"openai": PublishedTable(*openai_table(config))}
+    tables = {"openai": openai_table(config), "huggingface": hf_table(config)}
+    return {name: PublishedTable(*table, config=hf_values(config)) for name, table in tables.items()}
 
 
 def variant_of(config: ClipConfig) -> str:
@@ -152,6 +156,8 @@ def variant_of(config: ClipConfig) -> str:
     image = config.image
     if isinstance(image, VisionTransformerConfig):
         return f"ViT-{image.width}x{image.layers}/{image.patch_size}"
+    if isinstance(image, EfficientNetTowerConfig):
+        return f"EfficientNet-Lite-{sum(image.backbone.repeats)}x{image.backbone.head}"
     return f"RN-{image.backbone.width}x{sum(image.backbone.blocks)}"
 
 

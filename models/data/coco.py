@@ -175,7 +175,7 @@ class CocoSet:
         known = self._labels_by_id
         negative = entry.neg_category_ids
         if unknown := [one for one in negative or () if one not in known]:
-            where = f"{self.name}: image id {entry.id!r}"
+            where = f"{self.name}: image id {shown(entry.id)}"
             message = f"{where}: its neg_category_ids {shown(unknown)} are not among the categories"
             raise RecordFault(message, kind="image neg_category_ids")
         absent = None if negative is None else tuple(dict.fromkeys(known[one] for one in negative))
@@ -186,7 +186,7 @@ class CocoSet:
         entry = checked(CocoAnnotation, value, where)
         row = rows.get(entry.image_id)
         if row is None:
-            message = f"{where}: its image id {entry.image_id!r} is not among the images"
+            message = f"{where}: its image id {shown(entry.image_id)} is not among the images"
             raise RecordFault(message, kind="annotation image_id")
         image = self._images[row]
         x, y, width, height = entry.bbox
@@ -205,7 +205,7 @@ class CocoSet:
     def _label(self, entry: CocoAnnotation, where: str) -> int:
         label = None if entry.category_id is None else self._labels_by_id.get(entry.category_id)
         if label is None:
-            message = f"{where}: its category id {entry.category_id!r} is not among the categories"
+            message = f"{where}: its category id {shown(entry.category_id)} is not among the categories"
             raise RecordFault(message, kind="annotation category_id")
         return label
 
@@ -227,7 +227,7 @@ def unique_entries(kind: type[_Identified], entries: list[Any], name: str, fault
 
     def once(entry: _Identified) -> _Identified:
         if times[entry.id] > 1:
-            message = f"{name}: {kind.kind} id {entry.id!r} occurs {_times(times[entry.id])}"
+            message = f"{name}: {kind.kind} id {shown(entry.id)} occurs {_times(times[entry.id])}"
             raise RecordFault(message, kind=f"{kind.kind} id")
         return entry
 

@@ -1,11 +1,12 @@
 """Pictures of a data set, read when they are needed, and the errors that name a faulty one."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from PIL import Image, ImageOps
+from PIL import Image
+
+from server.contract import image_file
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -71,26 +72,18 @@ class DrawnPicture:
 
 
 def decoded(data: bytes, where: str, size: tuple[int, int] | None) -> Image.Image:
-    """Decode a picture to RGB, turned upright by its EXIF orientation.
+    """Decode a picture to RGB as it is served, upright by its EXIF orientation.
 
     If `size` is given, the orientation that has this size is taken: some tools annotate pictures as stored, others as
     shown.
     """
     try:
-        with Image.open(io.BytesIO(data)) as file:
-            stored = file.convert("RGB")
-            orientation = file.getexif().get(0x0112, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        image = image_file.decode(data, name="it", size=size)
+    except image_file.ImageFileError as error:
         raise BrokenPicture(f"{where}: the picture cannot be read: {error}") from error
-    if size is not None and (stored.height, stored.width) == size:
-        return stored
-    upright = stored
-    if orientation != 1:
-        stored.getexif()[0x0112] = orientation
-        upright = ImageOps.exif_transpose(stored)
-    if size is not None and (upright.height, upright.width) != size:
+    if size is not None and (image.height, image.width) != size:
         raise BrokenPicture(
-            f"{where}: the picture is {stored.height} x {stored.width} (height x width), annotated was one of"
+            f"{where}: the picture is {image.height} x {image.width} (height x width), annotated was one of"
             f" {size[0]} x {size[1]}"
         )
-    return upright
+    return image if image.mode == "RGB" else image.convert("RGB")

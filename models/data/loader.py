@@ -5,6 +5,7 @@ resumed by the number of batches it has had, and no state of a worker has to be 
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from models.data.datasets import WeightedSet
+from models.data.faults import counts_text, kind_of_fault
 from models.data.images import DataError
 from models.data.mixture import EpochShuffle, Mixture
 from models.data.records import Record, RecordGenerator
@@ -38,10 +40,10 @@ class BatchLayout:
 
 @dataclass(frozen=True)
 class LoadedBatch(Generic[Batch]):
-    """A batch, and for each picture that was left out of it, the reason."""
+    """A batch, and for each picture that was left out of it, the kind of the fault and the reason."""
 
     batch: Batch
-    skipped: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
 
 
 class BatchStream(IterableDataset[LoadedBatch[Any] | DataError], Generic[Example, Batch]):
@@ -99,9 +101,9 @@ class BatchStream(IterableDataset[LoadedBatch[Any] | DataError], Generic[Example
             except DataError as error:
                 if not chosen.skip:
                     raise
-                skipped.append(str(error))
+                skipped.append((kind_of_fault(error), str(error)))
         if not examples:
-            raise DataError(f"all {self.layout.batch} records of a batch are faulty, the last one: {skipped[-1]}")
+            raise DataError(f"all {self.layout.batch} records of a batch are faulty, the last one: {skipped[-1][1]}")
         return LoadedBatch(self._collate(examples), tuple(skipped))
 
     def _places(self, number: int) -> range:
@@ -176,7 +178,12 @@ class BatchLoader(Generic[Batch]):
     def __init__(self, stream: BatchStream[Any, Batch]) -> None:
         self._stream = stream
         self._iterator: Iterator[LoadedBatch[Batch]] | None = None
-        self.count = self.skipped = 0
+        self.count, self.left_out = 0, Counter[str]()
+
+    @property
+    def skipped(self) -> int:
+        """The number of pictures left out."""
+        return self.left_out.total()
 
     def next(self) -> Batch:
         """Load the next batch; pictures left out of it are logged."""
@@ -184,18 +191,20 @@ class BatchLoader(Generic[Batch]):
             self._iterator = iterate_batches(self._stream.starting_at(self.count))
         loaded = next(self._iterator)
         self.count += 1
-        self.skipped += len(loaded.skipped)
-        for reason in loaded.skipped:
+        for kind, reason in loaded.skipped:
+            self.left_out[kind] += 1
             LOG.warning("left out: %s", reason)
         return loaded.batch
 
     def close(self) -> None:
-        """Stop the workers."""
+        """Stop the workers, and say how many pictures were left out in all."""
         self._iterator = None
+        if self.left_out:
+            LOG.warning("left out in all: %d (%s)", self.skipped, counts_text(self.left_out))
 
     def state(self) -> dict[str, Any]:
         """The number of batches read, and the layout it depends on."""
-        return {"count": self.count, "skipped": self.skipped, **vars(self._stream.layout)}
+        return {"count": self.count, "left_out": dict(self.left_out), **vars(self._stream.layout)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on after the batches already read; ValueError if the layout, and so the batches, would be others now."""
@@ -204,7 +213,7 @@ class BatchLoader(Generic[Batch]):
                 raise ValueError(
                     f"the run was begun with {name} = {state[name]}, now it is {now}: batches would differ"
                 )
-        self.count, self.skipped, self._iterator = state["count"], state["skipped"], None
+        self.count, self.left_out, self._iterator = state["count"], Counter(state.get("left_out", {})), None
 
 
 def _use_one_thread(worker: int) -> None:

@@ -161,7 +161,7 @@ def record(
     labels = [vocabulary.categories.place(name) for name, _ in parts.instances]
     if None in labels:
         unknown = parts.instances[labels.index(None)][0]
-        raise RecordFault(f"{where}: {unknown!r} is not among the set's categories", kind="instance category")
+        raise RecordFault(f"{where}: {shown(unknown)} is not among the set's categories", kind="instance category")
     boxes = box_array([box for _, box in parts.instances])
     names = vocabulary.categories.names
     return DetectionRecord(picture, boxes, np.asarray(labels, np.int64), names, where, parts.size)
@@ -202,10 +202,10 @@ def _category(instance: Instance, labels: Mapping[str, str] | None, where: str) 
     if labels is not None and instance.label is not None:
         name = labels.get(str(instance.label))
         if name is None:
-            raise RecordFault(f"{where}: label {instance.label!r} is not in the label map", kind="instance label")
+            raise RecordFault(f"{where}: label {shown(instance.label)} is not in the label map", kind="instance label")
     if name is None:
         raise RecordFault(
-            f"{where}: an instance has label {instance.label!r} and category {instance.category!r};"
+            f"{where}: an instance has label {shown(instance.label)} and category {shown(instance.category)};"
             " a label map or a name is needed",
             kind="instance category",
         )

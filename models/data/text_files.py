@@ -21,6 +21,8 @@ class Lines:
     def __init__(self, file: Path) -> None:
         self.file = file
         offsets, numbers, position = [], [], 0
+        if file.exists() and not file.is_file():  # a pipe cannot be read line by line, in any order
+            raise DataError(f"{file} is no regular file")
         try:
             with file.open("rb") as stream:
                 for number, line in enumerate(stream, 1):

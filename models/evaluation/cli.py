@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from models.data.faults import counts_text
 from models.data.images import DataError
 from models.evaluation.absent_labels import AbsentLabelsMetric
 from models.evaluation.backends import open_backend
@@ -15,8 +16,9 @@ from models.evaluation.classification import ClassificationMetric
 from models.evaluation.dataset_queries import FORMATS, detect_format, open_evaluation_set
 from models.evaluation.detection import DetectionMetric
 from models.evaluation.grounding import GroundingMetric
-from models.evaluation.metrics import EvaluationSet, Metric
+from models.evaluation.metrics import EvaluationSet, Metric, MetricResult
 from models.evaluation.query_runner import (
+    AnswerLogError,
     LeftOut,
     add_query_arguments,
     answer_or_fault,
@@ -71,10 +73,15 @@ def evaluate(args: argparse.Namespace) -> str:
         requested = args.measures or list(METRICS)
         raise DataError(f"{data.name}: none of {requested} can be measured on a {set_format} set")
     sections = [_evaluate_metric(_metric(name, data, args), data, args) for name in names]
+    if not any(section.result.figures for section in sections):
+        first = sections[0].left_out[0].reason
+        raise DataError(f"{data.name}: no image could be used; the first fault is {first}")
     about: dict[str, Any] = {"set": data.name, "format": set_format, "faulty entries left out": dict(data.faults)}
     about["models"] = sorted({section.model for section in sections})
     write_report(args.out, about, sections)
-    return f"{figures_table(sections)}\n\nwrote {args.out / MARKDOWN}"
+    left_out = [f"{data.name}: left out as faulty: {counts_text(data.faults)}"] if data.faults else []
+    left_out += [f"{one.name}: left out as faulty: {kinds}" for one in sections if (kinds := counts_text(one.by_kind))]
+    return "\n".join([figures_table(sections), "", *left_out, f"wrote {args.out / MARKDOWN}"])
 
 
 def _metric(name: str, data: EvaluationSet, args: argparse.Namespace) -> Metric:
@@ -93,6 +100,7 @@ def _evaluate_metric(metric: Metric, data: EvaluationSet, args: argparse.Namespa
     """Run the queries of one metric; answers resumed from the log take no time."""
     queries = data.queries[metric.name]
     faults: list[LeftOut] = []
+    log = args.out / f"answers-{metric.name}.jsonl"
     override = args.detector if metric.task == "detect" else args.classifier
     with open_backend(args, task=metric.task, name=override) as backend:
         model = backend.model
@@ -104,7 +112,7 @@ def _evaluate_metric(metric: Metric, data: EvaluationSet, args: argparse.Namespa
             "options": [args.limit, args.skip_faulty, args.max_detections, args.template],
         }
         answers = logged_answers(
-            args.out / f"answers-{metric.name}.jsonl",
+            log,
             header,
             queries.draw(),
             lambda query: answer_or_fault(
@@ -118,9 +126,12 @@ def _evaluate_metric(metric: Metric, data: EvaluationSet, args: argparse.Namespa
             count += 1
             if (fault := LeftOut.of(answer)) is not None:
                 faults.append(fault)
-            else:
+                continue
+            try:
                 metric.add(query, answer)
+            except (TypeError, ValueError, IndexError, KeyError) as error:  # only a log can hold another's answer
+                raise AnswerLogError(f"{log} has no answer to {query.source}: remove it, and begin anew") from error
         seconds = time.monotonic() - started
-    if faults and len(faults) == count:
-        raise DataError(f"{data.name}: no image could be used; the first fault is {faults[0].reason}")
-    return Section(metric.name, f"{model.name} {model.version}", metric.result(model), count, seconds, faults)
+    unusable = bool(faults) and len(faults) == count
+    result = MetricResult({}, notes=("No image could be used.",)) if unusable else metric.result(model)
+    return Section(metric.name, f"{model.name} {model.version}", result, count, seconds, faults)

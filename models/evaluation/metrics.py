@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from models.data.images import BrokenPicture, DataError, Picture, PictureBytes, PictureFile
 from models.evaluation.backends import Backend, Model
@@ -16,7 +15,6 @@ from server.contract.postprocess import Detection
 
 Float64 = npt.NDArray[np.float64]
 MAX_EXAMPLES = 4  # example images of a kind in a report
-EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +40,11 @@ class Query:
         """
         if self.fault is not None:
             raise self.fault
+        upright = self.image.open()
+        if self.size in (None, (upright.height, upright.width)):
+            return _stored_bytes(self.image)
         pixels = self.image.open(self.size)
-        data = _stored_bytes(self.image)
-        with Image.open(io.BytesIO(data)) as file:
-            if file.getexif().get(EXIF_ORIENTATION, 1) == 1:
-                return data
         stream = io.BytesIO()
-        pixels.getexif().clear()
         pixels.save(stream, "PNG", compress_level=1, exif=b"")
         return stream.getvalue()
 

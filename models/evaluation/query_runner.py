@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from models.data.faults import RecordFault, kind_of_fault
-from models.data.images import DataError
+from models.data.images import BrokenPicture, DataError
 from models.data.text_files import parse_json
 from models.evaluation.backends import BackendError, RecordRefused
 from models.evaluation.metrics import Query
@@ -48,7 +48,9 @@ def exit_status(command: str, work: Callable[[argparse.Namespace], str], args: a
     try:
         print(work(args))
     except (DataError, AnswerLogError, BackendError, BundleError, SettingsError, OSError) as error:
-        print(f"openset {command}: {error}", file=sys.stderr)
+        of_a_record = isinstance(error, RecordFault | BrokenPicture) and not args.skip_faulty
+        hint = " (--skip-faulty leaves such records out, and counts them)" if of_a_record else ""
+        print(f"openset {command}: {error}{hint}", file=sys.stderr)
         return 2
     return 0
 

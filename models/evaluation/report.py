@@ -18,7 +18,7 @@ from models.data.faults import counts_text
 from models.data.images import BrokenPicture
 from models.evaluation.metrics import ExampleImage, MetricResult, Plot
 from models.evaluation.query_runner import LeftOut
-from server.inference.drawing import draw
+from server.inference.drawing import Mark, draw
 
 REPORT, MARKDOWN, IMAGES = "report.json", "report.md", "pictures"
 
@@ -34,6 +34,11 @@ class Section:
     seconds: float
     left_out: Sequence[LeftOut]
 
+    @property
+    def by_kind(self) -> dict[str, int]:
+        """The number of faults of each kind."""
+        return dict(Counter(fault.kind for fault in self.left_out))
+
 
 def write_report(folder: Path, about: dict[str, Any], sections: Sequence[Section]) -> None:
     """Write all files of the report into `folder`."""
@@ -43,7 +48,7 @@ def write_report(folder: Path, about: dict[str, Any], sections: Sequence[Section
         "figures": {section.name: _json_figures(section.result.figures) for section in sections},
         "questions": {section.name: section.queries for section in sections},
         "left_out": {section.name: [fault.reason for fault in section.left_out] for section in sections},
-        "left_out_by_kind": {section.name: _by_kind(section.left_out) for section in sections},
+        "left_out_by_kind": {section.name: section.by_kind for section in sections},
         "details": {section.name: section.result.details for section in sections},
     }
     (folder / REPORT).write_text(json.dumps(data, indent=1, default=float) + "\n", encoding="utf-8")
@@ -70,7 +75,7 @@ def _section(section: Section, folder: Path) -> list[str]:
     lines = [f"## {section.name[:1].upper()}{section.name[1:]}", ""]
     lines += [f"{section.queries} questions to {section.model}{rate}.", ""]
     if section.left_out:
-        kinds, first = counts_text(_by_kind(section.left_out)), _escaped(section.left_out[0].reason)
+        kinds, first = counts_text(section.by_kind), _escaped(section.left_out[0].reason)
         lines += [f"Left out as faulty: {len(section.left_out)} ({kinds}), the first {first}.", ""]
     for note in section.result.notes:
         lines += [note, ""]
@@ -119,12 +124,8 @@ def _write_example(example: ExampleImage, file: Path) -> bool:
         image = example.query.image.open(example.query.size)
     except BrokenPicture:
         return False
-    file.write_bytes(draw(image, example.boxes))
+    file.write_bytes(draw(image, [Mark(box.box, box.label, box.label_id, box.score) for box in example.boxes]))
     return True
-
-
-def _by_kind(faults: Sequence[LeftOut]) -> dict[str, int]:
-    return dict(Counter(fault.kind for fault in faults))
 
 
 def _json_figures(figures: dict[str, float]) -> dict[str, float | None]:

@@ -14,7 +14,7 @@ from pydantic import Field
 from models.data.categories import CategoryNames
 from models.data.coco import CocoCategory, CocoImage, entry_name, read_coco, unique_entries
 from models.data.coco_evaluator import GroundTruthBox
-from models.data.entries import Box, DataEntry, FourNumbers, Id, Words, box_array, checked, fitted_box
+from models.data.entries import Box, DataEntry, FourNumbers, Id, Words, box_array, checked, fitted_box, shown
 from models.data.faults import Faults, RecordFault
 from models.data.images import PictureFile
 from models.evaluation.metrics import EvaluationSet, Query, QuerySet
@@ -78,10 +78,12 @@ class _SceneReader:
 
     def scene(self, image: GeneratedImage) -> _Scene:
         """The scene of an image; DataError names what is wrong with it."""
-        source = f"{self._file}: image id {image.id!r}"
+        source = f"{self._file}: image id {shown(image.id)}"
         objects = self._objects.get(image.id, [])
         if unknown := [text for text in image.prompt if self._names.place(text) is None]:
-            raise RecordFault(f"{source}: its prompt has {unknown}, which are not categories", kind="image prompt")
+            raise RecordFault(
+                f"{source}: its prompt has {shown(unknown)}, which are not categories", kind="image prompt"
+            )
         if not image.prompt and len(objects) != 1:
             message = f"{source} has no prompt and {len(objects)} annotations; one is expected"
             raise RecordFault(message, kind="image prompt")
@@ -102,15 +104,15 @@ class _SceneReader:
         where = entry_name(GeneratedObject, number, value, str(self._file))
         found = checked(GeneratedObject, value, where)
         if found.image_id not in images:
-            message = f"{where}: its image id {found.image_id!r} is not among the images"
+            message = f"{where}: its image id {shown(found.image_id)} is not among the images"
             raise RecordFault(message, kind="annotation image_id")
         if found.category_id not in self._labels:
-            message = f"{where}: its category id {found.category_id!r} is not among the categories"
+            message = f"{where}: its category id {shown(found.category_id)} is not among the categories"
             raise RecordFault(message, kind="annotation category_id")
         return found
 
     def _box(self, found: GeneratedObject, image: GeneratedImage) -> Box:
-        where = f"{self._file}: annotation id {found.id!r}"
+        where = f"{self._file}: annotation id {shown(found.id)}"
         if found.bbox is None:
             raise RecordFault(f"{where} has no bbox; in a scene one is expected", kind="annotation bbox")
         x, y, width, height = found.bbox
@@ -119,7 +121,7 @@ class _SceneReader:
     def _phrase(self, value: Any, boxes: Mapping[int | str, Box], source: str) -> tuple[str, tuple[Box, ...]]:
         phrase = checked(GeneratedPhrase, value, f"{source}: a phrase")
         if unknown := [one for one in phrase.annotations if one not in boxes]:
-            message = f"{source}: the phrase {phrase.text!r} refers to unknown annotations {unknown}"
+            message = f"{source}: the phrase {shown(phrase.text)} refers to unknown annotations {shown(unknown)}"
             raise RecordFault(message, kind="phrase annotations")
         return phrase.text, tuple(boxes[one] for one in phrase.annotations)
 

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from models.layers.bert import BertConfig
-from models.layers.resnet import ResNetConfig
-from models.layers.swin import SwinConfig
+from models.layers.configs import BertConfig, EfficientNetConfig, ResNetConfig, SwinConfig
 
 
 @dataclass(frozen=True)
@@ -18,7 +16,7 @@ class GlipConfig:
     and label of each level are kept.
     """
 
-    backbone: SwinConfig | ResNetConfig = field(default_factory=SwinConfig)
+    backbone: SwinConfig | ResNetConfig | EfficientNetConfig = field(default_factory=SwinConfig)
     text: BertConfig = field(default_factory=BertConfig)
     stages: tuple[int, ...] = (1, 2, 3)
     channels: int = 256
@@ -45,6 +43,11 @@ class GlipConfig:
         ):
             if width % parts:
                 raise ValueError(f"{name} {parts} does not divide {width}")
+
+    @property
+    def words(self) -> int:
+        """Size of the backbone's space of words, 0 if it has none."""
+        return getattr(self.backbone, "words", 0)
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from models.glip.heads import BoxHead, TokenAlignment, cell_anchors, decode_boxe
 from models.glip.vl_dyhead import TowerLayer, flatten_levels
 from models.layers.backbone import build_backbone
 from models.layers.bert import Bert
+from models.layers.word_scores import WordScores, at_points
 
 
 class GlipOutput(NamedTuple):
@@ -51,6 +52,7 @@ class Glip(nn.Module):
         self.tower = nn.ModuleList(TowerLayer(config) for _ in range(config.tower_layers))
         self.box_head = BoxHead(config)
         self.token_alignment = TokenAlignment(config)
+        self.word_scores = WordScores(config.text.width, config.words) if config.words else None
         self.register_buffer("cell_anchors", cell_anchors(config.anchor_sizes, config.strides))
 
     def encode_text(self, input_ids: Tensor, position_ids: Tensor, self_attention_mask: Tensor) -> Tensor:
@@ -63,13 +65,16 @@ class Glip(nn.Module):
 
     def encode_image(self, pixel_values: Tensor) -> list[Tensor]:
         """pixel_values [B, 3, H, W], normalised (published weights read BGR), zeros on padding -> levels of the feature
-        pyramid, [B, C, h, w] each.
+        pyramid, [B, C, h, w] each; with words, also their map [B, words, h, w] on the backbone's last level.
         """
-        return self.pyramid(self.backbone(pixel_values))
+        maps = self.backbone(pixel_values)
+        words = [maps[-1][:, -self.config.words :]] if self.config.words else []
+        return [*self.pyramid(maps), *words]
 
     def detect(self, image_features: Sequence[Tensor], text_features: Tensor, text_mask: Tensor) -> GlipOutput:
         """Detect in image_features of `encode_image`, by text_features [B, T, W] and text_mask [B, T] bool."""
-        levels, text = list(image_features), text_features
+        count = len(self.config.strides)
+        levels, words, text = list(image_features[:count]), image_features[count:], text_features
         for layer in self.tower:
             levels, text = layer(levels, text, text_mask)
         deltas, centerness = self.box_head(levels)
@@ -79,8 +84,15 @@ class Glip(nn.Module):
                 for number, (x, stride) in enumerate(zip(levels, self.config.strides, strict=True))
             ]
         )
+        logits = self.token_alignment(flatten_levels(levels), text, text_mask)
+        if self.word_scores is not None:
+            stride = self.config.strides[len(self.config.stages) - 1]
+            y, x = (torch.ones_like(words[0][0, 0]).sum(axis).amax() * stride for axis in (0, 1))
+            size = torch.stack((x, y))
+            points = ((anchors[:, :2] + anchors[:, 2:] + 1) / 2 / size).expand(words[0].shape[0], -1, -1)
+            logits = logits + at_points(self.word_scores.maps(words[0], text_features), points)
         return GlipOutput(
-            token_logits=self.token_alignment(flatten_levels(levels), text, text_mask),
+            token_logits=logits,
             boxes_xyxy=decode_boxes(flatten_levels(deltas), anchors),
             centerness=flatten_levels(centerness)[:, :, 0],
             anchors_xyxy=anchors,

@@ -17,8 +17,6 @@ from models.layers.swin import PATCH
 from models.state_dict_map import TableEntry, fill, module_entries, swin_blocks, tensor_entries
 from models.tensor_sources import PublishedTable, Source, stacked
 
-LICENCES = {"microsoft": "MIT"}
-
 
 def recognise(names: Collection[str]) -> str | None:
     """Container that stores these names: "microsoft", or None where they are not GLIP's.

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from models.layers.bert import BertConfig
-from models.layers.resnet import ResNetConfig
-from models.layers.swin import SwinConfig
+from models.layers.configs import BertConfig, EfficientNetConfig, ResNetConfig, SwinConfig
 
 
 @dataclass(frozen=True)
@@ -16,7 +14,7 @@ class GroundingDinoConfig:
     model trains better from d_model ** -0.5 and about -4.
     """
 
-    backbone: SwinConfig | ResNetConfig = field(default_factory=SwinConfig)
+    backbone: SwinConfig | ResNetConfig | EfficientNetConfig = field(default_factory=SwinConfig)
     text: BertConfig = field(default_factory=BertConfig)
     stages: tuple[int, ...] = (1, 2, 3)
     d_model: int = 256
@@ -51,6 +49,11 @@ class GroundingDinoConfig:
         ):
             if width % heads:
                 raise ValueError(f"{name} {heads} does not divide {width}")
+
+    @property
+    def words(self) -> int:
+        """Size of the backbone's space of words, 0 if it has none."""
+        return getattr(self.backbone, "words", 0)
 
     @property
     def strides(self) -> tuple[int, ...]:

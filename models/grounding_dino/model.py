@@ -19,6 +19,7 @@ from models.grounding_dino.query_selection import QuerySelection, TokenLogits
 from models.layers.backbone import build_backbone
 from models.layers.bert import Bert
 from models.layers.blocks import Mlp
+from models.layers.word_scores import WordScores, at_points, in_boxes
 
 
 class DenoisingQueries(NamedTuple):
@@ -81,6 +82,7 @@ class GroundingDino(nn.Module):
         self.decoder = Decoder(config)
         self.box_head = Mlp(config.d_model, config.d_model, config.d_model, 4)
         self.token_logits = TokenLogits(config.logit_scale, config.logit_bias_init)
+        self.word_scores = WordScores(config.d_model, config.words) if config.words else None
         self._initialise()
 
     def encode_text(self, input_ids: Tensor, position_ids: Tensor, self_attention_mask: Tensor) -> Tensor:
@@ -101,8 +103,13 @@ class GroundingDino(nn.Module):
         return self.detect(image_features, pixel_mask, text_features, text_mask, position_ids, self_attention_mask)
 
     def encode_image(self, pixel_values: Tensor) -> list[Tensor]:
-        """pixel_values [B, 3, H, W] -> levels before the feature enhancer, [B, d_model, h, w] each."""
-        return self.neck(self.backbone(pixel_values))
+        """pixel_values [B, 3, H, W] -> levels before the feature enhancer, [B, d_model, h, w] each.
+
+        With words, also their map [B, words, h, w] on the last of the backbone's levels.
+        """
+        maps = self.backbone(pixel_values)
+        words = [maps[-1][:, -self.config.words :]] if self.config.words else []
+        return [*self.neck(maps), *words]
 
     def detect(
         self,
@@ -148,12 +155,16 @@ class GroundingDino(nn.Module):
         self_attention_mask: Tensor,
         denoising: DenoisingQueries | None,
     ) -> tuple[GroundingDinoOutput, DenoisedOutput | None]:
+        image_features, words = image_features[: self.config.levels], image_features[self.config.levels :]
         image, positions, levels = self._flatten(image_features, pixel_mask)
+        known = None if self.word_scores is None else self.word_scores.maps(words[0], text_features)
         memory, text = self.encoder(
             image, positions, levels, text_features, text_mask, position_ids, self_attention_mask
         )
         queries = self.query_embed.weight[: memory.shape[1]]  # [N, C], N = min(num_queries, S)
-        proposals = self.selection(memory, levels, text, text_mask, queries.shape[0])
+        part = levels.valid_ratios[:, len(self.config.stages) - 1, None]  # [B, 1, 2], of the map of words
+        at_cells = None if known is None else at_points(known, levels.centres * part)
+        proposals = self.selection(memory, levels, text, text_mask, queries.shape[0], at_cells)
         queries, references, query_mask = queries.expand(memory.shape[0], -1, -1), proposals.references, None
         if denoising is not None:
             query_mask = _query_mask(denoising, queries.shape[1])
@@ -161,6 +172,9 @@ class GroundingDino(nn.Module):
             references = torch.cat([denoising.boxes_cxcywh, references], 1)
         decoded = self.decoder(queries, references, memory, levels, text, text_mask, self.box_head, query_mask)
         logits, boxes = self._predictions(decoded, text, text_mask)
+        if known is not None:
+            padded = [box.detach() * torch.cat((part, part), 2) for box in boxes]
+            logits = [one + in_boxes(known, box) for one, box in zip(logits, padded, strict=True)]
         denoised = None
         if denoising is not None:
             count = denoising.content.shape[1]

@@ -44,7 +44,10 @@ class TokenLogits(nn.Module):
 
 
 class QuerySelection(nn.Module):
-    """memory [B, S, C], text [B, T, C], text_mask [B, T] bool -> `Proposals`, the best `count` of them selected."""
+    """memory [B, S, C], text [B, T, C], text_mask [B, T] bool -> `Proposals`, the best `count` of them selected.
+
+    known [B, S, T], if given, is added to the logits.
+    """
 
     def __init__(self, config: GroundingDinoConfig) -> None:
         super().__init__()
@@ -53,11 +56,21 @@ class QuerySelection(nn.Module):
         self.box_head = Mlp(config.d_model, config.d_model, config.d_model, 4)
         self.token_logits = TokenLogits(config.logit_scale, config.logit_bias_init)
 
-    def forward(self, memory: Tensor, levels: FeatureLevels, text: Tensor, text_mask: Tensor, count: int) -> Proposals:
+    def forward(
+        self,
+        memory: Tensor,
+        levels: FeatureLevels,
+        text: Tensor,
+        text_mask: Tensor,
+        count: int,
+        known: Tensor | None = None,
+    ) -> Proposals:
         anchors = proposal_boxes(levels)  # [B, S, 4]
         valid = ((anchors > LOW) & (anchors < HIGH)).all(-1) & levels.mask
         memory = self.norm(self.output(memory.masked_fill(~valid[:, :, None], 0.0)))
         logits = self.token_logits(memory, text, text_mask)
+        if known is not None:
+            logits = logits + known
         # The published model gives an invalid proposal infinite box logits: the box 1, 1, 1, 1. It may be selected.
         boxes = torch.sigmoid(self.box_head(memory) + torch.logit(anchors.clamp(LOW, HIGH)))
         boxes = boxes.masked_fill(~valid[:, :, None], 1.0)

@@ -18,9 +18,9 @@ from models.layers.swin import PATCH
 from models.state_dict_map import TableEntry, fill, module_entries, swin_blocks, tensor_entries
 from models.tensor_sources import PublishedTable, Source, same, shared, stacked, third
 
-LICENCES = {"idea": "Apache-2.0", "huggingface": "Apache-2.0"}
-
 KEYS = {"idea": idea_keys, "huggingface": hf_keys}
+
+
 # Values that this model implements; a Hugging Face config with another value describes a different model.
 HF_FIXED = {
     "model_type": "grounding-dino",

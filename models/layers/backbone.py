@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from models.layers.efficientnet import ClassWords, EfficientNet, EfficientNetConfig
 from models.layers.resnet import ModifiedResNet, ResNetConfig
 from models.layers.swin import Swin, SwinConfig
 
@@ -20,8 +21,32 @@ class ResNetStages(nn.Module):
         return [maps[stage] for stage in self.stages]
 
 
-def build_backbone(config: SwinConfig | ResNetConfig, stages: tuple[int, ...]) -> nn.Module:
+class EfficientNetStages(nn.Module):
+    """EfficientNet backbone: pixel_values [B, 3, H, W] -> maps [B, C, h, w] of `stages` (0 has stride 4).
+
+    With words, the map of stride 32 ends with the embedding of each cell.
+    """
+
+    def __init__(self, config: EfficientNetConfig, stages: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stages = stages
+        self.efficientnet = EfficientNet(config)
+        self.words = ClassWords(config) if config.words else None
+
+    def forward(self, pixel_values: Tensor) -> list[Tensor]:
+        maps = self.efficientnet(pixel_values)
+        if self.words is not None:
+            maps[-1] = torch.cat([maps[-1], self.words.of_cells(maps[-1])], 1)
+        return [maps[stage] for stage in self.stages]
+
+
+BackboneConfig = SwinConfig | ResNetConfig | EfficientNetConfig
+
+
+def build_backbone(config: BackboneConfig, stages: tuple[int, ...]) -> nn.Module:
     """Build the backbone of a config: pixel_values [B, 3, H, W] -> one map per stage in use."""
+    if isinstance(config, EfficientNetConfig):
+        return EfficientNetStages(config, stages)
     if isinstance(config, ResNetConfig):
         return ResNetStages(config, stages)
     return Swin(config, stages)

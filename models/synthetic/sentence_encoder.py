@@ -64,6 +64,10 @@ class SentenceEncoder(nn.Module):
         self._tokenizer.no_padding()
         self.eval()
 
+    def vocabulary(self) -> dict[str, int]:
+        """The id of each token."""
+        return self._tokenizer.get_vocab()
+
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Unit-length embeddings [N, width] float32; texts are batched by length."""

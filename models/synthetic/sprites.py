@@ -1,7 +1,6 @@
 """The sprite pack: drawings of everyday objects in several art styles, and the labels they are trained under."""
 
 import io
-import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
+
+from models.data.text_files import parse_json, read_text
 
 STYLES = ("noto", "twemoji", "fluent")
 SIDE = 96  # pixels of a stored sprite, which its longer side fills
@@ -67,7 +68,7 @@ def load_pack(path: str | Path, *, styles: Sequence[str] = STYLES) -> SpritePack
     index = root / "sprites.json"
     if not index.is_file():
         raise SpriteError(f"{path} is no sprite pack: it has no sprites.json")
-    entries = json.loads(index.read_text(encoding="utf-8"))
+    entries = parse_json(index.read_bytes(), str(index))
     sprites: list[Tensor] = []
     rows: dict[str, tuple[int, ...]] = {}
     for entry in entries:
@@ -137,7 +138,7 @@ def read_names(path: str | Path = NAMES_FILE, *, pack: SpritePack | None = None)
 
 
 def _parse(path: Path) -> Iterator[NamedObject]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue

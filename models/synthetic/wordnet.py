@@ -18,6 +18,7 @@ VISIBLE = {5, 6, 8, 13, 17, 18, 19, 20, 25, 27}
 GLOSS_WORDS = 14
 THINGS = {5, 6, 8, 13, 17, 20}  # animal, artifact, body, food, object, plant
 ANIMALS_PLANTS_FOOD = {5, 13, 20}
+NAMED = {5, 6, 13}  # animal, artifact, food
 COLOURS = tuple(PAINTS)
 SIZES = ("small", "large", "big", "tiny", "little", "huge")
 ATTRIBUTES = (
@@ -51,6 +52,7 @@ class WordNet:
 
     def __init__(self, dict_folder: Path) -> None:
         self._synsets: dict[str, Synset] = {}
+        self._by_names: dict[frozenset[str], Synset] = {}
         self._names: list[tuple[str, int]] = []  # each name as written, and its synset's lexicographer file
         for line in _entries(dict_folder / "data.noun"):
             head, _, gloss = line.partition(" | ")
@@ -62,6 +64,7 @@ class WordNet:
             hypernym = next((pointers[i + 1] for i in range(0, len(pointers) - 3, 4) if pointers[i] == "@"), None)
             short = " ".join(gloss.split(";")[0].split()[:GLOSS_WORDS])
             self._synsets[fields[0]] = Synset(int(fields[1]), names[0], hypernym, short)
+            self._by_names[frozenset(names)] = self._synsets[fields[0]]
         self._senses: dict[str, list[str]] = {}
         for line in _entries(dict_folder / "index.noun"):
             fields = line.split()
@@ -77,8 +80,19 @@ class WordNet:
         found = self.synset(name)
         if found is None:
             return ()
-        hypernym = self._synsets[found.hypernym].name if found.hypernym else found.name
-        return f"{name}, {hypernym}", f"{name}: {found.gloss}"
+        return f"{name}, {self.kind(found)}", f"{name}: {found.gloss}"
+
+    def synset_of(self, names: Sequence[str]) -> Synset | None:
+        """The synset that has just these names, else one of the first name with all but one of the others."""
+        wanted = frozenset(name.lower() for name in names)
+        if wanted in self._by_names:
+            return self._by_names[wanted]
+        near = (found for own, found in self._by_names.items() if len(own & wanted) >= max(1, len(wanted) - 1))
+        return next((found for found in near if names[0].lower() == found.name), None)
+
+    def kind(self, synset: Synset) -> str:
+        """The first name of a synset's hypernym, or its own if it has none."""
+        return self._synsets[synset.hypernym].name if synset.hypernym else synset.name
 
     def visible_nouns(self) -> list[str]:
         """Names of visible things whose words are whole tokens of BERT, most frequent first.
@@ -93,6 +107,13 @@ class WordNet:
             if lexname in VISIBLE and name[0].islower() and len(words) <= 3 and known:
                 found[" ".join(words)] = max(rank[word] for word in words)
         return sorted(found, key=lambda name: (found[name], name))
+
+    def names_of_things(self) -> list[str]:
+        """All names of animals, artefacts and food of up to two words, those whose words BERT has whole first."""
+        first = dict.fromkeys(self.visible_nouns())
+        names = [(name.replace("_", " "), lexname) for name, lexname in self._names if name[0].islower()]
+        rest = [name for name, lexname in names if lexname in NAMED and name.count(" ") < 2 and name not in first]
+        return [*first, *dict.fromkeys(rest)]
 
     def everyday_nouns(self) -> list[str]:
         """Single words among `visible_nouns` whose most frequent sense is a thing; animals, plants and food first."""

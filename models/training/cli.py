@@ -14,6 +14,8 @@ from models.training.loop import CHECKPOINT, Trainer
 from models.training.recipe import CONFIGS, Recipe, read_recipe
 from models.training.tasks import PreparedRun, prepare
 
+FLAGS = ("start", "words", "backbone", "sprites", "styles", "names", "photographs")
+
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `train`."""
@@ -29,10 +31,16 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--words", type=_absolute, help="folder of a distillation, whose vocabulary and text encoder are taken"
     )
+    parser.add_argument(
+        "--backbone",
+        type=_absolute,
+        help="published weights of an EfficientNet-Lite, for the image tower of a fresh CLIP",
+    )
     scenes = "of generated scenes (default: the recipe's, else the bundled"
     parser.add_argument("--sprites", type=_absolute, help=f"sprite pack {scenes} small one), zip or folder")
     parser.add_argument("--styles", nargs="+", help="art styles of the pack to train on (default: all)")
     parser.add_argument("--names", type=_absolute, help=f"list of objects {scenes} one)")
+    parser.add_argument("--photographs", type=_absolute, help="photo pack of generated scenes on photographs")
     parser.add_argument("--steps", type=int, help="train this many steps instead of the recipe's")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     parser.add_argument("--resume", action="store_true", help="go on from the last state in --out")
@@ -54,7 +62,7 @@ def train(args: argparse.Namespace) -> None:
     """Follow the recipe to its end and write the checkpoint."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    flags = {name: getattr(args, name) for name in ("start", "words", "sprites", "styles", "names")}
+    flags = {name: getattr(args, name) for name in FLAGS}
     recipe = read_recipe(args.recipe, **flags)
     if args.steps is not None:
         recipe = recipe.model_copy(update={"loop": replace(recipe.loop, steps=args.steps)})

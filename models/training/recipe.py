@@ -10,16 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from models.data.augmentation import DetectorAugmentation, SquareAugmentation
 from models.data.datasets import CaptionsConfig, CocoConfig, OdvgConfig, ShardsConfig
 from models.data.grounding_prompts import PromptConfig
+from models.data.images import DataError
+from models.data.text_files import read_text
 from models.losses.glip_loss import AlignmentLossConfig
 from models.losses.grounding_dino_loss import DetectorLossConfig
+from models.synthetic.photo_scene_set import PhotoScenesConfig
 from models.synthetic.scene_set import ScenesConfig
 from models.training.denoising import DenoisingConfig
 from models.training.loop import LoopConfig
 from server.contract.manifest import Buckets, DetectionRules, Preprocessing
 
 CONFIGS = Path(__file__).parent / "configs"
+GeneratedScenes = ScenesConfig | PhotoScenesConfig
 SetTable = Annotated[
-    CocoConfig | OdvgConfig | CaptionsConfig | ShardsConfig | ScenesConfig, Field(discriminator="format")
+    CocoConfig | OdvgConfig | CaptionsConfig | ShardsConfig | ScenesConfig | PhotoScenesConfig,
+    Field(discriminator="format"),
 ]
 
 
@@ -96,15 +101,16 @@ class Recipe(_Table):
     data: DataConfig
 
     @property
-    def scenes(self) -> tuple[ScenesConfig, ...]:
+    def scenes(self) -> tuple[GeneratedScenes, ...]:
         """The sets of generated scenes."""
-        return tuple(table for table in self.data.sets if isinstance(table, ScenesConfig))
+        return tuple(table for table in self.data.sets if isinstance(table, GeneratedScenes))
 
 
 class ClipRecipe(Recipe):
-    """A recipe for a CLIP."""
+    """A recipe for a CLIP; `backbone`: published weights for a fresh image tower."""
 
     family: Literal["clip"]
+    backbone: Path | None = None
     data: ClipData
 
 
@@ -127,7 +133,12 @@ class GroundingDinoRecipe(Recipe):
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(
     Annotated[ClipRecipe | GlipRecipe | GroundingDinoRecipe, Field(discriminator="family")]
 )
-_SCENE_FLAGS = ("sprites", "styles", "names")
+# Flags for each format of generated scenes.
+_SCENE_FLAGS = {
+    "scenes": ("sprites", "styles", "names"),
+    "photo_scenes": ("photographs", "sprites", "names"),
+}
+_ANY_SCENE_FLAG = {flag for flags in _SCENE_FLAGS.values() for flag in flags}
 
 
 def read_recipe(path: str | Path, **flags: Any) -> Recipe:
@@ -142,8 +153,10 @@ def read_recipe(path: str | Path, **flags: Any) -> Recipe:
         known = sorted(found.stem for found in CONFIGS.glob("*.toml"))
         raise RecipeError(f"there is no recipe {path}; give a TOML file or one of {known}")
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        table = tomllib.loads(read_text(file))
+    except DataError as error:
+        raise RecipeError(str(error)) from error
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, and brackets nested too deeply
         raise RecipeError(f"{file} is no TOML: {error}") from error
     return parse_recipe(table, file.parent, name=str(file), **flags)
 
@@ -151,9 +164,9 @@ def read_recipe(path: str | Path, **flags: Any) -> Recipe:
 def parse_recipe(table: Mapping[str, Any], folder: Path, *, name: str = "recipe", **flags: Any) -> Recipe:
     """Check a recipe's table, whose paths start at `folder`; RecipeError names every entry that is wrong."""
     given = {key: value for key, value in flags.items() if value is not None}
-    table = {**table, **{key: value for key, value in given.items() if key not in _SCENE_FLAGS}}
+    table = {**table, **{key: value for key, value in given.items() if key not in _ANY_SCENE_FLAG}}
     if isinstance(table.get("data"), dict):
-        table["data"] = _with_scenes(table["data"], {key: given[key] for key in _SCENE_FLAGS if key in given})
+        table["data"] = _with_scenes(table["data"], {key: given[key] for key in _ANY_SCENE_FLAG & given.keys()})
     try:
         return _RECIPE.validate_python({**table, "folder": folder})
     except ValidationError as error:
@@ -165,16 +178,22 @@ def parse_recipe(table: Mapping[str, Any], folder: Path, *, name: str = "recipe"
 def _with_scenes(data: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     """Let sets of scenes take `flags`, and those to validate with the entries of the first to train on."""
     tables = {key: data[key] for key in ("sets", "validation") if isinstance(data.get(key), list)}
-    first: dict[str, Any] = next((table for table in tables.get("sets", []) if _is_scenes(table)), {})
-    inherited = {key: value for key, value in first.items() if key != "weight"}
-    return data | {
-        key: [({**inherited, **table, **flags} if _is_scenes(table) else table) for table in some]
-        for key, some in tables.items()
-    }
+    first: dict[str, dict[str, Any]] = {}
+    for table in tables.get("sets", []):
+        if kind := _scenes_format(table):
+            first.setdefault(kind, {key: value for key, value in table.items() if key != "weight"})
+
+    def filled(table: Any) -> Any:
+        kind = _scenes_format(table)
+        own = {key: value for key, value in flags.items() if kind and key in _SCENE_FLAGS[kind]}
+        return {**first.get(kind, {}), **table, **own} if kind else table
+
+    return data | {key: [filled(table) for table in some] for key, some in tables.items()}
 
 
-def _is_scenes(table: Any) -> bool:
-    return isinstance(table, dict) and table.get("format") == "scenes"
+def _scenes_format(table: Any) -> str | None:
+    kind = table.get("format") if isinstance(table, dict) else None
+    return kind if isinstance(kind, str) and kind in _SCENE_FLAGS else None
 
 
 def _told(location: tuple[int | str, ...], fault: Any, table: Any) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models import tokenizers
+from models.checkpoints import read
 from models.clip.model import Clip
 from models.config_io import from_json
 from models.data.collate import DetectionCollator, DetectionTransform, ImageTextTransform, collate_image_text
@@ -19,6 +20,7 @@ from models.family import ServingRules
 from models.glip.serving import MAX_TOKENS
 from models.registry import FAMILIES, LoadedCheckpoint, load
 from models.synthetic.label_phrases import ObjectTexts, vocabulary_texts
+from models.synthetic.photo_scene_set import PhotoScenesConfig
 from models.synthetic.sprites import NamedObject
 from models.training.contrastive_task import ContrastiveTask
 from models.training.dataset_task import TaskData
@@ -36,6 +38,10 @@ from server.contract.text import PromptTokenizer, SentenceTokenizer
 TOKENIZER = "tokenizer.json"
 CANVAS = 32  # pixels: stride of the coarsest backbone stage; a batch's sides are multiples of it
 DRAWINGS = "generated scenes of emoji drawings: Noto (Apache-2.0), Twemoji (CC-BY 4.0), Fluent (MIT)"
+CUTOUTS = (
+    "photographs of GCompris (public domain, CC0), and, only to learn from, photographic stamps of Tux Paint (GPL-2)"
+)
+BACKBONE = "EfficientNet-Lite0, learnt from ImageNet (Apache-2.0)"
 WORDS = "words distilled from all-MiniLM-L6-v2 (Apache-2.0), which read WordNet's definitions"
 
 
@@ -111,7 +117,9 @@ def _fresh(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords
     torch.manual_seed(recipe.seed)
     made = _with_rules(recipe, family.model(config), tokenizer, {}, words)
     if isinstance(made.model, Clip):
-        start_clip(made.model, start, words)
+        assert isinstance(recipe, ClipRecipe)
+        backbone = None if recipe.backbone is None else read(recipe.folder / recipe.backbone).tensors
+        start_clip(made.model, start, words, backbone)
     else:
         frozen = any("text_backbone.".startswith(prefix) for prefix in recipe.loop.frozen)
         start_detector(made.model, start, words, PromptTokenizer(tokenizer, made.rules.text), frozen_words=frozen)
@@ -243,8 +251,18 @@ def _batches(
     return TaskData(training, held_out, data.validation_batches)
 
 
+def _has_efficientnet(recipe: Recipe) -> bool:
+    model = recipe.model or {}
+    return "EfficientNetConfig" in {
+        model.get("backbone", {}).get("type"),
+        model.get("image", {}).get("backbone", {}).get("type"),
+    }
+
+
 def _source(recipe: Recipe, continued: LoadedCheckpoint | None) -> str:
     sources = [DRAWINGS] if recipe.scenes else []
+    sources += [CUTOUTS] if any(isinstance(table, PhotoScenesConfig) for table in recipe.scenes) else []
+    sources += [BACKBONE] if _has_efficientnet(recipe) else []
     sources += [WORDS] if recipe.words is not None else []
     if len(recipe.scenes) < len(recipe.data.sets):
         sources.append("data sets of the recipe")

@@ -6,14 +6,15 @@ projections of both sides as linear maps into the same directions of that space,
 on: finer levels start by looking at the last, which alone knows names, and a query as the picture's features there.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.clip.model import Clip, ResNetTower
+from models.clip.model import Clip, EfficientNetTower, ResNetTower
 from models.data.collate import pad_text
+from models.efficientnet_weights import load_efficientnet
 from models.glip.heads import EMBEDDING_SCALE
 from models.glip.model import Glip
 from models.glip.vl_dyhead import TowerLayer
@@ -21,25 +22,50 @@ from models.grounding_dino.decoder import DecoderLayer
 from models.grounding_dino.deformable import DeformableAttention
 from models.grounding_dino.encoder import ImageLayer, TextLayer
 from models.grounding_dino.model import GroundingDino
-from models.layers.backbone import ResNetStages
+from models.layers.backbone import EfficientNetStages, ResNetStages
 from models.layers.fusion import FusionLayer
 from models.registry import LoadedCheckpoint
 from models.training.distillation import BERT, CLIP_TEXT, DistilledWords
 from server.contract.text import PromptTokenizer
 
 RIDGE = 1e-3  # regularisation, as a share of a feature's mean square
+LAST_STAGE = 3  # of stride 32
 DAMPING = 0.1  # scale of the weights of fresh layers, which add to the features that pass them
 LAST_LEVEL = 4.0  # logit by which points on the last level outweigh those on others at first
 NEARER = 0.15  # scale of those points' offsets from their cell, which is as large as an object
 GLIP_KEY = 0.15  # length of a token's key, which GLIP's initial temperature makes a logit of about ten
 
 
-def start_clip(model: Clip, start: LoadedCheckpoint | None, words: DistilledWords | None) -> None:
-    """Fill the text tower of a fresh CLIP with that of a distillation."""
+def start_clip(
+    model: Clip,
+    start: LoadedCheckpoint | None,
+    words: DistilledWords | None,
+    backbone: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Fill the text tower of a fresh CLIP with that of a distillation, and an EfficientNet with published weights.
+
+    The classes of such a tower are then embedded where the distillation's teacher puts their names.
+    """
     if start is not None:
         raise ValueError(f"--start {start.source}: a fresh CLIP takes nothing from another family")
     if words is not None:
         words.fill(model.text_tower, CLIP_TEXT)
+    if backbone is None:
+        return
+    tower = model.image_tower
+    if not isinstance(tower, EfficientNetTower):
+        raise ValueError(f"--backbone has the weights of an EfficientNet; the recipe's tower is {type(tower).__name__}")
+    load_efficientnet(backbone, tower.backbone, tower.words)
+    if words is None:
+        return
+    classes, wanted = words.classes.T, tower.words.embeddings.weight
+    if classes.shape != wanted.shape:
+        raise ValueError(
+            f"the distillation embeds {classes.shape[1]} classes in {classes.shape[0]} dimensions; the tower has"
+            f" {wanted.shape[1]} in {wanted.shape[0]}: distil the words with --classes"
+        )
+    with torch.no_grad():
+        wanted.copy_(classes)
 
 
 def start_detector(
@@ -78,14 +104,22 @@ def start_detector(
 
 
 def _copy_image_backbone(model: GroundingDino | Glip, start: nn.Module) -> None:
-    """Copy the ResNet of a CLIP or a Grounding DINO."""
+    """Copy the ResNet of a CLIP or a Grounding DINO, or the EfficientNet of a CLIP with its words."""
+    if isinstance(start, Clip) and isinstance(start.image_tower, EfficientNetTower):
+        stages, tower = model.backbone, start.image_tower
+        if not isinstance(stages, EfficientNetStages) or stages.words is None:
+            raise ValueError("the backbone of the start is an EfficientNet with words; the recipe's is none")
+        stages.efficientnet.load_state_dict(tower.backbone.state_dict())
+        stages.words.load_state_dict(tower.words.state_dict())
+        return
     if isinstance(start, Clip) and isinstance(start.image_tower, ResNetTower):
         found: nn.Module = start.image_tower.backbone
     elif isinstance(start, GroundingDino) and isinstance(start.backbone, ResNetStages):
         found = start.backbone.resnet
     else:
         raise ValueError(f"the backbone of a start must be a ResNet, that of this {type(start).__name__} is none")
-    assert isinstance(model.backbone, ResNetStages)
+    if not isinstance(model.backbone, ResNetStages):
+        raise ValueError("the backbone of the start is a ResNet; the recipe's is none")
     model.backbone.resnet.load_state_dict(found.state_dict())
 
 
@@ -105,11 +139,32 @@ def _align_to_clip(
 ) -> None:
     """Align a detector that starts from a CLIP, if it reads the last map of its tower."""
     tower = start.image_tower if isinstance(start, Clip) else None
+    names, last = words.names, model.config.stages[-1]
+    embeddings = torch.stack([words.embeddings[name] for name in names])
+    if isinstance(tower, EfficientNetTower) and last == LAST_STAGE:
+        align(
+            model,
+            _words_of_cells(model.config.backbone.channels[last], embeddings.shape[1]),
+            names,
+            embeddings,
+            prompts,
+        )
+        return
     if not isinstance(tower, ResNetTower) or not isinstance(tower.pool, nn.Sequential):
         return
-    head, last = tower.pool[-1], model.config.stages[-1]
+    head = tower.pool[-1]
     if isinstance(head, nn.Linear) and model.config.backbone.channels[last] == head.in_features:
-        align(model, head, words.names, torch.stack([words.embeddings[name] for name in words.names]), prompts)
+        align(model, head, names, embeddings, prompts)
+
+
+def _words_of_cells(channels: int, words: int) -> nn.Linear:
+    """A layer that picks the embedding at the end of an EfficientNet's last map, and a little of the rest."""
+    head = nn.Linear(channels, words)
+    with torch.no_grad():
+        head.weight.mul_(DAMPING)
+        head.weight[:, -words:] = torch.eye(words)
+        head.bias.zero_()
+    return head
 
 
 @torch.no_grad()
@@ -134,6 +189,9 @@ def align(
     else:
         _set(model.text_proj, *ridge(_states(model, names, prompts), scale * wanted))
         _pass_on_grounding_dino(model)
+    if model.word_scores is not None:
+        tokens, rows = _tokens(model, names, prompts)
+        _set(model.word_scores.text, *ridge(tokens, embeddings[rows]))
 
 
 def shared_directions(embeddings: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -155,6 +213,14 @@ def ridge(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     gram.diagonal().add_(RIDGE * gram.diagonal().mean())
     weight = torch.linalg.solve(gram, (features - centre).T @ (targets - goal)).T
     return weight.float(), (goal - weight @ centre).float()
+
+
+def _tokens(model: GroundingDino | Glip, names: Sequence[str], prompts: PromptTokenizer) -> tuple[Tensor, Tensor]:
+    """Text features of the tokens of all names [n, C], and the name of each [n]."""
+    text = pad_text([prompts.from_labels([name]) for name in names])
+    features = model.encode_text(text["input_ids"], text["position_ids"], text["self_attention_mask"])
+    named = text["token_label"] >= 0
+    return features[named], named.nonzero()[:, 0]
 
 
 def _states(model: GroundingDino | Glip, names: Sequence[str], prompts: PromptTokenizer) -> Tensor:

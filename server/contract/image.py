@@ -1,39 +1,50 @@
 """Image preprocessing: a decoded Pillow image to `pixel_values`, as the official code of each family does it."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from server.contract.manifest import Buckets, Preprocessing
+if TYPE_CHECKING:  # decoders preprocess without it: it takes as long to import as all they need
+    from server.contract.manifest import Buckets, Preprocessing
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
-_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_RESAMPLE = {resampling.name.lower(): resampling for resampling in Image.Resampling}
 
 
-def preprocess(image: Image.Image, rules: Preprocessing) -> Float32:
+def preprocess(
+    image: Image.Image, rules: Preprocessing, *, empty: Callable[[tuple[int, ...]], Float32] | None = None
+) -> Float32:
     """Convert an image to one model input: float32 [3, h, w], normalised, channels in the order of the rules.
 
-    The image must be upright: its orientation tag is ignored.
+    The image must be upright: its orientation tag is ignored. empty: makes the array that is returned, of any values.
     """
-    if not rules.rgb_after_resize:
+    if not rules.rgb_after_resize and image.mode != "RGB":
         image = image.convert("RGB")
     height, width = resized_size(image.height, image.width, rules)
     image = image.resize((width, height), _RESAMPLE[rules.resample])
-    if rules.resize == "shorter_crop":
-        image = _centre_crop(image, rules.shorter)
-    pixels: Float32 = np.asarray(image.convert("RGB"), np.float32)
+    if rules.resize == "shorter_crop" or rules.crop:
+        image = _centre_crop(image, rules.crop or rules.shorter)
+    pixels = np.array(image.convert("RGB"), np.float32)  # changed in place below: a detector's input has 13 MB
+    if rules.scale == 1 / 255:
+        pixels /= np.float32(255)  # as the official code: multiplying by 1/255 differs in the last bit
+    elif rules.scale != 1:
+        pixels *= np.float32(rules.scale)
+    mean, std = np.asarray(rules.mean, np.float32), np.asarray(rules.std, np.float32)
     if rules.channels == "bgr":
         pixels = pixels[..., ::-1]
-    if rules.scale == 1 / 255:
-        pixels = pixels / np.float32(255)  # as the official code: multiplying by 1/255 differs in the last bit
-    elif rules.scale != 1:
-        pixels = pixels * np.float32(rules.scale)
-    pixels = np.divide(pixels - np.asarray(rules.mean, np.float32), np.asarray(rules.std, np.float32), dtype=np.float32)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    pixels -= mean
+    pixels /= std
+    planes = pixels.transpose(2, 0, 1)
+    result: Float32 = np.empty(planes.shape, np.float32) if empty is None else empty(planes.shape)
+    result[:] = planes
+    return result
 
 
 def resized_size(height: int, width: int, rules: Preprocessing) -> tuple[int, int]:
@@ -42,6 +53,8 @@ def resized_size(height: int, width: int, rules: Preprocessing) -> tuple[int, in
     The rounding follows torchvision's Resize for "shorter_crop" and GroundingDINO datasets/transforms.py
     `get_size_with_aspect_ratio` for "shorter_longer", by which the longer side may exceed its bound by a few pixels.
     """
+    if rules.resize == "square":
+        return rules.shorter, rules.shorter
     short, long = min(height, width), max(height, width)
     shorter = rules.shorter
     if rules.longer is not None and long / short * shorter > rules.longer:

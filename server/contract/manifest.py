@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 MANIFEST_FILE = "manifest.json"
+MAX_MANIFEST = 16 * 2**20
 SCHEMA_VERSION: Literal[2] = 2
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -53,15 +54,17 @@ class Preprocessing(_Data):
     """Rules from a decoded image to `pixel_values`.
 
     `resize` "shorter_crop": shorter side to `shorter`, then the centre square (CLIP). "shorter_longer": shorter side
-    to `shorter` unless the longer side would exceed `longer` (Grounding DINO, GLIP). `rgb_after_resize` converts to
-    RGB only after resizing, as CLIP does (openai/CLIP clip/clip.py `_transform`). mean and std apply to
-    pixel * `scale`, in `channels` order.
+    to `shorter` unless the longer side would exceed `longer` (Grounding DINO, GLIP). "square": both sides to `shorter`,
+    whatever the shape. `crop`: side of the centre square that is kept of the resized image, where it is not `shorter`.
+    `rgb_after_resize` converts to RGB only after resizing, as CLIP does (openai/CLIP clip/clip.py `_transform`). mean
+    and std apply to pixel * `scale`, in `channels` order.
     """
 
-    resize: Literal["shorter_crop", "shorter_longer"]
+    resize: Literal["shorter_crop", "shorter_longer", "square"]
     shorter: int = Field(ge=1, le=4096)
     longer: int | None = Field(default=None, ge=1, le=8192)
-    resample: Literal["bilinear", "bicubic"] = "bilinear"
+    crop: int | None = Field(default=None, ge=1, le=4096)
+    resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     rgb_after_resize: bool = False
     channels: Literal["rgb", "bgr"] = "rgb"
     scale: float = 1 / 255
@@ -74,6 +77,10 @@ class Preprocessing(_Data):
             raise ValueError(
                 f"resize={self.resize!r} with longer={self.longer!r}: 'shorter_longer' needs 'longer', the other takes"
                 " none"
+            )
+        if self.crop is not None and (self.resize == "shorter_longer" or self.crop > self.shorter):
+            raise ValueError(
+                f"crop={self.crop} with resize={self.resize!r} to {self.shorter}: it is no part of a square"
             )
         return self
 
@@ -191,35 +198,38 @@ class Engine(_Data):
 class Artefact(_Data):
     """One compiled part of the model: an ONNX graph, or a TensorRT engine with its `engine` record.
 
-    `data` is the file of the graph's weights, where they are not in the graph itself. `precision` is that of its
-    arithmetic, `weights` that of its stored weights. `opset` and `lowering` (where it samples bilinearly) are those of
-    the graph, or of the graph it was built from.
+    `precision` is that of its arithmetic, `weights` that of its stored weights. `opset` and `lowering` (where it
+    samples bilinearly) are those of the graph, or of the graph it was built from. `data`: files that the graph reads
+    weights from besides its own.
     """
 
     part: PartName
     runtime: Runtime = "onnxruntime"
     precision: Precision = "fp32"
-    weights: Literal["fp32", "fp16"] = "fp32"
+    weights: Literal["fp32", "fp16", "int8"] = "fp32"
     opset: int = Field(ge=16)
     lowering: Lowering | None = None
     file: FileName
     sha256: Sha256
-    data: FileHash | None = None
+    data: tuple[FileHash, ...] = ()
     engine: Engine | None = None
     certificate: Certificate | None = None
 
     @property
-    def files(self) -> tuple[FileHash, ...]:
-        """Its file, and that of its weights."""
-        own = FileHash(file=self.file, sha256=self.sha256)
-        return (own,) if self.data is None else (own, self.data)
+    def content_sha256(self) -> str:
+        """SHA-256 of its file; with weights in other files, of the lines of all hashes."""
+        if not self.data:
+            return self.sha256
+        lines = "".join(f"{digest}\n" for digest in (self.sha256, self.data_sha256))
+        return hashlib.sha256(lines.encode()).hexdigest()
 
     @property
-    def content_sha256(self) -> str:
-        """SHA-256 of its file; with weights in another file, of the line of both hashes."""
-        if self.data is None:
-            return self.sha256
-        return hashlib.sha256(f"{self.sha256} {self.data.sha256}\n".encode()).hexdigest()
+    def data_sha256(self) -> str | None:
+        """SHA-256 of the file of its weights, or of the lines of hashes of several; None without one."""
+        if len(self.data) == 1:
+            return self.data[0].sha256
+        lines = "".join(f"{entry.sha256}\n" for entry in self.data)
+        return hashlib.sha256(lines.encode()).hexdigest() if self.data else None
 
     @property
     def uncertified(self) -> str | None:
@@ -229,7 +239,7 @@ class Artefact(_Data):
             return "it was not run where it was built: it has no certificate" if not_run else "it has no certificate"
         if self.certificate.artefact_sha256 != self.sha256:
             return "its certificate is for another file"
-        if not self.certificate.of_template and self.certificate.data_sha256 != (self.data and self.data.sha256):
+        if not self.certificate.of_template and self.certificate.data_sha256 != self.data_sha256:
             return "its certificate is for other weights"
         return None if self.certificate.passed else "its certificate says it failed"
 
@@ -237,8 +247,8 @@ class Artefact(_Data):
     def _an_engine_has_its_record(self) -> "Artefact":
         if (self.runtime == "onnxruntime") != (self.engine is None):
             raise ValueError(f"runtime={self.runtime!r}: TensorRT engines have an 'engine' record, graphs have none")
-        if self.engine is not None and self.data is not None:
-            raise ValueError(f"data={self.data.file!r}: the weights of an engine are in its own file")
+        if self.engine is not None and self.data:
+            raise ValueError(f"data={self.data[0].file!r}: the weights of an engine are in its own file")
         return self
 
 
@@ -305,7 +315,7 @@ class Manifest(_Data):
             raise ValueError("exactly one of 'classification' and 'detection' must be given")
         if parts != wanted:
             raise ValueError(f"artefacts for parts {sorted(parts)}, but this bundle needs exactly {sorted(wanted)}")
-        files = [entry.file for artefact in self.artefacts for entry in artefact.files]
+        files = [entry.file for artefact in self.artefacts for entry in (artefact, *artefact.data)]
         if twins := sorted({file for file in files if files.count(file) > 1}):
             raise ValueError(f"several artefacts are in {', '.join(twins)}: each needs a file of its own")
         return self
@@ -315,10 +325,14 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of the bundle in `folder`; BundleError names the file and the fault."""
     path = folder / MANIFEST_FILE
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no file")
+        if path.stat().st_size > MAX_MANIFEST:
+            raise ValueError(f"it has {path.stat().st_size} bytes, {MAX_MANIFEST} at most are read")
+        data: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST_FILE}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     if isinstance(data, dict) and data.get("schema_version") != SCHEMA_VERSION:
         raise BundleError(
@@ -327,6 +341,8 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         return Manifest.model_validate_json(json.dumps(data))
+    except RecursionError as error:
+        raise BundleError(f"{path} does not fit the schema: it is nested too deep") from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
         raise BundleError(f"{path} does not fit the schema: {faults}") from error

@@ -22,6 +22,8 @@ Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 NO_LABEL = -1
+# Bytes of a tokenizer file; the largest that models of these kinds have is a third of it.
+MAX_TOKENIZER = 64 * 2**20
 _PHRASE = re.compile(r"([^.?]*)([.?]?)")
 
 
@@ -276,8 +278,12 @@ def clean_sentence(text: str, *, lower_case: bool) -> str:
 def read_tokenizer(file: Path) -> Tokenizer:
     """Read the tokenizer in `file`; BundleError where it is none."""
     try:
+        if (size := file.stat().st_size) > MAX_TOKENIZER:
+            raise ValueError(f"it has {size} bytes, {MAX_TOKENIZER} at most are read")
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises plain Exception for every fault of the file
+    except BaseException as error:  # the library raises plain Exception for most faults, and its panics are none
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise BundleError(f"{file} is no tokenizer file: {error}") from error
     tokenizer.no_truncation()  # a published file may enable it, and would cut a text silently
     tokenizer.no_padding()

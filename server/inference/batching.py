@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, QueueFull, ServiceFault, WorkerStopped
 from server.inference.fair_queue import FairQueue
+from server.inference.progress import RunProgress
 from server.inference.queue_shares import QueueShares
 from server.memory.cuda import DeviceLost
 from server.memory.pool import PoolExhausted
@@ -114,6 +115,7 @@ class Batcher(Generic[Item, Result]):
         self._closing = False
         self._stopped: Callable[[], ServiceFault] | None = None
         self._seconds_per_run = 0.0
+        self.progress = RunProgress()  # of the run in progress, which `run` may divide into steps
         metrics.queue_depth.set(0)
         self._thread = threading.Thread(target=self._work, name=f"worker-{name}", daemon=True)
         self._thread.start()
@@ -232,7 +234,8 @@ class Batcher(Generic[Item, Result]):
         """Run a batch, in parts where it fails or does not fit in memory."""
         started = time.monotonic()
         try:
-            results = self._execute([job.item for job in batch])
+            with self.progress.working():
+                results = self._execute([job.item for job in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"a run of {len(batch)} items gave {len(results)} results")
         except DeviceLost:
@@ -282,6 +285,8 @@ class Batcher(Generic[Item, Result]):
     def _reject_when_stopped(self) -> None:
         if self._stopped:
             raise self._stopped()
+        if self.progress.hangs():
+            raise WorkerStopped(f"a run on {self._name} hangs")
 
     def _stop(self, fault: Callable[[], ServiceFault], *, running: Sequence[_Job[Item, Result]] = ()) -> None:
         """Fail the queued jobs, and those of `running` that have no result yet."""

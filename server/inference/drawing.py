@@ -6,10 +6,10 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from server.contract.postprocess import Detection
 
 Rect = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
@@ -18,8 +18,18 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 # Fonts of the system, the one with most scripts first. Pillow's own, the fallback, has Latin letters only.
 _FONTS = ("NotoSansCJK-Bold.ttc", "DejaVuSans-Bold.ttf")
 _MAX_LABEL = 32
+MAX_TAGS = 2000  # more would hide the image, and each another
 _GOLDEN_RATIO = 0.618034
 _ELLIPSIS = "…"
+
+
+class Mark(NamedTuple):
+    """A detection to draw: its box x0, y0, x1, y1 in pixels, with label and score."""
+
+    box: Rect
+    label: str
+    label_id: int
+    score: float
 
 
 @dataclass(frozen=True)
@@ -29,12 +39,14 @@ class _Style:
     line: int
     padding: int
     font: Font
+    ascent: Rect  # box of a line of text, below its origin
 
     @classmethod
     def of(cls, image: Image.Image) -> "_Style":
         side = min(image.size)
         text = min(72, max(10, round(side / 32)))
-        return cls(line=max(2, round(side / 160)), padding=max(2, text // 5), font=_font(text))
+        font = _font(text)
+        return cls(max(2, round(side / 160)), max(2, text // 5), font, font.getbbox("Ag"))
 
 
 @dataclass(frozen=True)
@@ -47,18 +59,38 @@ class _Tag:
     colour: Colour
 
 
-def draw(image: Image.Image, detections: Sequence[Detection]) -> bytes:
-    """`image` as PNG with the box, label and score of each of `detections` (boxes x0, y0, x1, y1 in its pixels)."""
+class _Occupancy:
+    """Counts of the tags at each place of the image, in square cells: a sum over a few takes the place of comparing
+    each tag with all others."""
+
+    def __init__(self, size: tuple[int, int], cell: int) -> None:
+        self._cell = cell
+        self._counts = np.zeros((-(-size[1] // cell), -(-size[0] // cell)), np.uint32)
+
+    def covered(self, rect: Rect) -> int:
+        """Cells of other tags that a tag at `rect` would cover."""
+        return int(self._at(rect).sum())
+
+    def add(self, rect: Rect) -> None:
+        """Count a tag at `rect`."""
+        self._at(rect)[:] += 1
+
+    def _at(self, rect: Rect) -> "np.ndarray[tuple[int, int], np.dtype[np.uint32]]":
+        x0, y0, x1, y1 = (round(side / self._cell) for side in rect)
+        return self._counts[y0:y1, x0:x1]
+
+
+def draw(image: Image.Image, marks: Sequence[Mark]) -> bytes:
+    """`image` as PNG with the box of each of `marks`, and label and score of the best MAX_TAGS."""
     canvas = image.convert("RGB")
     pen = ImageDraw.Draw(canvas)
     style = _Style.of(canvas)
-    best_last = sorted(detections, key=lambda detection: detection.score)
-    for detection in best_last:
-        _draw_box(pen, detection, style, canvas.size)
+    best_last = sorted(marks, key=lambda mark: mark.score)
+    for mark in best_last:
+        _draw_box(pen, mark, style, canvas.size)
     # The best detection's tag is placed first. Tags are drawn over the boxes, the best one over the others.
-    tags: list[_Tag] = []
-    for detection in reversed(best_last):
-        tags.append(_tag(detection, style, canvas.size, [tag.rect for tag in tags]))
+    taken = _Occupancy(canvas.size, style.padding)
+    tags = [_tag(mark, style, canvas.size, taken) for mark in reversed(best_last[-MAX_TAGS:])]
     for tag in reversed(tags):
         _draw_tag(pen, tag, style)
     encoded = io.BytesIO()
@@ -81,11 +113,11 @@ def text_colour(colour: Colour) -> Colour:
     return (0, 0, 0) if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else (255, 255, 255)
 
 
-def _draw_box(pen: ImageDraw.ImageDraw, detection: Detection, style: _Style, size: tuple[int, int]) -> None:
-    x0, y0, x1, y1 = detection.box
+def _draw_box(pen: ImageDraw.ImageDraw, mark: Mark, style: _Style, size: tuple[int, int]) -> None:
+    x0, y0, x1, y1 = mark.box
     right, bottom = min(x1, size[0] - 1), min(y1, size[1] - 1)
     box = (min(x0, right), min(y0, bottom), right, bottom)
-    colour = label_colour(detection.label_id)
+    colour = label_colour(mark.label_id)
     halo = (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)
     pen.rectangle(
         halo, outline=text_colour(colour), width=style.line + 2
@@ -93,14 +125,12 @@ def _draw_box(pen: ImageDraw.ImageDraw, detection: Detection, style: _Style, siz
     pen.rectangle(box, outline=colour, width=style.line)
 
 
-def _tag(detection: Detection, style: _Style, size: tuple[int, int], taken: Sequence[Rect]) -> _Tag:
-    text = _fit_text(f"{detection.label} {detection.score:.2f}", detection.label, style, size[0])
-    left, _, right, _ = style.font.getbbox(text)
-    ascent = style.font.getbbox("Ag")
-    width, height = right - left + 2 * style.padding, ascent[3] - ascent[1] + 2 * style.padding
-    rect = _tag_rect(detection.box, (width, height), size, taken)
-    origin = (rect[0] + style.padding - left, rect[1] + style.padding - ascent[1])
-    return _Tag(text, rect, origin, label_colour(detection.label_id))
+def _tag(mark: Mark, style: _Style, size: tuple[int, int], taken: _Occupancy) -> _Tag:
+    text, (left, _, right, _) = _fit_text(f"{mark.label} {mark.score:.2f}", mark.label, style, size[0])
+    width, height = right - left + 2 * style.padding, style.ascent[3] - style.ascent[1] + 2 * style.padding
+    rect = _tag_rect(mark.box, (width, height), size, taken)
+    origin = (rect[0] + style.padding - left, rect[1] + style.padding - style.ascent[1])
+    return _Tag(text, rect, origin, label_colour(mark.label_id))
 
 
 def _draw_tag(pen: ImageDraw.ImageDraw, tag: _Tag, style: _Style) -> None:
@@ -109,13 +139,14 @@ def _draw_tag(pen: ImageDraw.ImageDraw, tag: _Tag, style: _Style) -> None:
     pen.text(tag.origin, tag.text, fill=text_colour(tag.colour), font=style.font)
 
 
-def _tag_rect(box: Rect, tag: tuple[float, float], size: tuple[int, int], taken: Sequence[Rect]) -> Rect:
+def _tag_rect(box: Rect, tag: tuple[float, float], size: tuple[int, int], taken: _Occupancy) -> Rect:
     """The place that covers the least of other tags: above the box, inside its top, below it, or inside its bottom."""
     x0, y0, x1, y1 = box
     width, height = tag
     corners = [(x0, y0 - height), (x0, y0), (x0, y1), (x0, y1 - height), (x1 - width, y0), (x1 - width, y1 - height)]
-    rects = [_inside(corner, tag, size) for corner in corners]
-    return min(rects, key=lambda rect: sum(_overlap(rect, other) for other in taken))
+    best = min((_inside(corner, tag, size) for corner in corners), key=taken.covered)
+    taken.add(best)
+    return best
 
 
 def _inside(corner: tuple[float, float], tag: tuple[float, float], size: tuple[int, int]) -> Rect:
@@ -124,23 +155,24 @@ def _inside(corner: tuple[float, float], tag: tuple[float, float], size: tuple[i
     return x, y, x + tag[0], y + tag[1]
 
 
-def _overlap(a: Rect, b: Rect) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(0.0, width) * max(0.0, height)
-
-
-def _fit_text(text: str, label: str, style: _Style, width: int) -> str:
-    """`text`, its label cut to fit into `width`; the score is dropped before the start of the label."""
+def _fit_text(text: str, label: str, style: _Style, width: int) -> tuple[str, Rect]:
+    """`text`, its label cut to fit into `width`, and its box; the score is dropped before the start of the label."""
     score = text[len(label) :]
     label = " ".join(label.split())
     longest = min(len(label), _MAX_LABEL)
     for tail in (score, ""):
-        for kept in range(longest, min(2, longest - 1), -1):
-            shown = label if kept == len(label) else label[:kept].rstrip() + _ELLIPSIS
-            left, _, right, _ = style.font.getbbox(shown + tail)
-            if right - left + 2 * style.padding <= width:
-                return shown + tail
-    return label[:3]
+        fitting, low, high = None, min(2, longest), longest
+        while low <= high:  # the whole label first, else by bisection
+            kept = high if fitting is None and high == longest else (low + high) // 2
+            shown = (label if kept == len(label) else label[:kept].rstrip() + _ELLIPSIS) + tail
+            box = style.font.getbbox(shown)
+            if box[2] - box[0] + 2 * style.padding <= width:
+                fitting, low = (shown, box), kept + 1
+            else:
+                high = kept - 1
+        if fitting:
+            return fitting
+    return label[:3], style.font.getbbox(label[:3])
 
 
 @lru_cache(maxsize=64)

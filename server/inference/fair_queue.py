@@ -60,8 +60,8 @@ class FairQueue(Generic[Waiting]):
     def remove(self, entry: Waiting) -> bool:
         """Remove `entry`, whose client keeps its turn; returns whether it was waiting."""
         ring, network = self._rings[entry.priority], network_of(entry.client)
-        entries = ring.get(network, {}).get(entry.client, ())
-        if entry not in entries:
+        entries = ring[network].get(entry.client) if network in ring else None
+        if entries is None or entry not in entries:
             return False
         entries.remove(entry)
         if not entries:

@@ -1,29 +1,49 @@
-"""Image decoding: bytes to one upright image within bounds, and to model input."""
+"""Work on one encoded image: decoding to model input, or drawing on it; the same in a decoder process and in this one.
 
-import io
+Decoder processes import this module, hence no other of the server's but its drawing and the contract's images.
+"""
+
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
-from server.errors import BrokenImage, ImageTooLarge, UnsupportedImage
+from server.contract.image import preprocess, resized_size
+from server.contract.image_file import FORMATS, load, may_turn, no_memory, open_image, webp_size
+from server.inference.drawing import Mark, draw
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-MAX_ASPECT_RATIO = 100.0  # longer over shorter side: the model's input of a thin strip would be huge
-# Colour modes that `convert("RGB")` renders as a person sees them.
-_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+# Memory for an image beside which others are decoded: a phone's photo of 12 megapixels for the largest input.
+USUAL_BYTES = 112 * 2**20
+# Bytes of memory that decoding takes for each pixel at most, of each format, besides the file; measured with Pillow 13.
+# WebP: two canvases of the decoder, its output and the picture.
+_DECODER_BYTES = {"WEBP": 16, "AVIF": 10}
+_PICTURE_BYTES = 4  # also of pictures with three channels
+_FLOAT_BYTES = 4
+Empty = Callable[[tuple[int, ...]], npt.NDArray[np.float32]]
+
+
+class Work(NamedTuple):
+    """An image to decode as input of a model with these `rules` (of its manifest), or to draw `marks` on."""
+
+    data: bytes
+    name: str  # in errors
+    max_pixels: int
+    formats: Sequence[str] = FORMATS
+    rules: Mapping[str, Any] | None = None
+    marks: Sequence[Mark] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
-    """A decoded image as model input; `image` is kept only where it will be drawn on."""
+    """A decoded image as model input."""
 
     pixels: npt.NDArray[np.float32]  # [3, h, w]
     size: tuple[int, int]  # (height, width) of the upright image
-    image: Image.Image | None
     started: float  # `time.monotonic`
     decoded: float
     ended: float
@@ -35,79 +55,51 @@ class PreparedImage:
         return height, width
 
 
-def prepare(
-    data: bytes,
-    preprocess: Callable[[Image.Image], npt.NDArray[np.float32]],
-    *,
-    name: str,
-    max_pixels: int,
-    keep_image: bool,
-) -> PreparedImage:
-    """Decode and preprocess one image; a Fault calls it `name`."""
+def opened(work: Work) -> Image.Image:
+    """The image with its pixels still encoded; an ImageFileError where it is refused."""
+    return open_image(work.data, name=work.name, max_pixels=work.max_pixels, formats=work.formats)
+
+
+def prepare(work: Work, image: Image.Image, *, empty: Empty | None = None) -> PreparedImage:
+    """Decode and preprocess the image of `opened`; `empty` makes the array of its pixels."""
     started = time.monotonic()
-    image = decode(data, name=name, max_pixels=max_pixels)
-    decoded = time.monotonic()
-    pixels = preprocess(image)
-    size = (image.height, image.width)
-    return PreparedImage(pixels, size, image if keep_image else None, started, decoded, time.monotonic())
-
-
-def decode(data: bytes, *, name: str, max_pixels: int) -> Image.Image:
-    """The upright image in `data`, in the colour mode it is stored in (16-bit grey becomes 8-bit).
-
-    A Fault calls it `name`, such as "image 2 of 3". Conversion to RGB is left to the model's own preprocessing, since
-    some models convert after resizing.
-    """
-    if not data:
-        raise BrokenImage(f"{name} is empty")
-    image = _open(data, name)
-    _check_bounds(image, name, max_pixels)
     try:
-        # A JPEG of several pictures (MPO, from phones) shows the first; others with frames are animations or documents.
-        # (`n_frames` would read all frames, of which a small file may have a million.)
-        still = image.format == "MPO" or not getattr(image, "is_animated", False)
-        image.load()
-    except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
-        raise BrokenImage(f"{name} is a damaged or truncated {image.format}") from error
-    if not still:
-        raise BrokenImage(f"{name} is animated or has several pages: send one still picture")
-    return _upright(_eight_bit(image, name))
+        image = load(image, work.data, name=work.name)
+        decoded = time.monotonic()
+        pixels = preprocess(image, _rules(work), empty=empty)
+    except MemoryError:
+        raise no_memory(work.name) from None
+    return PreparedImage(pixels, (image.height, image.width), started, decoded, time.monotonic())
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def draw_on(work: Work, image: Image.Image) -> bytes:
+    """The image of `opened`, decoded, as PNG with the marks drawn on it."""
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise ImageTooLarge(f"{name} has far more pixels than this server accepts") from None
-    except Exception as error:  # a damaged header, see `decode`
-        raise UnsupportedImage(
-            f"{name} is not a picture in a format this server reads: {', '.join(FORMATS)}"
-        ) from error
+        return draw(load(image, work.data, name=work.name), work.marks)
+    except MemoryError:
+        raise no_memory(work.name) from None
 
 
-def _check_bounds(image: Image.Image, name: str, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ImageTooLarge(
-            f"{name} is {width} x {height} = {width * height} pixels, at most {max_pixels} are accepted"
-        )
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise ImageTooLarge(
-            f"{name} is {width} x {height} pixels: one side may be at most {MAX_ASPECT_RATIO:g} times the other"
-        )
+def opening_bytes(work: Work) -> int:
+    """The most memory that `opened` takes, besides small change; of a WebP picture all that it takes to decode."""
+    width, height = webp_size(work.data) or (0, 0)
+    return len(work.data) + _DECODER_BYTES["WEBP"] * width * height
 
 
-def _eight_bit(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        upper = np.asarray(image).astype(np.uint16) >> 8
-        return Image.fromarray(upper.astype(np.uint8))
-    if image.mode not in _MODES:
-        raise BrokenImage(f"{name} has colour mode {image.mode}, which cannot be shown as RGB: convert it first")
-    return image
+def memory_bytes(work: Work, image: Image.Image) -> int:
+    """The most memory that the work on the image of `opened` takes."""
+    pixels = image.width * image.height
+    picture = _PICTURE_BYTES * pixels
+    decoding = _DECODER_BYTES.get(image.format or "", _PICTURE_BYTES) * pixels
+    if image.format == "JPEG" and "progressive" in image.info:  # kept as 16-bit coefficients until its last scan
+        decoding += 2 * len(image.getbands()) * pixels
+    changed = picture if image.mode != "RGB" or may_turn(image) else 0
+    if work.rules is None:
+        return len(work.data) + max(decoding, 2 * picture) + picture  # the canvas, and as PNG
+    height, width = resized_size(image.height, image.width, _rules(work))
+    return len(work.data) + max(decoding, picture + changed, picture + 3 * 3 * _FLOAT_BYTES * height * width)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data says nothing about the orientation
-        return image
+def _rules(work: Work) -> Any:
+    assert work.rules is not None, "an image is prepared for a model"
+    return cast(Any, SimpleNamespace(**work.rules))

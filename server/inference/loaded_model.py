@@ -21,6 +21,7 @@ from server.contract.text import Phrase, Prompt, TokenizedPhrase, shown
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, UnknownModel, UnsuitableModel, WorkerStopped
 from server.inference.batching import Batcher, BatchLimits, BatchRun
 from server.inference.fair_queue import FairSemaphore
+from server.inference.progress import RunProgress
 from server.memory.cuda import DeviceLost
 from server.memory.memory_budget import HostFootprint
 from server.memory.pool import PoolExhausted
@@ -68,19 +69,29 @@ class LoadedModel:
         self.name, self.family = bundle.manifest.name, bundle.manifest.family
         self.retired = False  # True once requests can no longer choose it
         self._users, self._unused = 0, asyncio.Event()
-        run, bucket = detector_run(bundle) if "detect" in bundle.tasks else encoder_run(bundle)
+        run, bucket = (
+            detector_run(bundle, step=lambda: self.batcher.progress.step())
+            if "detect" in bundle.tasks
+            else encoder_run(bundle)
+        )
 
         def trace(items: Sequence[ModelInput], run: BatchRun, started: float, ended: float) -> Link:
             return tracing.execution([item.trace for item in items], started, ended, self.run_attributes(run))
 
         self.batcher = Batcher(self.name, run, bucket=bucket, limits=limits, metrics=metrics, trace=trace)
         self.text_thread = ThreadPoolExecutor(1, thread_name_prefix=f"texts-{self.name}")
+        self._text_progress = RunProgress()
         self._text_slots = FairSemaphore(2)  # one runs, the next is queued for when the thread is free
 
     @property
     def alive(self) -> bool:
         """True where it can answer, now or later."""
         return self.batcher.alive and not (self.bundle.gpu and self.bundle.gpu.lost)
+
+    @property
+    def hangs(self) -> bool:
+        """True where a run has made no progress for so long that it never will."""
+        return self.batcher.progress.hangs() or self._text_progress.hangs()
 
     @property
     def detection(self) -> DetectionRules:
@@ -148,8 +159,13 @@ class LoadedModel:
 
     async def in_text_turn(self, function: Callable[[], T], context: RequestContext) -> T:
         """Run `function`, a short one that tokenizes or encodes, in the text thread when the client's turn comes."""
+
+        def watched() -> T:
+            with self._text_progress.working():
+                return function()
+
         async with self._text_slots.slot(client=context.client, priority=context.priority):
-            return await asyncio.wrap_future(self.text_thread.submit(function))
+            return await asyncio.wrap_future(self.text_thread.submit(watched))
 
     async def _encode(self, context: RequestContext, encode: Callable[[], list[Float32]]) -> list[Float32]:
         def timed() -> list[Float32]:
@@ -201,15 +217,15 @@ class LoadedModels:
         return max((model.batcher.retry_after for model in self.models), default=1)
 
     def dead(self) -> list[str]:
-        """Names of the models whose worker has died, or whose GPU is lost."""
-        return [model.name for model in self.models if not model.alive]
+        """Names of the models whose worker has died or hangs, or whose GPU is lost."""
+        return [model.name for model in self.models if not model.alive or model.hangs]
 
 
-def detector_run(bundle: Bundle) -> tuple[RunBatch, Bucket]:
+def detector_run(bundle: Bundle, *, step: Callable[[], None] = lambda: None) -> tuple[RunBatch, Bucket]:
     """The batched run of a detector, and the bucket within which images share one.
 
     They have as many passes, and prompts of one token bucket in each, so that none waits for another's. Passes run one
-    after the other: memory does not grow with their number.
+    after the other: memory does not grow with their number. `step` is called after each.
     """
 
     def run(batch: Sequence[ModelInput]) -> list[ModelOutput]:
@@ -217,6 +233,7 @@ def detector_run(bundle: Bundle) -> tuple[RunBatch, Bucket]:
         with bundle.encoded([item.pixels for item in batch]) as encoded:
             for index in range(len(batch[0].prompts)):
                 prompts = [item.prompts[index] for item in batch]
+                step()
                 results = bundle.detect(encoded, prompts, [item.text_features[index] for item in batch])
                 for item, prompt, result, passes in zip(batch, prompts, results, outputs, strict=True):
                     passes.append(_pass_output(bundle, item, prompt, _require_finite(bundle, result)))

@@ -17,9 +17,10 @@ from server.contract.text import Prompt, caption_phrases, label_phrases
 from server.errors import FieldFault, InvalidRequest
 from server.inference import responses
 from server.inference.batching import Reservation
-from server.inference.drawing import draw
+from server.inference.decoders import Decoders, ThreadDecoders
+from server.inference.drawing import Mark
 from server.inference.fair_queue import FairSemaphore
-from server.inference.images import PreparedImage, prepare
+from server.inference.images import PreparedImage, Work
 from server.inference.loaded_model import LoadedModel, LoadedModels, ModelInput, ModelOutput
 from server.inference.prompt_cache import PromptCache
 from server.request_context import RequestContext
@@ -48,10 +49,12 @@ T = TypeVar("T")
 class Pipeline:
     """Answers requests with the loaded `models`; its coroutines run on one event loop."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, models: LoadedModels) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, models: LoadedModels, decoders: Decoders | None = None
+    ) -> None:
         self.settings, self.metrics, self._models = settings, metrics, models
-        self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="images")
-        self._decoding = FairSemaphore(2 * settings.pool_threads)  # half run, half are queued for when a thread is free
+        self.decoders = decoders or ThreadDecoders(settings)
+        self._pool = ThreadPoolExecutor(settings.pool_threads, thread_name_prefix="slow")
         # A thread of its own, so that requests are answered while all others decode.
         self._short = ThreadPoolExecutor(1, thread_name_prefix="short")
         # Another for bodies, one at a time, since some take longer and their clients take turns.
@@ -59,7 +62,8 @@ class Pipeline:
         self._cache = PromptCache(settings.prompt_cache_bytes, metrics)
 
     def close(self) -> None:
-        """End the threads, whose work is done once the models are closed."""
+        """End the decoders, and the threads, whose work is done once the models are closed."""
+        self.decoders.close()
         for threads in (self._pool, self._short, self._bodies):
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -82,16 +86,19 @@ class Pipeline:
 
     async def detect(self, request: DetectRequest, context: RequestContext) -> DetectAnswer:
         """Find the request's labels or phrases in each of its images."""
-        answer, _ = await self._detect(request, context, keep_image=False)
+        answer, _ = await self._detect(request, context)
         return answer
 
     async def detect_drawn(self, request: DetectRequest, context: RequestContext) -> tuple[DetectAnswer, bytes]:
         """As `detect` for one image; also that image, upright, as PNG with the detections drawn on it."""
         if len(request.pictures) != 1:
             raise InvalidRequest([FieldFault("images", f"{len(request.pictures)} images, drawing takes exactly one")])
-        answer, ((prepared, detections),) = await self._detect(request, context, keep_image=True)
-        assert prepared.image is not None, "kept for drawing"
-        return answer, await self.in_pool(draw, prepared.image, detections)
+        answer, ((_, detections),) = await self._detect(request, context)
+        marks = [Mark(found.box, found.label, found.label_id, found.score) for found in detections]
+        # Decoded again: kept until its turn comes, the image would take twenty times the memory of its file.
+        drawn = await self.decoders.run(self._work(request.pictures[0], "the image")._replace(marks=marks), context)
+        assert isinstance(drawn, bytes), "a drawing is a PNG"
+        return answer, drawn
 
     async def classify(self, request: ClassifyRequest, context: RequestContext) -> ClassifyAnswer:
         """Score the labels for each image."""
@@ -141,13 +148,13 @@ class Pipeline:
             )
 
     async def _detect(
-        self, request: DetectRequest, context: RequestContext, *, keep_image: bool
+        self, request: DetectRequest, context: RequestContext
     ) -> tuple[DetectAnswer, list[tuple[PreparedImage, list[Detection]]]]:
         model = self._choose(request.model, "detect", context)
         self._check_counts(request.pictures, "labels", len(request.labels))
         thresholds = _thresholds(request, model)
         with self._timed(context, model):
-            prompts, outputs = await self._run_detector(model, request, context, thresholds, keep_image=keep_image)
+            prompts, outputs = await self._run_detector(model, request, context, thresholds)
 
             def find() -> list[tuple[PreparedImage, list[Detection]]]:
                 return [
@@ -185,8 +192,6 @@ class Pipeline:
         request: DetectRequest,
         context: RequestContext,
         thresholds: Thresholds,
-        *,
-        keep_image: bool,
     ) -> tuple[tuple[Prompt, ...], list[tuple[PreparedImage, tuple[PassOutput, ...]]]]:
         """The prompt of each pass, and each image with the outputs of its passes."""
         names = image_names(len(request.pictures))
@@ -201,7 +206,7 @@ class Pipeline:
             least = None if request.label_scores else thresholds.box_threshold
 
             async def one(data: bytes, name: str) -> tuple[PreparedImage, tuple[PassOutput, ...]]:
-                prepared = await self._prepare(model, data, name, context, keep_image=keep_image)
+                prepared = await self._prepare(model, data, name, context)
                 item = ModelInput(prepared.pixels, prompts, tuple(await features), least, context.timer.trace)
                 output = await self._run(model, places, item, context)
                 assert isinstance(output, tuple), "a detector returns its passes"
@@ -227,7 +232,7 @@ class Pipeline:
         with model.batcher.reserve(len(pictures), client=context.client, priority=context.priority) as places:
 
             async def image(data: bytes, name: str) -> Float32:
-                prepared = await self._prepare(model, data, name, context, keep_image=False)
+                prepared = await self._prepare(model, data, name, context)
                 embed = await self._run(model, places, ModelInput(prepared.pixels, trace=context.timer.trace), context)
                 assert not isinstance(embed, tuple), "an image encoder returns an embedding"
                 return embed
@@ -242,14 +247,13 @@ class Pipeline:
             )
         return np.stack(images), text_embeds
 
-    async def _prepare(
-        self, model: LoadedModel, data: bytes, name: str, context: RequestContext, *, keep_image: bool
-    ) -> PreparedImage:
-        preprocess, max_pixels = model.bundle.preprocess, self.settings.max_image_pixels
-        async with self._decoding.slot(client=context.client, priority=context.priority):
-            prepared = await self.in_pool(
-                prepare, data, preprocess, name=name, max_pixels=max_pixels, keep_image=keep_image
-            )
+    def _work(self, data: bytes, name: str) -> Work:
+        return Work(data, name, self.settings.max_image_pixels, self.settings.image_formats)
+
+    async def _prepare(self, model: LoadedModel, data: bytes, name: str, context: RequestContext) -> PreparedImage:
+        rules = model.bundle.manifest.preprocessing.model_dump()
+        prepared = await self.decoders.run(self._work(data, name)._replace(rules=rules), context)
+        assert isinstance(prepared, PreparedImage), "rules were given"
         timer = context.timer
         timer.observe("decode", prepared.started, prepared.decoded, self.metrics.decode_duration)
         timer.observe("preprocess", prepared.decoded, prepared.ended, model.metrics.preprocess_duration)

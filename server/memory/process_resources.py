@@ -7,6 +7,7 @@ import ctypes
 import math
 import os
 import re
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ T = TypeVar("T")
 _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 # Version 1 writes the largest multiple of a page below 2**63 where there is no limit.
 _NO_LIMIT = 2**62
+_MAX_OPEN_FILES = 65_536
 
 
 def memory_limit(*, proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
@@ -25,6 +27,12 @@ def memory_limit(*, proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
         if limit.isdigit() and int(limit) < _NO_LIMIT:
             limits.append(int(limit))
     return min(limits, default=None)
+
+
+def available_memory(*, proc: Path = _PROC) -> int | None:
+    """Memory of the machine that processes can take without swapping, in bytes."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _text(proc / "meminfo"), re.M)
+    return int(found[1]) * 1024 if found else None
 
 
 def machine_bytes() -> int:
@@ -50,6 +58,16 @@ def cpu_quota(*, proc: Path = _PROC, cgroup: Path = _CGROUP) -> float | None:
         if len(fields) == 2 and all(field.isdigit() for field in fields) and int(fields[1]):
             quotas.append(int(fields[0]) / int(fields[1]))
     return min(quotas, default=None)
+
+
+def open_files_limit() -> int:
+    """File descriptors that this process may have, once its soft limit is raised as far as it may, within reason."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return wanted if soft == resource.RLIM_INFINITY else soft
 
 
 def resident_bytes(*, proc: Path = _PROC) -> int | None:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import logging
 import select
+import socket
 import struct
 import termios
 from contextlib import suppress
@@ -27,8 +28,9 @@ MAX_HEAD_BYTES, MAX_HEADERS = 64 * 1024, 200
 LOWEST_BYTES_PER_S, PACE_WINDOW_S = 4 * 1024, 5.0
 # The time of a body in chunks goes by their number; so many may be small.
 FREE_CHUNKS, LEAST_MEAN_CHUNK = 4096, 64
-# Parsed before anything else gets a turn: the most pipelined requests, or chunks, at once.
-_SLICE = 16 * 1024
+# Bytes parsed at once: a few pipelined requests, of which all but the first wait, or so much of a body.
+_HEAD_SLICE, _BODY_SLICE = 1024, 32 * 1024
+_FRAMING = (b"content-length", b"transfer-encoding")
 # After a client has shut its side: first look, and later ones, whether it has gone altogether.
 _GONE_AFTER_S = (0.05, 0.5)
 # Key of the state of a request's scope: its body broke off into something that is no HTTP.
@@ -48,11 +50,16 @@ class ProblemProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._unparsed = bytearray()
-        self._in_head, self._head_bytes = True, 0
+        self._unparsed = b""
+        self._in_head, self._in_body, self._head_bytes = True, False, 0
         self._chunks = self._body_bytes = 0
+        self._framing: list[bytes] = []  # lines of the head that say where its body ends
+        self._resumes = False  # a body is read behind a head of our own
         # Nothing more is read: after something that is no HTTP, or since the client has shut its side.
         self._refused = self._half_closed = False
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Pass over an `Upgrade` silently, as RFC 9110, 7.8, allows: many a client offers h2c with each request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -64,7 +71,7 @@ class ProblemProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._refused:
             return
-        self._unparsed += data
+        self._unparsed = self._unparsed + data if self._unparsed else data
         self._parse()
         if self._answered:
             self._start_deadline()
@@ -96,8 +103,9 @@ class ProblemProtocol(HttpToolsProtocol):
         self._pace = _cancel(self._pace)
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        if not self._resumes:
+            super().on_message_begin()
+            self._in_head, self._head_bytes = True, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; those behind a body, which could pass for others, are dropped."""
@@ -105,10 +113,13 @@ class ProblemProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._resumes:
+            return
         if fault := _head_fault(self.headers, self.parser.get_http_version()):
             raise _Refused(fault)
         super().on_headers_complete()
-        self._in_head, self._chunks, self._body_bytes = False, 0, 0
+        self._in_head, self._in_body, self._chunks, self._body_bytes = False, True, 0, 0
+        self._framing = [b"%s: %s\r\n" % header for header in self.headers if header[0] in _FRAMING]
 
     def on_chunk_header(self) -> None:
         """Count a chunk; each costs as much as hundreds of bytes."""
@@ -119,6 +130,16 @@ class ProblemProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         super().on_body(body)
+
+    def on_url(self, url: bytes) -> None:
+        if not self._resumes:
+            super().on_url(url)
+
+    def on_message_complete(self) -> None:
+        if self._framing and self.parser.should_upgrade():
+            return  # llhttp takes the body for the other protocol's
+        self._in_body = False
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -148,25 +169,36 @@ class ProblemProtocol(HttpToolsProtocol):
 
     def _parse(self) -> None:
         """Parse what has arrived, up to a request that has to wait for the answer to another."""
-        while self._unparsed and not self.pipeline and not self._refused:
-            piece = bytes(self._unparsed[:_SLICE])
-            del self._unparsed[:_SLICE]
+        data, at = memoryview(self._unparsed), 0
+        while at < len(data) and not self.pipeline and not self._refused:
+            piece = data[at : at + (_BODY_SLICE if self._in_body else _HEAD_SLICE)]
+            at += len(piece)
             self._head_bytes += len(piece)
             try:
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as upgrade:
-                self._unparsed[:0] = piece[upgrade.args[0] :]
+                at += upgrade.args[0] - len(piece)
+                self._read_on()
             except httptools.HttpParserError:
                 self._refuse()
-            if self._in_head and self._head_bytes > MAX_HEAD_BYTES + _SLICE:
+            if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse()
+        self._unparsed = b"" if self._refused else bytes(data[at:])
         if self._unparsed:
             self.flow.pause_reading()
 
+    def _read_on(self) -> None:
+        """Read what follows a request for another protocol, first its body, as if it had not asked for one."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        if self._framing:
+            self._resumes = True
+            self.parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *self._framing, b"\r\n"]))
+            self._resumes = False
+
     def _refuse(self) -> None:
         """Read no more of this connection, and answer 400 in its turn."""
-        self._refused = True
-        self._unparsed.clear()
+        self._refused, self._unparsed = True, b""
         if self._answered:
             log.info("a connection was closed: what it sent is no HTTP/1.1 request")
             self.send_400_response("")
@@ -181,6 +213,9 @@ class ProblemProtocol(HttpToolsProtocol):
         pending = self.transport.get_write_buffer_size() + self._queued_in_kernel()
         if before is not None and before - pending < LOWEST_BYTES_PER_S * PACE_WINDOW_S:
             log.info("a connection was closed: its client does not read the answer")
+            # By a reset: the kernel, too, would go on holding the answer for its client.
+            reset = struct.pack("ii", 1, 0)
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
             self.transport.abort()
             return
         self._pace = self.loop.call_later(PACE_WINDOW_S, self._check_pace, pending)
@@ -205,7 +240,7 @@ class ProblemProtocol(HttpToolsProtocol):
 
 
 def _head_fault(headers: list[tuple[bytes, bytes]], version: str) -> str:
-    """What is wrong with the head of a request that llhttp accepts, empty if nothing (RFC 9112, 3.2 and 6.1)."""
+    """The fault in the head of a request that llhttp accepts, empty if there is none (RFC 9112, 3.2 and 6.1)."""
     codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
     hosts = sum(name == b"host" for name, _ in headers)
     if version not in ("1.0", "1.1"):
@@ -219,6 +254,7 @@ def _head_fault(headers: list[tuple[bytes, bytes]], version: str) -> str:
     return ""
 
 
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     if timer is not None:
         timer.cancel()
+    return None

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from http import HTTPMethod, HTTPStatus
+from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,7 +24,6 @@ from server.errors import (
     problem_response,
 )
 from server.memory.client_shares import ClientShares, Holding
-from server.memory.process_resources import machine_bytes, memory_limit
 from server.middleware.auth import Keys
 from server.middleware.endpoints import INFERENCE_ENDPOINTS, OTHER, POLLED_ENDPOINTS, Endpoints, local_path
 from server.middleware.uvicorn_server import LingeringClose
@@ -33,13 +32,12 @@ from server.schemas import ADMIN_BUNDLES
 from server.settings import Settings
 from server.telemetry.logs import current, log_access
 from server.telemetry.metrics import Metrics
-from server.telemetry.tracing import Tracing
+from server.telemetry.tracing import Tracing, known_method
 
 log = logging.getLogger(__name__)
 
 TRACEPARENT = "traceparent"  # W3C Trace Context
 # Names of methods that are logged: another would be the client's own words.
-_METHODS = frozenset(HTTPMethod)
 _CORS_REQUEST_HEADERS = (
     *("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT, TRACEPARENT, "tracestate"),
 )
@@ -64,8 +62,7 @@ class RequestMiddleware:
         self._endpoints, self._retry_after, self._tracing = endpoints, retry_after, tracing
         limit = settings.max_inflight_requests
         self._places = ClientShares(limit, kept=limit // 8)
-        memory = body_memory(settings)
-        self._memory = ClientShares(memory, kept=memory // 4)
+        self._memory = ClientShares(settings.body_bytes, kept=settings.body_bytes // 4)
         self._inner: ASGIApp = self._guard
         if settings.cors_origins:  # outside the guard, so that a web page can read why it was refused
             self._inner = _ProblemCors(
@@ -101,7 +98,7 @@ class RequestMiddleware:
         self._metrics.request_duration.labels(endpoint).observe(seconds)
         self._metrics.requests.labels(endpoint, str(status or "none")).inc()
         context.timer.trace.end(status=status, model=context.model)
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = known_method(scope["method"])
         fields: dict[str, Any] = {"method": method, "endpoint": endpoint, "status": status or "none"}
         fields |= {"model": context.model or "none", "ms": round(seconds * 1000, 1), "client": context.client or "none"}
         if self._settings.log_inputs:
@@ -115,7 +112,7 @@ class RequestMiddleware:
         try:
             self._authenticate(scope)
             if endpoint == OTHER:
-                await self._send_problem(HTTPException(HTTPStatus.NOT_FOUND), scope, receive, response)
+                await self._send_problem(HTTPException(404), scope, receive, response)
                 return
             self._check_limits(scope, held)
             await self._run_within_deadline(scope, _BoundedReceive(receive, self._settings.max_body_bytes), response)
@@ -127,7 +124,9 @@ class RequestMiddleware:
             await self._send_problem(error, scope, receive, response)
         except Exception as error:
             if not isinstance(error, Fault):
-                log.exception("unexpected error in %s %s", scope["method"], response.status or "before the response")
+                log.exception(
+                    "unexpected error in %s %s", known_method(scope["method"]), response.status or "before the response"
+                )
             if response.status:
                 raise  # the response has begun: only closing the connection shows that it is incomplete
             await self._send_problem(error, scope, receive, response)
@@ -241,12 +240,6 @@ class _ResponseSend:
         elif self._head:
             message = {**message, "body": b""}
         await self._send(message)
-
-
-def body_memory(settings: Settings) -> int:
-    """Bytes that bodies and answers in progress may take: an eighth of the memory, and at least four bodies."""
-    memory = settings.memory_limit_bytes or memory_limit() or machine_bytes()
-    return max(4 * settings.max_body_bytes, memory // 8)
 
 
 def _as_get(scope: Scope) -> Scope:

@@ -116,7 +116,7 @@ def _authorization(args: argparse.Namespace) -> dict[str, str]:
     key = os.environ.get(KEY, "")
     if args.key_file:
         try:
-            key = args.key_file.read_text(encoding="utf-8")
+            key = args.key_file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise CommandError(f"{args.key_file} cannot be read: {error}") from None
     return {"Authorization": f"Bearer {key.strip()}"} if key.strip() else {}

@@ -7,6 +7,7 @@ the model that accepted them, whose memory is freed after the last.
 import asyncio
 import gc
 import logging
+import subprocess
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -46,6 +47,7 @@ class HotSwap:
         self._settings, self._registry, self._forget = settings, registry, forget
         self._running: asyncio.Task[BundleChange] | None = None
         self._closing = False
+        self._trials: list[subprocess.Popen[str]] = []
 
     async def add(self, path: str) -> BundleChange:
         """Serve the bundle in the folder `path`, behind the others.
@@ -67,6 +69,8 @@ class HotSwap:
     async def close(self) -> None:
         """Start no more changes and abandon the one in progress: the process ends."""
         self._closing = True
+        for trial in self._trials:
+            trial.kill()
         if self._running:
             self._running.cancel()
             await asyncio.wait({self._running})
@@ -144,7 +148,11 @@ class HotSwap:
         on_gpu = self._settings.device.startswith("cuda") or any(model.bundle.gpu for model in self._registry.models)
         # A second process would take as much of the GPU again.
         probed = self._settings.warm_up != "none" and not on_gpu
-        peaks = probe_bundle(folder, self._settings) if probed else None
+        budget, peaks = self._registry.budget, None
+        if probed:
+            left = budget.limit_bytes - budget.total_bytes if budget.limit_bytes else None
+            self._trials = []
+            peaks = probe_bundle(folder, self._settings, memory_bytes=left, running=self._trials)
         bundle: Bundle = open_bundle(folder, self._settings)
         return self._registry.prepare(bundle, peaks)
 

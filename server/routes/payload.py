@@ -31,9 +31,12 @@ _INFLATED_AT_ONCE = 256 * 1024
 class Inflater(Protocol):
     """One of zlib's decompression objects."""
 
-    eof: bool
-    unused_data: bytes
-    unconsumed_tail: bytes
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    @property
+    def unconsumed_tail(self) -> bytes: ...
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 

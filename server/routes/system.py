@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.bundle import Bundle
+from server.contract.image_file import MAX_ASPECT_RATIO
 from server.contract.manifest import Artefact
 from server.errors import NotReady, WorkerStopped
-from server.inference.images import MAX_ASPECT_RATIO
 from server.inference.loaded_model import LoadedModel
 from server.routes.body import JSON
 from server.routes.documents import SharedRendering, documents_of
@@ -41,12 +41,15 @@ async def models(request: Request) -> Response:
 
 @router.get("/livez", summary="Is the process healthy?", responses=_UNHEALTHY)
 async def livez(request: Request) -> Health:
-    """503 if a worker has died or the bundles could not be loaded: restart the process."""
+    """503 if a worker has died or hangs, or the bundles could not be loaded: restart the process.
+
+    A model run hangs where it makes no progress for 120 seconds, or 20 times as long as recent ones took.
+    """
     registry = registry_of(request)
     if registry.failure:
         raise NotReady(f"the bundles could not be loaded: {registry.failure}", retry_after=None)
     if dead := registry.dead():
-        raise WorkerStopped(f"the worker of {', '.join(dead)} has died: restart the server")
+        raise WorkerStopped(f"the worker of {', '.join(dead)} has died or hangs: restart the server")
     return Health()
 
 

@@ -9,11 +9,14 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from server.settings import Settings
+from server.telemetry.log_handler import RepeatFilter, StderrHandler, cut
 
 _TIME = "%Y-%m-%dT%H:%M:%S"
 # Libraries that log, or warn of, what clients send.
 _VERBOSE_LIBRARIES = ("python_multipart", "PIL", "httpcore")
 access = logging.getLogger("server.access")
+# Characters of a message or a value, and of a traceback, of which the end is kept.
+_MAX_TEXT, _MAX_TRACEBACK = 8192, 16384
 
 
 class LogContext(Protocol):
@@ -31,7 +34,8 @@ current: ContextVar[LogContext | None] = ContextVar("log_context", default=None)
 
 def configure(settings: Settings) -> None:
     """Log everything of this process to stderr, in the format of the settings."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StderrHandler(sys.stderr)
+    handler.addFilter(RepeatFilter(exempt=access.name))
     handler.setFormatter(JsonLines() if settings.log_format == "json" else TextLines())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     for name in _VERBOSE_LIBRARIES:
@@ -49,7 +53,7 @@ class TextLines(logging.Formatter):
     """`time LEVEL logger: message id=...`, followed by the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_time(record)} {record.levelname} {record.name}: {record.getMessage()}"
+        line = f"{_time(record)} {record.levelname} {record.name}: {cut(record.getMessage(), _MAX_TEXT)}"
         if context := current.get():
             line += f" id={context.request_id}" + (f" trace={context.trace_id}" if context.trace_id else "")
         return "\n".join([line, *_traceback(self, record)])
@@ -61,7 +65,10 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
         fields: dict[str, Any] | None = getattr(record, "fields", None)
-        line |= {"message": record.getMessage()} if fields is None else {"message": "request"} | fields
+        if fields is None:
+            line["message"] = cut(record.getMessage(), _MAX_TEXT)
+        else:
+            line |= {"message": "request"} | {name: _bounded(value) for name, value in fields.items()}
         if context := current.get():
             line["request_id"] = context.request_id
             if context.trace_id:
@@ -78,9 +85,18 @@ def _quoted(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
+def _bounded(value: Any) -> Any:
+    """A value of a JSON line; a longer one as the start of its JSON."""
+    if isinstance(value, int | float) or len(text := json.dumps(value, default=str)) <= _MAX_TEXT:
+        return value
+    return cut(text, _MAX_TEXT)
+
+
 def _time(record: logging.LogRecord) -> str:
     return f"{time.strftime(_TIME, time.gmtime(record.created))}.{int(record.msecs):03d}Z"
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
-    return [formatter.formatException(record.exc_info)] if record.exc_info else []
+    if not record.exc_info:
+        return []
+    return [cut(formatter.formatException(record.exc_info), _MAX_TRACEBACK, keep_end=True)]

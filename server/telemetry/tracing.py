@@ -97,7 +97,7 @@ class Tracing:
         """Start the trace of a request, or continue the one that its `traceparent` header names."""
         if self.requests is _NO_TRACER:  # it would answer with the client's own `traceparent`
             return Trace()
-        method = method if method in _METHODS else "_OTHER"
+        method = known_method(method)
         span = self.requests.start_span(
             f"{method} {endpoint}",
             context=_PROPAGATOR.extract(headers, context=Context()),
@@ -152,6 +152,11 @@ def open_tracing(settings: Settings) -> Tracing:
     for provider in (requests, executions):
         provider.add_span_processor(processor)
     return Tracing(requests.get_tracer("openset"), executions.get_tracer("openset"), close=requests.shutdown)
+
+
+def known_method(method: str) -> str:
+    """The method of a request, `_OTHER` for one that a client made up."""
+    return method if method in _METHODS else "_OTHER"
 
 
 def _links(contexts: Iterable[Link]) -> list[trace.Link]:

@@ -1,4 +1,4 @@
-"""Short runs of the load benchmarks: soak, overload, drain, scheduling."""
+"""Short runs of the load benchmarks: soak, overload, drain, scheduling, attacks."""
 
 import asyncio
 import statistics
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.benchmarks import drain, overload, scheduling, soak
+from tests.benchmarks import attacks, drain, overload, scheduling, soak
 from tests.benchmarks.live_server import serving
 
 
@@ -42,6 +42,15 @@ def test_terminated_server_answers_accepted_requests_and_refuses_new_connections
 def test_clients_are_served_round_robin_and_abandoned_requests_do_not_run(tmp_path):
     with serving(tmp_path, *scheduling.FLAGS) as server:
         assert scheduling.report(asyncio.run(scheduling.run_scenarios(server, images=400))) == 0
+
+
+def test_attacks_keep_nobody_waiting_and_take_no_more_memory_than_there_is(tmp_path):
+    with serving(tmp_path, *attacks.FLAGS) as server:
+        faults = [
+            fault for _, wrong in attacks.run_attacks(server, list(attacks.ATTACKS), seconds=1) for fault in wrong
+        ]
+    assert faults == []
+    assert server.log.read_text() == "", "no error"
 
 
 @pytest.mark.parametrize(("resident", "wrong"), [([100, 100, 104, 100], 0), ([100, 110, 120, 130], 1)])

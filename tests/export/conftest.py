@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,13 @@ from torch import nn
 
 from export.bundle import export_bundle
 from models import registry
-from models.clip.config import ClipConfig, ResNetTowerConfig, TextConfig, VisionTransformerConfig
+from models.clip.config import (
+    ClipConfig,
+    EfficientNetTowerConfig,
+    ResNetTowerConfig,
+    TextConfig,
+    VisionTransformerConfig,
+)
 from models.clip.model import Clip
 from models.glip.config import GlipConfig
 from models.glip.model import Glip
@@ -18,11 +25,13 @@ from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.config import ResNetConfig as BackboneConfig
 from models.grounding_dino.model import GroundingDino
 from models.layers.bert import BertConfig
+from models.layers.efficientnet import EfficientNetConfig
 from models.layers.resnet import ResNetConfig
 from models.layers.swin import SwinConfig
 from models.tokenizers import small_wordpiece
 
 WORDS = ("a", "dog", "red", "bicycle", "cat", "sports", "car", "rain", "sailing", "boat", "key", "small", "house")
+EFFICIENTNET = EfficientNetConfig((4, 4, 8, 8, 12, 12, 16), (1, 1, 1, 2, 1, 1, 1), stem=8, head=32, classes=20, words=8)
 SMALL_SERVING = {"preprocessing": {"shorter": 128, "longer": 208}, "buckets": {"pixel_multiple": 32}}
 
 
@@ -38,7 +47,7 @@ def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def save_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A function that makes a checkpoint folder: "clip", "clip-average", "detector", "detector-swin", "glip", ..."""
+    """A function that makes a checkpoint folder: "clip", "clip-average", "clip-words", "detector", "glip-swin", ..."""
     folder = tmp_path_factory.mktemp("checkpoints")
     tokenizer = small_wordpiece(WORDS)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -58,13 +67,17 @@ def save_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 def _model(name: str, vocabulary: int) -> tuple[nn.Module, object]:
     if name.startswith("clip"):
         text = TextConfig(width=32, layers=2, heads=2, vocab_size=vocabulary)
-        image: VisionTransformerConfig | ResNetTowerConfig = VisionTransformerConfig(32, 8, 32, 2, 2)
+        image: VisionTransformerConfig | ResNetTowerConfig | EfficientNetTowerConfig
+        image = VisionTransformerConfig(32, 8, 32, 2, 2)
+        if name == "clip-words":
+            image = EfficientNetTowerConfig(64, replace(EFFICIENTNET, words=24))
         if name == "clip-average":
             image = ResNetTowerConfig(64, ResNetConfig((1, 1, 1, 1), 8), pool="average")
         clip = ClipConfig(24, image, text)
         return shaken(Clip(clip)), clip
     swin = SwinConfig(8, (1, 2, 2, 1), (1, 2, 2, 4), 3)
-    backbone = swin if name.endswith("-swin") else BackboneConfig(blocks=(1, 1, 1, 1), width=4)
+    backbone: SwinConfig | BackboneConfig | EfficientNetConfig = BackboneConfig(blocks=(1, 1, 1, 1), width=4)
+    backbone = {"swin": swin, "words": EFFICIENTNET}.get(name.rpartition("-")[2], backbone)
     bert = BertConfig(vocab_size=vocabulary, width=32, layers=1, heads=2, hidden=64, max_positions=48)
     tiny = name.endswith("-tiny")
     if name.startswith("glip"):

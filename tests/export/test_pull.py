@@ -197,7 +197,7 @@ def test_verify_with_the_checkpoint_certifies_a_pulled_bundle_in_full(cache, tmp
     assert main(["verify", str(bundle), "--checkpoint", str(cache / "checkpoints" / CLIP), "--quiet"]) == 0
     assert capsys.readouterr() == (f"{bundle}: verified; certified: full\n", "")
     manifest = read_manifest(bundle)
-    assert all(artefact.certificate.data_sha256 == artefact.data.sha256 for artefact in manifest.artefacts)
+    assert all(artefact.certificate.data_sha256 == artefact.data[0].sha256 for artefact in manifest.artefacts)
     assert main(["verify", str(bundle), "--quiet"]) == 0
     assert capsys.readouterr() == (f"{bundle}: verified; certified: full\n", "")
 
@@ -280,7 +280,7 @@ def test_wrong_checkpoint_is_refused_and_leaves_no_bundle(
 ):
     monkeypatch.setitem(hub.repositories, REPOSITORY, published | {"model.safetensors": b"no tensors"})
     assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 1
-    assert "is damaged or no safetensors file" in capsys.readouterr().err
+    assert "model.safetensors is a text, not weights" in capsys.readouterr().err
     assert not (tmp_path / "bundles" / CLIP).exists()
 
 

@@ -12,9 +12,8 @@ from models.data.coco import CocoSet
 from models.data.images import DataError
 from models.data.odvg import OdvgSet, read_label_map
 from server.app import create_app
+from server.contract.image_file import ImageFileError, decode
 from server.contract.manifest import MANIFEST_FILE, BundleError, read_manifest
-from server.errors import Fault
-from server.inference.images import decode
 from server.settings import Settings
 from tests.server.fakes import FakeDetector, FakeEncoder
 
@@ -51,7 +50,7 @@ def _pictures() -> Target:
         assert 0 < image.width * image.height <= MAX_PIXELS, "within bounds"
         image.convert("RGB")
 
-    return Target(read, (Fault,), seeds.pictures)
+    return Target(read, (ImageFileError,), seeds.pictures)
 
 
 def _records() -> Target:

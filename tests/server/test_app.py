@@ -13,7 +13,7 @@ from server.app import create_app
 from server.contract.manifest import BundleError
 from server.middleware import uvicorn_server
 from server.middleware.auth import digest_of
-from server.routes import body
+from server.routes import payload
 from server.settings import Settings
 
 from .fakes import FakeDetector, picture
@@ -242,7 +242,7 @@ def test_queued_request_is_dropped_at_its_deadline(detector):
             await until(held.started.is_set)
             late = await asyncio.wait_for(asking(client, **{"X-Request-Timeout-Ms": "60"}), SOON)
             assert (late.status_code, late.json()["type"]) == (504, "urn:openset:problem:deadline-passed")
-            assert "within the 0.06 s of its X-Request-Timeout-Ms" in late.json()["detail"]
+            assert "within 0.06 s, its deadline" in late.json()["detail"]
             assert batcher(client).depth == 0
             held.gate.set()
             assert (await first).status_code == 200
@@ -381,7 +381,7 @@ def test_prompts_of_one_client_leave_others_a_turn(detector, tmp_path, monkeypat
 
 def test_slow_body_times_out(detector, monkeypatch):
     monkeypatch.setattr(uvicorn_server, "LINGER_SILENCE_S", 0.1)
-    monkeypatch.setattr(body, "BODY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(payload, "BODY_TIMEOUT_S", 0.05)
 
     async def scene():
         async def trickle():
@@ -431,6 +431,7 @@ def test_server_is_live_but_not_ready_while_it_loads(monkeypatch, detector):
                 assert (await client.get("/livez")).status_code == 200
                 early = await client.get("/readyz")
                 assert (early.status_code, early.json()["type"]) == (503, "urn:openset:problem:not-ready")
+                assert early.headers["retry-after"] == "5"
                 assert (await ask(client, "dog")).status_code == 503
                 loading.set()
                 await until(lambda: app.state.registry.ready)

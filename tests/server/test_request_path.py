@@ -20,9 +20,13 @@ PATH = {
     "middleware/request_middleware.py",
     "routes/detect.py",
     "routes/body.py",
+    "routes/payload.py",
+    "json_text.py",
     "inference/pipeline.py",
     "inference/loaded_model.py",
     "inference/prompt_cache.py",
+    "inference/decoders.py",
+    "inference/decoder_forks.py",
     "inference/images.py",
     "inference/batching.py",
     "inference/fair_queue.py",
@@ -30,11 +34,13 @@ PATH = {
     "bundle.py",
     "runtimes/ort.py",
 }
-# Not counted: data classes and schemas, which are passed along; the buffer pool; the connection; observers; and the
-# contract's pure functions, which call nothing else of the server.
+# Not counted: the decoder process, where the image is read; data classes and schemas, which are passed along; the
+# buffer pool; the connection; observers; and the contract's pure functions, which call nothing else of the server.
 DATA = {"schemas.py", "errors.py", "settings.py", "request_context.py", "contract/manifest.py", "memory/pool.py"}
-TRANSPORT = {"middleware/uvicorn_server.py"}
-OBSERVERS = {"telemetry/logs.py", "telemetry/stage_timer.py", "telemetry/tracing.py"}
+DATA |= {"inference/queue_shares.py", "memory/client_shares.py", "routes/services.py"}
+TRANSPORT = {"middleware/uvicorn_server.py", "middleware/endpoints.py"}
+OBSERVERS = {"inference/progress.py", "telemetry/logs.py", "telemetry/stage_timer.py", "telemetry/tracing.py"}
+DECODER_PROCESS = {"inference/decoder_process.py"}
 CONTRACT = {"contract/image.py", "contract/text.py", "contract/postprocess.py"}
 
 
@@ -55,15 +61,15 @@ def files():
     sys.setprofile(before)
 
 
-def test_detection_passes_twelve_files(files, bundled_detector):
+def test_detection_passes_sixteen_files(files, bundled_detector):
     passed, recording = files
     with TestClient(create_app(Settings(threads=1, decode_threads=1), [bundled_detector])) as client:
         assert client.post("/detect", json=BODY).status_code == 200, "warm"
         recording.set()
         assert client.post("/detect", json=BODY).status_code == 200
         recording.clear()
-    assert passed() - DATA - TRANSPORT - OBSERVERS - CONTRACT == PATH
-    assert len(PATH) == 12
+    assert passed() - DATA - TRANSPORT - OBSERVERS - CONTRACT - DECODER_PROCESS == PATH
+    assert len(PATH) == 16
 
 
 def test_first_requests_import_nothing():

@@ -59,6 +59,8 @@ def test_environment_may_name_the_file(monkeypatch, file):
         ("max_queu = 7", "openset.toml: max_queu: there is no setting 'max_queu'; the settings are host, port"),
         ("[server]\nport = 1", "openset.toml: server: there is no setting 'server'"),
         ("max_queue: 7", "openset.toml is not TOML: Expected '='"),
+        pytest.param("max_queue = " + "[" * 100_000, "openset.toml is not TOML: maximum recursion", id="nested"),
+        pytest.param("max_queue = " + "7" * 5000, "openset.toml is not TOML: Exceeds the limit", id="digits"),
         ("cors_origins = [7]", "openset.toml: cors_origins=[7] is refused: input should be a valid string"),
     ],
 )
@@ -67,6 +69,11 @@ def test_wrong_value_in_a_file_is_named_with_the_file(file, text, reason):
     with pytest.raises(SettingsError) as refusal:
         read_settings(file)
     assert reason in str(refusal.value)
+
+
+def test_file_may_begin_with_a_byte_order_mark(file):
+    file.write_text("max_queue = 17", encoding="utf-8-sig")
+    assert read_settings(file).max_queue == 17
 
 
 def test_value_that_a_flag_replaces_may_be_wrong(file):
@@ -232,3 +239,10 @@ def test_health_check_of_the_image_takes_the_port_as_the_server_does(monkeypatch
     with pytest.raises(SystemExit) as ended:
         exec(code)
     assert (ended.value.code, asked) == (0, [("127.0.0.1", port)])
+
+
+def test_compose_passes_every_setting_on_but_the_address():
+    compose = (Path(__file__).parents[2] / "compose.yaml").read_text(encoding="utf-8")
+    server = compose.partition("x-server:")[2].partition("x-pip:")[0]
+    passed = {name.lower() for name in re.findall(r"^    OPENSET_(\w+):", server, re.MULTILINE)}
+    assert passed == Settings.model_fields.keys() - {"host", "port"}

@@ -85,7 +85,7 @@ async def model_ready(request: Request, name: str, version: str | None = None) -
     registry = registry_of(request)
     model = _loaded(registry, name, version)
     if model.name in registry.dead():
-        raise WorkerStopped(f"the worker of {model.name} has died: restart the server")
+        raise WorkerStopped(f"the worker of {model.name} has died or hangs: restart the server")
     return ModelReady(name=model.name)
 
 

@@ -1,4 +1,6 @@
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from export.certificate.verify import verify
 from export.progress import Progress
+from server.__main__ import main
 from server.contract.manifest import BundleError, read_manifest, sha256_of, write_manifest
 from tests.export.tampering import replace_graph, with_changed_weight
 
@@ -121,3 +124,64 @@ def test_verifying_needs_no_torch(detector_bundle):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def renamed(folder, entry, data):
+    """Put `data` in place of a file of the bundle, under a hash that fits."""
+    manifest = read_manifest(folder)
+    file = getattr(manifest, entry).file
+    (folder / file).write_bytes(data)
+    hashed = getattr(manifest, entry).model_copy(update={"sha256": sha256_of(folder / file)})
+    write_manifest(folder, manifest.model_copy(update={entry: hashed}))
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+HOSTILE = {
+    "pickled arrays": ("reference", npz(a=np.array([None], dtype=object))),
+    "other arrays": ("reference", npz(a=np.zeros(3))),
+    "no arrays": ("reference", b"PK\x03\x04"),
+    "empty canary": ("canary", npz()),
+    "canary of other shapes": ("canary", npz(**{"image_encoder/in/pixel_values": np.zeros((1, 2))})),
+    "canary of words": ("canary", npz(**{"image_encoder/in/pixel_values": np.array(["x"])})),
+    "tokenizer": ("tokenizer", b"{}"),
+    "deep tokenizer": ("tokenizer", b'{"a":' * 100_000),
+    "tokenizer of bytes": ("tokenizer", b"\xff\x00"),
+}
+
+
+@pytest.mark.parametrize(("entry", "data"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_file_under_a_fitting_hash_is_a_fault_and_no_traceback(copied, capsys, entry, data):
+    renamed(copied, entry, data)
+    assert main(["verify", str(copied), "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("openset verify: ")
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("graph", [b"", b"\x08", b"not a graph", b"\x3a\x02\x2a\x00"])
+def test_hostile_graph_is_a_fault_and_no_traceback(copied, tmp_path, graph, capsys):
+    (tmp_path / "g.onnx").write_bytes(graph)
+    replace_graph(copied, tmp_path / "g.onnx")
+    assert main(["verify", str(copied), "--quiet"]) == 1
+    assert capsys.readouterr().err.startswith("openset verify: ")
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [b"", b"[]", b"[" * 100_000, b'{"schema_version": 2}', b"\xff", b'{"schema_version": 2, "name": NaN}', b"7"],
+)
+def test_hostile_manifest_is_one_sentence(tmp_path, capsys, manifest):
+    (tmp_path / "manifest.json").write_bytes(manifest)
+    assert main(["verify", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("openset verify: ")
+
+
+def test_manifest_that_is_a_pipe_is_not_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "manifest.json")
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "it is no file" in capsys.readouterr().err

@@ -24,7 +24,9 @@ def run(session, named):
     return session.run(None, {name: value for name, value in tensors_of(named).items() if name in wanted})
 
 
-@pytest.fixture(scope="module", params=["detector", "detector-swin", "glip", "glip-swin"])
+@pytest.fixture(
+    scope="module", params=["detector", "detector-swin", "detector-words", "glip", "glip-swin", "glip-words"]
+)
 def detector(request, save_checkpoint, tmp_path_factory):
     checkpoint = registry.load(save_checkpoint(request.param))
     family = FAMILIES[checkpoint.family]
@@ -66,8 +68,9 @@ def test_clip_text_runs_at_any_batch_and_length(save_checkpoint, tmp_path):
         np.testing.assert_allclose(got, spec.module(ids).detach(), atol=1e-5)
 
 
-def test_clip_image_with_average_pool_runs_at_any_size(save_checkpoint, tmp_path):
-    spec = clip.graphs(registry.load(save_checkpoint("clip-average")))[0]
+@pytest.mark.parametrize("name", ["clip-average", "clip-words"])
+def test_clip_image_whose_cells_are_averaged_runs_at_any_size(name, save_checkpoint, tmp_path):
+    spec = clip.graphs(registry.load(save_checkpoint(name)))[0]
     to_onnx(spec, tmp_path / "image.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "image.onnx"))
     for size in ((1, 3, 64, 64), (3, 3, 97, 140)):

@@ -140,7 +140,7 @@ def test_logit_scale_out_of_bounds_is_refused(tiny_clip, stored, tmp_path):
 def test_another_model_is_refused(tiny_models, stored, tmp_path):
     folder, tensors = stored
     error = refused(tiny_models["glip"], folder, tensors, tmp_path, UnknownCheckpoint)
-    assert "is tiny-glip's, in the containers microsoft" in str(error)
+    assert "are not tiny-glip's, in the containers microsoft" in str(error)
 
 
 @pytest.mark.parametrize(

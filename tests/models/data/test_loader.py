@@ -123,7 +123,26 @@ def test_faulty_records_are_left_out_and_told_or_stop_the_run(tmp_path: Path):
             continue
         fed = next(made)
         assert len(fed.batch) == len(fed.skipped) == 3
-        assert str(folder) in fed.skipped[0]
+        kind, reason = fed.skipped[0]
+        assert (kind, str(folder) in reason) == ("record", True)
+
+
+def test_pictures_left_out_are_counted_by_kind_over_a_resumed_run(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    folder = sets.captions(tmp_path / "captions", 6)
+    (folder / "2.png").write_bytes(b"no picture")
+    opened = sets.opened([{"format": "captions", "path": "captions", "faulty": "skip"}], tmp_path)
+
+    def size(record: Record, rng: np.random.Generator) -> str:
+        return str(record.picture.open().size)
+
+    made = BatchStream(opened, size, together, BatchLayout(6, 0), seed=0)
+    first, second = BatchLoader(made), BatchLoader(made)
+    assert len(first.next()) == 5
+    second.restore(first.state())
+    second.next()
+    second.close()
+    assert second.skipped == 2
+    assert "left out in all: 2 (picture 2)" in caplog.text
 
 
 def test_a_workers_error_is_told_without_its_traceback(tmp_path: Path):

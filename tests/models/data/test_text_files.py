@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path):
     assert json_object(MARK + b'{"a": 1}', "here") == {"a": 1}
     (tmp_path / "a.jsonl").write_bytes(MARK + b'\n{"a": 1}\n')
     assert Lines(tmp_path / "a.jsonl").entry(0) == {"a": 1}
+
+
+def test_a_pipe_or_a_folder_is_no_file_of_lines(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for path in (tmp_path / "pipe.jsonl", tmp_path):
+        with pytest.raises(DataError, match="is no regular file"):
+            Lines(path)
 
 
 def test_other_encodings_are_named(tmp_path: Path):

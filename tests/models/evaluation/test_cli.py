@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models.evaluation import cli as command
 from server.__main__ import main
 from tests.models.data import annotated_sets as sets
-from tests.models.evaluation.scripted_backend import OpensScripted, ScriptedBackend
 from tests.models.evaluation.test_dataset_queries import class_folder
 from tests.models.evaluation.test_synthetic_queries import generated
 
@@ -19,16 +17,6 @@ from tests.models.evaluation.test_synthetic_queries import generated
 def coco(tmp_path: Path) -> Path:
     sets.coco(tmp_path)
     return tmp_path / "coco.json"
-
-
-@pytest.fixture
-def answer(monkeypatch: pytest.MonkeyPatch):
-    def with_(**answers) -> ScriptedBackend:
-        backend = ScriptedBackend(**answers)
-        monkeypatch.setattr(command, "open_backend", OpensScripted(backend))
-        return backend
-
-    return with_
 
 
 def oracle(folder: Path, *, missed: int = 0, certain: float = 0.9):
@@ -99,6 +87,17 @@ def test_an_interrupted_run_is_resumed(coco: Path, tmp_path: Path, answer):
     assert backend.asked == []
 
 
+@pytest.mark.parametrize("line", ["7", "[[1]]", '{"a": 1}', '[["a", 2, 3, 4, 0, 0.5]]', "null"])
+def test_an_answer_of_another_measure_in_the_log_is_named(coco: Path, tmp_path: Path, answer, capsys, line: str):
+    answer(detect=oracle(tmp_path / "pictures"))
+    arguments = [coco, "--pictures", tmp_path / "pictures", "--measures", "detection", "--out", tmp_path / "out"]
+    assert evaluate(*arguments) == 0
+    log = tmp_path / "out" / "answers-detection.jsonl"
+    log.write_text(log.read_text().splitlines()[0] + f"\n{line}\n")
+    assert evaluate(*arguments, "--resume") == 2
+    assert "answers-detection.jsonl has no answer to" in capsys.readouterr().err
+
+
 def test_a_broken_picture_is_named_or_left_out(coco: Path, tmp_path: Path, answer, capsys):
     answer(detect=oracle(tmp_path / "pictures"))
     (tmp_path / "pictures" / "3.png").write_bytes(b"no picture")
@@ -107,6 +106,7 @@ def test_a_broken_picture_is_named_or_left_out(coco: Path, tmp_path: Path, answe
     assert "coco.json: image id 103: " in capsys.readouterr().err
     assert evaluate(*arguments, tmp_path / "two", "--skip-faulty") == 0
     assert len(report(tmp_path / "two")["left_out"]["detection"]) == 1
+    assert "detection: left out as faulty: picture 1" in capsys.readouterr().out
     assert report(tmp_path / "two")["figures"]["detection"]["AP"] == pytest.approx(1)  # what it shows is not missed
 
 

@@ -4,21 +4,31 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.layers.backbone import ResNetStages, build_backbone, nearest_index
+from models.layers.backbone import EfficientNetStages, ResNetStages, build_backbone, nearest_index
+from models.layers.efficientnet import EfficientNetConfig
 from models.layers.resnet import ResNetConfig
 from models.layers.swin import Swin, SwinConfig
 
 SWIN = SwinConfig(embed_dim=8, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=3)
 RESNET = ResNetConfig((1, 1, 1, 1), 4)
+EFFICIENTNET = EfficientNetConfig(widths=(4, 4, 8, 8, 8, 8, 8), repeats=(1,) * 7, stem=4, head=8, classes=5, words=6)
 
 
-@pytest.mark.parametrize(("config", "kind"), [(SWIN, Swin), (RESNET, ResNetStages)])
+@pytest.mark.parametrize(("config", "kind"), [(SWIN, Swin), (RESNET, ResNetStages), (EFFICIENTNET, EfficientNetStages)])
 def test_backbone_gives_a_map_for_each_stage_in_use(config, kind):
     backbone = build_backbone(config, (1, 3)).eval()
     assert isinstance(backbone, kind)
     finer, coarser = backbone(torch.randn(2, 3, 64, 96))
     assert finer.shape == (2, config.channels[1], 8, 12)
     assert coarser.shape == (2, config.channels[3], 2, 3)
+
+
+def test_the_last_map_of_an_efficientnet_ends_with_the_words_of_each_cell():
+    backbone, pixels = build_backbone(EFFICIENTNET, (1, 3)).eval(), torch.randn(1, 3, 64, 64)
+    assert isinstance(backbone, EfficientNetStages)
+    assert backbone.words is not None
+    last = backbone.efficientnet(pixels)[-1]
+    torch.testing.assert_close(backbone(pixels)[-1], torch.cat([last, backbone.words.of_cells(last)], 1))
 
 
 @pytest.mark.parametrize(("source", "target"), [(7, 3), (3, 7), (100, 13), (5, 5), (1, 4)])

@@ -73,3 +73,8 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str):
     file.write_text(f"# head\n{line}\n")
     with pytest.raises(SpriteError, match="line 2"):
         read_names(file)
+
+
+def test_a_list_of_names_may_begin_with_a_byte_order_mark(tmp_path: Path):
+    (tmp_path / "names.txt").write_text("dog: dog\n", encoding="utf-8-sig")
+    assert [item.label for item in read_names(tmp_path / "names.txt")] == ["dog"]

@@ -11,8 +11,6 @@ from models.tensor_sources import same
 from tests.models.toy_family.config import ToyConfig
 from tests.models.toy_family.model import Toy
 
-LICENCES = {"toyshop": "MIT"}
-
 
 def recognise(names: Collection[str]) -> str | None:
     return "toyshop" if "toy.colours.weight" in names else None

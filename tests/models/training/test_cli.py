@@ -12,6 +12,8 @@ from models.grounding_dino.model import GroundingDino
 from models.training.distillation import BERT, CLIP_TEXT, TOKENIZER
 from models.training.recipe import CONFIGS
 from server.__main__ import main
+from tests.models.data import annotated_sets as sets
+from tests.models.training.small_recipes import checkpoint
 from tests.models.training.small_words import write_small_words
 
 SMALLER = (
@@ -163,3 +165,53 @@ def test_scenes_show_the_names_that_a_flag_gives(tmp_path: Path):
     vocabulary = json.loads((out / "checkpoint" / "tokenizer.json").read_text())["model"]["vocab"]
     assert {"dog", "cat"} <= vocabulary.keys()
     assert "elephant" not in vocabulary
+
+
+RECIPE = """
+family = "glip"
+name = "squares"
+start = "checkpoints/glip"
+
+[loop]
+steps = 1
+learning_rate = 1e-3
+warmup_steps = 0
+tensorboard = false
+
+[data]
+batch = 6
+workers = 0
+
+[[data.sets]]
+format = "coco"
+annotations = "coco.json"
+pictures = "pictures"
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [None] * 4}, r"coco.json: annotation id 0: bbox is [None, None, None, None]; four finite numbers"),
+        (
+            {"bbox": [200, 0, 9, 9]},
+            r"coco.json: annotation id 0: bbox is x0 200, y0 0, x1 209, y1 9, outside the picture",
+        ),
+        ({"image_id": 7}, "coco.json: annotation id 0: its image id 7 is not among the images"),
+    ],
+)
+def test_a_faulty_record_stops_a_run_or_is_left_out(
+    tmp_path: Path, change: dict, message: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    data = sets.coco(tmp_path)
+    data["annotations"][0] |= change
+    sets.rewrite(tmp_path, data)
+    (tmp_path / "pictures" / "3.png").write_bytes(b"no picture")
+    checkpoint("glip", tmp_path / "checkpoints")
+    (tmp_path / "refuse.toml").write_text(RECIPE)
+    assert train(str(tmp_path / "refuse.toml"), "--out", str(tmp_path / "one")) == 2
+    assert message in capsys.readouterr().err
+    (tmp_path / "skip.toml").write_text(RECIPE + 'faulty = "skip"\n')
+    assert train(str(tmp_path / "skip.toml"), "--out", str(tmp_path / "two")) == 0
+    assert f"1 faulty entries are left out (annotation {next(iter(change))} 1)" in caplog.text
+    assert "left out in all: 1 (picture 1)" in caplog.text

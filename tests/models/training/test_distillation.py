@@ -15,8 +15,8 @@ from models.training.distillation import (
     DistillationTask,
     DistilledWords,
     Students,
+    Whitening,
     teacher_embeddings,
-    whiten,
 )
 from models.training.loop import LoopConfig, Trainer
 from tests.models.synthetic.test_sentence_encoder import write_sentence_encoder
@@ -41,7 +41,8 @@ def test_words_are_averaged_with_their_glosses_and_phrases_keep_their_difference
 
 def test_whitened_embeddings_are_centred_and_of_unit_length():
     skewed = torch.randn(500, 256, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 3, 256) + 5
-    made = whiten(functional.normalize(skewed, dim=1), names=400)
+    embeddings = functional.normalize(skewed, dim=1)
+    made = Whitening(embeddings, names=400)(embeddings)
     assert torch.allclose(made.norm(dim=1), torch.ones(500), atol=1e-5)
     assert made[:400].mean(0).norm() < 0.1
 

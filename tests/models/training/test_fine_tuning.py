@@ -16,6 +16,7 @@ from export.bundle import export_bundle
 from models import registry
 from models.clip import config as clip_configs
 from models.clip.config import ClipConfig, TextConfig, VisionTransformerConfig
+from models.clip.description import OPENAI_SCALARS
 from models.clip.model import Clip
 from models.glip import config as glip_configs
 from models.glip.model import Glip
@@ -101,6 +102,7 @@ def official(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         monkeypatch.setitem(clip_configs.CLIP_CONFIGS, "small", size)
         torch.manual_seed(0)
         tensors = small_clip.openai_tensors(shaken(Clip(size)))
+        tensors |= {name: torch.tensor(32) for name in OPENAI_SCALARS}
     elif family == "glip":
         text = BertConfig(width=24, layers=1, heads=2, hidden=40)
         size = replace(small_glip.SWIN, text=text, tower_layers=1, candidates_per_level=100)

@@ -91,3 +91,19 @@ def test_flags_replace_entries_of_the_recipe_and_of_its_scenes(tmp_path: Path):
     for scenes in (*recipe.scenes, *recipe.data.validation):
         assert isinstance(scenes, ScenesConfig)
         assert (scenes.names, scenes.styles) == (tmp_path / "names.txt", ("noto",))
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path: Path):
+    (tmp_path / "recipe.toml").write_text((CONFIGS / "clip-mini.toml").read_text(), encoding="utf-8-sig")
+    assert read_recipe(tmp_path / "recipe.toml").family == "clip"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\xff", "is no UTF-8"), (b"a = " + b"[" * 100_000, "is no TOML"), (b"a = " + b"7" * 5000, "is no TOML")],
+    ids=["latin", "nested", "digits"],
+)
+def test_what_is_no_recipe_at_all_is_named(tmp_path: Path, content: bytes, message: str):
+    (tmp_path / "recipe.toml").write_bytes(content)
+    with pytest.raises(RecipeError, match=rf"recipe\.toml {message}"):
+        read_recipe(tmp_path / "recipe.toml")

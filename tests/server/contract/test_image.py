@@ -69,3 +69,42 @@ def test_canvas_holds_the_image_and_depends_on_it_alone(height, width, multiple)
         assert padded >= side
         assert padded - side < multiple
         assert padded % multiple == 0
+
+
+@pytest.mark.parametrize("size", [(90, 30), (30, 90), (40, 40)])
+@pytest.mark.parametrize("crop", [None, 24])
+def test_square_takes_any_shape_whole_and_may_be_cropped(size, crop):
+    rules = Preprocessing(resize="square", shorter=32, crop=crop, resample="bilinear", **UNIT)
+    image = Image.effect_noise(size, 50).convert("RGB")
+    wanted = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR), np.float32) / 255
+    edge = (32 - (crop or 32)) // 2
+    np.testing.assert_allclose(
+        preprocess(image, rules), wanted[edge : 32 - edge, edge : 32 - edge].transpose(2, 0, 1), atol=1e-6
+    )
+
+
+def test_crop_is_cut_from_a_larger_resized_image():
+    rules = CROP.model_copy(update={"shorter": 40, "crop": 32})
+    image = Image.effect_noise((80, 50), 50).convert("RGB")
+    resized = image.resize((64, 40), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(
+        preprocess(image, rules),
+        np.asarray(resized.crop((16, 4, 48, 36)), np.float32).transpose(2, 0, 1) / 255,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("resample", ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"])
+def test_resampling_is_pillows_by_its_name(resample):
+    image = Image.effect_noise((50, 50), 50).convert("RGB")
+    pixels = preprocess(image, CROP.model_copy(update={"resample": resample}))
+    wanted = np.asarray(image.resize((32, 32), Image.Resampling[resample.upper()]), np.float32) / 255
+    np.testing.assert_allclose(pixels, wanted.transpose(2, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rules", [{"resize": "shorter_longer", "longer": 64, "crop": 16}, {"resize": "square", "crop": 33}]
+)
+def test_crop_that_is_no_part_of_the_image_is_refused(rules):
+    with pytest.raises(ValueError, match="it is no part of a square"):
+        Preprocessing(shorter=32, **rules, **UNIT)

@@ -116,12 +116,18 @@ def test_part_may_have_a_graph_and_an_engine(tmp_path):
     assert written.artefacts[2].engine.status == "not run"
 
 
+BARE = manifest()["artefacts"]
+
+
 def graphs(*, data=None, **certificate):
     """Artefacts of a CLIP, each with its weights in a file of their own and a certificate."""
     given = {"passed": True, "artefact_sha256": HASH, "figures": {}, "tolerances": {}, "cases": [], "versions": {}}
     return [
         artefact
-        | {"data": {"file": f"{artefact['part']}.weights", "sha256": data or HASH}, "certificate": given | certificate}
+        | {
+            "data": [{"file": f"{artefact['part']}.weights", "sha256": data or HASH}],
+            "certificate": given | certificate,
+        }
         for artefact in manifest()["artefacts"]
     ]
 
@@ -156,7 +162,7 @@ def test_only_a_filled_bundle_may_lack_reference_outputs():
 
 
 def test_weights_have_a_file_of_their_own():
-    shared = [artefact | {"data": {"file": "weights", "sha256": HASH}} for artefact in manifest()["artefacts"]]
+    shared = [artefact | {"data": [{"file": "weights", "sha256": HASH}]} for artefact in manifest()["artefacts"]]
     with pytest.raises(ValueError, match="several artefacts are in weights"):
         Manifest.model_validate(manifest(artefacts=shared))
 

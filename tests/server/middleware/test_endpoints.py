@@ -78,13 +78,12 @@ def test_route_that_a_router_would_run_is_the_endpoint_or_none(pieces):
 def test_every_route_is_an_endpoint_of_the_limits_and_the_metrics(tmp_path):
     keys = tmp_path / "keys.txt"
     keys.write_text(f"ann {digest_of('osk_ann')} admin\n")
-    client = TestClient(create_app(Settings(bundle_roots=[tmp_path], api_keys_file=keys), []))
+    app = create_app(Settings(bundle_roots=[tmp_path], api_keys_file=keys), [])
+    client = TestClient(app)
     assert {"/detect", "/admin/bundles/x", "/"} <= set(paths_of(client))
     for path in paths_of(client):
         client.get(path, headers={"X-API-Key": "osk_ann"})
-    seen = set(
-        re.findall(r'requests_total\{endpoint="([^"]*)"', client.app.state.service.metrics.exposition().decode())
-    )
+    seen = set(re.findall(r'requests_total\{endpoint="([^"]*)"', app.state.service.metrics.exposition().decode()))
     assert OTHER not in seen
     assert seen <= ENDPOINTS
     assert set(INFERENCE_ENDPOINTS) <= seen

@@ -92,3 +92,37 @@ def test_other_origin_is_refused_with_a_problem(start):
 
 def test_star_lets_every_origin_in(start):
     assert detect(start(cors_origins=["*"]), Origin="https://any.example").headers["access-control-allow-origin"] == "*"
+
+
+GETS = ["/", "/livez", "/readyz", "/metrics", "/models", "/docs", "/openapi.json", "/page/app.js", "/v2"]
+GETS += ["/v2/health/live", "/v2/health/ready", "/v2/models/fake-detector", "/v2/models/fake-detector/ready"]
+
+
+@pytest.mark.parametrize("path", GETS)
+def test_head_is_answered_wherever_get_is(client, path):
+    get, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    vary = {"x-request-id", "date", "content-length" if path == "/metrics" else ""}
+    kept = [{name: value for name, value in answer.headers.items() if name not in vary} for answer in (get, head)]
+    assert kept[0] == kept[1]
+
+
+def test_head_where_there_is_no_get_is_refused(client):
+    refusal = client.head("/detect")
+    assert (refusal.status_code, refusal.headers["allow"], refusal.content) == (405, "POST", b"")
+    assert client.post("/livez").headers["allow"] == "GET, HEAD"
+    assert "head" not in client.get("/openapi.json").json()["paths"]["/livez"]
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-3", "bytes=9999999-", "bytes=5-1", "lines=1", "bytes=0-0," * 500, "x"])
+def test_range_is_ignored(client, asked):
+    answer = client.get("/page/app.js", headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (200, client.get("/page/app.js").content)
+    assert answer.headers["accept-ranges"] == "none"
+
+
+def test_method_of_the_clients_own_is_not_logged(client, caplog):
+    with caplog.at_level("INFO"):
+        assert client.request("SECRET", "/livez").status_code == 405
+    assert "method=_OTHER" in caplog.text
+    assert "SECRET" not in caplog.messages[-1]

@@ -123,7 +123,7 @@ def test_server_of_this_machine_is_asked_without_a_proxy(server, monkeypatch, ca
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, proxy)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    server.next = (200, {"bundles": []})
+    server.next = 200, {"bundles": [], "roots": []}
     assert bundles(server, "list") == 0
     monkeypatch.setenv("NO_PROXY", "[::1]")
     assert main(["bundles", "list", "--url", "http://openset.example"]) == 2

@@ -34,7 +34,7 @@ def shelf(roots, tmp_path, monkeypatch):
     monkeypatch.setattr("server.registry.hot_swap.read_manifest", manifest)
     monkeypatch.setattr("server.registry.footprints.weights_bytes", lambda folder, _: bundles[folder].weights_bytes)
     monkeypatch.setattr("server.registry.hot_swap.open_bundle", lambda folder, _: bundles.pop(folder))
-    monkeypatch.setattr("server.registry.hot_swap.probe_bundle", lambda *_: None)
+    monkeypatch.setattr("server.registry.hot_swap.probe_bundle", lambda *_, **__: None)
     return put
 
 

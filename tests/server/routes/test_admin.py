@@ -47,6 +47,39 @@ def test_only_admin_keys_may_ask(serving, detector, method, name):
     asyncio.run(scene())
 
 
+def test_role_is_looked_at_before_anything_of_the_body_is_read(serving, detector):
+    async def scene():
+        async def endless():
+            raise AssertionError("the body is read")
+            yield b""
+
+        async with serving(detector) as client:
+            for method, name in (("POST", ""), ("PUT", "/x")):
+                answer = await client.request(method, f"/admin/bundles{name}", content=endless(), headers=USER)
+                assert answer.status_code == 403
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (b"[" + b"[]," * 100_000 + b"0]", 422, "it has more than"),
+        (b"{", 400, "the body is not JSON"),
+        (b'{"folder": "x"}', 422, "did you mean path?"),
+    ],
+)
+def test_body_of_a_change_is_read_within_the_bounds_of_all_others(serving, detector, body, status, told):
+    async def scene():
+        async with serving(detector) as client:
+            headers = ADMIN | {"Content-Type": "application/json"}
+            answer = await client.post("/admin/bundles", content=body, headers=headers)
+            assert answer.status_code == status
+            assert told in answer.text
+
+    asyncio.run(scene())
+
+
 def test_nothing_can_be_changed_unless_roots_are_set(detector):
     async def scene():
         async with running(detector) as client:

@@ -1,13 +1,17 @@
 """Request bodies: malformed ones and wrong fields are refused with a problem that names the cause, never with a 5xx."""
 
 import base64
+import gzip
 import json
+import tracemalloc
+import zlib
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.errors import NotAcceptable
+from server.middleware.request_middleware import RequestMiddleware
 from server.routes.body import negotiate
 from tests.server.fakes import picture
 
@@ -306,3 +310,119 @@ def test_best_type_is_chosen(accept, chosen):
 def test_nothing_acceptable_is_refused(accept):
     with pytest.raises(NotAcceptable):
         negotiate(accept, OFFERED)
+
+
+# -- bodies as they come: encodings, charsets, marks, names from elsewhere
+
+
+GOOD = {"image": IMAGE, "labels": ["dog"]}
+PACK = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "Deflate": lambda data: zlib.compress(data, wbits=-15),
+    "identity": bytes,
+}
+
+
+@pytest.mark.parametrize("coding", PACK)
+def test_packed_body_is_unpacked(client, coding):
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    answer = client.post("/detect", content=PACK[coding](json.dumps(GOOD).encode()), headers=headers)
+    assert answer.status_code == 200, answer.text
+    headers["Content-Type"] = "image/png"
+    assert client.post("/detect?labels=dog", content=PACK[coding](picture()), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "gzip, br"])
+def test_packing_that_cannot_be_undone_is_named_with_those_that_can(client, coding):
+    answer = client.post("/detect", content=b"x", headers={"Content-Type": "image/png", "Content-Encoding": coding})
+    refused(answer, 415, "unsupported-body", coding)
+    assert answer.headers["accept-encoding"] == "gzip, deflate"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", gzip.compress(b"{}")[:-3], gzip.compress(b"{}") + b"x", gzip.compress(b"{}") * 2]
+)
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_damaged_packed_body_is_refused(client, body, coding):
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    refused(client.post("/detect", content=body, headers=headers), 400, "malformed-body", coding)
+
+
+@pytest.mark.parametrize("path", ["/detect", "/classify", "/similarity", "/v2/models/fake-detector/infer"])
+def test_bomb_is_refused_at_the_limit(start, path):
+    client = start(max_body_bytes=100_000)
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    bomb = gzip.compress(bytes(50_000_000))
+    assert len(bomb) < 100_000
+    tracemalloc.start()
+    refused(client.post(path, content=bomb, headers=headers), 413, "body-too-large", "100000 bytes")
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_json_may_begin_with_a_byte_order_mark(client, mark):
+    answer = client.post("/detect", content=mark + json.dumps(GOOD).encode(), headers=_HEAD)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("charset", ["punycode", "utf-7", "utf-16", "idna", "rot13", "unicode_escape", "zlib", "x", ""])
+@pytest.mark.parametrize("media_type", ["application/json", "multipart/form-data; boundary=x", "image/png"])
+def test_charset_other_than_utf_8_and_latin_1_is_refused(client, charset, media_type):
+    if media_type == "image/png" or not charset:
+        media_type, charset = "application/json", charset or "punycode"
+    headers = {"Content-Type": f"{media_type}; charset={charset}"}
+    refused(client.post("/detect", content=b"{}", headers=headers), 415, "unsupported-body", charset, "send UTF-8")
+
+
+@pytest.mark.parametrize(("charset", "codec"), [("UTF-8", "utf-8"), ("iso-8859-1", "latin-1"), ("Latin1", "latin-1")])
+def test_labels_are_read_in_their_charset(client, charset, codec):
+    body = json.dumps(GOOD | {"labels": ["b\u00e4r"]}, ensure_ascii=False).encode(codec)
+    headers = {"Content-Type": f"application/json; charset={charset}"}
+    answer = client.post("/detect", content=body, headers=headers)
+    assert answer.json()["results"][0]["labels"] == ["b\u00e4r"]
+    form = part(b'name="image"; filename="a.png"', picture()) + part(b'name="labels"', "b\u00e4r".encode(codec))
+    headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    answer = client.post("/detect", content=form + b"--x--\r\n", headers=headers)
+    assert answer.json()["results"][0]["labels"] == ["b\u00e4r"]
+
+
+@pytest.mark.parametrize("name", ["file", "files", "img", "picture", "image_file", "inputs"])
+def test_picture_in_a_field_of_another_name_is_told_the_right_one(client, name):
+    for path in ("/detect", "/classify", "/similarity"):
+        told = f'"field":"{name}","reason":"there is no such field: did you mean image?"'
+        refused(post_form(client, path, files=[(name, ("a.png", picture()))]), 422, "invalid-request", told)
+        refused(client.post(path, json={name: IMAGE}), 422, "invalid-request", told)
+        refused(client.post(f"{path}?{name}=1", content=picture(), headers={"Content-Type": "image/png"}), 422,
+                "invalid-request", told)  # fmt: skip
+        refused(client.post(f"{path}?{name}=1", json={}), 422, "invalid-request", told)
+
+
+def test_form_of_too_many_parts_or_too_long_a_text_is_refused(client):
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    form = part(b'name="labels"', b"a") * 3000 + b"--x--\r\n"
+    refused(client.post("/detect", content=form, headers=headers), 422, "invalid-request", "more than 2532 parts")
+    form = part(b'name="prompt"', b"a" * 70_000) + b"--x--\r\n"
+    refused(client.post("/detect", content=form, headers=headers), 422, "invalid-request", "prompt", "65536 bytes")
+
+
+def memory_of(client):
+    """The memory for bodies of the middleware around a client's app."""
+    layer = client.app.middleware_stack
+    while not isinstance(layer, RequestMiddleware):
+        layer = layer.app
+    return layer._memory
+
+
+def test_answers_and_bodies_share_the_memory_for_them(start, detector):
+    client = start(max_body_bytes=40_000)
+    holding = memory_of(client)
+    other = holding.hold("other")
+    assert other.resize(holding.total - 10_000)
+    refused(client.post("/detect", content=b"x" * 20_000, headers={"Content-Type": "image/png"}), 503,
+            "memory-exhausted")  # fmt: skip
+    other.release()
+    assert client.post("/detect", json=GOOD).status_code == 200
+    assert holding.used == 0

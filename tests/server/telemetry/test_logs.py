@@ -76,6 +76,28 @@ def test_traceback_is_kept(log, formatter):
     assert isinstance(formatter, TextLines) or json.loads(line)["message"] == "failed"
 
 
+@pytest.mark.parametrize("formatter", [TextLines(), JsonLines()])
+def test_line_is_bounded_whatever_a_request_holds(start, log, formatter):
+    client = start(log_inputs=True)
+    client.post("/detect", files=[("image", ("a.png", picture()))], data={"labels": ["x" * 1000] * 900})
+    client.get("/" + "y" * 60_000)
+    try:
+        raise RuntimeError("z" * 100_000)
+    except RuntimeError:
+        logging.getLogger("server.access").exception("w" * 100_000)
+    written = lines(log, formatter)
+    assert len(written) == 3
+    assert all(len(line) < 30_000 for line in written)
+    assert isinstance(formatter, TextLines) or all(map(json.loads, written))
+
+
+def test_method_that_a_client_made_up_is_not_logged(client, log):
+    client.request(SECRET.upper(), "/models")
+    (line,) = lines(log, TextLines())
+    assert "method=_OTHER" in line
+    assert SECRET.upper() not in line
+
+
 def test_good_answers_to_machines_that_poll_are_told_in_detail_only(client, log):
     client.get("/livez")
     client.get("/models")

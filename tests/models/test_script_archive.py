@@ -25,10 +25,6 @@ class Inner(nn.Module):
         return self.norm(self.linear(x))
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    return as_torch(checkpoints.read(path).tensors)
-
-
 def script(path: Path, module: nn.Module) -> None:
     torch.jit.script(module).save(str(path))
 
@@ -36,7 +32,7 @@ def script(path: Path, module: nn.Module) -> None:
 def test_every_tensor_of_a_scripted_module_is_read(tmp_path: Path) -> None:
     module = nn.Sequential(Inner(), Inner()).eval()
     script(tmp_path / "x.pt", module)
-    found = read(tmp_path / "x.pt")
+    found = as_torch(checkpoints.read(tmp_path / "x.pt").tensors)
     wanted = module.state_dict()
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) and found[name].dtype == wanted[name].dtype for name in wanted)
@@ -45,7 +41,7 @@ def test_every_tensor_of_a_scripted_module_is_read(tmp_path: Path) -> None:
 def test_traced_module_is_read(tmp_path: Path) -> None:
     module = Inner().eval()
     torch.jit.trace(module, torch.randn(2, 3)).save(str(tmp_path / "x.pt"))
-    assert read(tmp_path / "x.pt").keys() == module.state_dict().keys()
+    assert checkpoints.read(tmp_path / "x.pt").tensors.keys() == module.state_dict().keys()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool, torch.uint8])
@@ -53,7 +49,7 @@ def test_dtypes_are_kept(tmp_path: Path, dtype: torch.dtype) -> None:
     module = nn.Module()
     module.register_buffer("x", torch.tensor([[0, 1], [1, 1]]).to(dtype))
     script(tmp_path / "x.pt", module)
-    value = read(tmp_path / "x.pt")["x"]
+    value = as_torch(checkpoints.read(tmp_path / "x.pt").tensors)["x"]
     assert value.dtype == dtype
     assert torch.equal(value, module.x)
 
@@ -64,7 +60,7 @@ def test_views_of_one_storage_are_read_as_they_look(tmp_path: Path) -> None:
     module.register_buffer("transposed", whole.T)
     module.register_buffer("part", whole[1:, 2:])
     script(tmp_path / "x.pt", module)
-    found = read(tmp_path / "x.pt")
+    found = as_torch(checkpoints.read(tmp_path / "x.pt").tensors)
     assert torch.equal(found["transposed"], whole.T)
     assert torch.equal(found["part"], whole[1:, 2:])
 
@@ -120,7 +116,7 @@ def description(
 
 def test_hand_written_description_is_read(tmp_path: Path) -> None:
     archive_of(tmp_path / "x.pt", description(shape="(I2\nI2\nt", stride="(I2\nI1\nt"))
-    assert torch.equal(read(tmp_path / "x.pt")["x"], torch.zeros(2, 2))
+    assert torch.equal(as_torch(checkpoints.read(tmp_path / "x.pt").tensors)["x"], torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize(

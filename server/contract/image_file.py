@@ -1,0 +1,361 @@
+"""Reader of image files, one for serving, training and evaluation: bytes to one upright picture within bounds.
+
+Whatever the bytes are, an ImageFileError is all that it raises. Metadata is no part of the picture: damaged or huge
+entries, profiles and texts are passed over.
+"""
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import cast
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+from PIL.JpegImagePlugin import JpegImageFile
+
+from server.contract.jpeg_scans import has_all_scans
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+OPTIONAL_FORMATS = ("AVIF",)  # some builds of Pillow lack it
+MAX_PIXELS = 178_000_000  # above it Pillow itself refuses
+MAX_ASPECT_RATIO = 100.0  # longer over shorter side: the model's input of a thin strip would be huge
+# Colour modes that `convert("RGB")` renders as a person sees them.
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+_ORIENTATION, _ORIENTATION_TYPES = 0x0112, {1: "B", 3: "H", 4: "I"}  # of EXIF and TIFF: byte, short, long
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TURNED_BACK = {_TURNS[6]: _TURNS[8], _TURNS[8]: _TURNS[6]}  # the others are their own opposites
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+# TIFF: tags, and the bits of a page that is a smaller version of another, or its transparency mask.
+_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 254, 255, 256, 257, 258, 262
+_REDUCED, _MASK, _OLD_REDUCED, _WHITE_IS_ZERO = 1, 4, 2, 0
+_MAX_PAGES = 64
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNKS = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}  # kept besides the critical ones
+_PNG_ORIENTATION = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # beginnings of texts that may tell it
+_MAX_TEXT = 64 * 1024
+_END_OF_JPEG = b"\xff\xd9"
+# Entropy-coded bytes that begin with different bits, so that missing blocks do not come out alike.
+_FILLINGS = tuple(bytes.fromhex(word) * 64 for word in ("5ac39917", "a53c66e8", "e71bd284"))
+_STRIP = 64
+# Brands in the first box of a file of the ISO base media format.
+_BRANDS = (("AVIF", (b"avif", b"avis")), ("HEIC", (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")))
+
+
+class ImageFileError(ValueError):
+    """A picture that is not read; the message calls it by the name that the caller gave."""
+
+
+class UnsupportedFile(ImageFileError):
+    """Bytes that are no picture in an accepted format."""
+
+
+class DamagedFile(ImageFileError):
+    """A picture that is truncated, damaged, animated, of several pages, or of a colour mode that cannot be shown."""
+
+
+class OversizedPicture(ImageFileError):
+    """A picture of too many pixels, too long for its width, or without room in memory."""
+
+
+def decode(
+    data: bytes,
+    *,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] = FORMATS,
+    size: tuple[int, int] | None = None,
+) -> Image.Image:
+    """The upright picture in `data`, in the colour mode it is stored in (16-bit grey becomes 8-bit).
+
+    An ImageFileError calls it `name`, such as "image 2 of 3". Conversion to RGB is left to the caller, since some
+    models convert after resizing. size: the (height, width) of an annotation; a picture of this size only as stored is
+    not turned upright.
+    """
+    return load(open_image(data, name=name, max_pixels=max_pixels, formats=formats), data, name=name, size=size)
+
+
+def open_image(data: bytes, *, name: str, max_pixels: int, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """The picture in `data` with its pixels still encoded, of a size within bounds; see `decode`."""
+    if not data:
+        raise DamagedFile(f"{name} is empty")
+    if size := webp_size(data):  # its decoder takes memory for the pixels as soon as it is opened
+        _check_bounds(size, name, max_pixels)
+    try:
+        image = _opened(data, formats)
+    except MemoryError:
+        raise no_memory(name) from None
+    except Image.DecompressionBombError:
+        raise OversizedPicture(f"{name} has far more pixels than this server accepts") from None
+    except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
+        raise UnsupportedFile(f"{name} {_foreign(data, formats)}") from error
+    _check_bounds(image.size, name, max_pixels)
+    return image
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    """The (width, height) in the header of a WebP file (RFC 9649, 2.5 to 2.7); None for another or damaged file."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return None
+    if data[12:16] == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if data[12:16] == b"VP8L":
+        sizes = int.from_bytes(data[21:25], "little")
+        return (sizes & 0x3FFF) + 1, (sizes >> 14 & 0x3FFF) + 1
+    if data[12:16] == b"VP8 ":
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+        return (width, height) if width and height else None
+    return None
+
+
+def load(image: Image.Image, data: bytes, *, name: str, size: tuple[int, int] | None = None) -> Image.Image:
+    """Decode a picture of `open_image` with its `data`; see `decode`."""
+    try:
+        if _is_several(image):
+            raise DamagedFile(f"{name} is animated or has several pages: send one still picture")
+        # Pillow forgets a TIFF's orientation once it is loaded; a PNG's may come after the pixels.
+        orientation = _number(image, _ORIENTATION) if image.format == "TIFF" else None
+        stored = _loaded(image, data)
+        orientation = _orientation(stored) if orientation is None else orientation
+        return _eight_bit(_upright(stored, orientation, size), image, name)
+    except ImageFileError:
+        raise
+    except MemoryError:
+        raise no_memory(name) from None
+    except Exception as error:  # as above
+        raise DamagedFile(f"{name} is a damaged or truncated {image.format}") from error
+
+
+def may_turn(image: Image.Image) -> bool:
+    """True where a picture of `open_image` may be stored otherwise than upright; a PNG may tell it after the pixels."""
+    if image.format == "TIFF":
+        return _number(image, _ORIENTATION) in _TURNS
+    return image.format == "PNG" or _orientation(image) in _TURNS
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture turned upright by its EXIF orientation, whatever its other entries hold; OSError as of its decoder."""
+    image.load()
+    orientation = None
+    with suppress(Exception):  # as above
+        orientation = image.getexif().get(_ORIENTATION)  # which a program may have set
+    return _upright(image, _orientation(image) if orientation is None else orientation)
+
+
+def _opened(data: bytes, formats: Sequence[str]) -> Image.Image:
+    if data.startswith(b"\xff\xd8\xff") and "JPEG" in formats:
+        # A JPEG of several pictures (MPO, from phones) shows the first. Pillow's own choice reads their list first,
+        # and fails where that is damaged.
+        return JpegImageFile(io.BytesIO(data))
+    if data.startswith(_PNG):
+        data = b"".join(_png_picture(data))
+    image = Image.open(io.BytesIO(data), formats=tuple(formats))
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        page = _full_page(image)
+        image = Image.open(
+            io.BytesIO(data), formats=tuple(formats)
+        )  # a damaged later page leaves the first object damaged
+        image.seek(page or 0)
+        image.info["several pages"] = page is None
+    return image
+
+
+def _png_picture(data: bytes) -> Iterator[bytes]:
+    """The parts of a PNG that make its picture: Pillow refuses all of it for a large profile or text."""
+    yield _PNG
+    at = len(_PNG)
+    while at < len(data):
+        length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        end = at + 12 + length
+        if not kind[:1].islower() or kind in _PNG_CHUNKS or _may_orient(kind, data[at + 8 : end]):
+            yield data[at:end]
+        at = end
+
+
+def _may_orient(kind: bytes, text: bytes) -> bool:
+    """True for a PNG's text chunk that may tell the orientation, and stays short when it is decompressed."""
+    if len(text) > _MAX_TEXT or not text.startswith(_PNG_ORIENTATION):
+        return False
+    _, _, content = text.partition(b"\0")
+    if kind != b"zTXt":
+        return not (kind == b"iTXt" and content.startswith(b"\1"))  # compressed, which those with XMP are not
+    try:
+        return len(zlib.decompressobj().decompress(content[1:], _MAX_TEXT)) < _MAX_TEXT
+    except zlib.error:
+        return False
+
+
+def _full_page(image: TiffImagePlugin.TiffImageFile) -> int | None:
+    """The page of a TIFF of which all others are thumbnails, overviews or masks; None where there is no such page."""
+    pages: list[tuple[int, int, int]] = []  # (width, height, page), without those marked as one of these
+    for page in range(_MAX_PAGES):
+        try:
+            image.seek(page)
+        except Exception:  # there is no such page, or none that can be shown
+            break
+        if not _number(image, _NEW_SUBFILE_TYPE) & (_REDUCED | _MASK) and _number(image, _SUBFILE_TYPE) != _OLD_REDUCED:
+            pages.append((_number(image, _WIDTH), _number(image, _HEIGHT), page))
+    else:
+        return None
+    width, height, full = max(pages, key=lambda page: page[:2], default=(0, 0, 0))
+    others = (page for page in pages if page[2] != full)
+    return full if all(_is_overview(w, h, of=(width, height)) for w, h, _ in others) else None
+
+
+def _is_overview(width: int, height: int, *, of: tuple[int, int]) -> bool:
+    """True for a size of half or less, in the same proportions to a pixel; not every program marks its thumbnails."""
+    return 0 < 2 * width <= of[0] + 1 and 2 * height <= of[1] + 1 and abs(height - width * of[1] / of[0]) <= 1
+
+
+def _number(image: Image.Image, tag: int) -> int:
+    """A TIFF's entry, 0 where it lacks it."""
+    value = cast(TiffImagePlugin.TiffImageFile, image).tag_v2.get(tag, 0)
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else 0
+
+
+def _check_bounds(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise OversizedPicture(
+            f"{name} is {width} x {height} = {width * height} pixels, at most {max_pixels} are accepted"
+        )
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise OversizedPicture(
+            f"{name} is {width} x {height} pixels: one side may be at most {MAX_ASPECT_RATIO:g} times the other"
+        )
+
+
+def _is_several(image: Image.Image) -> bool:
+    if image.format == "TIFF":
+        return bool(image.info["several pages"])
+    # `n_frames` would read all frames, of which a small file may have a million.
+    return bool(getattr(image, "is_animated", False))
+
+
+def _loaded(image: Image.Image, data: bytes) -> Image.Image:
+    if image.format == "TIFF":
+        # Pillow turns a TIFF itself, and fails where another entry is damaged.
+        image.getexif = Image.Exif  # type: ignore[method-assign]
+    try:
+        image.load()
+    except OSError:
+        if image.format != "JPEG":
+            raise
+        return _without_end(data)
+    return image
+
+
+def _without_end(data: bytes) -> Image.Image:
+    """The picture of a JPEG that lacks its end mark and no pixel; OSError for one that lacks more.
+
+    Pixels that are not there would depend on the bytes put in their place.
+    """
+    if not has_all_scans(data):
+        raise OSError("scans are missing")
+    image = JpegImageFile(io.BytesIO(data + _END_OF_JPEG))
+    checksum = _checksum(image)
+    for filling in _FILLINGS:
+        if _checksum(JpegImageFile(io.BytesIO(data.rstrip(b"\xff") + filling + _END_OF_JPEG))) != checksum:
+            raise OSError("pixels are missing")
+    return image
+
+
+def _checksum(image: Image.Image) -> int:
+    """A checksum of the pixels, computed in strips, which take little memory."""
+    checksum = 0
+    for top in range(0, image.height, _STRIP):
+        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+        checksum = zlib.crc32(strip.tobytes(), checksum)
+    return checksum
+
+
+def _upright(image: Image.Image, orientation: int, size: tuple[int, int] | None = None) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    if turn is None:
+        return image
+    width, height = image.im.size  # as stored; a TIFF's own `size` is that of the turned picture
+    upright = image.transpose(turn)
+    if size == (height, width) and size != (upright.height, upright.width):
+        return upright.transpose(_TURNED_BACK.get(turn, turn))
+    return upright
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation by EXIF, 1 to 8, else by XMP; 1 where neither tells. Other entries do not matter."""
+    exif = image.info.get("exif") or b""
+    if not exif and isinstance(profile := image.info.get("Raw profile type exif"), str):  # in PNG, by ImageMagick
+        exif = _from_hexadecimal(profile)
+    found = exif_orientation(exif)
+    if found is None:
+        xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or b""
+        match = _XMP_ORIENTATION.search(xmp.encode() if isinstance(xmp, str) else xmp)
+        found = int(match[1]) if match else 1
+    return found
+
+
+def exif_orientation(exif: bytes) -> int | None:
+    """The orientation in EXIF data; None where they do not tell it."""
+    tiff = exif.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    try:
+        if order is None:
+            return None
+        (first,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, first)
+        for entry in range(first + 2, first + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
+            if tag == _ORIENTATION and kind in _ORIENTATION_TYPES:
+                (value,) = struct.unpack_from(order + _ORIENTATION_TYPES[kind], tiff, entry + 8)
+                return int(value)
+    except struct.error:  # cut off
+        pass
+    return None
+
+
+def _from_hexadecimal(profile: str) -> bytes:
+    try:
+        return bytes.fromhex("".join(profile.split("\n")[3:]))
+    except ValueError:
+        return b""
+
+
+def _eight_bit(image: Image.Image, file: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.uint16, copy=False)
+        bits = _number(file, _BITS) if file.format == "TIFF" else 16
+        eight = (grey >> (bits - 8 if 8 < bits < 16 else 8)).astype(np.uint8)
+        if file.format == "TIFF" and _PHOTOMETRIC in file.tag_v2 and _number(file, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # type: ignore[attr-defined]
+            eight = ~eight  # Pillow inverts such pictures of 8 bits alone
+        return Image.fromarray(eight)
+    if image.mode not in _MODES:
+        raise DamagedFile(f"{name} has colour mode {image.mode}, which cannot be shown as RGB: convert it first")
+    return image
+
+
+def _foreign(data: bytes, formats: Sequence[str]) -> str:
+    """The reason to refuse bytes that no reader of `formats` knows."""
+    read = ", ".join(formats)
+    first_box = data[8 : min(int.from_bytes(data[:4]), 256)] if data[4:8] == b"ftyp" else b""
+    kind = next((kind for kind, brands in _BRANDS if any(brand in first_box for brand in brands)), None)
+    if kind in formats:
+        return f"is a damaged or truncated {kind}"
+    if kind:
+        option = " (a server reads it with --image-formats)" if kind in OPTIONAL_FORMATS else ""
+        return f"is {kind}, which is not read{option}: convert it to JPEG, or send one of {read}"
+    return f"is not a picture in a format this server reads: {read}"
+
+
+def no_memory(name: str) -> OversizedPicture:
+    """The error for a MemoryError over a picture."""
+    return OversizedPicture(f"{name} takes more memory to decode than there is: send a smaller picture")
