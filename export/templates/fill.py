@@ -66,6 +66,7 @@ def fill_bundle(
     with bundle_in_place(out) as folder:
         with progress.stage("fill in the weights"):
             artefacts = fill_parts(template, stored.graphs, table, weights.tensors, folder, path=str(checkpoint))
+        rules = rules.model_copy(update=_scaled(template, table, weights.tensors))
         del weights
         shutil.copyfile(tokenizers.standard_file(template.vocabulary), folder / TOKENIZER_FILE)
         with progress.stage("run the canary"):
@@ -205,9 +206,9 @@ def _recognised(template: GraphTemplate, stored: StoredWeights) -> tuple[StoredW
 def _rules(
     template: GraphTemplate, weights: StoredWeights, container: str, table: PublishedTable, progress: Progress
 ) -> TemplateRules:
-    """The serving rules, with the checkpoint's own preprocessing and logit scale.
+    """The serving rules, with the preprocessing that the files beside the weights tell.
 
-    UnknownCheckpoint where the files beside the weights describe another model.
+    UnknownCheckpoint where these files describe another model.
     """
     described, told = weights.config, dict[str, Any]()
     if template.family in DESCRIPTIONS:
@@ -221,8 +222,7 @@ def _rules(
     if weights.choice:
         progress.say(weights.choice)
     preprocessing = Preprocessing.model_validate(template.rules.preprocessing.model_dump() | told)
-    scaled = _scaled(template, table, weights.tensors)
-    return template.rules.model_copy(update={"preprocessing": preprocessing, **scaled})
+    return template.rules.model_copy(update={"preprocessing": preprocessing})
 
 
 def _names(sources: Any) -> set[str]:
