@@ -28,6 +28,7 @@ from server.contract.manifest import (
     Artefact,
     BundleError,
     Certificate,
+    FileHash,
     Manifest,
     Precision,
     read_manifest,
@@ -157,8 +158,8 @@ def _measured(
 
 def _file_faults(folder: Path, manifest: Manifest) -> list[str]:
     faults = []
-    entries = (manifest.tokenizer, manifest.reference, manifest.canary, *manifest.artefacts)
-    for entry in filter(None, entries):
+    entries: list[FileHash | Artefact | None] = [manifest.tokenizer, manifest.reference, manifest.canary]
+    for entry in filter(None, [*entries, *manifest.artefacts]):
         try:
             check_artefact(folder, entry) if isinstance(entry, Artefact) else check_file(folder, entry)
         except BundleError as error:

@@ -162,7 +162,7 @@ def _value(
 
 def digest_of_constant(value: Array) -> str:
     """SHA-256 of whole numbers, as int64."""
-    return hashlib.sha256(of_type(value, "<i8")).hexdigest()
+    return hashlib.sha256(of_type(value, "<i8").tobytes()).hexdigest()
 
 
 def run_canary(folder: Path, artefacts: Sequence[Artefact], inputs: Mapping[str, Array]) -> dict[str, Array]:

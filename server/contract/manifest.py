@@ -315,7 +315,8 @@ class Manifest(_Data):
             raise ValueError("exactly one of 'classification' and 'detection' must be given")
         if parts != wanted:
             raise ValueError(f"artefacts for parts {sorted(parts)}, but this bundle needs exactly {sorted(wanted)}")
-        files = [entry.file for artefact in self.artefacts for entry in (artefact, *artefact.data)]
+        files = [artefact.file for artefact in self.artefacts]
+        files += [entry.file for artefact in self.artefacts for entry in artefact.data]
         if twins := sorted({file for file in files if files.count(file) > 1}):
             raise ValueError(f"several artefacts are in {', '.join(twins)}: each needs a file of its own")
         return self
