@@ -159,7 +159,8 @@ def _measured(
 def _file_faults(folder: Path, manifest: Manifest) -> list[str]:
     faults = []
     entries: list[FileHash | Artefact | None] = [manifest.tokenizer, manifest.reference, manifest.canary]
-    for entry in filter(None, [*entries, *manifest.artefacts]):
+    entries += manifest.artefacts
+    for entry in filter(None, entries):
         try:
             check_artefact(folder, entry) if isinstance(entry, Artefact) else check_file(folder, entry)
         except BundleError as error:
