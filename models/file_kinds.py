@@ -69,7 +69,7 @@ def is_zip(path: Path) -> bool:
     """True for a zip, also a damaged one, of which reading then says what is wrong."""
     try:
         return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:
+    except Exception:  # a damaged one fails in many ways
         return True
 
 

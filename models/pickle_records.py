@@ -104,10 +104,6 @@ class RecordReader:
         else:
             raise UnpicklingError(f"items are added to a {type(target).__name__}")
 
-    def _dict(self, values: list[Any]) -> None:
-        self._push({})
-        self._set_items(values)
-
     def _set_items(self, values: list[Any]) -> None:
         target = self._top()
         if len(values) % 2:
@@ -119,6 +115,10 @@ class RecordReader:
                 target[_key(key)] = value
             else:
                 raise UnpicklingError(f"entries are added to a {type(target).__name__}")
+
+    def _dict(self, values: list[Any]) -> None:
+        self._push({})
+        self._set_items(values)
 
     def _set_item(self) -> None:
         value, key = self._pop(), self._pop()

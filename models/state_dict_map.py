@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models import WeightsDoNotFit
+from models.layers.efficientnet import EfficientNetConfig
 from models.layers.resnet import ResNetConfig
 from models.layers.swin import SwinConfig
 from models.stored_arrays import BFLOAT16, Array
@@ -45,7 +46,7 @@ def module_entries(names: Mapping[str, str], ours: Numbers, *, theirs: Numbers |
         yield from tensor_entries({f"{a}.{kind}": f"{b}.{kind}" for a, b in names.items()}, ours, theirs=theirs)
 
 
-def swin_blocks(config: SwinConfig | ResNetConfig) -> list[tuple[int, int]]:
+def swin_blocks(config: SwinConfig | ResNetConfig | EfficientNetConfig) -> list[tuple[int, int]]:
     """(stage, block) of every block of a published checkpoint's Swin backbone."""
     assert isinstance(config, SwinConfig), "published checkpoints have a Swin"
     return [(stage, block) for stage, depth in enumerate(config.depths) for block in range(depth)]

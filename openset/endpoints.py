@@ -116,7 +116,8 @@ def base_url(url: str) -> httpx.URL:
     """Check the server's address; ValueError names one that cannot be."""
     try:
         address = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        address.host.encode("idna")  # as the resolver does, whose errors are no client's
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise ValueError(f"{url!r} is no URL: {error}") from None
     if address.scheme not in ("http", "https") or not address.host or address.query or address.fragment:
         raise ValueError(f"the server's address must be like http://localhost:8000, got {url!r}")

@@ -182,16 +182,17 @@ def serve(settings: Settings) -> int:
     )
     service: InferenceService = app.state.service
 
-    def stop() -> None:
-        app.state.stopping = True
-        service.stop()
-        overtime = threading.Timer(settings.shutdown_timeout_s + OVERTIME_S, give_up)
-        overtime.daemon = True
-        overtime.start()
-
     def give_up() -> None:
         log.error("the server does not end within shutdown_timeout_s=%d: ending it", settings.shutdown_timeout_s)
         end_process(0)
+
+    overtime = threading.Timer(settings.shutdown_timeout_s + OVERTIME_S, give_up)
+    overtime.daemon = True
+
+    def stop() -> None:
+        app.state.stopping = True
+        service.stop()
+        overtime.start()
 
     server = LimitedServer(config, on_stop=stop)
     try:
@@ -204,6 +205,8 @@ def serve(settings: Settings) -> int:
             file=sys.stderr,
         )
         return 2
+    finally:
+        overtime.cancel()  # it would end a process that goes on without this server
     FORKS.close()
     if not service.finished:
         log.error("not all was finished within shutdown_timeout_s=%d: ending regardless", settings.shutdown_timeout_s)

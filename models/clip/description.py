@@ -16,7 +16,7 @@ from models.image_processor import open_clip_rules, processor_rules
 # Scalars that OpenAI's own files have beside their weights, and other publishers' do not.
 OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
 # Entries of open_clip's configuration with the values that this model implements.
-_FIXED: dict[str, dict[str, Any]] = {
+_FIXED: dict[str, dict[str, tuple[Any, ...] | None]] = {
     "vision_cfg": {
         "head_width": None, "width": None, "layers": None, "patch_size": None, "image_size": None,
         "mlp_ratio": (4.0, 4), "patch_dropout": None, "pool_type": ("tok",), "output_tokens": (False,),

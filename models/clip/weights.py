@@ -171,6 +171,7 @@ def openai_table(config: ClipConfig) -> tuple[dict[str, Source], list[str]]:
         table["image_tower.projection.weight"] = transposed("visual.proj")
         table |= _openai_blocks("image_tower.transformer", "visual.transformer", config.image.layers)
     else:
+        assert isinstance(config.image, ResNetTowerConfig), "published towers are a ViT or a ResNet"
         table |= _openai_resnet(config.image)
     return table, [*OPENAI_SURPLUS, *(OPENAI_MASK.format(layer) for layer in range(config.text.layers))]
 
@@ -254,6 +255,7 @@ def telling_shapes(config: ClipConfig, container: str) -> dict[str, tuple[int, .
             "visual.attnpool.positional_embedding": ((image.image_size // 32) ** 2 + 1, width),
             "visual.attnpool.c_proj.weight": (size, width),
         }
+    assert isinstance(image, VisionTransformerConfig), "published towers are a ViT or a ResNet"
     cells = (image.image_size // image.patch_size) ** 2
     patches, positions = (image.width, 3, image.patch_size, image.patch_size), (cells + 1, image.width)
     if container == "openai":

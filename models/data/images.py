@@ -42,6 +42,8 @@ class PictureFile:
 
     def open(self, size: tuple[int, int] | None = None) -> Image.Image:
         try:
+            if self.path.exists() and not self.path.is_file():  # a device or a pipe may have no end
+                raise BrokenPicture(f"{self.path}: the picture cannot be read: it is no regular file")
             data = self.path.read_bytes()
         except OSError as error:
             raise BrokenPicture(f"{self.path}: the picture cannot be read: {error.strerror or error}") from error

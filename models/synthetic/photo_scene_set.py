@@ -117,11 +117,12 @@ class PhotoSceneSet:
             labels = np.asarray(scene.objects, np.int64)
             return DetectionRecord(picture, boxes, labels, self._names, picture.where, absent=absent)
         caption, regions = "", []
-        labels = [label for label in self._prompts.sample(scene, rng) if label.rows or label.index not in self._scenery]
-        if not labels:
-            absent = [index for index in self._prompts.absent(scene.objects) if index not in self._scenery]
-            labels = [SceneLabel(self._names[index], index, ()) for index in rng.sample(absent, 1)]
-        for label in labels:
+        sampled = self._prompts.sample(scene, rng)
+        asked = [label for label in sampled if label.rows or label.index not in self._scenery]
+        if not asked:
+            others = [index for index in self._prompts.absent(scene.objects) if index not in self._scenery]
+            asked = [SceneLabel(self._names[index], index, ()) for index in rng.sample(others, 1)]
+        for label in asked:
             regions.append(Region(((len(caption), len(caption) + len(label.text)),), boxes[list(label.rows)]))
             caption += f"{label.text}. "
         return GroundingRecord(picture, caption, tuple(regions), picture.where, finished=True)

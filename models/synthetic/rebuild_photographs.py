@@ -48,7 +48,8 @@ class Photograph:
 def read_table(path: Path = TABLE) -> list[Photograph]:
     """Read the table of photographs."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    return [Photograph(*fields[:4], held_out=fields[4:] == ["v"]) for fields in (line.split("\t") for line in lines)]
+    rows = [line.split("\t") for line in lines]
+    return [Photograph(row[0], row[1], row[2], row[3], held_out=row[4:] == ["v"]) for row in rows]
 
 
 def free_files(readme: str) -> Iterator[str]:

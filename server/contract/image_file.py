@@ -48,6 +48,10 @@ _END_OF_JPEG = b"\xff\xd9"
 # Entropy-coded bytes that begin with different bits, so that missing blocks do not come out alike.
 _FILLINGS = tuple(bytes.fromhex(word) * 64 for word in ("5ac39917", "a53c66e8", "e71bd284"))
 _STRIP = 64
+_SIGNATURES = (
+    *(("JPEG", b"\xff\xd8\xff"), ("PNG", _PNG), ("GIF", b"GIF8"), ("BMP", b"BM")),
+    *(("TIFF", sign) for sign in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+)
 # Brands in the first box of a file of the ISO base media format.
 _BRANDS = (("AVIF", (b"avif", b"avis")), ("HEIC", (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")))
 
@@ -346,14 +350,23 @@ def _eight_bit(image: Image.Image, file: Image.Image, name: str) -> Image.Image:
 def _foreign(data: bytes, formats: Sequence[str]) -> str:
     """The reason to refuse bytes that no reader of `formats` knows."""
     read = ", ".join(formats)
-    first_box = data[8 : min(int.from_bytes(data[:4]), 256)] if data[4:8] == b"ftyp" else b""
-    kind = next((kind for kind, brands in _BRANDS if any(brand in first_box for brand in brands)), None)
+    kind = _kind(data)
     if kind in formats:
-        return f"is a damaged or truncated {kind}"
+        return f"is a damaged or truncated {kind}, or a variant of {kind} that is not read"
     if kind:
         option = " (a server reads it with --image-formats)" if kind in OPTIONAL_FORMATS else ""
         return f"is {kind}, which is not read{option}: convert it to JPEG, or send one of {read}"
     return f"is not a picture in a format this server reads: {read}"
+
+
+def _kind(data: bytes) -> str | None:
+    """The format that a file's first bytes announce, if it is a known one."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    first_box = data[8 : min(int.from_bytes(data[:4]), 256)] if data[4:8] == b"ftyp" else b""
+    announced = (kind for kind, brands in _BRANDS if any(brand in first_box for brand in brands))
+    signed = (kind for kind, sign in _SIGNATURES if data.startswith(sign))
+    return next(announced, None) or next(signed, None)
 
 
 def no_memory(name: str) -> OversizedPicture:

@@ -1,6 +1,7 @@
 """GET /models, /livez, /readyz, /metrics: models, health and metrics."""
 
 import asyncio
+import weakref
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -35,7 +36,9 @@ async def models(request: Request) -> Response:
         )
         return answer.model_dump_json().encode()
 
-    document = await documents_of(request).get("models", (served, budget), encode, media_type=JSON)
+    # The cache must not keep a removed model in memory.
+    state = tuple(map(weakref.ref, served)), budget
+    document = await documents_of(request).get("models", state, encode, media_type=JSON)
     return document.response(request)
 
 

@@ -27,6 +27,8 @@ from tests.benchmarks.traffic import RequestCase, Traffic
 CONCURRENCY = 12  # requests; with up to 4 images each, too few to fill a queue
 CACHE_BYTES = 2 * 2**20
 WARM_SHARE = 5
+# What comes and goes: a decoder process that is being replaced has two sockets; threads of the pools start when needed.
+PASSING = {"descriptors": 4, "threads": 2, "tasks": 1}
 # Largest allowed growth of memory from the fifth after the warm-up to the last fifth, relative.
 MAX_GROWTH = 0.10
 IDLE_WITHIN_S = 60
@@ -136,7 +138,7 @@ def growth(held: Sequence[Resources], max_growth: float) -> list[str]:
     for name in ("descriptors", "threads", "tasks"):
         before, after = getattr(warm, name), getattr(last, name)
         print(f"{name}: {before:g} when warm, {after:g} at the end")
-        if after > before:
+        if after > before + PASSING[name]:
             wrong.append(f"{name} grew from {before:g} to {after:g}")
     for name in ("queued", "pool_in_use"):
         if any(getattr(entry, name) for entry in held):

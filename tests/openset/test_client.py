@@ -79,7 +79,11 @@ def test_path_of_the_address_is_kept(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000", "", "ftp://a", "http://", "http://a/?x=1", "http://a/#x", "http://a:b", "/detect"]
+    "url",
+    [
+        *("localhost:8000", "", "ftp://a", "http://", "http://a/?x=1", "http://a/#x", "http://a:b", "/detect"),
+        *("http://a..b", f"http://{'a' * 64}.test", "http://xn--"),
+    ],
 )
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_address_that_cannot_be_is_refused(kind, url):

@@ -13,7 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .fakes import picture
+from server.__main__ import main
+
+from .fakes import FakeEncoder, picture
 
 ROOT = Path(__file__).parents[2]
 SOON = 30
@@ -157,3 +159,14 @@ def test_wrong_setting_ends_the_server_with_one_sentence():
     assert done.returncode == 2
     assert done.stderr.startswith("openset serve: --port='99999' is refused: input should be less than or equal")
     assert done.stderr.count("\n") == 1
+
+
+def test_server_that_has_ended_leaves_a_process_that_goes_on_alone(monkeypatch, tmp_path):
+    ended = []
+    monkeypatch.setattr("server.app.OVERTIME_S", 0)
+    monkeypatch.setattr("server.app.end_process", ended.append)
+    monkeypatch.setattr("server.predictor.open_bundles", lambda settings, task: [FakeEncoder(tmp_path)])
+    command = ["serve", "--port", "0", "--memory-limit-bytes", "1000", "--shutdown-timeout-s", "2"]
+    assert main(command) == 2
+    time.sleep(2.5)
+    assert ended == []

@@ -139,6 +139,8 @@ def _content(tensor: RequestInput, binary: _BinaryPart) -> Content:
         _check_count(tensor, len(elements), count)
         return elements
     _check_count(tensor, len(taken), count)
+    if not count:
+        _refuse(tensor.name, f"its shape {shown(str(tensor.shape))} has no values")  # sizes beside a 0 may be any
     return np.frombuffer(taken, np.uint8).reshape(tensor.shape)
 
 

@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -39,5 +40,9 @@ def test_truncated_missing_and_foreign_files_are_named(tmp_path: Path):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(BrokenPicture, match=name):
             PictureFile(tmp_path / name).open()
+    os.mkfifo(tmp_path / "pipe.png")
+    for endless in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
+        with pytest.raises(BrokenPicture, match=f"{endless}: the picture cannot be read: it is no regular file"):
+            PictureFile(endless).open()
     with pytest.raises(BrokenPicture, match=r"none\.png: the picture cannot be read: No such file"):
         PictureFile(tmp_path / "none.png").open()

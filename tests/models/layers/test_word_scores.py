@@ -48,10 +48,10 @@ def inputs(width: int) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def test_glip_adds_them_at_each_position():
-    model, config = _model("glip-words", 30)
+    model, _ = _model("glip-words", 30)
     assert isinstance(model, Glip)
     assert model.word_scores is not None
-    pixels, asked = torch.randn(1, 3, 64, 96), inputs(config.text.width)
+    pixels, asked = torch.randn(1, 3, 64, 96), inputs(model.config.text.width)
     *levels, words = model.encode_image(pixels)
     assert words.shape == (1, EFFICIENTNET.words, 2, 3)
     some, none = (model.detect([*levels, one], *asked.values()) for one in (words, torch.zeros_like(words)))
@@ -63,18 +63,18 @@ def test_glip_adds_them_at_each_position():
 
 @torch.no_grad()
 def test_grounding_dino_adds_them_to_every_layer_and_to_the_proposals():
-    model, config = _model("detector-words", 30)
+    model, _ = _model("detector-words", 30)
     assert isinstance(model, GroundingDino)
     assert model.word_scores is not None
     shaken(model.word_scores, 1)
-    asked = inputs(config.d_model)
+    asked = inputs(model.config.d_model)
     *levels, words = model.encode_image(torch.randn(1, 3, 64, 96))
     order, mask = torch.arange(5)[None], torch.ones(1, 5, 5, dtype=torch.bool)
     everywhere = words.mean((2, 3), keepdim=True).expand_as(words)
     added = model.word_scores.maps(everywhere, asked["text_features"])[0, :, 0, 0]
     pixels = torch.ones(1, 64, 96, dtype=torch.bool)
     some, none = (
-        model.detect([*levels, one], pixels, *asked.values(), order, mask)
+        model.detect([*levels, one], pixels, asked["text_features"], asked["text_mask"], order, mask)
         for one in (everywhere, torch.zeros_like(words))
     )
     torch.testing.assert_close(

@@ -1,5 +1,7 @@
 """A detector that starts from a CLIP and distilled words names things before it has learnt anything itself."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,19 +9,25 @@ import pytest
 import torch
 from torch import nn
 
-from models.config_io import from_json
+from models.clip.config import ClipConfig, EfficientNetTowerConfig, TextConfig
+from models.clip.model import Clip
+from models.config_io import from_json, to_json
 from models.data.collate import pad_text
 from models.glip.config import GlipConfig
 from models.glip.model import Glip
 from models.grounding_dino.config import GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
+from models.layers.efficientnet import EfficientNetConfig
+from models.registry import LoadedCheckpoint
 from models.synthetic.sprites import read_names
 from models.tokenizers import text_rules, vocabulary_size
 from models.training.detectors import PROMPT
-from models.training.distillation import BERT, TOKENIZER, DistilledWords
+from models.training.distillation import BERT, DIMENSIONS, TOKENIZER, DistilledWords
 from models.training.recipe import read_recipe
-from models.training.warm_start import align, ridge, shared_directions
+from models.training.warm_start import align, ridge, shared_directions, start_clip, start_detector
 from server.contract.text import PromptTokenizer
+from tests.models.layers.test_efficientnet import SMALL
+from tests.models.test_efficientnet_weights import published
 from tests.models.training.small_words import write_small_words
 
 NAMES = [item.label for item in read_names()]
@@ -84,6 +92,46 @@ def test_aligned_detector_names_what_the_tower_names(family, kind, words, prompt
     after = named(detector, head, words, prompts)
     assert np.mean([a == b for a, b in zip(before, ASKED, strict=True)]) < 0.4
     assert np.mean([a == b for a, b in zip(after, ASKED, strict=True)]) > 0.8
+
+
+@pytest.mark.parametrize(("family", "kind"), [("grounding-dino", GroundingDino), ("glip", Glip)])
+@torch.no_grad()
+def test_a_detector_knows_the_words_of_its_backbones_cells(family, kind, words, prompts):
+    backbone = EfficientNetConfig((4, 4, 8, 8, 8, 8, 8), (1,) * 7, stem=4, head=16, classes=10, words=DIMENSIONS)
+    clip = Clip(ClipConfig(DIMENSIONS, EfficientNetTowerConfig(64, backbone), TextConfig(32, 1, 2))).eval()
+    model = dict(read_recipe(f"{family}-photographs").model or {})
+    model |= {
+        "text": {**model["text"], "vocab_size": vocabulary_size(words / TOKENIZER)},
+        "backbone": json.loads(json.dumps(to_json(backbone))),
+    }
+    detector = kind(from_json({"glip": GlipConfig, "grounding-dino": GroundingDinoConfig}[family], model)).eval()
+    start = LoadedCheckpoint("clip", "", "openset", clip, clip.config, "", "", "", Path())
+    start_detector(detector, start, DistilledWords(words), prompts, frozen_words=True)
+    stored = clip.image_tower.state_dict()
+    assert all(
+        torch.equal(stored[f"words.{name}"], value) for name, value in detector.backbone.words.state_dict().items()
+    )
+    known, text = DistilledWords(words).embeddings, pad_text([prompts.from_labels(ASKED)])
+    features = detector.encode_text(text["input_ids"], text["position_ids"], text["self_attention_mask"])
+    cells = torch.stack([known[name] for name in ASKED]).T[None, :, None]
+    logits, labels = detector.word_scores.maps(cells, features)[0, :, 0], text["token_label"][0]
+    scores = torch.stack([logits[labels == label].mean(0) for label in range(len(ASKED))])
+    assert (scores.argmax(0) == torch.arange(len(ASKED))).float().mean() > 0.8
+
+
+def test_a_tower_takes_published_weights_and_the_classes_of_the_words(words, tmp_path):
+    config = replace(SMALL, words=DIMENSIONS)
+    clip = Clip(ClipConfig(DIMENSIONS, EfficientNetTowerConfig(64, config), TextConfig(32, 1, 2)))
+    known = DistilledWords(words)
+    known.fill = lambda *_: None
+    known.classes = torch.randn(config.classes, DIMENSIONS)
+    tensors = published(config)
+    start_clip(clip, None, known, tensors)
+    assert torch.equal(clip.image_tower.words.embeddings.weight, known.classes.T)
+    assert torch.equal(clip.image_tower.words.classifier.weight, tensors["_fc.weight"])
+    known.classes = torch.randn(3, DIMENSIONS)
+    with pytest.raises(ValueError, match=r"embeds 3 classes .* distil the words with --classes"):
+        start_clip(clip, None, known, tensors)
 
 
 def test_shared_directions_keep_how_names_lie_to_each_other(words):

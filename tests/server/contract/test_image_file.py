@@ -264,6 +264,26 @@ def test_picture_of_another_kind_is_named():
         read(b"\0\0\0\x1cftypavif\0\0\0\0mif1avif" + bytes(100))
 
 
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("WEBP", picture(form="WEBP")[:-8]),
+        ("JPEG", picture(form="JPEG").replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c")),  # of 12 bits
+        ("TIFF", b"II*\0" + bytes(40)),
+        ("TIFF", b"MM\0*" + bytes(40)),
+        ("GIF", b"GIF89a"),
+        ("BMP", b"BM" + bytes(60)),
+        ("PNG", picture()[:20]),
+    ],
+)
+def test_picture_of_a_read_format_that_is_not_read_is_named_by_it(kind, data):
+    with pytest.raises(UnsupportedFile, match=f"is a damaged or truncated {kind}, or a variant of {kind}"):
+        read(data)
+    others = tuple(form for form in FORMATS if form != kind)
+    with pytest.raises(UnsupportedFile, match=f"is {kind}, which is not read: convert it"):
+        read(data, formats=others)
+
+
 @pytest.mark.skipif(not features.check("avif"), reason="this build of Pillow lacks AVIF")
 def test_avif_is_read_where_it_is_asked_for():
     data = turned(6, "AVIF", quality=90)

@@ -22,7 +22,7 @@ def request_of(inputs, binary=b""):
     return head + binary, str(len(head))
 
 
-@given(VALUES, st.lists(st.integers(0, 255), max_size=12))
+@given(VALUES, st.lists(st.integers(0, 255), min_size=1, max_size=12))
 def test_inputs_sent_as_bytes_are_read_back(values, numbers):
     packed = b"".join(struct.pack("<I", len(value)) + value for value in values)
     inputs = [
@@ -44,6 +44,13 @@ def test_nested_data_is_read_row_by_row(rows):
     inputs = [{"name": "a", "datatype": "BYTES", "shape": [len(rows), 2], "data": rows}]
     contents = read_request(json.dumps({"inputs": inputs}).encode(), None, max_values=100).contents
     assert contents["a"] == [text for row in rows for text in row]
+
+
+@pytest.mark.parametrize("shape", [[0], [0, 1, 3], [2**62, 0, 2**62], [2**62, 2**62, 0]])
+def test_pixels_of_no_values_are_refused(shape):
+    tensor = {"name": "image", "datatype": "UINT8", "shape": shape, "parameters": {"binary_data_size": 0}}
+    with pytest.raises(InvalidRequest, match="has no values"):
+        read_request(*request_of([tensor]), max_values=100)
 
 
 @pytest.mark.parametrize("shape", [[8_000_000], [100], [2**60, 2**60]])
