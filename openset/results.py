@@ -156,7 +156,7 @@ class ServedModel(BaseModel):
     licence: str
     source: str
     weights_sha256: str
-    certified: str | None = None  # of older servers
+    certified: str
     defaults: dict[str, Any]
     limits: dict[str, int]
     memory: dict[str, Any]
