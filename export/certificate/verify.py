@@ -158,9 +158,10 @@ def _measured(
 
 def _file_faults(folder: Path, manifest: Manifest) -> list[str]:
     faults = []
-    entries: list[FileHash | Artefact | None] = [manifest.tokenizer, manifest.reference, manifest.canary]
-    entries += manifest.artefacts
-    for entry in filter(None, entries):
+    entries: list[FileHash | Artefact] = [manifest.tokenizer, manifest.canary, *manifest.artefacts]
+    if manifest.reference is not None:
+        entries.append(manifest.reference)
+    for entry in entries:
         try:
             check_artefact(folder, entry) if isinstance(entry, Artefact) else check_file(folder, entry)
         except BundleError as error:
