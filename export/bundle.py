@@ -1,16 +1,22 @@
 """Exports a checkpoint to a bundle: traces its graphs, stores reference outputs, certifies, moves it into place."""
 
-import re
 import shutil
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from export import ExportError
+from export.bundle_folder import (
+    CANARY_FILE,
+    REFERENCE_FILE,
+    TOKENIZER_FILE,
+    bundle_in_place,
+    bundle_name,
+    hashed,
+    store,
+)
 from export.certificate.parity import certificate, describe, measure, versions
 from export.certificate.parity_cases import BundleTokenizer, ParityCase, make_cases, pack_cases
 from export.certificate.reference import OutputArrays, canary_outputs, reference_outputs
@@ -22,10 +28,9 @@ from models import registry
 from models.family import ServingRules
 from models.registry import FAMILIES, LoadedCheckpoint
 from server.bundle import Bundle
-from server.contract.manifest import MANIFEST_FILE, Artefact, FileHash, Lowering, Manifest, sha256_of, write_manifest
+from server.contract.manifest import Artefact, FileHash, Lowering, Manifest, read_manifest, sha256_of, write_manifest
 from server.contract.text import PromptTokenizer, SentenceTokenizer
 
-TOKENIZER_FILE, REFERENCE_FILE, CANARY_FILE = "tokenizer.json", "reference.npz", "canary.npz"
 QUIET = Progress(quiet=True)
 
 
@@ -49,15 +54,12 @@ def export_bundle(
     Certificates may have failed: the manifest tells. ParityError where a graph cannot be run at all.
     """
     target = Path(out)
-    name = _bundle_name(target.name if name is None else name)
-    _check_target(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with progress.stage("read the checkpoint"):
-        loaded = registry.load(checkpoint)
-    loaded = replace(loaded, source=source or loaded.source, licence=licence or loaded.licence)
-    progress.say(f"{loaded.family} {loaded.variant} ({loaded.container}), licence {loaded.licence}")
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    name = bundle_name(target.name if name is None else name)
+    with bundle_in_place(target) as folder:
+        with progress.stage("read the checkpoint"):
+            loaded = registry.load(checkpoint)
+        loaded = replace(loaded, source=source or loaded.source, licence=licence or loaded.licence)
+        progress.say(f"{loaded.family} {loaded.variant} ({loaded.container}), licence {loaded.licence}")
         family = FAMILIES[loaded.family]
         specs = family.graphs(loaded)
         # Before the weights are rounded, since a rule may be one of them.
@@ -70,12 +72,7 @@ def export_bundle(
                 used = to_onnx(spec, file, opset=opset, weights=weights, lowering=lowering)
             record = {"part": spec.name, "opset": opset, "weights": weights, "lowering": used, "file": file.name}
             artefacts.append(Artefact.model_validate({**record, "sha256": sha256_of(file)}))
-        manifest = _write_bundle(loaded, rules, folder, specs, artefacts, progress, name=name, version=version)
-        folder.chmod(0o755)
-        _put_in_place(folder, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return manifest
+        return _write_bundle(loaded, rules, folder, specs, artefacts, progress, name=name, version=version)
 
 
 def _write_bundle(
@@ -91,11 +88,7 @@ def _write_bundle(
 ) -> Manifest:
     """Add tokenizer, canary, reference outputs and the certified manifest to the graphs in `folder`."""
     shutil.copyfile(loaded.tokenizer_file, folder / TOKENIZER_FILE)
-    canary = _store(folder, CANARY_FILE, canary_outputs(specs))
-    tokenizer = _tokenizer(folder / TOKENIZER_FILE, rules)
-    cases = make_cases(rules.preprocessing, tokenizer)
-    with progress.stage("reference outputs in PyTorch"):
-        outputs = reference_outputs(rules, tokenizer, specs, cases)
+    reference = store_reference(folder, rules, specs, progress)
     manifest = Manifest(
         name=name,
         version=version,
@@ -104,65 +97,78 @@ def _write_bundle(
         licence=loaded.licence,
         source=loaded.source,
         weights_sha256=loaded.weights_sha256,
-        tokenizer=_hashed(folder, TOKENIZER_FILE),
-        reference=_store(folder, REFERENCE_FILE, pack_cases(cases) | outputs),
-        canary=canary,
+        tokenizer=hashed(folder, TOKENIZER_FILE),
+        reference=reference.file,
+        canary=store(folder, CANARY_FILE, canary_outputs(specs)),
         artefacts=tuple(artefacts),
         **dict(rules),
     )
+    return certify_graphs(folder, manifest, reference, progress)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Parity cases, PyTorch's outputs for them, and the file that holds both."""
+
+    file: FileHash
+    cases: Sequence[ParityCase]
+    outputs: OutputArrays
+
+
+def store_reference(folder: Path, rules: ServingRules, specs: Sequence[GraphSpec], progress: Progress) -> Reference:
+    """Run the modules of `specs` in PyTorch on the parity cases, and store the outputs beside the tokenizer."""
+    tokenizer = _tokenizer(folder / TOKENIZER_FILE, rules)
+    cases = make_cases(rules.preprocessing, tokenizer)
+    with progress.stage("reference outputs in PyTorch"):
+        outputs = reference_outputs(rules, tokenizer, specs, cases)
+    return Reference(store(folder, REFERENCE_FILE, pack_cases(cases) | outputs), cases, outputs)
+
+
+def certify_graphs(
+    folder: Path, manifest: Manifest, reference: Reference, progress: Progress, *, of_template: bool = False
+) -> Manifest:
+    """Measure the graphs in `folder`, run by the code that serves; writes and returns the certified manifest.
+
+    of_template: the weights are synthetic.
+    """
     write_manifest(folder, manifest)
-    certified = _certified(folder, cases, outputs, progress)
-    write_manifest(folder, certified)
-    return certified
-
-
-def _certified(folder: Path, cases: Sequence[ParityCase], reference: OutputArrays, progress: Progress) -> Manifest:
-    """Manifest of the bundle with the certificates of its graphs, run by the code that serves."""
     with progress.stage("load the graphs"):
         bundle = Bundle(folder, allow_uncertified=True)
         bundle.check_canary()
     with progress.stage("certify what serves"):
-        figures = measure(bundle, cases, reference)
-    names, measured_with = [describe(bundle, case) for case in cases], versions(torch=torch.__version__)
+        figures = measure(bundle, reference.cases, reference.outputs)
+    names, measured_with = [describe(bundle, case) for case in reference.cases], versions(torch=torch.__version__)
     artefacts = tuple(
         artefact.model_copy(
-            update={"certificate": certificate(artefact, figures[artefact.part], names, versions=measured_with)}
+            update={
+                "certificate": certificate(
+                    artefact, figures[artefact.part], names, versions=measured_with, of_template=of_template
+                )
+            }
         )
-        for artefact in bundle.manifest.artefacts
+        for artefact in manifest.artefacts
     )
-    return bundle.manifest.model_copy(update={"artefacts": artefacts})
+    certified = manifest.model_copy(update={"artefacts": artefacts})
+    write_manifest(folder, certified)
+    return certified
+
+
+def certify_filled(folder: Path, checkpoint: str | Path, progress: Progress = QUIET) -> Manifest:
+    """Certify a bundle that was filled from a template, with its own weights; returns the manifest that is written.
+
+    ExportError where its weights are not those of the checkpoint.
+    """
+    manifest = read_manifest(folder)
+    with progress.stage("read the checkpoint"):
+        loaded = registry.load(checkpoint)
+    if loaded.weights_sha256 != manifest.weights_sha256:
+        raise ExportError(f"{folder} has other weights than {checkpoint}: SHA-256 {manifest.weights_sha256}")
+    rules = ServingRules.model_validate({name: getattr(manifest, name) for name in ServingRules.model_fields})
+    reference = store_reference(folder, rules, FAMILIES[loaded.family].graphs(loaded), progress)
+    graphs = tuple(artefact for artefact in manifest.artefacts if artefact.engine is None)
+    changes = {"reference": reference.file, "artefacts": graphs}
+    return certify_graphs(folder, manifest.model_copy(update=changes), reference, progress)
 
 
 def _tokenizer(file: Path, rules: ServingRules) -> BundleTokenizer:
     return PromptTokenizer(file, rules.text) if rules.text.style == "phrases" else SentenceTokenizer(file, rules.text)
-
-
-def _store(folder: Path, file: str, arrays: OutputArrays) -> FileHash:
-    np.savez_compressed(folder / file, allow_pickle=False, **arrays)
-    return _hashed(folder, file)
-
-
-def _hashed(folder: Path, file: str) -> FileHash:
-    return FileHash(file=file, sha256=sha256_of(folder / file))
-
-
-def _bundle_name(text: str) -> str:
-    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")
-    if not name:
-        raise ExportError(f"bundle name is {text!r}; letters, digits, '.', '_' and '-' are expected")
-    return name
-
-
-def _check_target(target: Path) -> None:
-    if target.exists() and not (target / MANIFEST_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise ExportError(f"{target} exists and is no bundle: name another folder, or remove it")
-
-
-def _put_in_place(folder: Path, target: Path) -> None:
-    """Rename the finished folder to its target; a bundle that was there goes once the new one is in place."""
-    if not target.exists():
-        folder.rename(target)
-        return
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as aside:
-        target.rename(Path(aside) / "old")
-        folder.rename(target)

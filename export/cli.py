@@ -9,7 +9,7 @@ from export.certificate.parity import Figures
 from export.certificate.verify import VerifyReport, name_of, verify
 from export.progress import Progress, peak_memory_bytes
 from export.tensorrt.engines import EngineTarget, add_engines
-from server.contract.manifest import LOWERINGS, Artefact, BundleError, Manifest, Precision, read_manifest
+from server.contract.manifest import LOWERINGS, Artefact, Manifest, Precision, read_manifest
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -43,6 +43,11 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         parser.set_defaults(func=run_export)
     else:
         parser.add_argument("bundle", type=Path, help="folder of the bundle")
+        parser.add_argument(
+            "--checkpoint",
+            type=Path,
+            help="certify a pulled bundle with its own weights, against PyTorch: file or folder it was made of",
+        )
         parser.set_defaults(func=run_verify)
     parser.add_argument("--quiet", action="store_true", help="print the result only")
 
@@ -116,6 +121,14 @@ def _export(args: argparse.Namespace, progress: Progress) -> None:
     )
 
 
+def _certify_filled(bundle: Path, checkpoint: Path, progress: Progress) -> None:
+    if read_manifest(bundle).template is None:
+        raise ValueError(f"{bundle} was exported from its checkpoint, with a certificate: leave --checkpoint out")
+    from export.bundle import certify_filled  # needs PyTorch
+
+    certify_filled(bundle, checkpoint, progress)
+
+
 def _add_precision(args: argparse.Namespace, progress: Progress) -> None:
     from export.reduced_graphs import add_precision  # needs the package onnx, unlike `verify`
 
@@ -132,10 +145,12 @@ def run_verify(args: argparse.Namespace) -> int:
     """Run `openset verify`; exit status 0 if the bundle has no fault."""
     progress = Progress(args.quiet)
     try:
+        if args.checkpoint is not None:
+            _certify_filled(args.bundle, args.checkpoint, progress)
         report = verify(args.bundle, progress)
         if report.figures:
             _print_comparison(read_manifest(args.bundle), report, progress)
-    except (BundleError, OSError) as error:
+    except (ValueError, OSError) as error:
         return _failed("verify", error)
     for file in report.certified:
         print(f"{args.bundle}: {file} is certified on this machine")
@@ -144,7 +159,7 @@ def run_verify(args: argparse.Namespace) -> int:
     for fault in report.faults:
         print(f"openset verify: FAILED: {fault}", file=sys.stderr)
     if not report.faults:
-        print(f"{args.bundle}: verified")
+        print(f"{args.bundle}: verified; certified: {read_manifest(args.bundle).certified}")
     return 1 if report.faults else 0
 
 

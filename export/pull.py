@@ -1,4 +1,7 @@
-"""`openset pull`: fetches an official checkpoint from the Hugging Face hub and exports it to a certified bundle."""
+"""`openset pull`: fetches an official checkpoint from the Hugging Face hub and makes its certified bundle.
+
+The checkpoint's weights are filled into the model's graph template, without PyTorch; `--full` exports it instead.
+"""
 
 import argparse
 import importlib.util
@@ -9,12 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from export.progress import Progress
+from export.templates.template import read_template, template_file
 from models.model_zoo import OFFICIAL
+from server.contract.manifest import read_manifest
 from server.registry.model_cache import cache_folder, is_pulled, pulled_bundle
 from server.settings import PREFIX, SettingsError
 
-# Packages that fetching and exporting import; checked before gigabytes are fetched.
-_REQUIRED = ("torch", "onnx", "onnxscript", "safetensors", "onnxruntime", "huggingface_hub", "filelock")
+# Packages that fetching and filling import, and those of an export; checked before gigabytes are fetched.
+_REQUIRED = ("onnxruntime", "huggingface_hub", "httpx2", "filelock")
+_REQUIRED_TO_EXPORT = ("torch", "onnx", "onnxscript", "safetensors")
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -25,6 +31,12 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PATH",
         help="folder of checkpoints and bundles (default: OPENSET_CACHE_DIR, else openset in your cache folder)",
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="export the checkpoint, with a certificate of its own weights, rather than fill in the template: needs"
+        " pip install 'openset[cpu,export]', and minutes",
     )
     parser.add_argument("--quiet", action="store_true", help="print the result only")
     parser.set_defaults(func=run)
@@ -39,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
     if args.name not in OFFICIAL:
         return _failed(f"{args.name!r} is no official model; known are {', '.join(OFFICIAL)}", status=2)
     try:
-        return _pull(args.name, cache_folder(args.cache_dir or _from_environment()), Progress(args.quiet))
+        return _pull(
+            args.name, cache_folder(args.cache_dir or _from_environment()), Progress(args.quiet), full=args.full
+        )
     except SettingsError as error:
         return _failed(str(error), status=2)
     except KeyboardInterrupt:
@@ -51,29 +65,36 @@ def _from_environment() -> Path | None:
     return Path(given) if given else None
 
 
-def _pull(name: str, cache: Path, progress: Progress) -> int:
+def _pull(name: str, cache: Path, progress: Progress, *, full: bool) -> int:
     bundle = pulled_bundle(cache, name)
-    if is_pulled(bundle):
+    full = full or not template_file(name).is_file()
+    if _is_there(bundle, full):
         print(f"{bundle}: {name} is already there; remove the folder to pull it again")
         return 0
-    if missing := [module for module in _REQUIRED if importlib.util.find_spec(module) is None]:
+    needed = (*_REQUIRED, *(_REQUIRED_TO_EXPORT if full else ()))
+    if missing := [module for module in needed if importlib.util.find_spec(module) is None]:
         return _failed(
-            f"export needs {', '.join(missing)}, which is not installed. Install it with pip install"
-            " 'openset[cpu,export]', or pull on another machine and serve the bundle's folder with --bundle",
+            f"it needs {', '.join(missing)}, which is not installed. Install it with pip install"
+            f" 'openset[cpu{',export' if full else ''}]', or pull on another machine and serve the bundle's folder with"
+            " --bundle",
             status=2,
         )
     from models.hub import HubError
 
     try:
         with _locked(name, cache, progress):
-            if not is_pulled(bundle):  # another process may have pulled it while this one waited
-                _fetch_and_export(name, cache, bundle, progress)
+            if not _is_there(bundle, full):  # another process may have pulled it while this one waited
+                _fetch_and_make(name, cache, bundle, progress, full=full)
     except (HubError, ValueError, OSError) as error:
         return _failed(str(error))
     if not is_pulled(bundle):
         return _failed(f"{bundle} is written, but FAILED its certificate")
-    print(f"{bundle}: {name}, certified; openset serve --model {name}")
+    print(f"{bundle}: {name}, certified: {read_manifest(bundle).certified}; openset serve --model {name}")
     return 0
+
+
+def _is_there(bundle: Path, full: bool) -> bool:
+    return is_pulled(bundle) and (not full or read_manifest(bundle).certified == "full")
 
 
 @contextmanager
@@ -94,10 +115,10 @@ def _locked(name: str, cache: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _fetch_and_export(name: str, cache: Path, bundle: Path, progress: Progress) -> None:
+def _fetch_and_make(name: str, cache: Path, bundle: Path, progress: Progress, *, full: bool) -> None:
     from huggingface_hub.utils import disable_progress_bars
 
-    from export.bundle import export_bundle
+    from export.templates.fill import fill_bundle
     from models.hub import fetch
 
     official = OFFICIAL[name]
@@ -107,7 +128,14 @@ def _fetch_and_export(name: str, cache: Path, bundle: Path, progress: Progress) 
     with progress.stage("fetch the checkpoint"):
         fetched = fetch(official, cache / "checkpoints" / name, progress.say)
     progress.say(f"{fetched.path}: {fetched.source}, hashes verified")
-    export_bundle(fetched.path, bundle, name=name, source=fetched.source, licence=fetched.licence, progress=progress)
+    if full:
+        from export.bundle import export_bundle
+
+        source, licence = fetched.source, fetched.licence
+        export_bundle(fetched.path, bundle, name=name, source=source, licence=licence, progress=progress)
+    else:
+        template = read_template(template_file(name))
+        fill_bundle(template, fetched.path, bundle, licence=fetched.licence, source=fetched.source, progress=progress)
 
 
 def _failed(reason: str, *, status: int = 1) -> int:

@@ -12,8 +12,8 @@ from export.certificate.parity import certificate, describe, measure, versions
 from export.certificate.parity_cases import unpack_cases
 from export.onnx.precision import Reduced, reduced, reduced_products
 from export.progress import Progress
-from server.bundle import Bundle, check_file
-from server.contract.manifest import Artefact, Manifest, read_manifest, sha256_of, write_manifest
+from server.bundle import Bundle, check_artefact
+from server.contract.manifest import Artefact, FileHash, Manifest, read_manifest, sha256_of, write_manifest
 from server.runtimes.ort import OrtSession
 
 
@@ -23,6 +23,11 @@ def add_precision(folder: Path, precision: Reduced, *, progress: Progress) -> Ma
     Their certificates, passed or failed, hold the figures of their twins (`export.onnx.precision`).
     """
     manifest = read_manifest(folder)
+    if manifest.reference is None:
+        raise ExportError(
+            f"{folder} was filled from a template and has no outputs of PyTorch to compare with; store them with:"
+            " openset verify BUNDLE --checkpoint CHECKPOINT"
+        )
     graphs = [a for a in manifest.artefacts if a.engine is None and a.precision == "fp32" and not a.uncertified]
     if lacking := {artefact.part for artefact in manifest.artefacts} - {graph.part for graph in graphs}:
         raise ExportError(f"{folder} has no certified fp32 graph of {', '.join(sorted(lacking))} to rewrite")
@@ -32,7 +37,7 @@ def add_precision(folder: Path, precision: Reduced, *, progress: Progress) -> Ma
         with progress.stage(f"rewrite the graphs in {precision}"):
             artefacts = [_rewrite(folder, graph, precision, written, twins, progress) for graph in graphs]
         with progress.stage(f"certify {precision}"):
-            artefacts = _certified(folder, manifest, artefacts, twins)
+            artefacts = _certified(folder, manifest, manifest.reference, artefacts, twins)
         for artefact in artefacts:
             shutil.move(written / artefact.file, folder / artefact.file)
     files = {artefact.file for artefact in artefacts}
@@ -46,7 +51,7 @@ def _rewrite(
     folder: Path, graph: Artefact, precision: Reduced, written: Path, twins: Path, progress: Progress
 ) -> Artefact:
     """Write the graph to `written` and its twin, under the same name, to `twins`."""
-    check_file(folder, graph)
+    check_artefact(folder, graph)
     model = onnx.load(str(folder / graph.file))
     name = f"{graph.file.removesuffix('.onnx')}.{precision}.onnx"
     rewritten = reduced(model, precision)
@@ -56,18 +61,26 @@ def _rewrite(
     onnx.save(reduced(model, precision, twin=True), str(twins / name))
     half, total = reduced_products(rewritten)
     progress.say(f"  {graph.part}: {half} of {total} products")
-    changes = {"precision": precision, "file": name, "sha256": sha256_of(written / name), "certificate": None}
+    changes = {
+        "precision": precision,
+        "file": name,
+        "sha256": sha256_of(written / name),
+        "data": (),
+        "certificate": None,
+    }
     return Artefact.model_validate(graph.model_dump() | changes)
 
 
-def _certified(folder: Path, manifest: Manifest, artefacts: list[Artefact], twins: Path) -> list[Artefact]:
+def _certified(
+    folder: Path, manifest: Manifest, reference: FileHash, artefacts: list[Artefact], twins: Path
+) -> list[Artefact]:
     """The artefacts with certificates measured on their twins, run as a bundle of their own."""
-    for entry in (manifest.tokenizer, manifest.canary, manifest.reference):
+    for entry in (manifest.tokenizer, manifest.canary, reference):
         shutil.copyfile(folder / entry.file, twins / entry.file)
     stand_ins = [artefact.model_copy(update={"sha256": sha256_of(twins / artefact.file)}) for artefact in artefacts]
     write_manifest(twins, manifest.model_copy(update={"artefacts": tuple(stand_ins)}))
     bundle = Bundle(twins, allow_uncertified=True)
-    with np.load(twins / manifest.reference.file, allow_pickle=False) as file:
+    with np.load(twins / reference.file, allow_pickle=False) as file:
         arrays = dict(file)
     cases = unpack_cases(arrays)
     figures = measure(bundle, cases, arrays)

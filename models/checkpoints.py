@@ -1,24 +1,24 @@
-"""Reads checkpoint files and folders into named tensors, without executing anything in them."""
+"""Reads checkpoint files and folders into named arrays, without PyTorch and without executing anything in them."""
 
 import hashlib
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import safetensors
-from safetensors.torch import load_file
-from torch import Tensor
 
 from models import UnreadableCheckpoint, UnsafeCheckpoint, listed
 from models.file_kinds import is_safetensors, is_zip, other_kind
 from models.files_beside import FilesBeside, read_json
+from models.safetensors_file import read_safetensors
 from models.script_archive import read_script_archive
 from models.state_dict_choice import choose_state_dict
+from models.stored_arrays import Array
 from models.tensor_records import TensorReader
 from models.torch_archive import LegacyFile, ZipArchive, faults_named
 
 OPENSET_FORMAT = "openset"
+MAX_PREFIXES = 4  # such as "module.model."
 WEIGHTS_FILE = "model.safetensors"
 # Weights of a folder, in order of preference; the latter are open_clip's.
 _WEIGHTS = (WEIGHTS_FILE, "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -28,11 +28,11 @@ _WEIGHTS = (WEIGHTS_FILE, "pytorch_model.bin", "open_clip_model.safetensors", "o
 class StoredWeights:
     """Contents of a checkpoint: tensors by stored name, its files, and the files that describe them.
 
-    is_script: a TorchScript archive, which for CLIP is OpenAI's own container. choice: a sentence where other weights
-    in the file were left alone.
+    tensors: views of the mapped files, of their stored type. is_script: a TorchScript archive, which for CLIP is
+    OpenAI's own container. choice: a sentence where other weights in the file were left alone.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Array]
     files: tuple[Path, ...]
     beside: FilesBeside
     is_script: bool = False
@@ -53,6 +53,17 @@ class StoredWeights:
         """True for a folder that `models.registry.save` wrote."""
         return self.config is not None and self.config.get("format") == OPENSET_FORMAT
 
+    def prefixes_stripped(self) -> Iterator["StoredWeights"]:
+        """The weights as they are named, then without what all names begin with: programs wrap models in modules."""
+        stored = self
+        yield stored
+        for _ in range(MAX_PREFIXES):
+            heads = {name.partition(".")[0] for name in stored.tensors}
+            if len(heads) != 1 or not all("." in name for name in stored.tensors):
+                return
+            stored = replace(stored, tensors={name.partition(".")[2]: value for name, value in stored.tensors.items()})
+            yield stored
+
     def sha256(self) -> str:
         """SHA-256 of the weights file; for shards, of the lines "hash  name" in order."""
         hashes = [_sha256_of(file) for file in self.files]
@@ -63,7 +74,7 @@ class StoredWeights:
 
 
 def read(path: str | Path) -> StoredWeights:
-    """Read a checkpoint file or folder of any container into CPU tensors of their stored dtype.
+    """Read a checkpoint file or folder of any container into arrays of their stored type (`models.stored_arrays`).
 
     The container is recognised by its content. Files beside it that describe it are read too: config.json and
     open_clip_config.json, the image processor's, the tokenizer's, the model card.
@@ -91,7 +102,7 @@ def _read_folder(folder: Path) -> StoredWeights:
             files = _shards(index)
         else:
             continue
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Array] = {}
         choice = None
         for file in files:
             if fault := other_kind(file):
@@ -117,7 +128,7 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+def _read_tensors(path: Path) -> tuple[dict[str, Array], str | None]:
     """Tensors of one file, and a sentence where other weights in it were left alone."""
     if is_safetensors(path):
         return _read_safetensors(path), None
@@ -132,10 +143,10 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
         return legacy.tensors(path, chosen.tensors), chosen.sentence
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Array]:
     try:
-        return load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
+        return read_safetensors(path)
+    except (ValueError, OSError) as error:
         raise UnreadableCheckpoint(f"{path} is damaged or no safetensors file: {error}") from error
 
 

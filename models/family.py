@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from models.checkpoints import StoredWeights
+from models.tensor_sources import PublishedTable
 from server.contract.manifest import Buckets, ClassificationRules, DetectionRules, Preprocessing, TextRules
 
 
@@ -42,6 +43,9 @@ class PublishedWeights(Protocol):
 
     def recognise(self, names: Collection[str]) -> str | None:
         """Container ("openai", "huggingface", ...) that stores tensors under these names; None for another family's."""
+
+    def published_tables(self, config: Any) -> Mapping[str, PublishedTable]:
+        """Tables of the containers that a model of this config is published in."""
 
     def load(
         self, tensors: Mapping[str, Tensor], container: str, hf_config: dict[str, Any] | None

@@ -3,8 +3,8 @@
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,10 @@ from models.grounding_dino.model import GroundingDino
 from models.grounding_dino.serving import serving_rules as grounding_dino_serving_rules
 from models.model_card import UNKNOWN
 from models.model_zoo import OPENAI_FILES
-from models.state_dict_map import fill, same
+from models.state_dict_map import as_torch, fill
+from models.tensor_sources import same
 
 LOG = logging.getLogger(__name__)
-MAX_PREFIXES = 4  # such as "module.model."
 
 CLIP = Family(
     name="clip",
@@ -105,7 +105,7 @@ def load(path: str | Path) -> LoadedCheckpoint:
 
 
 def _load_published(path: Path, stored: StoredWeights) -> LoadedCheckpoint:
-    for named in _prefixes_stripped(stored):
+    for named in stored.prefixes_stripped():
         for family in FAMILIES.values():
             if container := family.weights.recognise(named.tensors.keys()):
                 return _loaded(path, named, family, container)
@@ -113,22 +113,11 @@ def _load_published(path: Path, stored: StoredWeights) -> LoadedCheckpoint:
     raise UnknownCheckpoint(f"its tensors ({names}, ...) are of no known family; known are {', '.join(FAMILIES)}")
 
 
-def _prefixes_stripped(stored: StoredWeights) -> Iterator[StoredWeights]:
-    """The weights as they are named, then without what all names begin with: programs wrap models in modules."""
-    yield stored
-    for _ in range(MAX_PREFIXES):
-        heads = {name.partition(".")[0] for name in stored.tensors}
-        if len(heads) != 1 or not all("." in name for name in stored.tensors):
-            return
-        stored = replace(stored, tensors={name.partition(".")[2]: value for name, value in stored.tensors.items()})
-        yield stored
-
-
 def _loaded(path: Path, stored: StoredWeights, family: Family, container: str) -> LoadedCheckpoint:
     told = family.description
     described = told.described_config(stored, container) if told else stored.config
     with limits.bounded_by(len(stored.tensors)):
-        model, config, variant = family.weights.load(stored.tensors, container, described)
+        model, config, variant = family.weights.load(as_torch(stored.tensors), container, described)
     rules = told.preprocessing_rules(stored, container, config) if told else {}
     if container == "huggingface" and told and not rules.get("mean"):
         LOG.warning("%s: no preprocessor_config.json is beside it: the preprocessing is that of the paper's code", path)
@@ -162,7 +151,7 @@ def _load_openset(path: Path, stored: StoredWeights) -> LoadedCheckpoint:
             model = family.model(config)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
         raise UnknownCheckpoint(f"no model can be built from its config: {error}") from error
-    fill(model, stored.tensors, {key: same(key) for key in model.state_dict()})
+    fill(model, as_torch(stored.tensors), {key: same(key) for key in model.state_dict()})
     return LoadedCheckpoint(
         family=family.name,
         variant=str(header.get("variant", "custom")),

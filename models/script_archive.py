@@ -7,9 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from models.pickle_records import Name, Record
+from models.stored_arrays import Array
 from models.tensor_records import StoredTensor, TensorReader
 from models.torch_archive import ZipArchive, faults_named
 
@@ -31,8 +30,8 @@ class _ScriptReader(TensorReader):
         return super().name(module, name)
 
 
-def read_script_archive(path: Path) -> dict[str, Tensor]:
-    """Read the archive's tensors by dotted attribute name, of their stored dtype, on the CPU."""
+def read_script_archive(path: Path) -> dict[str, Array]:
+    """Read the archive's tensors by dotted attribute name, of their stored type."""
     with faults_named(path, "TorchScript archive"), zipfile.ZipFile(path) as archive:
         script = ZipArchive(archive, reader=_ScriptReader())
         return script.tensors(_named_tensors(script.root))

@@ -1,8 +1,8 @@
 """Maps a published state dict to a model's own by a literal table, completely or not at all."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,35 +10,25 @@ from models import WeightsDoNotFit
 from models.layers.efficientnet import EfficientNetConfig
 from models.layers.resnet import ResNetConfig
 from models.layers.swin import SwinConfig
+from models.stored_arrays import BFLOAT16, Array
+from models.tensor_sources import ArrayLibrary, Source, built, check_names, same
 
 
-@dataclass(frozen=True)
-class Source:
-    """Source of one of our tensors.
-
-    parts: stored tensors to build it from, each a tuple of names under which one shared tensor may be stored: at least
-    one must be present, and all present ones must be equal.
-    """
-
-    parts: tuple[tuple[str, ...], ...]
-    build: Callable[[list[Tensor]], Tensor]
+def _kind(tensor: Tensor) -> str:
+    return "f" if tensor.is_floating_point() else "i"
 
 
-def same(*aliases: str) -> Source:
-    """The stored tensor unchanged, under any of these names."""
-    return Source((aliases,), lambda parts: parts[0])
+def as_torch(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+    """Tensors of these arrays, of the same type and with memory of their own."""
+    return {
+        name: torch.from_numpy(array["bfloat16"].copy().view(np.int16)).view(torch.bfloat16)
+        if array.dtype == BFLOAT16
+        else torch.from_numpy(array.copy())
+        for name, array in arrays.items()
+    }
 
 
-def transposed(*aliases: str) -> Source:
-    """The stored matrix, transposed."""
-    return Source((aliases,), lambda parts: parts[0].T)
-
-
-def stacked(*names: str) -> Source:
-    """Several stored tensors concatenated by rows (query, key and value projections)."""
-    return Source(tuple((name,) for name in names), lambda parts: torch.cat(parts, dim=0))
-
-
+TORCH = ArrayLibrary(torch.concatenate, torch.equal, _kind)
 TableEntry = tuple[str, Source]
 Numbers = Sequence[tuple[int, ...]]
 
@@ -72,39 +62,16 @@ def fill(
     """
     own = model.state_dict()
     assert own.keys() == table.keys(), sorted(own.keys() ^ table.keys())
-    known = {alias for source in table.values() for part in source.parts for alias in part}
-    missing = [
-        part[0] for source in table.values() for part in source.parts if not any(alias in tensors for alias in part)
-    ]
-    left_over = [name for name in tensors if name not in known and name not in surplus]
-    if missing or left_over:
-        raise WeightsDoNotFit(missing=missing, left_over=left_over)
-    built, faults = {}, []
+    check_names(tensors.keys(), table.values(), surplus=surplus)
+    filled, faults = {}, []
     for key, source in table.items():
+        wanted = own[key]
         try:
-            value = source.build([_one_of(part, tensors) for part in source.parts])
-        except (RuntimeError, IndexError, ValueError) as error:
-            faults.append(f"{' + '.join(part[0] for part in source.parts)}: {error}")
+            value = built(source, tensors, TORCH, shape=wanted.shape, kind=_kind(wanted))
+        except ValueError as error:
+            faults.append(str(error))
             continue
-        if value.shape != own[key].shape:
-            faults.append(f"{_stored_shapes(source, tensors)}, the model's tensor is {list(own[key].shape)}")
-        elif value.is_floating_point() != own[key].is_floating_point():
-            faults.append(f"{source.parts[0][0]} is {value.dtype}, the model's tensor is {own[key].dtype}")
-        built[key] = value.to(own[key].dtype).contiguous()
+        filled[key] = value.to(wanted.dtype).contiguous()
     if faults:
         raise WeightsDoNotFit(wrong=faults)
-    model.load_state_dict(built, strict=True, assign=True)
-
-
-def _one_of(aliases: tuple[str, ...], tensors: Mapping[str, Tensor]) -> Tensor:
-    present = [alias for alias in aliases if alias in tensors]
-    first = tensors[present[0]]
-    for other in present[1:]:
-        if not torch.equal(first, tensors[other]):
-            raise ValueError(f"differs from {other}, though the model shares the two")
-    return first
-
-
-def _stored_shapes(source: Source, tensors: Mapping[str, Tensor]) -> str:
-    names = [next(alias for alias in part if alias in tensors) for part in source.parts]
-    return " + ".join(f"{name} {list(tensors[name].shape)}" for name in names)
+    model.load_state_dict(filled, strict=True, assign=True)

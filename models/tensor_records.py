@@ -1,28 +1,27 @@
 """Tensors of a pickle by reference: the names that make them, and those of the values that are left beside them."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from models import UnsafeCheckpoint
 from models.pickle_records import Name, RecordReader
+from models.stored_arrays import BFLOAT16, Array, strided_view
 
-STORAGE_DTYPES = {
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "DoubleStorage": torch.float64,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
+STORAGE_DTYPES: dict[str, np.dtype[Any]] = {
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": BFLOAT16,
+    "DoubleStorage": np.dtype("<f8"),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
 }
 # Classes of values that training programs leave beside the weights: arguments, metrics, settings, schedules. They are
 # recorded, never made. Whole packages end in a dot.
@@ -36,14 +35,16 @@ BESIDE_WEIGHTS = (
     *(f"builtins.{name}" for name in ("range", "slice", "int", "float", "bool", "str", "object", "long")),
 )
 _PYTHON_2 = {"__builtin__": "builtins"}
-_DTYPE_NAMES = frozenset(str(dtype).removeprefix("torch.") for dtype in STORAGE_DTYPES.values())
+_DTYPE_NAMES = frozenset(
+    {"float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"}
+)
 
 
 @dataclass(frozen=True)
 class StorageKey:
     """A storage of a checkpoint, by its key there."""
 
-    dtype: torch.dtype
+    dtype: np.dtype[Any]
     key: str
 
 
@@ -56,13 +57,9 @@ class StoredTensor:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
-    def of(self, storage: Tensor) -> Tensor:
+    def of(self, storage: Array) -> Array:
         """The view of the storage's values; ValueError where it reaches beyond them, or repeats them."""
-        last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
-        count = math.prod(self.shape)
-        if count > storage.numel() or (count and last >= storage.numel()):
-            raise ValueError(f"a tensor of shape {self.shape} reaches beyond its storage of {storage.numel()} values")
-        return storage.as_strided(self.shape, self.stride, self.offset)
+        return strided_view(storage, self.offset, self.shape, self.stride)
 
 
 class TensorReader(RecordReader):

@@ -1,12 +1,12 @@
 """Reads the files of `torch.save`, the zip of today and the older container, without executing anything in them.
 
-The description is read into records first; storages are read only for the tensors that are asked for.
+The description is read into records first; tensors are views of the mapped file.
 """
 
 import io
-import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,15 +14,14 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from models import UnreadableCheckpoint, UnsafeCheckpoint
+from models.stored_arrays import Array, flat_view, mapped
 from models.tensor_records import StorageKey, StoredTensor, TensorReader
 
 # Bytes of a description; that of a thousand tensors with its optimizer's state has a few million.
 MAX_DESCRIPTION = 64 * 2**20
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_LOCAL_HEADER_BYTES = 30
 _ADVICE = (
     "Where you trust the file, keep its weights only:\n"
     "    checkpoint = torch.load(path, map_location='cpu', weights_only=False)\n"
@@ -46,42 +45,49 @@ class ZipArchive:
     """The zip of `torch.save` or TorchScript: its description and its storages."""
 
     def __init__(self, archive: zipfile.ZipFile, *, reader: TensorReader) -> None:
-        self._archive = archive
+        self._archive, self._data = archive, mapped(Path(archive.filename or ""))
         descriptions = [n for n in archive.namelist() if n.count("/") == 1 and n.endswith("/data.pkl")]
         if len(descriptions) != 1:
             raise ValueError(f"it holds {len(descriptions)} files data.pkl, one is expected")
         self._folder = descriptions[0].removesuffix("data.pkl")
         if self._folder + "byteorder" in archive.namelist() and self._record("byteorder", 16) != b"little":
             raise ValueError("its numbers are big-endian")
-        self.root = reader.read(bytes(self._record("data.pkl", MAX_DESCRIPTION)))
-        self._left = os.path.getsize(archive.filename or "")  # records that overlap could add up to more
+        self.root = reader.read(self._record("data.pkl", MAX_DESCRIPTION))
 
-    def tensors(self, wanted: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
-        """Read these tensors, of their stored dtype, on the CPU; tensors may share memory."""
-        storages: dict[StorageKey, Tensor] = {}
-        for stored in wanted.values():
-            if stored.storage not in storages:
-                data = self._record(f"data/{stored.storage.key}", self._left)
-                self._left -= len(data)
-                dtype = stored.storage.dtype
-                storages[stored.storage] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+    def tensors(self, wanted: Mapping[str, StoredTensor]) -> dict[str, Array]:
+        """Views of these tensors in the mapped file, of their stored type; tensors may share memory."""
+        storages: dict[StorageKey, Array] = {}
+        for storage in (stored.storage for stored in wanted.values()):
+            if storage not in storages:
+                start, length = self._place(f"data/{storage.key}", len(self._data))
+                storages[storage] = flat_view(self._data, start, length, storage.dtype)
         return {name: stored.of(storages[stored.storage]) for name, stored in wanted.items()}
 
-    def _record(self, name: str, limit: int) -> bytearray:
+    def _record(self, name: str, limit: int) -> bytes:
+        start, length = self._place(name, limit)
+        return self._data[start : start + length]
+
+    def _place(self, name: str, limit: int) -> tuple[int, int]:
+        """Start and length of an entry's content in the file, its checksum compared."""
         info = self._archive.getinfo(self._folder + name)
         # Archives are written uncompressed; refusing others keeps a small file from expanding into a large one.
         if info.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"{info.filename} is compressed")
         if info.file_size > limit:
             raise ValueError(f"{info.filename} has {info.file_size} bytes, {limit} are expected at most")
-        data = bytearray(info.file_size)
-        with self._archive.open(info) as record:
-            view, done = memoryview(data), 0
-            while done < len(data) and (count := record.readinto(view[done : done + 2**24])):  # type: ignore[attr-defined]
-                done += count
-            if record.read(1) or done < len(data):
-                raise ValueError(f"{info.filename} is cut short")
-        return data
+        header = self._data[info.header_offset : info.header_offset + _LOCAL_HEADER_BYTES]
+        if len(header) < _LOCAL_HEADER_BYTES or not header.startswith(b"PK\x03\x04"):
+            raise ValueError(f"{info.filename} is not where the zip's directory says")
+        # Their lengths may differ from those in the directory.
+        name_length, extra_length = struct.unpack_from("<HH", header, 26)
+        start = info.header_offset + _LOCAL_HEADER_BYTES + name_length + extra_length
+        if start + info.file_size > len(self._data):
+            raise ValueError(f"{info.filename} is cut short")
+        content = memoryview(self._data)[start : start + info.file_size]
+        # PyTorch writes 0 where it was told to compute none (`torch.serialization.set_crc32_options`).
+        if info.CRC and zlib.crc32(content) != info.CRC:
+            raise ValueError(f"{info.filename} is damaged: its CRC-32 is another")
+        return start, info.file_size
 
 
 @dataclass(frozen=True)
@@ -109,27 +115,18 @@ class LegacyFile:
             raise ValueError("its list of storages is missing")
         return cls(root, tuple(keys), head.tell())
 
-    def tensors(self, path: Path, wanted: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
-        """Read these tensors, of their stored dtype, on the CPU; tensors may share memory."""
+    def tensors(self, path: Path, wanted: Mapping[str, StoredTensor]) -> dict[str, Array]:
+        """Views of these tensors in the mapped file, of their stored type; tensors may share memory."""
         dtypes = {stored.storage.key: stored.storage.dtype for stored in _stored_tensors(self.root)}
-        storages: dict[StorageKey, Tensor] = {}
-        needed = {stored.storage for stored in wanted.values()}
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            file.seek(self.start)
-            for key in self.keys:
-                storage = StorageKey(dtypes.get(key, torch.uint8), key)
-                (count,) = struct.unpack("<q", file.read(8))
-                length = count * storage.dtype.itemsize
-                if key not in dtypes or not 0 <= length <= size - file.tell():
-                    raise ValueError(f"the storage {key[:40]!r} is cut short")
-                if storage not in needed:
-                    file.seek(length, os.SEEK_CUR)
-                    continue
-                data = bytearray(file.read(length))
-                storages[storage] = (
-                    torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
-                )
+        storages: dict[StorageKey, Array] = {}
+        data, position = mapped(path), self.start
+        for key in self.keys:
+            count = int.from_bytes(data[position : position + 8], "little")
+            length = count * (dtypes[key].itemsize if key in dtypes else 1)
+            if key not in dtypes or position + 8 + length > len(data):
+                raise ValueError(f"the storage {key[:40]!r} is cut short")
+            storages[StorageKey(dtypes[key], key)] = flat_view(data, position + 8, length, dtypes[key])
+            position += 8 + length
         return {name: stored.of(storages[stored.storage]) for name, stored in wanted.items()}
 
 

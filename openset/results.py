@@ -156,6 +156,7 @@ class ServedModel(BaseModel):
     licence: str
     source: str
     weights_sha256: str
+    certified: str
     defaults: dict[str, Any]
     limits: dict[str, int]
     memory: dict[str, Any]

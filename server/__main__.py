@@ -25,7 +25,7 @@ _COMMANDS = {
     "similarity": ("compare images with texts", "server.cli", None),
     "label": ("label pictures, folders and videos with boxes", "openset.label.cli", None),
     "export": ("make a bundle from a checkpoint", "export.cli", "export"),
-    "pull": ("make the bundle of an official model, by its name", "export.pull", "export"),
+    "pull": ("make the bundle of an official model, by its name", "export.pull", "cpu"),
     "verify": ("check a bundle's files and certificates", "export.cli", "cpu"),
     "evaluate": ("measure a model on a data set", "models.evaluation.cli", "evaluate"),
     "pseudo-label": (

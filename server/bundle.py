@@ -105,8 +105,7 @@ class Bundle:
     @property
     def weights_bytes(self) -> int:
         """File sizes of the artefacts that it runs."""
-        files = [name for artefact in self.artefacts.values() for name in files_of(artefact)]
-        return sum((self.folder / name).stat().st_size for name in files)
+        return sum(artefact_bytes(self.folder, artefact) for artefact in self.artefacts.values())
 
     def preprocess(self, image: Image.Image) -> Float32:
         """An upright image as model input, float32 [3, h, w]."""
@@ -223,14 +222,14 @@ def weights_bytes(folder: Path, manifest: Manifest) -> int:
     """File sizes of the largest artefact of each part; a missing file counts as none until the bundle is loaded."""
     sizes: dict[str, int] = {}
     for artefact in manifest.artefacts:
-        size = sum(file.stat().st_size for name in files_of(artefact) if (file := folder / name).is_file())
-        sizes[artefact.part] = max(size, sizes.get(artefact.part, 0))
+        sizes[artefact.part] = max(artefact_bytes(folder, artefact), sizes.get(artefact.part, 0))
     return sum(sizes.values())
 
 
-def files_of(artefact: Artefact) -> list[str]:
-    """Names of the files that hold an artefact."""
-    return [artefact.file, *(entry.file for entry in artefact.data)]
+def artefact_bytes(folder: Path, artefact: Artefact) -> int:
+    """Sizes of the files that hold an artefact; a missing one counts as none."""
+    names = [artefact.file, *(entry.file for entry in artefact.data)]
+    return sum(file.stat().st_size for name in names if (file := folder / name).is_file())
 
 
 def check_artefact(folder: Path, artefact: Artefact) -> None:

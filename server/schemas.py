@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from server.contract.manifest import Certificate, Task
+from server.contract.manifest import Certificate, Certified, Task
 from server.json_text import decode_base64
 from server.memory.memory_budget import HostBudget, HostFootprint
 
@@ -300,6 +300,9 @@ class ModelBody(BaseModel):
     licence: str
     source: str
     weights_sha256: str
+    certified: Certified = Field(
+        description="Least that vouches for its graphs: a certificate with these weights, the template's, or none."
+    )
     defaults: dict[str, Any] = Field(description="Values of options that a request does not set.")
     limits: dict[str, int]
     memory: HostFootprint

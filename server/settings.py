@@ -101,7 +101,7 @@ class Settings(BaseModel):
     that ship with the server."""
     model: Words = ()
     """Official model to serve, by its name for `openset pull`, repeatable (in the environment: separated by commas);
-    downloaded and exported at first use."""
+    downloaded at first use."""
     cache_dir: Path | None = None
     """Folder of pulled models; none: `openset` in the user's cache folder. Point it to a volume in a container."""
     bundle_roots: Paths = ()

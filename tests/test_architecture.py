@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "models.data": ("models.data", "models.losses", "server.contract"),
     "models.synthetic": (
         *("models.synthetic", "models.data", "models.layers", "models.tokenizers", "models.state_dict_map"),
+        "models.tensor_sources",
         "server.contract",
     ),
     "models.hub_client": ("models", "openset.proxies"),

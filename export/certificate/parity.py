@@ -108,11 +108,15 @@ def shortfalls(figures: Figures, precision: Precision = "fp32") -> list[str]:
     ]
 
 
-def certificate(artefact: Artefact, figures: Figures, cases: Sequence[str], *, versions: dict[str, str]) -> Certificate:
-    """Certificate of an artefact with these figures."""
+def certificate(
+    artefact: Artefact, figures: Figures, cases: Sequence[str], *, versions: dict[str, str], of_template: bool = False
+) -> Certificate:
+    """Certificate of an artefact with these figures; `of_template`: its weights are synthetic."""
     return Certificate(
         passed=not shortfalls(figures, artefact.precision),
         artefact_sha256=artefact.sha256,
+        data_sha256=None if of_template else artefact.data_sha256,
+        of_template=of_template,
         figures={name: float(f"{value:.6g}") for name, value in figures.items()},
         tolerances=tolerances_of(figures, artefact.precision),
         cases=tuple(cases),

@@ -41,10 +41,12 @@ def to_onnx(
     opset: int = DEFAULT_OPSET,
     weights: WeightStorage = "fp32",
     lowering: Lowering = DEFAULT_LOWERING,
+    fold_constants: bool = True,
 ) -> Lowering | None:
     """Write the graph to `file`, checked: valid in this opset, its named axes all dynamic.
 
-    Returns the lowering, or None where the graph does not sample.
+    fold_constants: else every initializer is a parameter or buffer of the module, under its name. Returns the lowering,
+    or None where the graph does not sample.
     """
     if opset not in OPSETS:
         raise ExportError(f"opset is {opset}; accepted are {OPSETS}")
@@ -52,7 +54,7 @@ def to_onnx(
     if size > MAX_BYTES:
         raise ExportError(f"{spec.name} holds {size / 1e9:.1f} GB of weights; one ONNX file holds 2 GB")
     with lowered(lowering) as mode:
-        _trace(spec, file, opset)
+        _trace(spec, file, opset, fold_constants)
     model = onnx.load(str(file))
     _strip_source_paths(model)
     store_weights(model, weights)
@@ -62,7 +64,7 @@ def to_onnx(
     return lowering if mode.met else None
 
 
-def _trace(spec: GraphSpec, file: Path, opset: int) -> None:
+def _trace(spec: GraphSpec, file: Path, opset: int, fold_constants: bool) -> None:
     with warnings.catch_warnings(), torch.inference_mode():
         # The tracer warns of every size read as a number; the certificate shows if one was fixed by that.
         warnings.simplefilter("ignore")
@@ -79,6 +81,7 @@ def _trace(spec: GraphSpec, file: Path, opset: int) -> None:
                 dynamic_axes={name: dict(axes) for name, axes in spec.axes.items()},
                 opset_version=opset,
                 dynamo=False,
+                do_constant_folding=fold_constants,
             )
         finally:
             logger.setLevel(level)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from export import ExportError
 from export.progress import Progress
 from export.tensorrt.profiles import Plan, Profile, profiles
-from server.bundle import check_file
+from server.bundle import check_artefact
 from server.contract.manifest import (
     Artefact,
     Engine,
@@ -95,7 +95,7 @@ def add_engines(folder: Path, target: EngineTarget, *, precision: Precision = "f
 
 
 def _build(folder: Path, manifest: Manifest, graph: Artefact, target: EngineTarget, progress: Progress) -> Artefact:
-    check_file(folder, graph)
+    check_artefact(folder, graph)
     with progress.stage(f"build {graph.part} with {target.runtime}"):
         built = build_engine(folder / graph.file, manifest, target, full=graph.precision == "fp32", progress=progress)
     artefact = _store(folder, graph, built, target)
@@ -111,7 +111,7 @@ def _store(folder: Path, graph: Artefact, built: BuiltEngine, target: EngineTarg
     record = Engine(
         version=built.version,
         compute_capabilities=built.capabilities,
-        source_sha256=graph.sha256,
+        source_sha256=graph.content_sha256,
         profiles=built.profiles,
     )
     changes = {
@@ -119,6 +119,7 @@ def _store(folder: Path, graph: Artefact, built: BuiltEngine, target: EngineTarg
         "file": name,
         "sha256": sha256_of(new),
         "engine": record,
+        "data": (),
         "certificate": None,
     }
     return Artefact.model_validate(graph.model_dump() | changes)

@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from models import UnknownCheckpoint
-from models.layers.efficientnet import EfficientNetConfig
-from models.layers.resnet import ResNetConfig
+from models.layers.configs import EfficientNetConfig, ResNetConfig
 
 ACTIVATION_NAMES = ("quick_gelu", "gelu")
 # Defaults of entries that a config.json may leave out (transformers 4.45 configuration_clip.py).
@@ -127,6 +126,34 @@ def config_from_hf(data: dict[str, Any]) -> ClipConfig:
             activation=text["hidden_act"],
         ),
     )
+
+
+def hf_values(config: ClipConfig) -> dict[str, tuple[Any, ...]]:
+    """Entries of a config.json that describe this config, by dotted name; None where the entry may be absent."""
+    image, text = config.image, config.text
+    assert isinstance(image, VisionTransformerConfig), "Hugging Face's CLIP has vision transformers only"
+    values: dict[str, dict[str, tuple[Any, ...]]] = {"text": {}, "vision": {}}
+    for name, tower in (("text", text), ("vision", image)):
+        values[name] = {
+            "hidden_size": (tower.width,),
+            "intermediate_size": (4 * tower.width,),
+            "num_hidden_layers": (tower.layers,),
+            "num_attention_heads": (tower.heads,),
+            "hidden_act": (tower.activation,),
+            "layer_norm_eps": (1e-5,),
+        }
+    values["text"] |= {
+        "vocab_size": (text.vocab_size,),
+        "max_position_embeddings": (text.context_length,),
+        "eos_token_id": (text.vocab_size - 1, LEGACY_END_ID),
+    }
+    values["vision"] |= {"image_size": (image.image_size,), "patch_size": (image.patch_size,), "num_channels": (3,)}
+    found: dict[str, tuple[Any, ...]] = {"model_type": ("clip", None)}
+    found["projection_dim"] = (512, None) if config.embed_dim == 512 else (config.embed_dim,)
+    for name, defaults in (("text", TEXT_DEFAULTS), ("vision", VISION_DEFAULTS)):
+        for entry, accepted in values[name].items():
+            found[f"{name}_config.{entry}"] = (*accepted, None) if defaults[entry] in accepted else accepted
+    return found
 
 
 def with_activation(config: ClipConfig, activation: str) -> ClipConfig:

@@ -14,10 +14,12 @@ from models.clip.config import (
     ResNetTowerConfig,
     VisionTransformerConfig,
     config_from_hf,
+    hf_values,
     with_activation,
 )
 from models.clip.model import Clip
-from models.state_dict_map import Source, fill, same, stacked, transposed
+from models.state_dict_map import fill
+from models.tensor_sources import PublishedTable, Source, same, stacked, transposed
 
 OPENAI = {
     "logit_scale": "logit_scale",
@@ -136,6 +138,14 @@ def load(
     table, surplus = openai_table(config) if container == "openai" else hf_table(config)
     fill(model, tensors, table, surplus=surplus)
     return model.eval(), config, variant_of(config)
+
+
+def published_tables(config: ClipConfig) -> dict[str, PublishedTable]:
+    """Tables of the containers that a model of this config is published in."""
+    if not isinstance(config.image, VisionTransformerConfig):
+        return {"openai": PublishedTable(*openai_table(config))}
+    tables = {"openai": openai_table(config), "huggingface": hf_table(config)}
+    return {name: PublishedTable(*table, config=hf_values(config)) for name, table in tables.items()}
 
 
 def variant_of(config: ClipConfig) -> str:

@@ -14,7 +14,8 @@ from models.glip import state_dict_keys_microsoft as keys
 from models.glip.config import GLIP_CONFIGS, GlipConfig
 from models.glip.model import Glip
 from models.layers.swin import PATCH
-from models.state_dict_map import Source, TableEntry, fill, module_entries, stacked, swin_blocks, tensor_entries
+from models.state_dict_map import TableEntry, fill, module_entries, swin_blocks, tensor_entries
+from models.tensor_sources import PublishedTable, Source, stacked
 
 
 def recognise(names: Collection[str]) -> str | None:
@@ -36,6 +37,11 @@ def load(
         model = Glip(config)
     fill(model, tensors, microsoft_table(config), surplus=keys.SURPLUS)
     return model.eval(), config, variant
+
+
+def published_tables(config: GlipConfig) -> dict[str, PublishedTable]:
+    """Tables of the containers that a model of this config is published in."""
+    return {"microsoft": PublishedTable(microsoft_table(config), keys.SURPLUS)}
 
 
 def microsoft_table(config: GlipConfig) -> dict[str, Source]:

@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from models.layers.bert import BertConfig
-from models.layers.efficientnet import EfficientNetConfig
-from models.layers.resnet import ResNetConfig
-from models.layers.swin import SwinConfig
+from models.layers.configs import BertConfig, EfficientNetConfig, ResNetConfig, SwinConfig
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ The containers are "idea" (IDEA-Research's .pth; state_dict_keys_idea.py) and "h
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +15,12 @@ from models.grounding_dino import state_dict_keys_idea as idea_keys
 from models.grounding_dino.config import GROUNDING_DINO_CONFIGS, GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
 from models.layers.swin import PATCH
-from models.state_dict_map import Source, TableEntry, fill, module_entries, same, stacked, swin_blocks, tensor_entries
+from models.state_dict_map import TableEntry, fill, module_entries, swin_blocks, tensor_entries
+from models.tensor_sources import PublishedTable, Source, same, shared, stacked, third
 
 KEYS = {"idea": idea_keys, "huggingface": hf_keys}
+
+
 # Values that this model implements; a Hugging Face config with another value describes a different model.
 HF_FIXED = {
     "model_type": "grounding-dino",
@@ -60,6 +62,15 @@ def load(
     return model.eval(), config, variant
 
 
+def published_tables(config: GroundingDinoConfig) -> dict[str, PublishedTable]:
+    """Tables of the containers that a model of this config is published in."""
+    fixed = {name: (value, None) for name, value in HF_FIXED.items()}
+    return {
+        "idea": PublishedTable(idea_table(config), idea_keys.SURPLUS),
+        "huggingface": PublishedTable(hf_table(config), hf_keys.SURPLUS, fixed),
+    }
+
+
 def idea_table(config: GroundingDinoConfig) -> dict[str, Source]:
     """Sources of our state-dict keys in IDEA-Research's names."""
     table = dict(_shared_entries(config, "idea"))
@@ -68,7 +79,7 @@ def idea_table(config: GroundingDinoConfig) -> dict[str, Source]:
         for layer in range(count):
             table |= _packed_attention(theirs.format(layer), ours.format(layer))
     for ours, aliases in _box_head_names(config, idea_keys.BOX_HEAD):
-        table[ours] = Source(tuple((name,) for name in aliases), _shared_value)
+        table[ours] = shared(*aliases)
     return table
 
 
@@ -113,14 +124,10 @@ def _shared_entries(config: GroundingDinoConfig, container: str) -> Iterator[Tab
 
 def _packed_attention(theirs: str, ours: str) -> dict[str, Source]:
     return {
-        f"{ours}.{name}_proj.{kind}": Source(((f"{theirs}.in_proj_{kind}",),), partial(_third, index=index))
+        f"{ours}.{name}_proj.{kind}": third(f"{theirs}.in_proj_{kind}", index)
         for index, name in enumerate("qkv")
         for kind in ("weight", "bias")
     }
-
-
-def _third(parts: list[Tensor], *, index: int) -> Tensor:
-    return parts[0].chunk(3)[index]
 
 
 def _box_head_names(config: GroundingDinoConfig, prefixes: Collection[str]) -> Iterator[tuple[str, list[str]]]:
@@ -129,12 +136,6 @@ def _box_head_names(config: GroundingDinoConfig, prefixes: Collection[str]) -> I
         for kind in ("weight", "bias"):
             aliases = [f"{p.format(i)}.{layer}.{kind}" for p in prefixes for i in range(config.decoder_layers)]
             yield f"box_head.layers.{layer}.{kind}", aliases
-
-
-def _shared_value(parts: list[Tensor]) -> Tensor:
-    if not all(torch.equal(part, parts[0]) for part in parts):
-        raise ValueError("differs between decoder layers, though the model shares it")
-    return parts[0]
 
 
 def _variant(tensors: Mapping[str, Tensor], patches: str) -> str:

@@ -1,24 +1,9 @@
 """BERT encoder without pooler (Devlin et al. 2018), with a mask for token pairs and explicit position ids."""
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from models.layers.blocks import Attention, FeedForward
-
-
-@dataclass(frozen=True)
-class BertConfig:
-    """Sizes of a BERT; the defaults are bert-base-uncased."""
-
-    vocab_size: int = 30522
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    hidden: int = 3072
-    max_positions: int = 512
-    token_types: int = 2
-    layer_norm_eps: float = 1e-12
+from models.layers.configs import BertConfig
 
 
 class BertEmbeddings(nn.Module):

@@ -1,43 +1,15 @@
 """EfficientNet-Lite (Tan and Le 2019, without squeeze-and-excitation, ReLU6 for swish), and its classes as words."""
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 from torch.nn import functional
 
-STRIDES = (1, 2, 2, 2, 1, 2, 1)
+from models.layers.configs import EFFICIENTNET_LEVELS as LEVELS
+from models.layers.configs import EFFICIENTNET_STRIDES as STRIDES
+from models.layers.configs import EfficientNetConfig
+
 KERNELS = (3, 3, 5, 3, 5, 5, 3)
 EXPANSIONS = (1, 6, 6, 6, 6, 6, 6)
-LEVELS = (1, 2, 4, 6)  # the groups of blocks that end at strides 4, 8, 16 and 32
 NORM_EPS = 1e-3
-
-
-@dataclass(frozen=True)
-class EfficientNetConfig:
-    """Sizes of an EfficientNet; the defaults are Lite0's.
-
-    widths, repeats: channels and blocks of the seven groups of blocks; head: channels of the last 1x1 convolution;
-    classes: those of its classifier; words: size of the space that the classes are embedded in, 0 for none. With words,
-    a stage map of stride 32 ends with the embedding of each cell.
-    """
-
-    widths: tuple[int, ...] = (16, 24, 40, 80, 112, 192, 320)
-    repeats: tuple[int, ...] = (1, 2, 2, 3, 3, 4, 1)
-    stem: int = 32
-    head: int = 1280
-    classes: int = 1000
-    words: int = 0
-
-    def __post_init__(self) -> None:
-        for name, values in (("widths", self.widths), ("repeats", self.repeats)):
-            if len(values) != len(STRIDES) or min(values) < 1:
-                raise ValueError(f"{name} is {values}; {len(STRIDES)} positive numbers are needed")
-
-    @property
-    def channels(self) -> tuple[int, int, int, int]:
-        """Channels of the stage maps of strides 4, 8, 16 and 32."""
-        first, second, third, last = (self.widths[level] for level in LEVELS)
-        return first, second, third, last + self.words
 
 
 class SameConv(nn.Conv2d):

@@ -1,26 +1,11 @@
 """CLIP's modified ResNet, also a backbone of small detectors, and its attention pool."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-EXPANSION = 4
-
-
-@dataclass(frozen=True)
-class ResNetConfig:
-    """Bottlenecks per stage of a `ModifiedResNet`, and the width of its first stage before expansion."""
-
-    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
-    width: int = 64
-
-    @property
-    def channels(self) -> tuple[int, int, int, int]:
-        """Channels of the four stage maps."""
-        first = self.width * EXPANSION
-        return (first, first * 2, first * 4, first * 8)
+from models.layers.configs import RESNET_EXPANSION as EXPANSION
+from models.layers.configs import ResNetConfig
 
 
 class Bottleneck(nn.Module):

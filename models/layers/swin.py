@@ -4,32 +4,15 @@ Maps are [B, H, W, C]. A block pads its map to whole windows after the first nor
 of a single window (GroundingDINO backbone/swin_transformer.py, which GLIP shares).
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers.blocks import FeedForward
+from models.layers.configs import SwinConfig
 
 PATCH = 4
 MASKED = -100.0  # added to the score of a pair from different regions; the published weights were trained with it
-
-
-@dataclass(frozen=True)
-class SwinConfig:
-    """Sizes of a Swin; the defaults are Swin-T. The maps of the stages have strides 4, 8, 16, 32."""
-
-    embed_dim: int = 96
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    heads: tuple[int, ...] = (3, 6, 12, 24)
-    window: int = 7
-    mlp_ratio: int = 4
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels of each stage's map."""
-        return tuple(self.embed_dim << stage for stage in range(len(self.depths)))
 
 
 class WindowAttention(nn.Module):

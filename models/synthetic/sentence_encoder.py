@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.layers.bert import Bert, BertConfig
-from models.state_dict_map import fill, same
+from models.state_dict_map import fill
+from models.tensor_sources import same
 
 MODULE_KEYS = {
     "embeddings.words": "embeddings.word_embeddings",

@@ -26,6 +26,7 @@ from models.checkpoints import read
 from models.clip.config import ClipConfig, EfficientNetTowerConfig
 from models.clip.model import Clip, EfficientNetTower
 from models.layers.efficientnet import ClassWords, EfficientNetConfig
+from models.state_dict_map import as_torch
 from models.synthetic.photo_pack import load_photographs
 from models.synthetic.photo_scenes import PhotoSceneConfig, PhotoSceneGenerator
 from models.synthetic.scenes import SceneConfig, SceneGenerator, to_image
@@ -181,7 +182,7 @@ def fresh_clip(words: DistilledWords, backbone: Path) -> Clip:
     text = replace(CLIP_CONFIG, vocab_size=vocabulary_size(words.tokenizer))
     tower = EfficientNetTowerConfig(IMAGE_SIZE, EfficientNetConfig(words=DIMENSIONS))
     model = Clip(ClipConfig(DIMENSIONS, tower, text)).eval()
-    start_clip(model, None, words, read(backbone).tensors)
+    start_clip(model, None, words, as_torch(read(backbone).tensors))
     return model
 
 

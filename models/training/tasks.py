@@ -19,6 +19,7 @@ from models.data.loader import BatchLayout, BatchStream
 from models.family import ServingRules
 from models.glip.serving import MAX_TOKENS
 from models.registry import FAMILIES, LoadedCheckpoint, load
+from models.state_dict_map import as_torch
 from models.synthetic.label_phrases import ObjectTexts, vocabulary_texts
 from models.synthetic.photo_scene_set import PhotoScenesConfig
 from models.synthetic.sprites import NamedObject
@@ -118,7 +119,7 @@ def _fresh(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords
     made = _with_rules(recipe, family.model(config), tokenizer, {}, words)
     if isinstance(made.model, Clip):
         assert isinstance(recipe, ClipRecipe)
-        backbone = None if recipe.backbone is None else read(recipe.folder / recipe.backbone).tensors
+        backbone = None if recipe.backbone is None else as_torch(read(recipe.folder / recipe.backbone).tensors)
         start_clip(made.model, start, words, backbone)
     else:
         frozen = any("text_backbone.".startswith(prefix) for prefix in recipe.loop.frozen)

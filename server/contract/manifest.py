@@ -31,6 +31,7 @@ LOWERINGS: tuple[Lowering, ...] = ("grid_sample", "gather")
 Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 # Precision of a graph, which holds the casts; "mixed" is fp16 with fp32 where needed (`export/onnx/precision.py`).
 Precision = Literal["fp32", "fp16", "bf16", "mixed"]
+Certified = Literal["full", "template", "none"]
 ComputeCapability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}\.[0-9]$")]
 
 
@@ -162,11 +163,15 @@ class Buckets(_Data):
 class Certificate(_Data):
     """Measured agreement of one artefact with PyTorch fp32, and the tolerances it had to meet.
 
-    `figures` are the worst over all `cases`; `artefact_sha256` ties the certificate to one file.
+    `figures` are the worst over all `cases`; `artefact_sha256` ties the certificate to one file, `data_sha256` to the
+    file of its weights, where it has one. `of_template`: the graph was measured with synthetic weights, before those of
+    a checkpoint were filled in, so it is tied to no weights.
     """
 
     passed: bool
     artefact_sha256: Sha256
+    data_sha256: Sha256 | None = None
+    of_template: bool = False
     figures: dict[str, float]
     tolerances: dict[str, float]
     cases: tuple[str, ...]
@@ -211,6 +216,22 @@ class Artefact(_Data):
     certificate: Certificate | None = None
 
     @property
+    def content_sha256(self) -> str:
+        """SHA-256 of its file; with weights in other files, of the lines of all hashes."""
+        if not self.data:
+            return self.sha256
+        lines = "".join(f"{digest}\n" for digest in (self.sha256, self.data_sha256))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    @property
+    def data_sha256(self) -> str | None:
+        """SHA-256 of the file of its weights, or of the lines of hashes of several; None without one."""
+        if len(self.data) == 1:
+            return self.data[0].sha256
+        lines = "".join(f"{entry.sha256}\n" for entry in self.data)
+        return hashlib.sha256(lines.encode()).hexdigest() if self.data else None
+
+    @property
     def uncertified(self) -> str | None:
         """Reason why it counts as uncertified, or None."""
         if self.certificate is None:
@@ -218,17 +239,35 @@ class Artefact(_Data):
             return "it was not run where it was built: it has no certificate" if not_run else "it has no certificate"
         if self.certificate.artefact_sha256 != self.sha256:
             return "its certificate is for another file"
+        if not self.certificate.of_template and self.certificate.data_sha256 != self.data_sha256:
+            return "its certificate is for other weights"
         return None if self.certificate.passed else "its certificate says it failed"
 
     @model_validator(mode="after")
     def _an_engine_has_its_record(self) -> "Artefact":
         if (self.runtime == "onnxruntime") != (self.engine is None):
             raise ValueError(f"runtime={self.runtime!r}: TensorRT engines have an 'engine' record, graphs have none")
+        if self.engine is not None and self.data:
+            raise ValueError(f"data={self.data[0].file!r}: the weights of an engine are in its own file")
         return self
 
 
+class TemplateRecord(_Data):
+    """Origin of a bundle that was filled: the template's name, the SHA-256 of its description, and the `container`.
+
+    The latter names the layout of the checkpoint that filled it, such as "huggingface".
+    """
+
+    name: BundleName
+    sha256: Sha256
+    container: str
+
+
 class Manifest(_Data):
-    """Root of `manifest.json`."""
+    """Root of `manifest.json`.
+
+    A bundle that was filled from a `template` may have no `reference` outputs: PyTorch never ran its weights.
+    """
 
     schema_version: Literal[2] = SCHEMA_VERSION
     name: BundleName
@@ -244,7 +283,8 @@ class Manifest(_Data):
     classification: ClassificationRules | None = None
     detection: DetectionRules | None = None
     buckets: Buckets = Buckets()
-    reference: FileHash
+    template: TemplateRecord | None = None
+    reference: FileHash | None = None
     canary: FileHash
     artefacts: tuple[Artefact, ...] = Field(min_length=1)
 
@@ -252,6 +292,20 @@ class Manifest(_Data):
     def tasks(self) -> frozenset[Task]:
         """Tasks that this bundle can do."""
         return frozenset({"detect"} if self.detection else {"similarity", "classify"})
+
+    @property
+    def certified(self) -> Certified:
+        """Least that vouches for its graphs: a certificate with these weights ("full"), the template's, or "none"."""
+        graphs = [artefact for artefact in self.artefacts if artefact.engine is None]
+        if not graphs or any(graph.uncertified for graph in graphs):
+            return "none"
+        return "template" if any(graph.certificate and graph.certificate.of_template for graph in graphs) else "full"
+
+    @model_validator(mode="after")
+    def _reference_outputs_unless_filled(self) -> "Manifest":
+        if self.reference is None and self.template is None:
+            raise ValueError("'reference' is missing: only a bundle that was filled from a template may lack it")
+        return self
 
     @model_validator(mode="after")
     def _parts_fit_the_task(self) -> "Manifest":
@@ -262,6 +316,7 @@ class Manifest(_Data):
         if parts != wanted:
             raise ValueError(f"artefacts for parts {sorted(parts)}, but this bundle needs exactly {sorted(wanted)}")
         files = [artefact.file for artefact in self.artefacts]
+        files += [entry.file for artefact in self.artefacts for entry in artefact.data]
         if twins := sorted({file for file in files if files.count(file) > 1}):
             raise ValueError(f"several artefacts are in {', '.join(twins)}: each needs a file of its own")
         return self

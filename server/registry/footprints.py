@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from server.bundle import TEXT_BATCH, Bundle, weights_bytes
+from server.bundle import TEXT_BATCH, Bundle, artefact_bytes, weights_bytes
 from server.contract.image import canvas_size
 from server.contract.manifest import Artefact, Manifest
 from server.contract.text import token_bucket
@@ -125,7 +125,7 @@ def _with_gpu(
     """`plan` with these artefacts on the GPU, whose most demanding engine computes in a block of that size."""
     footprint = GpuFootprint(
         device=gpu.name,
-        weights_bytes=sum(file.stat().st_size for a in artefacts if (file := folder / a.file).is_file()),
+        weights_bytes=sum(artefact_bytes(folder, artefact) for artefact in artefacts),
         block_bytes=block_bytes,
         batch_bytes=plan.batch * plan.image_buffers_bytes,
         measured=False,

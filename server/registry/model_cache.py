@@ -57,7 +57,7 @@ def is_pulled(folder: Path) -> bool:
 def with_models(settings: Settings) -> Settings:
     """`settings` with the bundles of its `model` names behind its own; PullFailed where one cannot be pulled.
 
-    Pulling runs in a subprocess: exporting needs PyTorch, which the server never loads.
+    Pulling runs in a subprocess: its memory is free again when it ends, and the server imports nothing but its own.
     """
     if not settings.model:
         return settings

@@ -86,6 +86,7 @@ def _model(model: LoadedModel) -> ModelBody:
         licence=manifest.licence,
         source=manifest.source,
         weights_sha256=manifest.weights_sha256,
+        certified=manifest.certified,
         defaults=rules.model_dump(),
         limits={"max_tokens": manifest.text.max_tokens, "max_batch": manifest.buckets.max_batch},
         memory=model.footprint,

@@ -32,7 +32,7 @@ def choose(
     artefacts: all of a manifest; files: the only ones to consider, None for all; broken: those that could not be opened
     here, with the reason.
     """
-    graphs = {artefact.sha256 for artefact in artefacts if artefact.engine is None}
+    graphs = {artefact.content_sha256 for artefact in artefacts if artefact.engine is None}
     choice = Choice({}, {})
     for artefact in sorted(artefacts, key=lambda artefact: artefact.engine is None):
         if artefact.part in choice.chosen or (files is not None and artefact.file not in files):

@@ -97,13 +97,3 @@ def test_bundle_that_fails_its_certificate_is_not_served(save_checkpoint, tmp_pa
     assert failed["text_encoder"].figures["text_embeds.max_abs_error"] > 1e-4
     with pytest.raises(BundleError, match="failed"):
         Bundle(tmp_path / "out")
-
-
-@pytest.mark.parametrize(("folder", "name"), [("Small CLIP", "small-clip"), ("_v1.0", "v1.0")])
-def test_name_is_made_of_the_folder(folder, name):
-    assert writing._bundle_name(folder) == name
-
-
-def test_name_without_a_letter_is_refused():
-    with pytest.raises(ExportError, match="bundle name"):
-        writing._bundle_name("...")

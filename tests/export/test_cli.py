@@ -16,7 +16,7 @@ def test_export_and_verify_from_the_shell(exported, capsys):
     assert "peak memory: " in told
     assert told.endswith(f"{out}: tiny, certified\n")
     assert main(["verify", str(out)]) == 0
-    assert capsys.readouterr().out.endswith(f"{out}: verified\n")
+    assert capsys.readouterr().out.endswith(f"{out}: verified; certified: full\n")
 
 
 def test_quiet_prints_the_result_only(exported, capsys):

@@ -21,6 +21,9 @@ from filelock import FileLock
 from safetensors.torch import save
 
 from export import pull
+from export.progress import Progress
+from export.templates import template as templates
+from export.templates.make import ModelSpec, make_template
 from models.clip.config import ClipConfig, TextConfig, VisionTransformerConfig
 from models.clip.model import Clip
 from models.model_zoo import OFFICIAL
@@ -38,14 +41,34 @@ CLIP = "clip-vit-base-patch32"
 REPOSITORY = OFFICIAL[CLIP].repository
 
 
+CONFIG = ClipConfig(24, VisionTransformerConfig(32, 8, 32, 2, 2), TextConfig(width=32, layers=2, heads=2))
+
+
 @pytest.fixture(scope="module")
 def published():
     """The files of a small CLIP as the hub has them; its vocabulary is the official one."""
-    config = ClipConfig(24, VisionTransformerConfig(32, 8, 32, 2, 2), TextConfig(width=32, layers=2, heads=2))
     return {
-        "config.json": json.dumps(hf_config(config)).encode(),
-        "model.safetensors": save(hf_tensors(shaken(Clip(config)))),
+        "config.json": json.dumps(hf_config(CONFIG)).encode(),
+        "model.safetensors": save(hf_tensors(shaken(Clip(CONFIG)))),
     }
+
+
+@pytest.fixture(scope="module")
+def small_template(tmp_path_factory):
+    """The template of the small CLIP in place of the official one's, in this process and in those that it starts."""
+    folder = tmp_path_factory.mktemp("templates")
+    make_template(ModelSpec(CLIP, "clip", "small", CONFIG), folder / f"{CLIP}.zip", progress=Progress(quiet=True))
+    (folder / "sitecustomize.py").write_text(
+        "import sys, pathlib\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from export.templates import template\n"
+        f"template.PUBLISHED = pathlib.Path({str(folder)!r})\n",
+        encoding="utf-8",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(templates, "PUBLISHED", folder)
+        patch.setenv("PYTHONPATH", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +81,7 @@ def hub(published):
 
 
 @pytest.fixture(scope="module")
-def cache(hub, tmp_path_factory):
+def cache(hub, small_template, tmp_path_factory):
     """A cache into which two pulls of one model went at once."""
     folder = tmp_path_factory.mktemp("cache")
     with ThreadPoolExecutor(2) as threads:
@@ -91,18 +114,20 @@ def asked(client, model=CLIP):
         return client.post("/classify", files={"image": image}, data={"labels": ["dog", "cat"], "model": model})
 
 
-def test_pulls_at_once_fetch_and_export_once(cache, hub):
+def test_pulls_at_once_fetch_and_fill_once(cache, hub):
     assert hub.times() == {"model.safetensors": 1}
     manifest = read_manifest(pulled_bundle(cache, CLIP))
     assert all(artefact.certificate.passed for artefact in manifest.artefacts)
+    assert (manifest.certified, manifest.template.container) == ("template", "huggingface")
     assert (manifest.name, manifest.family) == (CLIP, "clip")
     assert (manifest.source, manifest.licence) == (f"hf://{REPOSITORY}@{COMMIT}", "MIT")
 
 
 def test_pull_waits_for_another_of_the_same_name_and_says_so(cache, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        pull, "_fetch_and_export", lambda name, _, bundle, __: shutil.copytree(pulled_bundle(cache, name), bundle)
-    )
+    def make(name, _, bundle, __, *, full):
+        shutil.copytree(pulled_bundle(cache, name), bundle)
+
+    monkeypatch.setattr(pull, "_fetch_and_make", make)
     with ThreadPoolExecutor(1) as thread:
         with FileLock(tmp_path / f"{CLIP}.lock"):
             waiting = thread.submit(main, ["pull", CLIP, "--cache-dir", str(tmp_path)])
@@ -117,10 +142,11 @@ def test_pulled_model_serves_without_a_hub(cache, tmp_path):
         answer = asked(client)
         assert answer.status_code == 200, answer.text
         assert answer.json()["model"]["name"] == CLIP
-        assert [model["source"] for model in client.get("/models").json()["models"]] == [f"hf://{REPOSITORY}@{COMMIT}"]
+        (model,) = client.get("/models").json()["models"]
+        assert (model["source"], model["certified"]) == (f"hf://{REPOSITORY}@{COMMIT}", "template")
 
 
-def test_first_use_of_a_model_pulls_it(hub, tmp_path):
+def test_first_use_of_a_model_pulls_it(hub, small_template, tmp_path):
     hub.asked.clear()
     with serving(OPENSET_MODEL=CLIP, XDG_CACHE_HOME=str(tmp_path)) as client:
         assert asked(client).status_code == 200
@@ -144,8 +170,45 @@ def test_bundle_without_its_certificate_is_made_again_of_the_checkpoint_here(cac
     assert main(["pull", CLIP, "--cache-dir", str(cache)]) == 0
     told = capsys.readouterr().out
     assert told.startswith(f"{CLIP}: CLIP ViT-B/32, {REPOSITORY} on the Hugging Face hub, licence MIT\n")
-    assert told.endswith(f"{bundle}: {CLIP}, certified; openset serve --model {CLIP}\n")
+    assert told.endswith(f"{bundle}: {CLIP}, certified: template; openset serve --model {CLIP}\n")
     assert hub.asked == []
+
+
+def test_full_pull_exports_the_checkpoint_that_is_here(cache, hub, tmp_path, capsys):
+    hub.asked.clear()
+    shutil.copytree(cache, tmp_path / "cache")
+    pull_full = ["pull", CLIP, "--full", "--cache-dir", str(tmp_path / "cache")]
+    assert main(pull_full) == 0
+    assert f"{CLIP}, certified: full; openset serve" in capsys.readouterr().out
+    manifest = read_manifest(pulled_bundle(tmp_path / "cache", CLIP))
+    assert (manifest.certified, manifest.template) == ("full", None)
+    for again in (pull_full, pull_full[:2] + pull_full[3:]):
+        assert main(again) == 0
+        assert "is already there" in capsys.readouterr().out
+    assert hub.asked == []
+
+
+def test_verify_with_the_checkpoint_certifies_a_pulled_bundle_in_full(cache, tmp_path, capsys):
+    bundle = shutil.copytree(pulled_bundle(cache, CLIP), tmp_path / "bundle")
+    assert main(["verify", str(bundle), "--quiet"]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{bundle}: verified; certified: template\n"
+    assert f"certified by the template {CLIP}, whose graphs were measured with synthetic weights" in told.err
+    assert main(["verify", str(bundle), "--checkpoint", str(cache / "checkpoints" / CLIP), "--quiet"]) == 0
+    assert capsys.readouterr() == (f"{bundle}: verified; certified: full\n", "")
+    manifest = read_manifest(bundle)
+    assert all(artefact.certificate.data_sha256 == artefact.data[0].sha256 for artefact in manifest.artefacts)
+    assert main(["verify", str(bundle), "--quiet"]) == 0
+    assert capsys.readouterr() == (f"{bundle}: verified; certified: full\n", "")
+
+
+def test_verify_with_another_checkpoint_is_refused(cache, published, tmp_path, capsys):
+    bundle = shutil.copytree(pulled_bundle(cache, CLIP), tmp_path / "bundle")
+    for name, content in published.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "model.safetensors").write_bytes(save(hf_tensors(shaken(Clip(CONFIG)))))
+    assert main(["verify", str(bundle), "--checkpoint", str(tmp_path), "--quiet"]) == 1
+    assert "has other weights than" in capsys.readouterr().err
 
 
 def test_bundle_that_fails_its_certificate_is_a_failure_and_counts_as_none(cache, tmp_path, capsys, monkeypatch):
@@ -157,7 +220,7 @@ def test_bundle_that_fails_its_certificate_is_a_failure_and_counts_as_none(cache
         write_manifest(bundle, manifest.model_copy(update={"artefacts": (first, *manifest.artefacts[1:])}))
 
     monkeypatch.setattr("export.bundle.export_bundle", failing)
-    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 1
+    assert main(["pull", CLIP, "--full", "--cache-dir", str(tmp_path)]) == 1
     assert (
         capsys.readouterr().err == f"openset pull: {tmp_path}/bundles/{CLIP} is written, but FAILED its certificate\n"
     )
@@ -190,12 +253,19 @@ def test_server_with_an_unknown_model_ends_before_it_listens(capfd, tmp_path):
     assert told.endswith("openset serve: the model 'clip-vit' could not be pulled (see above)\n")
 
 
-def test_what_is_not_installed_is_told_before_anything_is_fetched(hub, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("missing", "options", "extra"),
+    [("onnxruntime", [], "cpu"), ("httpx2", ["--full"], "cpu,export"), ("torch", ["--full"], "cpu,export")],
+)
+def test_what_is_not_installed_is_told_before_anything_is_fetched(
+    hub, tmp_path, capsys, monkeypatch, missing, options, extra
+):
     found = importlib.util.find_spec
-    monkeypatch.setattr(pull.importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
+    monkeypatch.setattr(pull.importlib.util, "find_spec", lambda name: None if name == missing else found(name))
     hub.asked.clear()
-    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 2
-    assert "torch, which is not installed. Install it with pip install 'openset[cpu,export]'" in capsys.readouterr().err
+    assert main(["pull", CLIP, *options, "--cache-dir", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert f"{missing}, which is not installed. Install it with pip install 'openset[{extra}]'" in told
     assert hub.asked == []
 
 
@@ -205,7 +275,9 @@ def test_refusal_of_the_hub_is_one_line_and_status_one(hub, tmp_path, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_wrong_checkpoint_is_refused_and_leaves_no_bundle(hub, published, tmp_path, capsys, monkeypatch):
+def test_wrong_checkpoint_is_refused_and_leaves_no_bundle(
+    hub, published, small_template, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setitem(hub.repositories, REPOSITORY, published | {"model.safetensors": b"no tensors"})
     assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 1
     assert "model.safetensors is a text, not weights" in capsys.readouterr().err
@@ -213,10 +285,10 @@ def test_wrong_checkpoint_is_refused_and_leaves_no_bundle(hub, published, tmp_pa
 
 
 def test_interrupted_pull_says_that_it_goes_on(tmp_path, capsys, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pull, "_fetch_and_export", interrupted)
+    monkeypatch.setattr(pull, "_fetch_and_make", interrupted)
     assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 130
     assert "interrupted; downloaded data is kept" in capsys.readouterr().err
 

@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models import CheckpointError, UnreadableCheckpoint, UnsafeCheckpoint, checkpoints
+from models.state_dict_map import as_torch
+from models.stored_arrays import Array
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
 
@@ -26,7 +28,8 @@ class Hostile:
         return os.mkdir, (str(self.victim),)
 
 
-def equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
+def equal(arrays: dict[str, Array], wanted: dict[str, Tensor]) -> bool:
+    found = as_torch(arrays)
     return found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 

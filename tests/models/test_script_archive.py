@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models import UnreadableCheckpoint, UnsafeCheckpoint, checkpoints
+from models.state_dict_map import as_torch
 
 
 class Inner(nn.Module):
@@ -31,7 +32,7 @@ def script(path: Path, module: nn.Module) -> None:
 def test_every_tensor_of_a_scripted_module_is_read(tmp_path: Path) -> None:
     module = nn.Sequential(Inner(), Inner()).eval()
     script(tmp_path / "x.pt", module)
-    found = checkpoints.read(tmp_path / "x.pt").tensors
+    found = as_torch(checkpoints.read(tmp_path / "x.pt").tensors)
     wanted = module.state_dict()
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) and found[name].dtype == wanted[name].dtype for name in wanted)
@@ -48,7 +49,7 @@ def test_dtypes_are_kept(tmp_path: Path, dtype: torch.dtype) -> None:
     module = nn.Module()
     module.register_buffer("x", torch.tensor([[0, 1], [1, 1]]).to(dtype))
     script(tmp_path / "x.pt", module)
-    value = checkpoints.read(tmp_path / "x.pt").tensors["x"]
+    value = as_torch(checkpoints.read(tmp_path / "x.pt").tensors)["x"]
     assert value.dtype == dtype
     assert torch.equal(value, module.x)
 
@@ -59,7 +60,7 @@ def test_views_of_one_storage_are_read_as_they_look(tmp_path: Path) -> None:
     module.register_buffer("transposed", whole.T)
     module.register_buffer("part", whole[1:, 2:])
     script(tmp_path / "x.pt", module)
-    found = checkpoints.read(tmp_path / "x.pt").tensors
+    found = as_torch(checkpoints.read(tmp_path / "x.pt").tensors)
     assert torch.equal(found["transposed"], whole.T)
     assert torch.equal(found["part"], whole[1:, 2:])
 
@@ -115,7 +116,7 @@ def description(
 
 def test_hand_written_description_is_read(tmp_path: Path) -> None:
     archive_of(tmp_path / "x.pt", description(shape="(I2\nI2\nt", stride="(I2\nI1\nt"))
-    assert torch.equal(checkpoints.read(tmp_path / "x.pt").tensors["x"], torch.zeros(2, 2))
+    assert torch.equal(as_torch(checkpoints.read(tmp_path / "x.pt").tensors)["x"], torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from models import WeightsDoNotFit
-from models.state_dict_map import fill, same, stacked, transposed
+from models.state_dict_map import fill
+from models.tensor_sources import same, stacked, transposed
 
 TABLE = {"weight": stacked("q", "k"), "bias": same("bias", "other.bias")}
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import CheckpointError, UnreadableCheckpoint, UnsafeCheckpoint, checkpoints
+from models.state_dict_map import as_torch
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int8, torch.uint8, torch.bool]
 BOTH = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old container"])
@@ -36,7 +37,7 @@ def test_tensor_of_any_dtype_and_shape_is_read_as_pytorch_reads_it(tmp_path_fact
         "half": value[..., :1] if shape else value,
     }
     path = saved(tmp_path_factory.getbasetemp() / f"any-{zipped}.pt", tensors, zipped)
-    found, wanted = checkpoints.read(path).tensors, torch.load(path, weights_only=True)
+    found, wanted = as_torch(checkpoints.read(path).tensors), torch.load(path, weights_only=True)
     assert found.keys() == wanted.keys()
     for name, tensor in found.items():
         assert tensor.dtype == wanted[name].dtype
@@ -64,14 +65,18 @@ BESIDE = {
 @pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
 def test_values_beside_the_weights_are_passed_over(tmp_path, beside, key, zipped):
     weights = nn.Linear(3, 2).state_dict()
-    found = checkpoints.read(saved(tmp_path / "x.pth", {key: weights, "args": beside, "epoch": 1}, zipped)).tensors
+    found = as_torch(
+        checkpoints.read(saved(tmp_path / "x.pth", {key: weights, "args": beside, "epoch": 1}, zipped)).tensors
+    )
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[name], weights[name]) for name in found)
 
 
 def test_parameters_and_shared_tensors_are_read(tmp_path):
     weight = nn.Parameter(torch.randn(2, 2))
-    found = checkpoints.read(saved(tmp_path / "x.pt", {"a": weight, "b": weight, "c": weight.data[1]})).tensors
+    found = as_torch(
+        checkpoints.read(saved(tmp_path / "x.pt", {"a": weight, "b": weight, "c": weight.data[1]})).tensors
+    )
     assert torch.equal(found["a"], weight)
     assert torch.equal(found["b"], weight)
     assert torch.equal(found["c"], weight[1])

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.state_dict_map import fill, same
+from models.state_dict_map import fill
+from models.tensor_sources import same
 from tests.models.toy_family.config import ToyConfig
 from tests.models.toy_family.model import Toy
 

@@ -13,7 +13,7 @@ from server.contract.manifest import (
     write_manifest,
 )
 
-HASH = "0" * 64
+HASH, OTHER_HASH = "0" * 64, "1" * 64
 
 PHRASES = {"style": "phrases", "max_tokens": 16, "start_id": 1, "end_id": 2, "pad_id": 0, "separator_ids": [3]}
 DETECTION = {"box_threshold": 0.3, "text_threshold": 0.2}
@@ -114,3 +114,63 @@ def test_part_may_have_a_graph_and_an_engine(tmp_path):
     write_manifest(tmp_path, written)
     assert read_manifest(tmp_path) == written
     assert written.artefacts[2].engine.status == "not run"
+
+
+BARE = manifest()["artefacts"]
+
+
+def graphs(*, data=None, **certificate):
+    """Artefacts of a CLIP, each with its weights in a file of their own and a certificate."""
+    given = {"passed": True, "artefact_sha256": HASH, "figures": {}, "tolerances": {}, "cases": [], "versions": {}}
+    return [
+        artefact
+        | {
+            "data": [{"file": f"{artefact['part']}.weights", "sha256": data or HASH}],
+            "certificate": given | certificate,
+        }
+        for artefact in manifest()["artefacts"]
+    ]
+
+
+TEMPLATE = {"name": "clip", "sha256": HASH, "container": "openai"}
+
+
+@pytest.mark.parametrize(
+    ("artefacts", "certified", "fault"),
+    [
+        (graphs(data_sha256=HASH), "full", None),
+        (graphs(of_template=True), "template", None),
+        (graphs(data=OTHER_HASH, of_template=True), "template", None),
+        (graphs(data=OTHER_HASH, data_sha256=HASH), "none", "for other weights"),
+        (graphs(), "none", "for other weights"),
+        (graphs(of_template=True, passed=False), "none", "failed"),
+        (graphs(of_template=True, artefact_sha256=OTHER_HASH), "none", "for another file"),
+        (manifest()["artefacts"], "none", "no certificate"),
+    ],
+)
+def test_bundle_says_what_vouches_for_its_graphs(artefacts, certified, fault):
+    found = Manifest.model_validate(manifest(artefacts=artefacts, template=TEMPLATE))
+    assert found.certified == certified
+    assert fault in (found.artefacts[0].uncertified or "") if fault else found.artefacts[0].uncertified is None
+
+
+def test_only_a_filled_bundle_may_lack_reference_outputs():
+    bare = {name: value for name, value in manifest().items() if name != "reference"}
+    assert Manifest.model_validate(bare | {"template": TEMPLATE}).reference is None
+    with pytest.raises(ValueError, match="only a bundle that was filled from a template"):
+        Manifest.model_validate(bare)
+
+
+def test_weights_have_a_file_of_their_own():
+    shared = [artefact | {"data": [{"file": "weights", "sha256": HASH}]} for artefact in manifest()["artefacts"]]
+    with pytest.raises(ValueError, match="several artefacts are in weights"):
+        Manifest.model_validate(manifest(artefacts=shared))
+
+
+def test_content_of_a_graph_follows_its_weights():
+    one, same, other = (
+        Manifest.model_validate(manifest(artefacts=graphs(data=data))).artefacts[0] for data in (HASH, HASH, OTHER_HASH)
+    )
+    assert one.content_sha256 == same.content_sha256 != other.content_sha256
+    bare = Manifest.model_validate(manifest()).artefacts[0]
+    assert bare.content_sha256 == bare.sha256

@@ -88,8 +88,11 @@ def outsourced(tmp_path):
 def name_the_weights(folder):
     manifest = read_manifest(folder)
     data = (FileHash(file="weights.bin", sha256=sha256_of(folder / "weights.bin")),)
-    artefacts = [a.model_copy(update={"data": data}) if a.part == "text_encoder" else a for a in manifest.artefacts]
-    write_manifest(folder, manifest.model_copy(update={"artefacts": tuple(artefacts)}))
+    artefacts = {artefact.part: artefact for artefact in manifest.artefacts}
+    encoder = artefacts["text_encoder"]
+    certificate = encoder.certificate.model_copy(update={"data_sha256": data[0].sha256})
+    artefacts["text_encoder"] = encoder.model_copy(update={"data": data, "certificate": certificate})
+    write_manifest(folder, manifest.model_copy(update={"artefacts": tuple(artefacts.values())}))
 
 
 def test_weights_without_a_hash_are_refused(outsourced):
