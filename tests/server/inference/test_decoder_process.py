@@ -45,7 +45,7 @@ def test_image_that_needs_more_memory_says_how_much():
 
 
 def bounded_by_too_little(work, allowance):
-    decoder_process.memory_bytes = lambda work, image: 0
+    pytest.MonkeyPatch().setattr(decoder_process, "memory_bytes", lambda work, image: 0)
     return bounded(work, allowance)
 
 
