@@ -45,8 +45,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from server.contract.field_names import no_such_field
 from server.contract.text import PromptError, PromptTooLong, shown
-from server.field_names import no_such_field
 
 PROBLEM = "application/problem+json"
 TYPE_PREFIX = "urn:openset:problem:"

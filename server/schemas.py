@@ -1,82 +1,30 @@
 """Bodies of requests and responses; unknown fields are refused, so that no misspelt threshold is ignored."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    FailFast,
-    Field,
-    StringConstraints,
-    ValidationInfo,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.contract.manifest import Certificate, Certified, Task
-from server.json_text import decode_base64
 from server.memory.memory_budget import HostBudget, HostFootprint
+from server.request_fields import (
+    EXAMPLE_IMAGE,
+    MIN_ONE,
+    AtLeastOne,
+    Caption,
+    ImageBytes,
+    Items,
+    Names,
+    Ratio,
+    Sentences,
+    Templates,
+    Url,
+    Urls,
+)
 
 # Path of the admin endpoints.
 ADMIN_BUNDLES = "/admin/bundles"
 BoxFormat = Literal["xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn"]
-# Upper bound of any list, to bound the work of parsing; the limits of a request are settings, checked later.
-MAX_ITEMS = 100_000
-# A red disc, 16 x 16 pixels: a working example that is short.
-EXAMPLE_IMAGE = (
-    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAS0lEQVR42mP88OEDAymAiYFEQLIGFkyhG3p6cLbGpUsEbEBWjclF"
-    "14ApjSnIhF81phTtQ4kCDZghiFWKCZcELkEm/NKYRjAOvsQHAFrOGsECaDVqAAAAAElFTkSuQmCC"
-)
-
-
-def _image_bytes(value: object, info: ValidationInfo) -> object:
-    if isinstance(value, bytes):  # a file from a form
-        return value
-    if not isinstance(value, str):
-        raise PydanticCustomError("image", "an image must be base64 text (in a form: a file)")
-    try:
-        return decode_base64((info.context or {}).get(value, value))
-    except ValueError:
-        raise PydanticCustomError("image", "this is not valid base64") from None
-
-
-def _visible(value: object) -> object:
-    if isinstance(value, str) and not value.strip():
-        raise PydanticCustomError("text", "a text must contain a visible character")
-    return value
-
-
-def _has_placeholder(value: object) -> object:
-    if isinstance(value, str) and "{}" not in value:
-        raise PydanticCustomError("template", "a template must contain {}, which is replaced by the label")
-    return value
-
-
-def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
-    # Not `min_length`, which also reports a list whose items were refused.
-    if not value:
-        raise PydanticCustomError("empty", "give at least one")
-    return value
-
-
-ImageBytes = Annotated[
-    bytes,
-    BeforeValidator(_image_bytes),
-    WithJsonSchema({"type": "string", "contentEncoding": "base64", "description": "Base64, or a data: URL."}),
-]
-Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
-# The length comes first: after a validator its message would speak of "items".
-Text = Annotated[str, StringConstraints(max_length=1000), BeforeValidator(_visible)]
-Caption = Annotated[str, StringConstraints(max_length=10_000), BeforeValidator(_visible)]
-Template = Annotated[str, StringConstraints(max_length=1000), BeforeValidator(_has_placeholder)]
-Item = TypeVar("Item")
-# Parsing ends at the first wrong item: a million errors would take gigabytes.
-Items = Annotated[tuple[Item, ...], FailFast(), Field(max_length=MAX_ITEMS)]
-SomeTexts = Annotated[Items[Text], AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
-Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class _Request(BaseModel):
@@ -87,7 +35,7 @@ class _Request(BaseModel):
     image_url: Url | None = Field(
         None, description="The https URL of one image, if the server downloads images (setting `url_images`)."
     )
-    image_urls: Items[Url] = Field((), description="URLs of several images; results are in their order.")
+    image_urls: Urls = Field((), description="URLs of several images; results are in their order.")
     model: str | None = Field(
         None,
         max_length=200,
@@ -122,7 +70,7 @@ class DetectRequest(_Request):
         description="A caption: phrases, each ended by a full stop.",
         examples=["a dog. a bicycle."],
     )
-    labels: Items[Text] = Field(
+    labels: Names = Field(
         (),
         description="Objects to detect. A label is returned exactly as written, `label_id` is its index in this list.",
         examples=[["a dog", "a bicycle"]],
@@ -157,8 +105,10 @@ class DetectRequest(_Request):
 class ClassifyRequest(_Request):
     """Images, and the candidate labels."""
 
-    labels: SomeTexts = Field(description="The candidate labels.", examples=[["dog", "cat"]])
-    templates: Items[Template] = Field(
+    labels: Annotated[Names, AtLeastOne] = Field(
+        description="The candidate labels.", json_schema_extra=MIN_ONE, examples=[["dog", "cat"]]
+    )
+    templates: Templates = Field(
         (),
         description="Sentences with `{}` in place of the label; embeddings of several are averaged. The model's own by"
         " default.",
@@ -173,7 +123,9 @@ class ClassifyRequest(_Request):
 class SimilarityRequest(_Request):
     """Images and texts, compared pairwise."""
 
-    texts: SomeTexts = Field(description="The texts.", examples=[["a photo of a dog", "a photo of a cat"]])
+    texts: Annotated[Sentences, AtLeastOne] = Field(
+        description="The texts.", json_schema_extra=MIN_ONE, examples=[["a photo of a dog", "a photo of a cat"]]
+    )
     embeddings: bool = Field(False, description="Return the unit-length embeddings too.")
 
 

@@ -18,7 +18,7 @@ from PIL import features
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from server.memory.process_resources import available_cpus, machine_bytes, memory_limit
-from server.schemas import MAX_ITEMS
+from server.request_fields import MAX_ITEMS
 
 PREFIX = "OPENSET_"
 CONFIG = PREFIX + "CONFIG"

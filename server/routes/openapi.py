@@ -9,8 +9,9 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from server.errors import KINDS, PROBLEM
 from server.request_context import MAX_TIMEOUT_MS, PRIORITIES, PRIORITY, REQUEST_ID, TIMEOUT
+from server.request_fields import EXAMPLE_IMAGE
 from server.routes.body import FORM, IMAGE_FIELDS, JSON, RAW, URL_FIELDS
-from server.schemas import EXAMPLE_IMAGE, Problem
+from server.schemas import Problem
 
 _STATUSES = (400, 401, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503, 504)
 _HEADERS = [

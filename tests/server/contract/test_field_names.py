@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.field_names import _MEANT, no_such_field
+from server.contract.field_names import _MEANT, no_such_field
 from server.schemas import BundlePath, ClassifyRequest, DetectRequest, SimilarityRequest
 
 MODELS = (DetectRequest, ClassifyRequest, SimilarityRequest)
