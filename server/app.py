@@ -34,10 +34,10 @@ from server.registry.daemon_thread import any_daemon_thread, end_process, in_dae
 from server.registry.hot_swap import HotSwap
 from server.registry.model_cache import PullFailed, with_models
 from server.request_context import request_context
-from server.routes import admin, classify, detect, docs, page, similarity, system
+from server.routes import admin, classify, detect, docs, embed, page, similarity, system
 from server.routes.documents import DocumentCache, SharedRendering
 from server.routes.open_inference import endpoints as open_inference
-from server.routes.openapi import with_keys, with_problem_type
+from server.routes.openapi import completed
 from server.settings import Settings, SettingsError, add_flags, odd_variables, read_settings
 from server.stop_signals import STOP
 from server.telemetry import logs
@@ -102,6 +102,8 @@ def create_app(
         summary="Open-set detection, zero-shot classification and image-text similarity.",
         version=package_version("openset"),
         lifespan=lifespan,
+        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        generate_unique_id_function=lambda route: route.name,  # the names of methods in generated clients
         openapi_url=None,  # rendered once, by a route of our own
         docs_url=None,  # the usual pages load scripts from elsewhere: ours works offline
         redoc_url=None,
@@ -114,11 +116,13 @@ def create_app(
     app.state.keys, app.state.open_endpoints, app.state.hot_swap = keys, settings.open_endpoints, hot_swap
     app.state.fetcher = fetcher or (ImageFetcher(settings) if settings.url_images else None)
     app.state.documents, app.state.metrics_page = DocumentCache(), SharedRendering(service.metrics.exposition)
-    routers = [detect.router, classify.router, similarity.router, system.router, open_inference.router, docs.router]
+    routers = [detect.router, classify.router, similarity.router, embed.router]
+    routers += [system.router, open_inference.router, docs.router]
     if settings.bundle_roots:
         routers.append(admin.router)
     for router in routers:
         app.include_router(router)
+    app.router.routes.extend(docs.routes())
     if settings.page:
         app.router.routes.extend(page.routes())
     app.add_middleware(
@@ -144,8 +148,14 @@ def _templates(app: FastAPI, routers: Sequence[APIRouter]) -> list[str]:
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        document = with_problem_type(super().openapi())
-        return with_keys(document, open_endpoints=self.state.open_endpoints) if self.state.keys else document
+        if self.openapi_schema is None:
+            self.openapi_schema = completed(
+                super().openapi(),
+                keys=self.state.keys is not None,
+                open_endpoints=self.state.open_endpoints,
+                url_images=self.state.fetcher is not None,
+            )
+        return self.openapi_schema
 
 
 async def _problem(request: Request, error: Exception) -> Response:

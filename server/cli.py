@@ -14,7 +14,7 @@ from server.contract.manifest import BundleError
 from server.contract.text import PromptError
 from server.errors import Fault
 from server.predictor import Predictor
-from server.schemas import BoxFormat
+from server.requests import BoxFormat
 from server.settings import SettingsError
 
 # Options that carry the names of the request's fields.

@@ -1,6 +1,6 @@
 """Types of a request's fields: texts, lists of them, encoded images, each with a validator that names the fault."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, FailFast, Field, StringConstraints, ValidationInfo, WithJsonSchema
@@ -17,7 +17,7 @@ EXAMPLE_IMAGE = (
     "14ApjSnIhF81phTtQ4kCDZghiFWKCZcELkEm/NKYRjAOvsQHAFrOGsECaDVqAAAAAElFTkSuQmCC"
 )
 Item = TypeVar("Item")
-Parse = Callable[["RepeatedField"], list[str]]
+Parse = Callable[["RepeatedField"], Sequence[str | None]]
 
 
 class RepeatedField(tuple[str, ...]):
@@ -40,6 +40,12 @@ def _list_of(parse: Parse) -> BeforeValidator:
             raise PydanticCustomError("list_text", "{reason}", {"reason": str(error)}) from None
 
     return BeforeValidator(listed)
+
+
+def _numbers(texts: RepeatedField) -> list[str | None]:
+    """Numbers as texts, of which "null" and nothing between two commas are None."""
+    parts = [part.strip() for text in texts for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
+    return [None if part in ("", "null") else part for part in parts]
 
 
 def _image_bytes(value: object, info: ValidationInfo) -> object:
@@ -93,8 +99,8 @@ Template = Annotated[str, StringConstraints(max_length=1000), BeforeValidator(_h
 Items = Annotated[tuple[Item, ...], FailFast(), Field(max_length=MAX_ITEMS)]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 AtLeastOne = AfterValidator(_not_empty)
-MIN_ONE = {"minItems": 1}
 Names = Annotated[Items[Text], _list_of(lambda texts: [name for text in texts for name in split_names(text)])]
+Numbers = Annotated[Items[Ratio | None], _list_of(_numbers)]
 Sentences = Annotated[Items[Text], _list_of(split_sentences)]
 Templates = Annotated[Items[Template], _list_of(lambda texts: split_sentences(texts, is_one=lambda part: "{}" in part))]
 # A URL may have commas.

@@ -1,132 +1,14 @@
-"""Bodies of requests and responses; unknown fields are refused, so that no misspelt threshold is ignored."""
+"""Bodies of answers, and of the administrator's requests."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from server.contract.manifest import Certificate, Certified, Task
 from server.memory.memory_budget import HostBudget, HostFootprint
-from server.request_fields import (
-    EXAMPLE_IMAGE,
-    MIN_ONE,
-    AtLeastOne,
-    Caption,
-    ImageBytes,
-    Items,
-    Names,
-    Ratio,
-    Sentences,
-    Templates,
-    Url,
-    Urls,
-)
 
 # Path of the admin endpoints.
 ADMIN_BUNDLES = "/admin/bundles"
-BoxFormat = Literal["xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn"]
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    image: ImageBytes | None = Field(None, description="One image; for several use `images`.", examples=[EXAMPLE_IMAGE])
-    images: Items[ImageBytes] = Field((), description="Several images; results are in their order.")
-    image_url: Url | None = Field(
-        None, description="The https URL of one image, if the server downloads images (setting `url_images`)."
-    )
-    image_urls: Urls = Field((), description="URLs of several images; results are in their order.")
-    model: str | None = Field(
-        None,
-        max_length=200,
-        description="Name or family of the model, as in `GET /models`; by default the first that supports the task.",
-    )
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> "_Request":
-        given = (self.image is not None, bool(self.images), self.image_url is not None, bool(self.image_urls))
-        if sum(given) != 1:
-            raise PydanticCustomError(
-                "images", "give one of 'image', 'images', 'image_url' and 'image_urls', with at least one image"
-            )
-        return self
-
-    @property
-    def pictures(self) -> tuple[bytes, ...]:
-        """The encoded images, in order."""
-        return self.images if self.image is None else (self.image,)
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """The URLs of the images, if they are not in the request."""
-        return self.image_urls if self.image_url is None else (self.image_url,)
-
-
-class DetectRequest(_Request):
-    """Images, and the objects to detect: a caption (`prompt`) or a list (`labels`)."""
-
-    prompt: Caption | None = Field(
-        None,
-        description="A caption: phrases, each ended by a full stop.",
-        examples=["a dog. a bicycle."],
-    )
-    labels: Names = Field(
-        (),
-        description="Objects to detect. A label is returned exactly as written, `label_id` is its index in this list.",
-        examples=[["a dog", "a bicycle"]],
-    )
-    box_threshold: Ratio | None = Field(
-        None, description="Minimum score of a detection; the model's own by default.", examples=[0.3]
-    )
-    text_threshold: Ratio | None = Field(
-        None, description="Minimum score of a word reported as `matched`; the model's own by default."
-    )
-    nms_iou: Ratio | None = Field(
-        None, description="IoU above which the weaker of two boxes of one label is dropped (NMS); 1 keeps all."
-    )
-    max_detections: int | None = Field(None, ge=1, le=10_000, description="Maximum number of detections per image.")
-    box_format: BoxFormat = Field(
-        "xyxy",
-        description="`xyxy`: x0, y0, x1, y1; `xywh`: x0, y0, width, height; `cxcywh`: centre x, y, width, height."
-        " In pixels of the upright image; with a final `n`, as shares of its width and height, 0 to 1.",
-        examples=["xyxyn"],
-    )
-    label_scores: bool = Field(
-        False, description="Return the scores of all labels with each detection, not only that of its own."
-    )
-
-    @model_validator(mode="after")
-    def _has_one_prompt(self) -> "DetectRequest":
-        if (self.prompt is None) == (not self.labels):
-            raise PydanticCustomError("prompt", "give either 'prompt' or 'labels'")
-        return self
-
-
-class ClassifyRequest(_Request):
-    """Images, and the candidate labels."""
-
-    labels: Annotated[Names, AtLeastOne] = Field(
-        description="The candidate labels.", json_schema_extra=MIN_ONE, examples=[["dog", "cat"]]
-    )
-    templates: Templates = Field(
-        (),
-        description="Sentences with `{}` in place of the label; embeddings of several are averaged. The model's own by"
-        " default.",
-        examples=[["a photo of a {}."]],
-    )
-    multi_label: bool = Field(
-        False, description="An independent score for each label (sigmoid) instead of scores that add up to 1 (softmax)."
-    )
-    top_k: int | None = Field(None, ge=1, description="Number of labels returned, best first; all by default.")
-
-
-class SimilarityRequest(_Request):
-    """Images and texts, compared pairwise."""
-
-    texts: Annotated[Sentences, AtLeastOne] = Field(
-        description="The texts.", json_schema_extra=MIN_ONE, examples=[["a photo of a dog", "a photo of a cat"]]
-    )
-    embeddings: bool = Field(False, description="Return the unit-length embeddings too.")
 
 
 class ModelId(BaseModel):
@@ -143,6 +25,33 @@ Timings = Annotated[
         description="Milliseconds per stage (for several images, of the slowest), and in total.",
         examples=[{"decode": 2.1, "preprocess": 3.0, "text_encode": 5.5, "queue": 0.1, "infer": 41.0, "total": 53.2}],
     ),
+]
+
+
+class FieldProblem(BaseModel):
+    """A field and what is to be said about it."""
+
+    field: str
+    reason: str
+
+
+class ImageProblem(BaseModel):
+    """The reason why one image of a request got no result (RFC 9457)."""
+
+    index: int = Field(description="The image, from 0.")
+    type: str = Field(description="A stable name for the kind.", examples=["urn:openset:problem:broken-image"])
+    title: str
+    status: int
+    detail: str
+
+
+Problems = Annotated[
+    list[ImageProblem] | None,
+    Field(description="With `on_error` skip, the images that have no result: their entries are empty."),
+]
+Warnings = Annotated[
+    list[FieldProblem] | None,
+    Field(description="Labels and texts that the model cannot know, or that were probably meant otherwise."),
 ]
 
 
@@ -164,7 +73,7 @@ class DetectionBody(BaseModel):
 
 
 class ImageDetections(BaseModel):
-    """The detections of one image, best first."""
+    """The detections of one image, best first; of one that was skipped none, in an image of 0 x 0 pixels."""
 
     width: int
     height: int
@@ -181,6 +90,8 @@ class DetectAnswer(BaseModel):
     model: ModelId
     passes: int = Field(1, description="Detector runs that the labels were split into, by the model's token limit.")
     results: list[ImageDetections]
+    problems: Problems = None
+    warnings: Warnings = None
     timings_ms: Timings
 
 
@@ -203,6 +114,8 @@ class ClassifyAnswer(BaseModel):
 
     model: ModelId
     results: list[ImageScores]
+    problems: Problems = None
+    warnings: Warnings = None
     timings_ms: Timings
 
 
@@ -220,6 +133,19 @@ class SimilarityAnswer(BaseModel):
     similarity: list[list[float]]
     logit_scale: float = Field(description="The softmax of `logit_scale` times a row gives probabilities.")
     embeddings: Embeddings | None = None
+    problems: Problems = None
+    warnings: Warnings = None
+    timings_ms: Timings
+
+
+class EmbedAnswer(BaseModel):
+    """Unit-length embeddings of images and texts, in their order: a dot product is a cosine."""
+
+    model: ModelId
+    images: list[list[float]]
+    texts: list[list[float]]
+    problems: Problems = None
+    warnings: Warnings = None
     timings_ms: Timings
 
 
@@ -312,13 +238,6 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-class FieldProblem(BaseModel):
-    """A field and the reason why it is refused."""
-
-    field: str
-    reason: str
-
-
 class Problem(BaseModel):
     """The reason why a request got no result (RFC 9457)."""
 
@@ -327,5 +246,6 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[FieldProblem] | None = None
+    index: int | None = Field(None, description="The image that it is about, from 0, where it is one image.")
     request_id: str | None = Field(None, description="The id in the header X-Request-ID and in the server's log.")
     error: str | None = Field(None, description="Below /v2: `detail`, under the name of the Open Inference Protocol.")

@@ -36,7 +36,8 @@ MAY_IMPORT = {
 # Rooms and root files of the server, from low to high: each imports only lower ones.
 SERVER_ORDER = (
     *("stop_signals", "console"),
-    *("contract", "memory", "errors", "json_text", "request_fields", "schemas", "settings", "telemetry", "runtimes"),
+    *("contract", "memory", "errors", "json_text", "request_fields", "requests", "schemas", "settings"),
+    *("telemetry", "runtimes"),
     *("bundle", "client_address", "request_context", "inference", "registry", "middleware", "routes", "predictor"),
     *("app", "cli", "__main__"),
 )

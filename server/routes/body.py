@@ -18,26 +18,26 @@ from server.errors import (
     UrlRefused,
     invalid_request,
 )
-from server.inference.pipeline import check_image_count, image_names
+from server.inference.request_images import check_image_count, image_names
 from server.json_text import JsonText, read_json
 from server.middleware.image_fetcher import ImageFetcher
 from server.request_context import request_context
 from server.request_fields import RepeatedField
+from server.requests import ClassifyRequest, DetectRequest, EmbedRequest, SimilarityRequest
 from server.routes.form import Part, parse_form
 from server.routes.payload import charset_of, check_encoding, content_type_of, inflate, receive_body
 from server.routes.services import pipeline_of
-from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
 from server.telemetry.stage_timer import FETCH
 
 Model = TypeVar("Model", bound=BaseModel)
-RequestModel = TypeVar("RequestModel", DetectRequest, ClassifyRequest, SimilarityRequest)
+RequestModel = TypeVar("RequestModel", DetectRequest, ClassifyRequest, SimilarityRequest, EmbedRequest)
 T = TypeVar("T")
 
 JSON, FORM, RAW = "application/json", "multipart/form-data", "image/*"
 IMAGE_FIELDS, URL_FIELDS = ("image", "images"), ("image_url", "image_urls")
 # Fields that a form or a query repeats.
-_TEXT_LISTS = {"image_urls", "labels", "texts", "templates"}
+_TEXT_LISTS = {"image_urls", "label_thresholds", "labels", "texts", "templates"}
 _LISTS = {"images", *_TEXT_LISTS}
 _PLURALS = {"image": "images", "image_url": "image_urls"}
 # Faults that are told.
@@ -202,7 +202,8 @@ async def _download_images(request: Request, body: RequestModel) -> RequestModel
     check_image_count(len(body.urls), pipeline.settings)
     try:
         with context.timer.timed(FETCH, pipeline.metrics.fetch_duration):
-            images = await fetcher.fetch(body.urls, image_names(len(body.urls)), context)
+            skip = body.on_error == "skip"
+            images = await fetcher.fetch(body.urls, image_names(len(body.urls)), context, skip=skip)
     except asyncio.CancelledError:
         pipeline.metrics.cancelled.labels("fetch").inc()
         raise

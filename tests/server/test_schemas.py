@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from server.request_fields import EXAMPLE_IMAGE, MAX_ITEMS
-from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
+from server.requests import ClassifyRequest, DetectRequest, SimilarityRequest
 
 IMAGE = base64.b64encode(b"picture").decode()
 

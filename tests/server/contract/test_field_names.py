@@ -3,7 +3,8 @@
 import pytest
 
 from server.contract.field_names import _MEANT, no_such_field
-from server.schemas import BundlePath, ClassifyRequest, DetectRequest, SimilarityRequest
+from server.requests import ClassifyRequest, DetectRequest, SimilarityRequest
+from server.schemas import BundlePath
 
 MODELS = (DetectRequest, ClassifyRequest, SimilarityRequest)
 

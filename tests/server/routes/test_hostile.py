@@ -17,7 +17,7 @@ from server.bundle import Bundle
 from server.errors import KINDS
 from server.registry.model_registry import BUNDLED, SHIPPED
 from server.request_fields import EXAMPLE_IMAGE
-from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
+from server.requests import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
 from tests.server.fakes import picture
 from tests.server.listening import listening
