@@ -135,7 +135,7 @@ def completed(
     used = _used(document["paths"], schemas)
     document["components"]["schemas"] = {name: schemas[name] for name in sorted(used)}
     for name in used:
-        _without_empty_defaults(schemas[name])
+        _without_defaults(schemas[name], of_body=name in _SCHEMAS)
     return document
 
 
@@ -211,8 +211,15 @@ def _form_of(schema: Mapping[str, Any]) -> dict[str, Any]:
     return form
 
 
-def _without_empty_defaults(schema: dict[str, Any]) -> None:
-    """Drop defaults that only say that a field may be left out, of which generators of clients make values."""
+def _without_defaults(schema: dict[str, Any], *, of_body: bool) -> None:
+    """Drop defaults that only say that a field may be left out; tell those of a body in its description.
+
+    Generators of clients make values of the former, and of the latter fields that must be given.
+    """
     for field in schema.get("properties", {}).values():
-        if field.get("default", ...) in (None, [], {}):
+        default = field.get("default")
+        if default in (None, [], {}):
+            field.pop("default", None)
+        elif of_body:
             del field["default"]
+            field["description"] = f"{field.get('description', '')} Default: {json.dumps(default)}.".strip()
