@@ -79,12 +79,12 @@ def test_python_client_of_every_endpoint_gets_its_answer(app, generated, url):
     types = importlib.import_module("made_client.types")
     client = generated.Client(url)
 
-    def call(name, **arguments):
-        (module,) = (file for file in Path(generated.__file__).parent.glob(f"api/*/{name}.py"))
-        asked = importlib.import_module(f"made_client.api.{module.parent.name}.{name}")
+    def call(operation, /, **arguments):
+        (module,) = (file for file in Path(generated.__file__).parent.glob(f"api/*/{operation}.py"))
+        asked = importlib.import_module(f"made_client.api.{module.parent.name}.{operation}")
         response = asked.sync_detailed(client=client, **arguments)
         assert response.status_code == 200, response.content
-        called.add(name)
+        called.add(operation)
         return response.parsed
 
     def file():
