@@ -19,12 +19,12 @@ from pydantic_core import PydanticCustomError
 from server.contract.manifest import Certificate, Certified, Task
 from server.json_text import decode_base64
 from server.memory.memory_budget import HostBudget, HostFootprint
+from server.settings import MAX_ITEMS
 
 # Path of the admin endpoints.
 ADMIN_BUNDLES = "/admin/bundles"
 BoxFormat = Literal["xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn"]
 # Upper bound of any list, to bound the work of parsing; the limits of a request are settings, checked later.
-MAX_ITEMS = 100_000
 # A red disc, 16 x 16 pixels: a working example that is short.
 EXAMPLE_IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAS0lEQVR42mP88OEDAymAiYFEQLIGFkyhG3p6cLbGpUsEbEBWjclF"

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-from PIL import features
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from server.memory.process_resources import available_cpus, machine_bytes, memory_limit
-from server.schemas import MAX_ITEMS
 
 PREFIX = "OPENSET_"
 CONFIG = PREFIX + "CONFIG"
 MEBIBYTE = 2**20
+MAX_ITEMS = 100_000  # of a list in a request
 # Endpoints that run no model, and may be opened to clients without an API key; / includes the page's own files.
 OpenEndpoint = Literal[
     "/",
@@ -194,6 +193,8 @@ class Settings(BaseModel):
     @field_validator("image_formats")
     @classmethod
     def _check_formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from PIL import features  # here: `openset serve --help` needs no extra
+
         if "AVIF" in value and not features.check("avif"):
             raise ValueError("this machine's build of Pillow cannot read AVIF")
         return value

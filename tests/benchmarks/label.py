@@ -18,7 +18,7 @@ from openset import Client
 from openset.label.detector import InProcessDetector
 from openset.label.job import label_all
 from openset.label.results_log import ResultsLog
-from openset.label.sources import Sources, find_sources
+from openset.sources import Sources, find_sources
 from tests.benchmarks.live_server import ROOT, LiveServer, serving
 
 LABELS = ["dog", "bicycle", "banana"]
