@@ -3,7 +3,7 @@
 import argparse
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ class ListAction(argparse.Action):
     prompt, another separator, a JSON array whose quotes the shell took) is refused, with the way to write it.
     """
 
-    def __init__(self, *args: Any, commas: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._commas = commas
+    def __init__(self, *args: Any, commas: bool = True, choices: Sequence[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # without the choices, which argparse would compare with the whole value
+        self._commas, self._choices = commas, choices
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
@@ -32,8 +32,9 @@ class ListAction(argparse.Action):
         given = list(dict.fromkeys(given))
         if not given:
             raise argparse.ArgumentError(self, "it names nothing")
-        if unknown := [one for one in given if self.choices is not None and one not in self.choices]:
-            raise argparse.ArgumentError(self, f"there is no {unknown[0]!r}; there are {', '.join(self.choices or ())}")
+        if unknown := [one for one in given if self._choices is not None and one not in self._choices]:
+            known = ", ".join(self._choices or ())
+            raise argparse.ArgumentError(self, f"there is no {unknown[0]!r}; there are {known}")
         setattr(namespace, self.dest, given)
 
     def _read(self, value: str) -> list[str]:
