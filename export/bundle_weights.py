@@ -43,7 +43,7 @@ def load_bundle(folder: Path) -> LoadedCheckpoint:
     manifest = read_manifest(folder)
     family = FAMILIES[manifest.family]
     tokenizer = folder / TOKENIZER_FILE
-    config = config_io.from_json(family.config, _config(manifest, tokenizer))
+    config = config_io.from_json(family.config, _config(manifest, folder))
     model = family.model(config).eval()
     if (count := sum(value.numel() for value in model.state_dict().values())) > MAX_ELEMENTS:
         raise ExportError(f"{folder} has {count / 1e6:.0f} M weights: start from the checkpoint it was made of")
@@ -64,15 +64,22 @@ def load_bundle(folder: Path) -> LoadedCheckpoint:
     return loaded
 
 
-def _config(manifest: Manifest, tokenizer: Path) -> Mapping[str, Any]:
-    """The sizes of the model: the manifest's, or for bundles without, those of the recipe of this name."""
+def _config(manifest: Manifest, folder: Path) -> Mapping[str, Any]:
+    """The sizes of the model: the manifest's, or for bundles without, those of the recipe of this name.
+
+    A CLIP's text tower is as wide as the words it was given, whatever its recipe says.
+    """
     if manifest.config is not None:
         return manifest.config
     recipe = RECIPES / f"{manifest.variant}.toml"
     if not recipe.is_file():
         raise ExportError(f"the manifest of {manifest.name} has no config: export the bundle anew from its checkpoint")
     table: dict[str, Any] = tomllib.loads(recipe.read_text(encoding="utf-8"))["model"]
-    text = {**table.get("text", {}), "vocab_size": tokenizers.vocabulary_size(tokenizer)}
+    text = {**table.get("text", {}), "vocab_size": tokenizers.vocabulary_size(folder / TOKENIZER_FILE)}
+    artefact = next(one for one in manifest.artefacts if one.part == "text_encoder" and one.engine is None)
+    for name, value in _graph(folder / artefact.file)[1].items():
+        if name.endswith("text_tower.positions"):
+            text["context_length"], text["width"] = value.shape
     return {**table, "text": text}
 
 
@@ -108,7 +115,7 @@ def _fill(loaded: LoadedCheckpoint, manifest: Manifest, folder: Path) -> None:
         if key == "logit_scale" and manifest.classification:
             weights[part] = np.log(manifest.classification.logit_scale)
         elif not known[part].all() and not _is_of_norm(loaded.model, key):
-            raise ExportError(f"the graphs of {folder} do not hold {key}: start from the checkpoint it was made of")
+            raise ExportError(f"the graphs of {folder} hold no {key} of this size: start from its checkpoint")
         state[key].copy_(torch.from_numpy(weights[part]).reshape(state[key].shape))
 
 
