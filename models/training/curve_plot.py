@@ -24,21 +24,20 @@ def curve_plot(title: str, lines: Mapping[str, Line]) -> str:
 
     parts = [f'<text x="{LEFT}" y="20" font-weight="bold">{html.escape(title)}</text>']
     for mark in marks:
-        (x, y), (end, _) = at(first, mark).split(","), at(last, mark).split(",")
-        end = str(WIDTH - RIGHT)
-        parts.append(f'<line x1="{x}" x2="{end}" y1="{y}" y2="{y}" stroke="#ddd"/>')
+        x, y = at(first, mark).split(",")
+        parts.append(f'<line x1="{x}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y}" text-anchor="end" dominant-baseline="middle">{mark:g}</text>')
     for step, anchor in ((first, "start"), (last, "end")):
         x = at(step, marks[0]).split(",")[0]
         parts.append(f'<text x="{x}" y="{HEIGHT - 22}" text-anchor="{anchor}">step {step:g}</text>')
     for number, (name, line) in enumerate(lines.items()):
-        colour, y = COLOURS[number % len(COLOURS)], TOP + 16 * number
+        colour, row = COLOURS[number % len(COLOURS)], TOP + 16 * number + 8
         path = " ".join(at(*point) for point in line)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         if len(line) == 1:
             x, middle = path.split(",")
             parts.append(f'<circle cx="{x}" cy="{middle}" r="3" fill="{colour}"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT + 10}" y="{y + 8}" fill="{colour}">{html.escape(name)}</text>')
+        parts.append(f'<text x="{WIDTH - RIGHT + 10}" y="{row}" fill="{colour}">{html.escape(name)}</text>')
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
     return "\n".join([head, '<rect width="100%" height="100%" fill="#fff"/>', *parts, "</svg>\n"])

@@ -23,7 +23,7 @@ from server.contract.manifest import Buckets, DetectionRules, Preprocessing
 CONFIGS = Path(__file__).parent / "configs"
 GeneratedScenes = ScenesConfig | PhotoScenesConfig
 SetTable = Annotated[
-    CocoConfig | YoloConfig | OdvgConfig | CaptionsConfig | ShardsConfig | ScenesConfig | PhotoScenesConfig,
+    CocoConfig | OdvgConfig | YoloConfig | CaptionsConfig | ShardsConfig | ScenesConfig | PhotoScenesConfig,
     Field(discriminator="format"),
 ]
 
