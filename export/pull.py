@@ -5,7 +5,6 @@ The checkpoint's weights are filled into the model's graph template, without PyT
 
 import argparse
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,31 +14,13 @@ from export.progress import Progress
 from export.templates.template import read_template, template_file
 from models.model_zoo import OFFICIAL
 from server.contract.manifest import read_manifest
+from server.installation import install_command
 from server.registry.model_cache import cache_folder, is_pulled, pulled_bundle
-from server.settings import PREFIX, SettingsError
+from server.settings import SettingsError
 
 # Packages that fetching and filling import, and those of an export; checked before gigabytes are fetched.
 _REQUIRED = ("onnxruntime", "huggingface_hub", "httpx2", "filelock")
 _REQUIRED_TO_EXPORT = ("torch", "onnx", "onnxscript", "safetensors")
-
-
-def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of "pull" to the parser, and its `func`."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="model to pull; without it, all names are listed")
-    parser.add_argument(
-        "--cache-dir",
-        type=Path,
-        metavar="PATH",
-        help="folder of checkpoints and bundles (default: OPENSET_CACHE_DIR, else openset in your cache folder)",
-    )
-    parser.add_argument(
-        "--full",
-        action="store_true",
-        help="export the checkpoint, with a certificate of its own weights, rather than fill in the template: needs"
-        " pip install 'openset[cpu,export]', and minutes",
-    )
-    parser.add_argument("--quiet", action="store_true", help="print the result only")
-    parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,18 +32,11 @@ def run(args: argparse.Namespace) -> int:
     if args.name not in OFFICIAL:
         return _failed(f"{args.name!r} is no official model; known are {', '.join(OFFICIAL)}", status=2)
     try:
-        return _pull(
-            args.name, cache_folder(args.cache_dir or _from_environment()), Progress(args.quiet), full=args.full
-        )
+        return _pull(args.name, cache_folder(args.cache_dir), Progress(args.quiet), full=args.full)
     except SettingsError as error:
         return _failed(str(error), status=2)
     except KeyboardInterrupt:
         return _failed("interrupted; downloaded data is kept, and the same command resumes there", status=130)
-
-
-def _from_environment() -> Path | None:
-    given = os.environ.get(PREFIX + "CACHE_DIR")
-    return Path(given) if given else None
 
 
 def _pull(name: str, cache: Path, progress: Progress, *, full: bool) -> int:
@@ -74,9 +48,9 @@ def _pull(name: str, cache: Path, progress: Progress, *, full: bool) -> int:
     needed = (*_REQUIRED, *(_REQUIRED_TO_EXPORT if full else ()))
     if missing := [module for module in needed if importlib.util.find_spec(module) is None]:
         return _failed(
-            f"it needs {', '.join(missing)}, which is not installed. Install it with pip install"
-            f" 'openset[cpu{',export' if full else ''}]', or pull on another machine and serve the bundle's folder with"
-            " --bundle",
+            f"it needs {', '.join(missing)}, which is not installed. Install it with"
+            f" {install_command(('cpu', 'export') if full else ('cpu',))}, or pull on another machine and serve the"
+            " bundle's folder with --bundle",
             status=2,
         )
     from models.hub import HubError

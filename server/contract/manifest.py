@@ -279,6 +279,7 @@ class Manifest(_Data):
     """Root of `manifest.json`.
 
     A bundle that was filled from a `template` may have no `reference` outputs: PyTorch never ran its weights.
+    config: sizes of the model, from which training builds it; bundles of earlier versions have none.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -296,6 +297,7 @@ class Manifest(_Data):
     detection: DetectionRules | None = None
     buckets: Buckets = Buckets()
     template: TemplateRecord | None = None
+    config: dict[str, Any] | None = None
     reference: FileHash | None = None
     canary: FileHash
     artefacts: tuple[Artefact, ...] = Field(min_length=1)

@@ -4,14 +4,16 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from server.contract.manifest import BundleError, read_manifest
 from server.registry.daemon_thread import end_process
-from server.settings import Settings, SettingsError
+from server.settings import PREFIX, Settings, SettingsError
 from server.stop_signals import STOP
 
 _ROOT = Path(__file__).parents[2]
+BUNDLED = _ROOT / "server" / "bundles"  # bundles that ship with the package
 _LOOK_EVERY_S, _END_WITHIN_S = 0.1, 3.0
 
 
@@ -24,12 +26,12 @@ class PullFailed(Exception):
 
 
 def cache_folder(given: Path | None) -> Path:
-    """The folder of pulled models: the one given, else `openset` in the user's cache folder.
+    """The folder of pulled models: the one given, that of OPENSET_CACHE_DIR, or `openset` in the user's cache folder.
 
     SettingsError where the user has none: no HOME, and no entry in the system's list of users.
     """
-    if given:
-        return given
+    if chosen := given or os.environ.get(PREFIX + "CACHE_DIR"):
+        return Path(chosen)
     if own := os.environ.get("XDG_CACHE_HOME"):
         return Path(own) / "openset"
     try:
@@ -52,6 +54,17 @@ def is_pulled(folder: Path) -> bool:
     except BundleError:
         return False
     return not any(artefact.uncertified for artefact in manifest.artefacts if artefact.engine is None)
+
+
+def bundles_of(name: str | None, given: Sequence[Path]) -> tuple[Path, ...]:
+    """Bundles for a command to open: those given, else that of the pulled model `name`, else none: the bundled ones."""
+    if given or name is None or Path(name).name != name:
+        return tuple(given)
+    try:
+        folder = pulled_bundle(cache_folder(None), name)
+    except SettingsError:
+        return ()
+    return (folder,) if is_pulled(folder) else ()
 
 
 def with_models(settings: Settings) -> Settings:

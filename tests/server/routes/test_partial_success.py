@@ -1,13 +1,14 @@
 """One bad image among several: named by its index, or skipped, so that the others keep their results and places."""
 
 import base64
+from typing import Any
 
 import pytest
 
 from tests.server.fakes import picture
 
 GOOD, BAD = (base64.b64encode(data).decode() for data in (picture("red"), b"no picture"))
-FIELDS = {
+FIELDS: dict[str, dict[str, Any]] = {
     "/detect": {"labels": ["dog"]},
     "/classify": {"labels": ["r", "g"]},
     "/similarity": {"texts": ["r"], "embeddings": True},
