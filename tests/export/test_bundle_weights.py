@@ -13,7 +13,7 @@ from server.contract.manifest import read_manifest, write_manifest
 
 @pytest.mark.parametrize(
     ("name", "weights"),
-    [("clip-words", "int8"), ("detector", "fp16"), ("detector-words", "int8"), ("glip-swin", "fp32")],
+    [("clip-words", "int8"), ("detector", "fp16"), ("glip-swin", "fp32")],
 )
 def test_model_of_a_bundle_is_the_one_that_was_exported(save_checkpoint, tmp_path, name, weights):
     checkpoint = save_checkpoint(name)
