@@ -314,6 +314,7 @@ class ModelsAnswer(BaseModel):
 
     models: list[ModelBody]
     limits: dict[str, int | float] = Field(description="Limits of a request.")
+    url_images: bool = Field(description="Whether a request may give URLs of images.")
     memory: HostBudget
 
 

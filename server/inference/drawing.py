@@ -20,8 +20,9 @@ _MAX_LABEL = 32
 MAX_TAGS = 2000  # more would hide the image, and each another
 # Neighbours are far apart in hue; the test page has the same list.
 _PALETTE = (
-    "#ff4d4f #2f80ff #1fc16b #ffb020 #a855f7 #14c4d8 #ff5fa8 #a3d420 #ff7a1a #5b5bf0 #0f9d8f #d6249f #9a6a3a #7f93a8"
-).split()
+    *("#ff4d4f", "#2f80ff", "#1fc16b", "#ffb020", "#a855f7", "#14c4d8", "#ff5fa8"),
+    *("#a3d420", "#ff7a1a", "#5b5bf0", "#0f9d8f", "#d6249f", "#9a6a3a", "#7f93a8"),
+)
 _ELLIPSIS = "…"
 
 
