@@ -206,10 +206,14 @@ class ServedModel(BaseModel):
 
 
 class ModelsAnswer(BaseModel):
-    """Answer of /models: the models being served, bounds of a request, and the memory of all models in bytes."""
+    """Answer of /models: the models being served, bounds of a request, and the memory of all models in bytes.
+
+    `url_images` tells whether a request may give URLs of images; older servers do not tell.
+    """
 
     models: list[ServedModel]
     limits: dict[str, int | float]
+    url_images: bool = False
     memory: dict[str, Any]
 
 

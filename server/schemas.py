@@ -192,6 +192,7 @@ class ModelsAnswer(BaseModel):
 
     models: list[ModelBody]
     limits: dict[str, int | float] = Field(description="Limits of a request.")
+    url_images: bool = Field(False, description="Whether a request may give URLs of images.")
     memory: HostBudget
 
 

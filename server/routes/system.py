@@ -27,12 +27,14 @@ async def models(request: Request) -> Response:
     """Lists the models being served; the first that supports a task is its default."""
     registry, settings = registry_of(request), pipeline_of(request).settings
     served, budget = registry.models, registry.budget
+    downloads = request.app.state.fetcher is not None
     names = ("max_images", "max_labels", "max_passes", "max_body_bytes", "max_image_pixels")
 
     def encode() -> bytes:
         answer = ModelsAnswer(
             models=[_model(model) for model in served],
             limits={name: getattr(settings, name) for name in names} | {"max_aspect_ratio": MAX_ASPECT_RATIO},
+            url_images=downloads,
             memory=budget,
         )
         return answer.model_dump_json().encode()
