@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from server.contract.regular_files import open_regular
+
 UNKNOWN = "unknown"
 _CARDS = ("README.md", "README.MD", "readme.md", "MODEL_CARD.md")
 _LICENCE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE", "LICENCE.md", "LICENCE.txt", "COPYING")
@@ -74,9 +76,7 @@ def _entry(head: str, name: str) -> str | None:
 
 def _text(path: Path) -> str:
     try:
-        if not path.is_file():
-            return ""
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(_MAX_READ).decode("utf-8", "replace")
     except OSError:
         return ""

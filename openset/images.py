@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,9 +91,13 @@ def _check(image: Any, name: str, files_exist: bool) -> None:
     elif _is_open_file(image):
         if isinstance(image, io.TextIOBase):
             raise ImageError(f"{name} is a file opened as text: open it with mode 'rb'")
+        if _is_device(image):
+            raise ImageError(f"{name} is an open device, which may have no end")
     elif not isinstance(image, _PLAIN):
         raise ImageError(f"{name} must be {_ACCEPTED}; got {type(image).__name__}")
     elif files_exist and isinstance(image, str | os.PathLike) and not _is_url(image) and not os.path.isfile(image):
+        if os.path.exists(image) and not os.path.isdir(image):
+            raise ImageError(f"{name}: {os.fspath(image)!r} is a pipe, socket or device, which may have no end")
         raise ImageError(f"{name}: there is no file {os.fspath(image)!r}")
 
 
@@ -115,6 +120,14 @@ def _is_open_file(image: object) -> bool:
     return callable(getattr(image, "read", None)) and not isinstance(image, os.PathLike)
 
 
+def _is_device(file: Any) -> bool:
+    try:
+        mode = os.fstat(file.fileno()).st_mode
+    except Exception:  # it is no file of the system's, or closed
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+
+
 def _rest_of(file: Any) -> bytes:
     """The bytes of an open file, from where it stands."""
     try:
@@ -130,6 +143,8 @@ def _rest_of(file: Any) -> bytes:
 
 def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():  # since it was checked
+            raise ImageError(f"{str(path)!r} cannot be read: it is no regular file")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error

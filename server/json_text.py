@@ -27,6 +27,8 @@ PLACEHOLDER_CHARS = 16_000
 _BYTES_PER_VALUE = 32
 _BLOCK = 2**20
 _SPACES = b" \t\r\n\v\f"
+# RFC 4648: its alphabet for URLs has two other characters.
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 _BOM = b"\xef\xbb\xbf"
 _DATA_URL = re.compile(rb"data:[^,]{0,200};base64,", re.IGNORECASE)
 
@@ -133,7 +135,7 @@ def _decoded_blocks(content: memoryview, *, in_json: bool) -> list[bytes]:
             block = _unescaped(block)
         else:
             at += len(block)
-        rest += block.translate(None, _SPACES)
+        rest += block.translate(_STANDARD, _SPACES)
         if blocks and len(blocks[-1]) % 3 and rest:
             raise ValueError("the text goes on behind its end")
         whole = len(rest) if at == len(content) else len(rest) // 4 * 4

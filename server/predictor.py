@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from server.bundle import Bundle
 from server.contract.image_file import upright
 from server.contract.manifest import Manifest, Task
+from server.contract.regular_files import is_device, read_regular
 from server.contract.text import PromptError
 from server.errors import BrokenImage, Fault, FieldFault, InvalidRequest, NotReady, invalid_request
 from server.inference.decoders import Decoders
@@ -333,8 +334,10 @@ def _encoded(image: ImageInput) -> bytes:
         except Exception as error:  # it may read its file as late as here
             raise BrokenImage(f"an image cannot be encoded: {error}") from error
         return encoded.getvalue()
+    if is_device(image):
+        raise BrokenImage("an open file is a device, which may have no end")
     try:
-        data = Path(image).read_bytes() if isinstance(image, str | Path) else image.read()
+        data = read_regular(image) if isinstance(image, str | Path) else image.read()
     except (OSError, ValueError) as error:  # ValueError: a closed file, a path with a zero byte
         reason = error.strerror if isinstance(error, OSError) else error
         name = image if isinstance(image, str | Path) else "an open file"

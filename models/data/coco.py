@@ -4,7 +4,7 @@ Also the variant in which an image has a `caption` and an annotation `tokens_pos
 is named by (MDETR's and GLIP's mixed sets); and LVIS's `neg_category_ids` and `not_exhaustive_category_ids`.
 """
 
-from collections import Counter
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +117,7 @@ class CocoSet:
         data = read_coco(annotations)
         self._labels_by_id, self._categories = self._read_categories(data)
         images = unique_entries(CocoImage, data["images"], self.name, self.faults)
+        images = self.faults.unique(images, _annotated_file, self._repeated_file)
         self._images = list(self.faults.kept(images, self._image))
         rows = {image.id: row for row, image in enumerate(self._images)}
         entries = enumerate(data["annotations"])
@@ -176,6 +177,10 @@ class CocoSet:
         labels = {one.id: names.add(one.name) for one in entries if not _is_root(one, entries, used)}
         return labels, names
 
+    def _repeated_file(self, entry: CocoImage, times: str) -> RecordFault:
+        message = f"{self.name}: image id {shown(entry.id)}: its file_name {shown(entry.file_name)} occurs {times}"
+        return RecordFault(f"{message}, so each has only some of its objects", kind="image file_name")
+
     def _image(self, entry: CocoImage) -> _Image:
         known = self._labels_by_id
         negative = entry.neg_category_ids
@@ -228,15 +233,11 @@ def read_coco(file: Path) -> dict[str, Any]:
 def unique_entries(kind: type[_Identified], entries: list[Any], name: str, faults: Faults) -> list[_Identified]:
     """Check the entries of a list; those that share an id are faulty, since nobody knows which one is referred to."""
     found = list(faults.kept(enumerate(entries), lambda one: checked(kind, one[1], entry_name(kind, *one, name))))
-    times = Counter(entry.id for entry in found)
 
-    def once(entry: _Identified) -> _Identified:
-        if times[entry.id] > 1:
-            message = f"{name}: {kind.kind} id {shown(entry.id)} occurs {_times(times[entry.id])}"
-            raise RecordFault(message, kind=f"{kind.kind} id")
-        return entry
+    def repeated(entry: _Identified, times: str) -> RecordFault:
+        return RecordFault(f"{name}: {kind.kind} id {shown(entry.id)} occurs {times}", kind=f"{kind.kind} id")
 
-    return list(faults.kept(found, once))
+    return faults.unique(found, lambda entry: entry.id, repeated)
 
 
 def entry_name(kind: type[DataEntry], number: int, value: Any, name: str) -> str:
@@ -257,5 +258,6 @@ def _has_plain_id(annotation: Any) -> bool:
     return isinstance(annotation, dict) and isinstance(annotation.get("category_id"), int | float | str)
 
 
-def _times(count: int) -> str:
-    return "twice" if count == 2 else f"{count} times"
+def _annotated_file(image: CocoImage) -> str | None:
+    """The file of a picture of which all objects are boxed; one with a caption may occur with several of them."""
+    return posixpath.normpath(image.file_name) if image.caption is None else None

@@ -2,7 +2,8 @@
 
 Faulty, in every format and command: a field that is not as its description says, an object with a key twice, a box
 without area or wholly outside its picture (one partly outside is clipped), an id of an image or category that occurs
-twice, a reference to none, a blank caption or name, a picture that cannot be read or has another size.
+twice, as a picture without captions may not, a reference to none, a blank caption or name, a picture that cannot be
+read or has another size.
 
 Not faulty: sizes that are unknown (0 or null) or floats, category names that differ in case and blanks (one label),
 hidden files (no part of the set), Roboflow's parent of all categories (no label), fields that no reader uses.

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from models.data.images import BrokenPicture, DataError
@@ -66,6 +66,24 @@ class Faults:
             return entry
 
         return self.kept(entries, unchanged)
+
+    def unique(
+        self, entries: Iterable[T], key: Callable[[T], Hashable], fault: Callable[[T, str], RecordFault]
+    ) -> list[T]:
+        """List the entries whose key no other one has, or is None: of several with one key, nobody knows which counts.
+
+        `fault` makes the error for an entry, from the entry and "twice" or "3 times".
+        """
+        listed = list(entries)
+        times = Counter(map(key, listed))
+
+        def once(entry: T) -> T:
+            count = times[key(entry)]
+            if count > 1 and key(entry) is not None:
+                raise fault(entry, "twice" if count == 2 else f"{count} times")
+            return entry
+
+        return list(self.kept(listed, once))
 
     def no_record(self) -> DataError:
         """Error for a set of which nothing is left."""

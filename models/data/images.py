@@ -7,6 +7,7 @@ from typing import Protocol
 from PIL import Image
 
 from server.contract import image_file
+from server.contract.regular_files import read_regular
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -40,14 +41,15 @@ class PictureFile:
     def where(self) -> str:
         return str(self.path)
 
-    def open(self, size: tuple[int, int] | None = None) -> Image.Image:
+    def read(self) -> bytes:
+        """Read the bytes of the file; BrokenPicture where it cannot be read, or is a pipe or device."""
         try:
-            if self.path.exists() and not self.path.is_file():  # a device or a pipe may have no end
-                raise BrokenPicture(f"{self.path}: the picture cannot be read: it is no regular file")
-            data = self.path.read_bytes()
+            return read_regular(self.path)
         except OSError as error:
             raise BrokenPicture(f"{self.path}: the picture cannot be read: {error.strerror or error}") from error
-        return decoded(data, self.where, size)
+
+    def open(self, size: tuple[int, int] | None = None) -> Image.Image:
+        return decoded(self.read(), self.where, size)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ A `label` is a key of the label map; a `category`, the name itself, may replace 
 boxes; without `tokens_positive`, the span of `phrase` is found in the caption.
 """
 
+import posixpath
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -109,7 +111,12 @@ class OdvgSet:
         self.faults = Faults(self.name, skip=skip)
         self._pictures, self._lines = pictures, Lines(annotations)
         self._vocabulary = Vocabulary(None if label_map is None else read_label_map(label_map))
-        self._lines.select(list(self.faults.passing(range(len(self._lines)), self._add_line)))
+        found = self.faults.kept(range(len(self._lines)), self._checked_line)
+        lines = self.faults.unique(found, lambda line: line.picture, self._repeated_picture)
+        for line in lines:
+            for name in line.categories:
+                self._vocabulary.categories.add(name)
+        self._lines.select([line.index for line in lines])
         self.faults.log()
 
     @property
@@ -125,12 +132,24 @@ class OdvgSet:
         picture = PictureFile(self._pictures / checked(NamedPicture, entry, where).filename)
         return record(entry, picture, where, self._vocabulary)
 
-    def _add_line(self, index: int) -> None:
-        """Check a line; once it is found right, its categories join those of the set."""
+    def _checked_line(self, index: int) -> "_Line":
         entry, where = self._lines.entry(index), self._lines.where(index)
-        checked(NamedPicture, entry, where)
-        for name, _ in _read(entry, where, self._vocabulary.labels).instances:
-            self._vocabulary.categories.add(name)
+        filename = checked(NamedPicture, entry, where).filename
+        parts = _read(entry, where, self._vocabulary.labels)
+        picture = posixpath.normpath(filename) if parts.caption is None else None
+        return _Line(index, picture, tuple(dict.fromkeys(sys.intern(name) for name, _ in parts.instances)))
+
+    def _repeated_picture(self, line: "_Line", times: str) -> RecordFault:
+        message = f"{self._lines.where(line.index)}: its picture {shown(line.picture)} occurs {times}"
+        return RecordFault(f"{message}, so each line has only some of its objects", kind="line filename")
+
+
+class _Line(NamedTuple):
+    """A line found right; `picture`: its file, None beside a caption, since a picture may have several."""
+
+    index: int
+    picture: str | None
+    categories: tuple[str, ...]
 
 
 class Vocabulary:

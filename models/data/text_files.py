@@ -9,6 +9,7 @@ import numpy as np
 
 from models.data.faults import RecordFault
 from models.data.images import DataError
+from server.contract.regular_files import open_regular, read_regular
 
 
 class RepeatedKeys(dict[str, Any]):
@@ -21,10 +22,8 @@ class Lines:
     def __init__(self, file: Path) -> None:
         self.file = file
         offsets, numbers, position = [], [], 0
-        if file.exists() and not file.is_file():  # a pipe cannot be read line by line, in any order
-            raise DataError(f"{file} is no regular file")
         try:
-            with file.open("rb") as stream:
+            with open_regular(file) as stream:
                 for number, line in enumerate(stream, 1):
                     if line.removeprefix(codecs.BOM_UTF8).strip():
                         offsets.append(position)
@@ -43,7 +42,7 @@ class Lines:
 
     def text(self, index: int) -> str:
         """Read a line without its end; DataError if it is no UTF-8."""
-        with self.file.open("rb") as stream:
+        with open_regular(self.file) as stream:
             stream.seek(int(self._offsets[index]))
             line = stream.readline()
         return decode_text(line, self.where(index)).rstrip("\r\n")
@@ -60,7 +59,7 @@ class Lines:
 def read_text(file: Path) -> str:
     """Read a UTF-8 file, without the byte order mark that Windows puts first; DataError names a file that is none."""
     try:
-        return decode_text(file.read_bytes(), str(file))
+        return decode_text(read_regular(file), str(file))
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
 

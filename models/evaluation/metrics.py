@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.data.images import BrokenPicture, DataError, Picture, PictureBytes, PictureFile
+from models.data.images import DataError, Picture, PictureBytes, PictureFile
 from models.evaluation.backends import Backend, Model
 from server.contract.manifest import Task
 from server.contract.postprocess import Detection
@@ -133,7 +133,4 @@ def _stored_bytes(image: Picture) -> bytes:
     if isinstance(image, PictureBytes):
         return image.data
     assert isinstance(image, PictureFile), "images are files or members of archives"
-    try:
-        return image.path.read_bytes()
-    except OSError as error:
-        raise BrokenPicture(f"{image.path}: the image cannot be read: {error.strerror or error}") from error
+    return image.read()

@@ -24,7 +24,8 @@ MAX_PIXELS = 178_000_000  # above it Pillow itself refuses
 MAX_ASPECT_RATIO = 100.0  # longer over shorter side: the model's input of a thin strip would be huge
 # Colour modes that `convert("RGB")` renders as a person sees them.
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-_ORIENTATION, _ORIENTATION_TYPES = 0x0112, {1: "B", 3: "H", 4: "I"}  # of EXIF and TIFF: byte, short, long
+# Of EXIF and TIFF; it is a short, but cameras and editors write it in every integer type that fits an entry.
+_ORIENTATION, _ORIENTATION_TYPES = 0x0112, {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,7 +38,7 @@ _TURNS = {
 _TURNED_BACK = {_TURNS[6]: _TURNS[8], _TURNS[8]: _TURNS[6]}  # the others are their own opposites
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 # TIFF: tags, and the bits of a page that is a smaller version of another, or its transparency mask.
-_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 254, 255, 256, 257, 258, 262
+_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _MAX_SAMPLE = 254, 255, 256, 257, 258, 262, 281
 _REDUCED, _MASK, _OLD_REDUCED, _WHITE_IS_ZERO = 1, 4, 2, 0
 _MAX_PAGES = 64
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -317,10 +318,10 @@ def exif_orientation(exif: bytes) -> int | None:
         (first,) = struct.unpack_from(f"{order}I", tiff, 4)
         (count,) = struct.unpack_from(f"{order}H", tiff, first)
         for entry in range(first + 2, first + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
-            if tag == _ORIENTATION and kind in _ORIENTATION_TYPES:
-                (value,) = struct.unpack_from(order + _ORIENTATION_TYPES[kind], tiff, entry + 8)
-                return int(value)
+            tag, kind, values = struct.unpack_from(f"{order}HHI", tiff, entry)
+            number = order + _ORIENTATION_TYPES.get(kind, "")
+            if tag == _ORIENTATION and 0 < values * struct.calcsize(number) <= 4:  # more would lie elsewhere
+                return int(struct.unpack_from(number, tiff, entry + 8)[0])
     except struct.error:  # cut off
         pass
     return None
@@ -336,14 +337,25 @@ def _from_hexadecimal(profile: str) -> bytes:
 def _eight_bit(image: Image.Image, file: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.uint16, copy=False)
-        bits = _number(file, _BITS) if file.format == "TIFF" else 16
-        eight = (grey >> (bits - 8 if 8 < bits < 16 else 8)).astype(np.uint8)
+        bits = _sample_bits(file) if file.format == "TIFF" else 16
+        eight = np.minimum(grey >> (bits - 8), 255).astype(np.uint8)
         if file.format == "TIFF" and _PHOTOMETRIC in file.tag_v2 and _number(file, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # type: ignore[attr-defined]
             eight = ~eight  # Pillow inverts such pictures of 8 bits alone
         return Image.fromarray(eight)
     if image.mode not in _MODES:
         raise DamagedFile(f"{name} has colour mode {image.mode}, which cannot be shown as RGB: convert it first")
     return image
+
+
+def _sample_bits(file: Image.Image) -> int:
+    """The depth of a TIFF's 16-bit grey: less where the samples have fewer bits, as those of microscopes and X-rays.
+
+    MaxSampleValue tells it where it is all ones; other values are a statistic, which TIFF 6.0 keeps from the display.
+    """
+    bits, most = _number(file, _BITS), _number(file, _MAX_SAMPLE)
+    if bits == 16 and most & (most + 1) == 0:
+        bits = most.bit_length()
+    return bits if 8 < bits < 16 else 16
 
 
 def _foreign(data: bytes, formats: Sequence[str]) -> str:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from server.contract.regular_files import open_regular
+
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST = 16 * 2**20
 # Certificates measure graphs at sizes down to less than a quarter of the model's own.
@@ -340,11 +342,11 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of the bundle in `folder`; BundleError names the file and the fault."""
     path = folder / MANIFEST_FILE
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise ValueError("it is no file")
-        if path.stat().st_size > MAX_MANIFEST:
-            raise ValueError(f"it has {path.stat().st_size} bytes, {MAX_MANIFEST} at most are read")
-        data: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+        with open_regular(path) as file:
+            content = file.read(MAX_MANIFEST + 1)
+        if len(content) > MAX_MANIFEST:
+            raise ValueError(f"it has more than {MAX_MANIFEST} bytes")
+        data: Any = json.loads(content.decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST_FILE}") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -370,5 +372,5 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of the bytes of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

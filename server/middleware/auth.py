@@ -13,10 +13,8 @@ import errno
 import hashlib
 import hmac
 import logging
-import os
 import re
 import secrets
-import stat
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from pathlib import Path
 
 from starlette.datastructures import Headers
 
+from server.contract.regular_files import open_regular
 from server.errors import NotReady, Unauthorized
 from server.settings import SettingsError
 
@@ -109,19 +108,9 @@ class Keys:
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a regular file; a pipe would block, and could be read but once."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        content = os.read(descriptor, _MAX_BYTES + 1)
-        while chunk := os.read(descriptor, _MAX_BYTES):
-            content += chunk
-            if len(content) > _MAX_BYTES:
-                break
-    finally:
-        os.close(descriptor)
+    """The bytes of the file."""
+    with open_regular(path) as file:
+        content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise OSError(errno.EFBIG, f"it has more than {_MAX_BYTES} bytes")
     return content

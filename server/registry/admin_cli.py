@@ -13,6 +13,7 @@ from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
 
 from pydantic import BaseModel, ValidationError
 
+from server.contract.regular_files import read_regular
 from server.schemas import ADMIN_BUNDLES, BundleBody, BundleChange, BundlesAnswer, Problem
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -99,7 +100,7 @@ def _authorization(args: argparse.Namespace) -> dict[str, str]:
     key = os.environ.get(KEY, "")
     if args.key_file:
         try:
-            key = args.key_file.read_text(encoding="utf-8-sig")
+            key = read_regular(args.key_file).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise CommandError(f"{args.key_file} cannot be read: {error}") from None
     return {"Authorization": f"Bearer {key.strip()}"} if key.strip() else {}

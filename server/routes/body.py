@@ -25,7 +25,7 @@ from server.request_context import request_context
 from server.request_fields import RepeatedField
 from server.requests import ClassifyRequest, DetectRequest, EmbedRequest, SimilarityRequest
 from server.routes.form import Part, parse_form
-from server.routes.payload import charset_of, check_encoding, content_type_of, inflate, receive_body
+from server.routes.payload import charset_of, check_encoding, codec_of, content_type_of, inflate, receive_body
 from server.routes.services import pipeline_of
 from server.settings import Settings
 from server.telemetry.stage_timer import FETCH
@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 JSON, FORM, RAW = "application/json", "multipart/form-data", "image/*"
 IMAGE_FIELDS, URL_FIELDS = ("image", "images"), ("image_url", "image_urls")
+# A form's own word for the charset of its texts (RFC 7578, 4.6).
+CHARSET_FIELD = "_charset_"
 # Fields that a form or a query repeats.
 _TEXT_LISTS = {"image_urls", "label_thresholds", "labels", "texts", "templates"}
 _LISTS = {"images", *_TEXT_LISTS}
@@ -122,8 +124,11 @@ async def read_body(request: Request, model: type[RequestModel]) -> RequestModel
             return validated(model, lambda: _json_text(content, charset, settings).parse(model))
         fields = _Fields(model)
         if media_type == FORM:
-            for part in parse_form(content, options, charset=charset, max_parts=max_values(settings)):
-                fields.add_part(part, charset)
+            parts = parse_form(content, options, charset=charset, max_parts=max_values(settings))
+            texts = next((codec_of(bytes(part.content)) for part in parts if part.name == CHARSET_FIELD), charset)
+            for part in parts:
+                if part.name != CHARSET_FIELD:
+                    fields.add_part(part, texts)
             values = fields.values()
         else:  # the body is the image, whatever its real format
             for name, value in request.query_params.multi_items():

@@ -4,6 +4,8 @@ import asyncio
 import time
 import zlib
 from collections.abc import Mapping
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from typing import Protocol
 
 from fastapi import Request
@@ -21,11 +23,13 @@ BODY_TIMEOUT_S = 30.0
 _STEP = 2**20
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's `wbits`
 ENCODINGS = "gzip, deflate"
-_CHARSETS = {
-    **dict.fromkeys(("utf-8", "utf8", "us-ascii", "ascii"), "utf-8"),
-    **dict.fromkeys(("iso-8859-1", "iso8859-1", "latin-1", "latin1"), "latin-1"),
-}
+# By Python's names, of which it knows many spellings.
+_CHARSETS = {"utf_8": "utf-8", "ascii": "utf-8", "latin_1": "latin-1"}
+_MAX_CHARSET = 100
 _INFLATED_AT_ONCE = 256 * 1024
+# Gzip's members: tools that pack in parallel write one for every 64 KiB or more.
+_MAX_MEMBERS = 1024
+_PACKED_AT_ONCE = 64 * 1024
 
 
 class Inflater(Protocol):
@@ -79,31 +83,43 @@ async def receive_body(request: Request) -> bytearray:
 
 def check_encoding(request: Request) -> str:
     """The body's content encoding, empty without one; UnsupportedBody for one that cannot be undone."""
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity" and encoding not in _WINDOWS:
-        error = UnsupportedBody(f"content encoding {shown(encoding)} is not supported: send {ENCODINGS} or none")
+    listed = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    codings = [coding for name in listed if (coding := name.strip()) not in ("", "identity")]
+    if len(codings) > 1 or not _WINDOWS.keys() >= {*codings}:
+        reason = "is not supported: send" if len(codings) == 1 else "is packed several times: send one of"
+        error = UnsupportedBody(f"content encoding {shown(', '.join(codings))} {reason} {ENCODINGS} or none")
         error.headers = {"Accept-Encoding": ENCODINGS}
         raise error
-    return "" if encoding == "identity" else encoding
+    return codings[0] if codings else ""
 
 
 def inflate(body: bytearray, encoding: str, *, limit: int) -> bytearray:
     """`body` without its content encoding; BodyTooLarge as soon as it passes `limit` bytes."""
     inflated = bytearray()
-    data = bytes(body)
     # Some send what RFC 9110, 8.4.1.2 calls deflate, some leave out its two bytes of header and its checksum.
-    raw = encoding == "deflate" and (len(data) < 2 or data[0] & 15 != 8 or (data[0] << 8 | data[1]) % 31)
-    inflater: Inflater = zlib.decompressobj(-15 if raw else _WINDOWS[encoding])
+    raw = encoding == "deflate" and (len(body) < 2 or body[0] & 15 != 8 or (body[0] << 8 | body[1]) % 31)
+    window = -15 if raw else _WINDOWS[encoding]
+    inflater: Inflater = zlib.decompressobj(window)
+    members, at, data, full = 1, 0, b"", False
     try:
-        while data and not inflater.eof:
-            inflated += inflater.decompress(data, _INFLATED_AT_ONCE)
-            data = inflater.unconsumed_tail
+        while data or at < len(body) or full:
+            if not data and not full:
+                data, at = bytes(body[at : at + _PACKED_AT_ONCE]), at + _PACKED_AT_ONCE
+            if inflater.eof:  # RFC 1952, 2.2: gzip may have several members, the contents one after the other
+                members += 1
+                if members > (1 if encoding == "deflate" else _MAX_MEMBERS):
+                    raise MalformedBody(f"the body is no {encoding}: it goes on behind its end")
+                inflater = zlib.decompressobj(window)
+            piece = inflater.decompress(data, _INFLATED_AT_ONCE)
+            inflated += piece
+            full = len(piece) == _INFLATED_AT_ONCE and not inflater.eof  # there may be more of what it has read
+            data = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
             if len(inflated) > limit:
                 raise BodyTooLarge(f"the body, unpacked, has more than {limit} bytes, the limit")
     except zlib.error:
         raise MalformedBody(f"the body is damaged: it is no {encoding}") from None
-    if not inflater.eof or inflater.unused_data:
-        raise MalformedBody(f"the body is no {encoding}: it ends too early, or goes on behind its end")
+    if not inflater.eof:
+        raise MalformedBody(f"the body is no {encoding}: it ends too early")
     return inflated
 
 
@@ -115,7 +131,15 @@ def content_type_of(request: Request) -> tuple[str, Mapping[bytes, bytes]]:
 
 def charset_of(options: Mapping[bytes, bytes]) -> str:
     """The codec of a media type's `charset`: UTF-8 or Latin-1; UnsupportedBody for all others."""
-    given = options.get(b"charset", b"utf-8").decode("latin-1").strip().lower()
-    if given not in _CHARSETS:
+    return codec_of(options.get(b"charset", b"utf-8"))
+
+
+def codec_of(charset: bytes) -> str:
+    """The codec of a charset by one of its names, as `charset_of`."""
+    given = charset[:_MAX_CHARSET].decode("latin-1").strip().lower()
+    # Not by codecs.lookup, which imports modules, and keeps each name that it has been asked for.
+    plain = normalize_encoding(given).replace(".", "_")
+    codec = _CHARSETS.get(aliases.get(plain, plain))
+    if codec is None:
         raise UnsupportedBody(f"charset {shown(given)} is not supported: send UTF-8")
-    return _CHARSETS[given]
+    return codec

@@ -40,6 +40,7 @@ class Faults:
     ends_at: int | None = None  # the byte of a large file behind which the connection always breaks
     damaged: int = 0  # answers of a large file with one bit turned
     ignored_ranges: int = 0
+    surplus: int = 0  # bytes of a large file behind its announced end
     stall: bool = False  # large files begin and do not go on
     refusals: int = 0  # answers with `status` and `headers` instead
     status: int = 503
@@ -173,7 +174,7 @@ class HubServer:
         content = self.repositories[repository][name]
         asked = handler.headers.get("Range")
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and not self.take("ignored_ranges") else 0
-        body = content[start:]
+        body = content[start:] + bytes(self.faults.surplus)
         if self.take("damaged"):
             body = bytes([body[0] ^ 1]) + body[1:]
         handler.send_response(206 if start else 200)

@@ -251,6 +251,12 @@ def test_disk_that_fills_up_is_one_sentence(server, pull, tmp_path):
     assert refusal(pull).startswith("the disk is full: downloaded data is kept")
 
 
+def test_download_that_runs_past_its_announced_size_is_ended(server, pull, tmp_path):
+    server.faults.surplus = 50_000_000
+    assert "model.safetensors is longer than the 102.4 kB that the hub announced" in refusal(pull)
+    assert max(path.stat().st_size for path in (tmp_path / "there").iterdir()) <= len(FILES["model.safetensors"])
+
+
 def test_repository_without_the_known_files_is_refused(server, pull):
     server.repositories[OFFICIAL_CLIP.repository] = {"README.md": b"moved"}
     assert "has none of model.safetensors, pytorch_model.bin: it may have changed" in refusal(pull)

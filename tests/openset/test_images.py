@@ -1,6 +1,7 @@
 """Whatever is given as an image arrives as the same pixels."""
 
 import io
+import os
 import pathlib
 
 import hypothesis.extra.numpy as arrays
@@ -197,3 +198,18 @@ def test_truncated_pil_image_is_an_image_error(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ImageError, match="cannot be read"):
         encoded(Image.open(path))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_may_have_no_end_is_refused_by_name(tmp_path, kind):
+    path = tmp_path / kind
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(ImageError, match=f"image 2 of 2: '.*{kind}' is a pipe, socket or device"):
+        as_list([b"x", path])
+    with pytest.raises(ImageError, match="it is no regular file"):
+        encoded(path)
+
+
+def test_an_open_device_is_refused():
+    with open("/dev/zero", "rb") as device, pytest.raises(ImageError, match="the image is an open device"):
+        as_list(device)

@@ -1,6 +1,7 @@
 """The predictor: the endpoints' answers in this process, or the problem, for every request."""
 
 import io
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -127,6 +128,15 @@ def test_what_is_no_image_is_told(predictor, image, told):
 def test_file_opened_as_text_is_told(predictor):
     with pytest.raises(BrokenImage, match="gives str, not bytes"):
         predictor.detect(io.StringIO("x"), ["dog"])
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "open device"])
+def test_what_may_have_no_end_is_refused(predictor, tmp_path, kind):
+    os.mkfifo(tmp_path / "pipe")
+    with open("/dev/zero", "rb") as device:
+        image = {"pipe": tmp_path / "pipe", "device": "/dev/zero", "open device": device}[kind]
+        with pytest.raises(BrokenImage, match=r"no regular file|no end"):
+            predictor.detect(image, ["dog"])
 
 
 def test_each_yields_answers_and_problems_in_order(predictor, tmp_path):

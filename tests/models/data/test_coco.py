@@ -228,3 +228,21 @@ def test_objects_are_kept_with_areas_and_crowds(tmp_path: Path, data: dict[str, 
     objects = opened(tmp_path, data).objects(0)
     assert (objects.areas.tolist(), objects.crowds.tolist(), objects.labels.tolist()) == ([7.5], [True], [0])
     assert np.isnan(opened(tmp_path, data).objects(1).areas).all()
+
+
+@pytest.mark.parametrize("spelling", ["1.png", "./1.png", "sub/../1.png"])
+def test_a_picture_under_two_image_ids_is_named_or_left_out(tmp_path: Path, data: dict[str, Any], spelling: str):
+    """Its objects are spread over the two, and each would count those of the other as false."""
+    data["images"][0]["file_name"] = spelling
+    with pytest.raises(DataError, match=r"image id 100: its file_name '.*1\.png' occurs twice"):
+        opened(tmp_path, data)
+    found = opened(tmp_path, data, skip=True)
+    assert {Path(found[index].picture.where).name for index in range(len(found))} == {f"{n}.png" for n in range(2, 6)}
+    assert found.faults.counts == {"image file_name": 2, "annotation image_id": 3}
+
+
+def test_a_picture_may_have_several_captions(tmp_path: Path, data: dict[str, Any]):
+    for image in data["images"][:2]:
+        image |= {"file_name": "1.png", "caption": "look, a red square"}
+    data["annotations"] = []
+    assert len(opened(tmp_path, data)) == 6

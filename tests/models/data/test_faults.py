@@ -31,6 +31,19 @@ def test_faults_are_left_out_and_counted_by_kind(caplog: pytest.LogCaptureFixtur
     assert counts_text({}) == ""
 
 
+def test_entries_that_share_a_key_are_faulty_all_of_them():
+    def repeated(text: str, times: str) -> RecordFault:
+        return RecordFault(f"{text} occurs {times}", kind="text")
+
+    entries = ["a", "B", "b", "", "c", "C", "c", ""]
+    with pytest.raises(RecordFault, match=r"^B occurs twice"):
+        Faults("set", skip=False).unique(entries, lambda text: text.lower() or None, repeated)
+    faults = Faults("set", skip=True)
+    assert faults.unique(entries, lambda text: text.lower() or None, repeated) == ["a", "", ""]
+    assert dict(faults.counts) == {"text": 5}
+    assert str(repeated("c", "3 times")) == "c occurs 3 times"
+
+
 def test_a_fault_passes_from_process_to_process_whole():
     fault = pickle.loads(pickle.dumps(RecordFault("number -3", kind="sign")))
     assert (str(fault), fault.kind) == ("number -3", "sign")

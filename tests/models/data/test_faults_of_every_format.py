@@ -195,7 +195,7 @@ def test_a_damaged_odvg_line(folder: Path, data: st.DataObject, place: int):
 def test_damaged_categories_of_odvg_lines_without_a_label_map(folder: Path, data: st.DataObject):
     names = ["cat", "dog", "bird"]
     instances = [{"bbox": [1, 1, 9, 9], "category": one} for one in names]
-    lines = [{"filename": "0.png", "detection": {"instances": instances[n:]}} for n in range(3)]
+    lines = [{"filename": f"{n}.png", "detection": {"instances": instances[n:]}} for n in range(3)]
     changed = [data.draw(damaged(lines[0])), *lines[1:]]
     if faulty(lambda: odvg(folder, changed, skip=False, label_map=False)):
         found = odvg(folder, changed, skip=True, label_map=False)

@@ -148,3 +148,18 @@ def test_a_line_of_both_kinds_is_refused(tmp_path: Path, lines: list[dict[str, A
     lines[0]["detection"] = {"instances": []}
     with pytest.raises(DataError, match="line 1 has both of 'detection' and 'grounding'"):
         opened(tmp_path, lines)
+
+
+def test_a_picture_in_two_detection_lines_is_named_or_left_out_with_its_categories(tmp_path: Path):
+    instances = [{"bbox": [1, 1, 9, 9], "category": name} for name in ("cat", "dog", "bird")]
+    files = ("0.png", "./0.png", "1.png")
+    lines = [{"filename": file, "detection": {"instances": [one]}} for file, one in zip(files, instances, strict=True)]
+    sets.odvg(tmp_path)
+    with pytest.raises(DataError, match=r"odvg\.jsonl, line 1: its picture '0\.png' occurs twice"):
+        opened(tmp_path, lines, labels=False)
+    found = opened(tmp_path, lines, labels=False, skip=True)
+    assert (len(found), found.names, dict(found.faults.counts)) == (1, ("bird",), {"line filename": 2})
+
+
+def test_a_picture_may_have_several_captions(tmp_path: Path, lines: list[dict[str, Any]]):
+    assert len(opened(tmp_path, [lines[0], lines[0]])) == 2

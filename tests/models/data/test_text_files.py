@@ -55,13 +55,20 @@ def test_a_pipe_or_a_folder_is_no_file_of_lines(tmp_path: Path):
             Lines(path)
 
 
+@pytest.mark.parametrize("path", ["pipe", "/dev/zero"])
+def test_a_text_that_may_have_no_end_is_named(tmp_path: Path, path: str):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match=f"{path} cannot be read: it is no regular file"):
+        read_text(tmp_path / path)
+
+
 def test_other_encodings_are_named(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes("ein Käfer".encode("utf-16"))
     with pytest.raises(DataError, match=r"a\.txt is no UTF-8"):
         read_text(tmp_path / "a.txt")
     with pytest.raises(DataError, match=r"b\.txt cannot be read: No such file"):
         read_text(tmp_path / "b.txt")
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+    with pytest.raises(DataError, match="cannot be read: it is no regular file"):
         read_text(tmp_path)
 
 

@@ -160,7 +160,7 @@ def test_file_that_comes_back_is_read_again(file):
 
 def test_pipe_is_no_file_of_keys(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(SettingsError, match="it is not a regular file"):
+    with pytest.raises(SettingsError, match="it is no regular file"):
         Keys(tmp_path / "pipe")
 
 

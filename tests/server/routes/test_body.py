@@ -321,6 +321,8 @@ PACK = {
     "deflate": zlib.compress,
     "Deflate": lambda data: zlib.compress(data, wbits=-15),
     "identity": bytes,
+    "gzip, identity": gzip.compress,
+    " ,GZIP": lambda data: b"".join(gzip.compress(part) for part in (data[:7], b"", data[7:])),
 }
 
 
@@ -341,12 +343,31 @@ def test_packing_that_cannot_be_undone_is_named_with_those_that_can(client, codi
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", gzip.compress(b"{}")[:-3], gzip.compress(b"{}") + b"x", gzip.compress(b"{}") * 2]
+    "body", [b"", b"{}", gzip.compress(b"{}")[:-3], gzip.compress(b"{}") + b"x", gzip.compress(b"") * 2000]
 )
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_damaged_packed_body_is_refused(client, body, coding):
     headers = {"Content-Type": "application/json", "Content-Encoding": coding}
     refused(client.post("/detect", content=body, headers=headers), 400, "malformed-body", coding)
+
+
+def test_packing_may_be_told_in_several_headers(client):
+    headers = [("Content-Type", "image/png"), ("Content-Encoding", "identity"), ("Content-Encoding", "gzip")]
+    assert client.post("/detect?labels=dog", content=gzip.compress(picture()), headers=headers).status_code == 200
+    answer = client.post("/detect", content=b"x", headers=[*headers, headers[-1]])
+    refused(answer, 415, "unsupported-body", "packed several times")
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "latin-1"])
+def test_form_may_tell_the_charset_of_its_texts_in_a_field(client, codec):
+    fields = [("_charset_", codec), ("labels", "b\u00e4r")]
+    parts = "".join(f'--x\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n' for n, v in fields)
+    file = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + picture() + b"\r\n--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = client.post("/detect", content=parts.encode(codec) + file, headers=headers)
+    assert answer.json()["results"][0]["labels"] == ["b\u00e4r"]
+    body = parts.replace(codec, "utf-16").encode() + file
+    refused(client.post("/detect", content=body, headers=headers), 415, "unsupported-body", "utf-16", "send UTF-8")
 
 
 @pytest.mark.parametrize("path", ["/detect", "/classify", "/similarity", "/v2/models/fake-detector/infer"])
@@ -376,7 +397,18 @@ def test_charset_other_than_utf_8_and_latin_1_is_refused(client, charset, media_
     refused(client.post("/detect", content=b"{}", headers=headers), 415, "unsupported-body", charset, "send UTF-8")
 
 
-@pytest.mark.parametrize(("charset", "codec"), [("UTF-8", "utf-8"), ("iso-8859-1", "latin-1"), ("Latin1", "latin-1")])
+@pytest.mark.parametrize(
+    ("charset", "codec"),
+    [
+        ("UTF-8", "utf-8"),
+        ("iso-8859-1", "latin-1"),
+        ("Latin1", "latin-1"),
+        ("utf_8", "utf-8"),
+        ("U8", "utf-8"),
+        ("ISO_8859-1", "latin-1"),
+        ("l1", "latin-1"),
+    ],
+)
 def test_labels_are_read_in_their_charset(client, charset, codec):
     body = json.dumps(GOOD | {"labels": ["b\u00e4r"]}, ensure_ascii=False).encode(codec)
     headers = {"Content-Type": f"application/json; charset={charset}"}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.app import create_app
-from server.errors import BodyTooLarge
+from server.errors import BodyTooLarge, MalformedBody
 from server.middleware import uvicorn_server
 from server.routes import payload
 from server.settings import Settings
@@ -59,3 +59,22 @@ def test_packed_bytes_are_unpacked_within_the_limit(content, form, limit):
     else:
         assert inflated == content
         assert len(content) <= limit
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=6), st.integers(1, 40), st.integers(1, 40))
+def test_members_of_gzip_are_one_after_the_other(parts, packed_at_once, inflated_at_once):
+    body = bytearray(b"".join(map(gzip.compress, parts)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(payload, "_PACKED_AT_ONCE", packed_at_once)
+        patch.setattr(payload, "_INFLATED_AT_ONCE", inflated_at_once)
+        assert payload.inflate(body, "gzip", limit=2000) == b"".join(parts)
+        with pytest.raises(MalformedBody):
+            payload.inflate(body[:-1], "gzip", limit=2000)
+
+
+def test_many_empty_members_end_soon():
+    empty = gzip.compress(b"")
+    started = time.process_time()
+    with pytest.raises(MalformedBody, match="goes on behind its end"):
+        payload.inflate(bytearray(empty * (30_000_000 // len(empty))), "gzip", limit=100)
+    assert time.process_time() - started < 2

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -209,6 +210,21 @@ def test_collector_that_is_away_harms_nobody_and_delays_no_stop(traced, collecto
         return time.monotonic() - client.stopping
 
     assert asyncio.run(scene()) < 30
+
+
+def test_collector_that_never_answers_delays_no_stop_past_its_bound(detector, monkeypatch):
+    """It takes the spans and is silent; OpenTelemetry's SDK alone would wait for it for 30 seconds."""
+    monkeypatch.setattr("server.telemetry.tracing.EXPORT_TIMEOUT_S", 60)
+    monkeypatch.setattr("server.app.FLUSH_WITHIN_S", 0.5)
+
+    async def scene(url):
+        async with running(detector, otlp_endpoint=url) as client:
+            assert (await ask(client, "dog")).status_code == 200
+            stopping = time.monotonic()
+        return time.monotonic() - stopping
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert asyncio.run(scene(f"http://127.0.0.1:{silent.getsockname()[1]}")) < 20
 
 
 def test_stopped_process_has_sent_its_spans_and_logs_their_trace(collector, tmp_path, free_port):  # noqa: F811
