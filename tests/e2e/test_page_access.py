@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from .conftest import ROOT, until
 from .visiting import ask, body_shown, choose, expect, name, printed, run, without_timings
 
-SEA = (ROOT / "server/examples/sea.jpg").read_bytes()
+SEA = (ROOT / "server/examples/rocket.jpg").read_bytes()
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     'it\'s; $(touch x) `y` "z"',
@@ -123,7 +123,7 @@ def show_problem(page):
 
 def show_classes(page):
     page.locator("[value=classify]").check()
-    expect(page.locator("#picture-name")).to_have_text("sea.jpg")
+    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
     answered(page)
 
 
