@@ -27,7 +27,7 @@ from export.progress import Progress
 from models import config_io, registry
 from models.family import ServingRules
 from models.registry import FAMILIES, LoadedCheckpoint
-from server.bundle import Bundle
+from server.bundle import CARD_FILE, Bundle
 from server.contract.manifest import Artefact, FileHash, Lowering, Manifest, read_manifest, sha256_of, write_manifest
 from server.contract.text import PromptTokenizer, SentenceTokenizer
 
@@ -49,6 +49,7 @@ def export_bundle(
 ) -> Manifest:
     """Write the bundle of a checkpoint to the folder `out`, and return its manifest.
 
+    A model card (MODEL_CARD.md) in the folder of the checkpoint goes with it.
     A bundle that is there already is replaced, anything else is refused. `source`: origin of the checkpoint, where that
     says more than its file's name; `licence`: as the publisher states it elsewhere than beside the checkpoint.
     Certificates may have failed: the manifest tells. ParityError where a graph cannot be run at all.
@@ -72,6 +73,8 @@ def export_bundle(
                 used = to_onnx(spec, file, opset=opset, weights=weights, lowering=lowering)
             record = {"part": spec.name, "opset": opset, "weights": weights, "lowering": used, "file": file.name}
             artefacts.append(Artefact.model_validate({**record, "sha256": sha256_of(file)}))
+        if (card := Path(checkpoint) / CARD_FILE).is_file():
+            shutil.copyfile(card, folder / CARD_FILE)
         return _write_bundle(loaded, rules, folder, specs, artefacts, progress, name=name, version=version)
 
 

@@ -25,6 +25,7 @@ from server.runtimes.loader import load_parts
 Float32 = npt.NDArray[np.float32]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+CARD_FILE, MAX_CARD_BYTES = "MODEL_CARD.md", 2**20
 # Texts in one run of a sentence encoder, which bounds its memory.
 TEXT_BATCH = 64
 # Smallest host buffer that is leased: up to 32 MiB the C heap reuses memory itself and a lease takes longer, above that
@@ -101,6 +102,16 @@ class Bundle:
     @property
     def tasks(self) -> frozenset[Task]:
         return self.manifest.tasks
+
+    @property
+    def has_card(self) -> bool:
+        """Whether there is a model card."""
+        return (self.folder / CARD_FILE).is_file()
+
+    def card(self) -> bytes:
+        """The model card, in Markdown, of which the first `MAX_CARD_BYTES` are read."""
+        with (self.folder / CARD_FILE).open("rb") as file:
+            return file.read(MAX_CARD_BYTES)
 
     @property
     def weights_bytes(self) -> int:

@@ -32,7 +32,7 @@ LIMITS = {
     "server/contract/README.md": 50,
     "openset/README.md": 75,
     "models/README.md": 100,
-    "models/training/README.md": 150,
+    "models/training/README.md": 160,
     "models/evaluation/README.md": 40,
     "export/README.md": 90,
     "docker/README.md": 50,

@@ -125,8 +125,12 @@ def synthetic_image(height: int, width: int, *, seed: int) -> npt.NDArray[np.uin
 
 
 def sampled(levels: Sequence[Float32]) -> Float32:
-    """An image's levels [C, h, w] at `SAMPLED_POSITIONS` positions evenly spread over all of them: [P, C]."""
-    positions = np.concatenate([level.reshape(len(level), -1) for level in levels], 1)
+    """An image's levels [C, h, w] at `SAMPLED_POSITIONS` positions evenly spread over all of them: [P, C].
+
+    Levels of fewer channels than the widest are filled with zeros.
+    """
+    flat, width = [level.reshape(len(level), -1) for level in levels], max(map(len, levels))
+    positions = np.concatenate([np.pad(level, ((0, width - len(level)), (0, 0))) for level in flat], 1)
     return np.ascontiguousarray(positions[:, np.linspace(0, positions.shape[1] - 1, SAMPLED_POSITIONS).astype(int)].T)
 
 

@@ -57,10 +57,11 @@ class ResNetTowerConfig:
 
 @dataclass(frozen=True)
 class EfficientNetTowerConfig:
-    """Image tower of an EfficientNet, whose classes are embedded in the space of words."""
+    """Image tower of an EfficientNet, whose classes are embedded in the space of words; and one for drawings."""
 
     image_size: int
     backbone: EfficientNetConfig
+    drawings: ResNetTowerConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,28 @@ class ResNetTower(nn.Module):
         return self.pool(self.backbone(pixel_values))
 
 
+class DrawingTower(nn.Module):
+    """A `ResNetTower` with the average pool, that sees pictures small; its embedding in another space of words."""
+
+    def __init__(self, config: ResNetTowerConfig, words: int) -> None:
+        super().__init__()
+        self.image_size = config.image_size
+        self.tower = ResNetTower(config, words)
+        self.output = nn.Linear(words, words)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, words]."""
+        return self.output(self.features(pixel_values))
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """[B, 3, S, S] -> unit embeddings of the tower [B, words]."""
+        half = functional.avg_pool2d(pixel_values, 2)  # interpolation alone would skip pixels
+        small = functional.interpolate(half, (self.image_size, self.image_size), mode="bilinear")
+        return functional.normalize(self.tower(small), dim=1)
+
+
 class EfficientNetTower(nn.Module):
-    """An `EfficientNet`, and the embedding of its classes."""
+    """An `EfficientNet` and the embedding of its classes, to which a `DrawingTower` may add what it sees."""
 
     def __init__(self, config: EfficientNetTowerConfig, embed_dim: int) -> None:
         super().__init__()
@@ -151,10 +171,12 @@ class EfficientNetTower(nn.Module):
             raise ValueError(f"the backbone's words is {config.backbone.words}; it must be embed_dim, {embed_dim}")
         self.backbone = EfficientNet(config.backbone)
         self.words = ClassWords(config.backbone)
+        self.drawings = None if config.drawings is None else DrawingTower(config.drawings, embed_dim)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """[B, 3, S, S] of any size from 32 up -> [B, embed_dim]."""
-        return self.words(self.backbone(pixel_values)[-1])
+        pooled = self.words.pool(self.backbone(pixel_values)[-1])
+        return self.words.embed(pooled, None if self.drawings is None else self.drawings(pixel_values))
 
 
 def build_image_tower(

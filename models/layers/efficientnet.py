@@ -98,18 +98,18 @@ class ClassWords(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, C, h, w] -> the embedding of the whole [B, words]."""
-        return self.embed(self.head(features).mean((2, 3)))
+    def pool(self, features: Tensor) -> Tensor:
+        """[B, C, h, w] -> the features of the whole [B, head]."""
+        return self.head(features).mean((2, 3))
 
     def of_cells(self, features: Tensor) -> Tensor:
         """[B, C, h, w] -> the embedding of each cell [B, words, h, w]."""
         return self.embed(self.head(features).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    def embed(self, pooled: Tensor) -> Tensor:
-        """Features [..., head] -> embeddings [..., words]."""
-        learnt = self.residual(pooled) * self.gate(pooled).sigmoid()
-        return self.embeddings(self.classifier(pooled).softmax(-1)) + learnt
+    def embed(self, pooled: Tensor, drawn: Tensor | None = None) -> Tensor:
+        """Features [..., head] -> embeddings [..., words]; `drawn` [..., words] is added to the residual."""
+        learnt = self.residual(pooled) if drawn is None else self.residual(pooled) + drawn
+        return self.embeddings(self.classifier(pooled).softmax(-1)) + learnt * self.gate(pooled).sigmoid()
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

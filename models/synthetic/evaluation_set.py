@@ -1,17 +1,24 @@
 """Write synthetic evaluation sets: PNG files and one COCO-like `annotations.json`, which `openset evaluate` reads.
 
 python -m models.synthetic.evaluation_set OUT --sprites PACK --seed 7
+
+With `--photographs PACK`, of cut-outs, names and photographs that the recipes of the bundled models validate with.
 """
 
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from models.synthetic.backgrounds import Size
 from models.synthetic.label_phrases import plural
+from models.synthetic.photo_pack import load_photographs
+from models.synthetic.photo_scenes import PhotoSceneConfig, PhotoSceneGenerator
 from models.synthetic.scene_prompts import SceneContents, by_place
 from models.synthetic.scenes import COLOUR_WORDS, HARD, SceneConfig, SceneGenerator, to_image
 from models.synthetic.sprites import NAMES_FILE, SMALL_PACK, STYLES, NamedObject, load_pack, read_names
@@ -22,39 +29,40 @@ SINGLE = SceneConfig(smallest=0.4, largest=1.0)
 SCENES = SceneConfig(smallest=0.2, largest=0.6, most_objects=5)
 HARD_SINGLE = replace(HARD, smallest=0.4, largest=1.0)
 HARD_SCENES = replace(HARD, smallest=0.1, largest=0.6, most_objects=5, painted=0.15)
+PHOTO_SINGLE = PhotoSceneConfig(smallest=0.4, largest=1.0, drawn=0.0)
+PHOTO_SCENES = PhotoSceneConfig(smallest=0.15, largest=0.7, most_objects=3, drawn=0.0)
 MIN_LABELS, MAX_LABELS = 6, 14
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LOCATED = 0.4  # share of caption phrases that say where an object is, if that is clear
 
 
+Drawn = tuple[Image.Image, SceneContents]
+Draw = Callable[[Size], Drawn]  # a picture of this height and width; one of a single object is without boxes
+
+
 def write_set(
-    folder: Path, generator: SceneGenerator, *, single: int, scenes: int, seed: int, hard: bool = False
-) -> None:
-    """Write `single` images of one object and `scenes` scenes into `folder`; `hard`: as difficult as in the recipes."""
-    single_config, scene_config = (HARD_SINGLE, HARD_SCENES) if hard else (SINGLE, SCENES)
+    folder: Path, objects: Sequence[NamedObject], draw_single: Draw, draw_scene: Draw, *, single: int, scenes: int,
+    seed: int,
+) -> None:  # fmt: skip
+    """Write `single` images of one object and `scenes` scenes of `objects` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    names = [item.label for item in generator.objects]
+    names = [item.label for item in objects]
     rng = random.Random(seed)
     for number in range(single + scenes):
         size = SIZES[number % len(SIZES)]
         image: dict[str, Any] = {"id": number, "height": size[0], "width": size[1], "file_name": f"{number:04d}.png"}
-        if number < single:
-            batch = generator.single(1, size, single_config)
-            pixels, present, boxes = batch.pixels[0], batch.objects.tolist(), []
-        else:
-            scene = generator.scenes(1, size, scene_config)
-            pixels, present, boxes = scene.pixels[0], scene.objects[0].tolist(), scene.boxes_xyxy[0].tolist()
-            image["prompt"] = _prompt(present, names, rng)
-            contents = SceneContents(present, boxes, scene.colours[0].tolist(), size)
-            image |= _caption_fields(contents, generator.objects, len(annotations), rng)
-        to_image(pixels).save(folder / image["file_name"])
+        picture, contents = draw_single(size) if number < single else draw_scene(size)
+        if number >= single:
+            image["prompt"] = _prompt(contents.objects, names, rng)
+            image |= _caption_fields(contents, objects, len(annotations), rng)
+        picture.save(folder / image["file_name"])
         images.append(image)
-        for position, index in enumerate(present):
+        for position, index in enumerate(contents.objects):
             row = {"id": len(annotations), "image_id": number, "category_id": index}
-            if boxes:
-                box = boxes[position]
+            if contents.boxes:
+                box = contents.boxes[position]
                 # COCO's boxes are x, y, width, height.
                 row |= {"bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]], "iscrowd": 0}
                 row["area"] = row["bbox"][2] * row["bbox"][3]
@@ -62,6 +70,37 @@ def write_set(
     categories = [{"id": index, "name": name} for index, name in enumerate(names)]
     data = {"images": images, "annotations": annotations, "categories": categories}
     (folder / ANNOTATIONS).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def drawings(generator: SceneGenerator, *, hard: bool = False) -> tuple[Draw, Draw]:
+    """Pictures of one object, and scenes; `hard`: as difficult as in the recipes."""
+    single_config, scene_config = (HARD_SINGLE, HARD_SCENES) if hard else (SINGLE, SCENES)
+
+    def single(size: Size) -> Drawn:
+        batch = generator.single(1, size, single_config)
+        return to_image(batch.pixels[0]), SceneContents(batch.objects.tolist(), [], [], size)
+
+    def scene(size: Size) -> Drawn:
+        made = generator.scenes(1, size, scene_config)
+        boxes, colours = made.boxes_xyxy[0].tolist(), made.colours[0].tolist()
+        return to_image(made.pixels[0]), SceneContents(made.objects[0].tolist(), boxes, colours, size)
+
+    return single, scene
+
+
+def photographs(generator: PhotoSceneGenerator, *, seed: int) -> tuple[Draw, Draw]:
+    """Photographs with one pasted cut-out, and with several."""
+    rng = random.Random(seed)
+
+    def single(size: Size) -> Drawn:
+        picture, index = generator.single(size, PHOTO_SINGLE, rng)
+        return picture, SceneContents([index], [], [], size)
+
+    def scene(size: Size) -> Drawn:
+        made = generator.scene(size, PHOTO_SCENES, rng)
+        return made.image, made.contents
+
+    return single, scene
 
 
 def _caption_fields(
@@ -145,11 +184,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of objects")
     parser.add_argument("--single", type=int, default=300, help="images of one object")
     parser.add_argument("--scenes", type=int, default=300, help="scenes of several objects")
+    parser.add_argument("--photographs", type=Path, help="photo pack, whose cut-outs are shown in place of drawings")
     parser.add_argument("--hard", action="store_true", help="scenes as difficult as the training recipes'")
     parser.add_argument("--seed", type=int, required=True, help="a seed that no training run has used")
     args = parser.parse_args(arguments)
-    objects, generator = objects_and_generator(args.sprites, args.names, seed=args.seed, styles=args.styles)
-    write_set(args.out, generator, single=args.single, scenes=args.scenes, seed=args.seed, hard=args.hard)
+    if args.photographs is None:
+        objects, generator = objects_and_generator(args.sprites, args.names, seed=args.seed, styles=args.styles)
+        draw = drawings(generator, hard=args.hard)
+    else:
+        pack = load_photographs(args.photographs)
+        objects = tuple(NamedObject(label, ()) for label in pack.labels(held_out=True))
+        photos = PhotoSceneGenerator(pack, load_pack(args.sprites), objects, held_out=True)
+        draw = photographs(photos, seed=args.seed)
+    write_set(args.out, objects, *draw, single=args.single, scenes=args.scenes, seed=args.seed)
     print(f"wrote {args.single} + {args.scenes} images of {len(objects)} objects to {args.out}")
     return 0
 

@@ -1,10 +1,12 @@
-"""Make a CLIP of a published EfficientNet: its classes as words, and a learnt residual for what they lack.
+"""Make a CLIP of a published EfficientNet and of a CLIP that knows drawings: classes as words, and a learnt residual.
 
-    python -m models.training.class_residual OUT --words WORDS --backbone PTH --photographs PACK --sprites PACK
+    python -m models.training.class_residual OUT --words WORDS --backbone PTH --drawings CLIP --photographs PACK \\
+        --sprites PACK
 
 Photographs need no training: the tower's classes are embedded as their names. Drawings, which ImageNet has few of, are
-learnt by contrast with the names of all (InfoNCE); a gate, learnt with it, leaves photographs as they are. The tower is
-frozen, so the features of each picture are computed once, and kept in OUT, where an interrupted run goes on.
+learnt by contrast with the names of all (InfoNCE), from the tower's features, and from the image tower of the CLIP of
+drawings; a gate, learnt with it, leaves photographs as they are. Both towers are frozen, so the features of each
+picture are computed once, and kept in OUT, where an interrupted run goes on.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,8 @@ from torch.nn import functional
 from models import registry
 from models.checkpoints import read
 from models.clip.config import ClipConfig, EfficientNetTowerConfig
-from models.clip.model import Clip, EfficientNetTower
-from models.layers.efficientnet import ClassWords, EfficientNetConfig
+from models.clip.model import Clip, EfficientNetTower, ResNetTower
+from models.layers.efficientnet import EfficientNetConfig
 from models.state_dict_map import as_torch
 from models.synthetic.photo_pack import load_photographs
 from models.synthetic.photo_scenes import PhotoSceneConfig, PhotoSceneGenerator
@@ -33,7 +35,7 @@ from models.synthetic.scenes import SceneConfig, SceneGenerator, to_image
 from models.synthetic.sprites import NAMES_FILE, SMALL_PACK, NamedObject, load_pack, read_names
 from models.tokenizers import vocabulary_size
 from models.training.distillation import CLIP_CONFIG, DIMENSIONS, DistilledWords
-from models.training.warm_start import start_clip
+from models.training.warm_start import ridge, start_clip
 from server.contract.manifest import Preprocessing
 
 LOG = logging.getLogger(__name__)
@@ -56,9 +58,10 @@ DRAWN = SceneConfig(smallest=0.35, restyle=0.3, warp=0.03, overlap=0.1, shapes=1
 
 @dataclass(frozen=True)
 class Features:
-    """Pooled features [N, head] float16 of pictures, the rows of their names [N], and which are photographs [N]."""
+    """Features [N, head] and of the drawing tower [N, words], float16; rows of names [N]; which are photographs [N]."""
 
     pooled: Tensor
+    drawn: Tensor
     labels: Tensor
     is_photo: Tensor
 
@@ -79,6 +82,7 @@ class FitConfig:
     largest_scale: float = 60.0
 
 
+COLUMNS = tuple(field.name for field in fields(Features))
 Pictures = tuple[list[Image.Image], list[str], bool]
 
 
@@ -105,12 +109,14 @@ def pictures(
 
 
 @torch.inference_mode()
-def pooled_features(tower: EfficientNetTower, images: Sequence[Image.Image]) -> Tensor:
-    """Pooled features [B, head] of pictures, before the classifier."""
+def tower_features(tower: EfficientNetTower, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+    """Features of pictures before the classifier [B, head], and of the drawing tower [B, words]."""
+    assert tower.drawings is not None
     values = torch.from_numpy(np.stack([np.asarray(image, np.float32) for image in images])).permute(0, 3, 1, 2)
     pixels = ((values - 127) / 128).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        return tower.words.head(tower.backbone(pixels)[-1]).float().mean((2, 3))
+        pooled, drawn = tower.words.pool(tower.backbone(pixels)[-1]), tower.drawings.features(pixels)
+    return pooled.half(), drawn.half()
 
 
 def collect(
@@ -122,33 +128,43 @@ def collect(
 ) -> Features:
     """Features of `count` blocks, kept in `file` as they come; `blocks(first)` draws from a block on."""
     place = {name: row for row, name in enumerate(names)}
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    parts: list[tuple[Tensor, ...]] = []
     if file.is_file():
         stored = torch.load(file, weights_only=True)
-        parts = list(zip(*(stored[key].split(BLOCK) for key in ("pooled", "labels", "is_photo")), strict=True))
+        parts = list(zip(*(stored[key].split(BLOCK) for key in COLUMNS), strict=True))
     made = blocks(len(parts))
     while len(parts) < count:
         images, labels, is_photo = next(made)
         rows = torch.tensor([place[label] for label in labels])
-        parts.append((pooled_features(tower, images).half(), rows, torch.full((len(rows),), is_photo)))
+        parts.append((*tower_features(tower, images), rows, torch.full((len(rows),), is_photo)))
         if len(parts) % SAVED_EVERY == 0 or len(parts) == count:
             LOG.info("%d of %d pictures", len(parts) * BLOCK, count * BLOCK)
             _store(file, parts)
     return Features(*(torch.cat(column) for column in zip(*parts[:count], strict=True)))
 
 
-def _store(file: Path, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
+def _store(file: Path, parts: Sequence[tuple[Tensor, ...]]) -> None:
     part = file.with_suffix(".part")
     columns = (torch.cat(column) for column in zip(*parts, strict=True))
-    torch.save(dict(zip(("pooled", "labels", "is_photo"), columns, strict=True)), part)
+    torch.save(dict(zip(COLUMNS, columns, strict=True)), part)
     part.replace(file)
 
 
-def fit(words: ClassWords, features: Features, names: Tensor, config: FitConfig, *, seed: int) -> float:
-    """Fit residual and gate in place to the embeddings [K, D] of the names; returns the factor on cosines."""
+def fit(tower: EfficientNetTower, features: Features, names: Tensor, config: FitConfig, *, seed: int) -> float:
+    """Fit what is learnt in place to the embeddings [K, D] of the names; returns the factor on cosines.
+
+    The residual learns to name pictures without the drawing tower too: detectors have its cells alone.
+    """
+    assert tower.drawings is not None
+    words, output = tower.words, tower.drawings.output
     generator = torch.Generator().manual_seed(seed)
     log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
-    learnt = [*words.residual.parameters(), *words.gate.parameters()]
+    drawings = ~features.is_photo
+    with torch.no_grad():
+        weight, bias = ridge(features.drawn[drawings].float(), names[features.labels[drawings]])
+        output.weight.copy_(weight)
+        output.bias.copy_(bias)
+    learnt = [*words.residual.parameters(), *words.gate.parameters(), *output.parameters()]
     groups = [{"params": learnt, "weight_decay": config.weight_decay}, {"params": [log_scale], "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps)
@@ -159,15 +175,16 @@ def fit(words: ClassWords, features: Features, names: Tensor, config: FitConfig,
         rows = torch.randint(len(pooled), (config.batch,), generator=generator)
         kept = torch.rand(config.batch, pooled.shape[1], generator=generator) >= config.dropout
         seen = pooled[rows] * kept / (1 - config.dropout)
-        residual = words.residual(seen) * words.gate(seen).sigmoid()
-        cosines = functional.normalize(known[rows] + residual, dim=1) @ names.T
-        logits = log_scale.exp().clamp(max=config.largest_scale) * cosines
-        loss = functional.cross_entropy(
-            logits, features.labels[rows], label_smoothing=config.smoothing, reduction="none"
-        )
-        photo, length = features.is_photo[rows], residual.square().sum(1)
-        total = loss[~photo].sum() / max(1, int((~photo).sum())) + config.smooth * length.mean()
-        total = total + config.quiet * length[photo].sum() / max(1, int(photo.sum()))
+        alone, gate = words.residual(seen), words.gate(seen).sigmoid()
+        residuals = alone * gate, (alone + output(features.drawn[rows].float())) * gate
+        factor = log_scale.exp().clamp(max=config.largest_scale)
+        photo, labels, total = features.is_photo[rows], features.labels[rows], torch.zeros(())
+        for residual in residuals:
+            logits = factor * functional.normalize(known[rows] + residual, dim=1) @ names.T
+            loss = functional.cross_entropy(logits, labels, label_smoothing=config.smoothing, reduction="none")
+            length = residual.square().sum(1)
+            total = total + loss[~photo].sum() / max(1, int((~photo).sum())) + config.smooth * length.mean()
+            total = total + config.quiet * length[photo].sum() / max(1, int(photo.sum()))
         optimiser.zero_grad()
         total.backward()
         optimiser.step()
@@ -177,13 +194,33 @@ def fit(words: ClassWords, features: Features, names: Tensor, config: FitConfig,
     return float(log_scale.detach().exp().clamp(max=config.largest_scale))
 
 
-def fresh_clip(words: DistilledWords, backbone: Path) -> Clip:
-    """A CLIP of the published weights and the distilled words, that has learnt from no picture yet."""
+def fresh_clip(words: DistilledWords, backbone: Path, drawings: Path) -> Clip:
+    """A CLIP of the published weights, the distilled words and the CLIP of drawings, that has learnt no picture yet."""
+    start = registry.load(drawings)
+    if not isinstance(start.model, Clip) or not isinstance(start.model.image_tower, ResNetTower):
+        raise ValueError(f"--drawings {drawings}: a CLIP with a residual tower is expected")
     text = replace(CLIP_CONFIG, vocab_size=vocabulary_size(words.tokenizer))
-    tower = EfficientNetTowerConfig(IMAGE_SIZE, EfficientNetConfig(words=DIMENSIONS))
-    model = Clip(ClipConfig(DIMENSIONS, tower, text)).eval()
+    image = EfficientNetTowerConfig(IMAGE_SIZE, EfficientNetConfig(words=DIMENSIONS), start.config.image)
+    model = Clip(ClipConfig(DIMENSIONS, image, text)).eval()
     start_clip(model, None, words, as_torch(read(backbone).tensors))
+    tower = model.image_tower
+    assert isinstance(tower, EfficientNetTower)
+    assert tower.drawings is not None
+    tower.drawings.tower.load_state_dict(start.model.image_tower.state_dict())
+    rules = registry.FAMILIES[start.family].serving(start.model, start.tokenizer_file).overridden(start.serving)
+    adapt_pixels(tower.drawings.tower, rules.preprocessing)
     return model
+
+
+@torch.no_grad()
+def adapt_pixels(tower: ResNetTower, learnt: Preprocessing) -> None:
+    """Make the first layers of a tower that has learnt other mean and deviation take those of `PREPROCESSING`."""
+    convolution, norm = tower.backbone.stem[0], tower.backbone.stem[1]
+    mean, std, new_mean, new_std = (
+        torch.tensor(x) for x in (learnt.mean, learnt.std, PREPROCESSING.mean, PREPROCESSING.std)
+    )
+    norm.running_mean -= (convolution.weight.sum((2, 3)) * (new_mean - mean) / std).sum(1)
+    convolution.weight *= (new_std / std)[:, None, None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -192,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder of the features and the checkpoint")
     parser.add_argument("--words", type=Path, required=True, help="folder of a distillation with --classes")
     parser.add_argument("--backbone", type=Path, required=True, help="published weights of EfficientNet-Lite0")
+    parser.add_argument("--drawings", type=Path, required=True, help="checkpoint of a CLIP that has learnt drawings")
     parser.add_argument("--photographs", type=Path, required=True, help="photo pack")
     parser.add_argument("--sprites", type=Path, default=SMALL_PACK, help="sprite pack, zip or folder")
     parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of the drawn objects")
@@ -200,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     args.out.mkdir(parents=True, exist_ok=True)
     words = DistilledWords(args.words)
-    model = fresh_clip(words, args.backbone)
+    model = fresh_clip(words, args.backbone, args.drawings)
     tower = model.image_tower
     assert isinstance(tower, EfficientNetTower)
     pack, sprites = load_photographs(args.photographs), load_pack(args.sprites)
@@ -222,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.out / FEATURES,
     )
     embeddings = torch.stack([words.embeddings[name] for name in names])
-    scale = fit(tower.words, features, embeddings, FitConfig(), seed=0)
+    scale = fit(tower, features, embeddings, FitConfig(), seed=0)
     model.logit_scale.data.fill_(math.log(scale))
     registry.save(
         args.out / "checkpoint",

@@ -142,7 +142,7 @@ _ANY_SCENE_FLAG = {flag for flags in _SCENE_FLAGS.values() for flag in flags}
 
 
 def read_recipe(path: str | Path, **flags: Any) -> Recipe:
-    """Read the recipe in a TOML file; a bare name such as "clip-mini" is one of those bundled with the project.
+    """Read the recipe in a TOML file; a bare name such as "glip-mini" is one of those bundled with the project.
 
     `flags` replace entries of the same name: of the recipe, or of its sets of scenes.
     """

@@ -1,24 +1,43 @@
 // Example images, with texts for each task that they suit.
 
 export const EXAMPLES = [
-  { file: 'scene.jpg', name: 'Garden', detect: ['dog', 'bicycle', 'house', 'airplane', 'cat', 'banana'] },
   {
-    file: 'sea.jpg', name: 'Sea',
-    detect: ['sailboat', 'rocket', 'airplane', 'star', 'penguin', 'umbrella'],
-    classify: ['sailboat', 'guitar', 'pizza'],
-    similarity: ['a sailboat', 'a guitar'],
+    file: 'cow.jpg', name: 'Cow',
+    detect: ['cow', 'bicycle', 'banana'],
+    classify: ['cow', 'horse', 'dog', 'bicycle'],
+    similarity: ['a cow on a meadow', 'a bicycle'],
   },
-  { file: 'room.jpg', name: 'Room', detect: ['cat', 'camera', 'guitar', 'key', 'chair', 'elephant'] },
   {
-    file: 'object.jpg', name: 'Dog',
+    file: 'cat.jpg', name: 'Cat',
+    detect: ['cat', 'cup', 'bicycle'],
+    classify: ['cat', 'dog', 'rabbit', 'cup'],
+    similarity: ['a kitten', 'a puppy', 'a rocket'],
+  },
+  {
+    file: 'coffee.jpg', name: 'Coffee',
+    detect: ['cup', 'spoon', 'banana'],
+    classify: ['coffee', 'tea', 'soup', 'banana'],
+    similarity: ['a cup of coffee', 'a bowl of fruit'],
+  },
+  {
+    file: 'astronaut.jpg', name: 'Astronaut',
+    detect: ['person', 'dog', 'bicycle'],
+    classify: ['person', 'dog', 'car', 'tree'],
+    similarity: ['an astronaut', 'a farmer'],
+  },
+  {
+    file: 'rocket.jpg', name: 'Rocket',
+    detect: ['rocket', 'airplane', 'dog'],
+    classify: ['rocket', 'airplane', 'ship', 'dog'],
+    similarity: ['a rocket', 'a ship'],
+  },
+  {
+    file: 'dog.jpg', name: 'Dog',
+    detect: ['dog', 'cat', 'bicycle'],
     classify: ['dog', 'cat', 'guitar', 'rocket'],
     similarity: ['a puppy', 'a kitten', 'a rocket'],
   },
-  {
-    file: 'elephant.jpg', name: 'Elephant',
-    classify: ['elephant', 'penguin', 'bus'],
-    similarity: ['an elephant', 'a bus'],
-  },
+  { file: 'scene.jpg', name: 'Drawing', detect: ['dog', 'bicycle', 'house', 'airplane', 'cat', 'banana'] },
 ];
 
 /** Show the `EXAMPLES` for `task` as buttons in `place`; `choose` is called with the one that is pressed. */

@@ -1,4 +1,4 @@
-"""GET /models, /livez, /readyz, /metrics: models, health and metrics."""
+"""GET /models and their cards, /livez, /readyz, /metrics: models, health and metrics."""
 
 import asyncio
 import weakref
@@ -7,10 +7,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from server.bundle import Bundle
+from server.bundle import CARD_FILE, Bundle
 from server.contract.image_file import MAX_ASPECT_RATIO
 from server.contract.manifest import Artefact
-from server.errors import NotReady, WorkerStopped
+from server.contract.text import shown
+from server.errors import NotReady, UnknownModel, WorkerStopped
 from server.inference.loaded_model import LoadedModel
 from server.routes.body import JSON
 from server.routes.documents import SharedRendering, documents_of
@@ -18,6 +19,7 @@ from server.routes.openapi import problems
 from server.routes.services import pipeline_of, registry_of
 from server.schemas import ArtefactBody, Health, ModelBody, ModelsAnswer
 
+MARKDOWN = "text/markdown; charset=utf-8"
 router = APIRouter(tags=["system"])
 _UNHEALTHY = problems(NotReady, WorkerStopped)
 
@@ -42,6 +44,24 @@ async def models(request: Request) -> Response:
     # The cache must not keep a removed model in memory.
     state = tuple(map(weakref.ref, served)), budget
     document = await documents_of(request).get("models", state, encode, media_type=JSON)
+    return document.response(request)
+
+
+@router.get(
+    "/models/{name}/card",
+    summary="What a model has learnt, for what, and where it fails",
+    response_class=Response,
+    responses={200: {"content": {MARKDOWN: {"schema": {"type": "string"}}}}, 404: {"model": Problem}},
+)
+async def model_card(request: Request, name: str) -> Response:
+    """Its model card, in Markdown."""
+    model = next((model for model in registry_of(request).models if model.name == name), None)
+    if model is None:
+        raise UnknownModel(f"there is no model {shown(name)}; GET /models lists them")
+    if not model.bundle.has_card:
+        raise UnknownModel(f"the model {name} has no card: its bundle is without a file {CARD_FILE}")
+    state, read = weakref.ref(model), model.bundle.card
+    document = await documents_of(request).get(f"card of {name}", state, read, media_type=MARKDOWN)
     return document.response(request)
 
 
@@ -90,6 +110,7 @@ def _model(model: LoadedModel) -> ModelBody:
         source=manifest.source,
         weights_sha256=manifest.weights_sha256,
         certified=manifest.certified,
+        card=f"models/{manifest.name}/card" if model.bundle.has_card else None,
         defaults=rules.model_dump(),
         limits={
             "max_tokens": manifest.text.max_tokens,

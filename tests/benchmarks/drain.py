@@ -51,7 +51,7 @@ class Clients:
 
     def __init__(self, url: str) -> None:
         self.url, self.sent = url, list[Sent]()
-        self._picture = (ROOT / "server/examples/object.jpg").read_bytes()
+        self._picture = (ROOT / "server/examples/dog.jpg").read_bytes()
         self._body = form([("image", self._picture), ("labels", "dog")])
         self._trust = ssl.create_default_context()  # made once, since it is slow; not used
 

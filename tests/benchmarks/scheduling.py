@@ -40,7 +40,7 @@ class Scenarios:
 
     def __init__(self, server: LiveServer) -> None:
         self._server = server
-        picture = (ROOT / "server/examples/object.jpg").read_bytes()
+        picture = (ROOT / "server/examples/dog.jpg").read_bytes()
         self._single = form([("image", picture), ("labels", "dog")])
         self._many = form([*[("image", picture)] * IMAGES, ("labels", "dog")])
         self._clients = {address: _client(server.url, address) for address in (GREEDY, MODEST)}

@@ -17,7 +17,7 @@ from server.contract.postprocess import iou_matrix
 
 ROOT = Path(__file__).parents[2]
 SCENE = ROOT / "server/examples/scene.jpg"
-OBJECT = ROOT / "server/examples/object.jpg"
+OBJECT = ROOT / "server/examples/dog.jpg"
 SHOWN = {  # where things were pasted: x0, y0, x1, y1
     "dog": (60, 310, 203, 460),
     "bicycle": (235, 260, 445, 418),

@@ -14,7 +14,7 @@ from openset import AsyncClient, Client, ConnectionFailed, ProblemError, Retries
 
 from .conftest import ROOT, free_port, until
 
-SCENE, OBJECT = ROOT / "server/examples/scene.jpg", ROOT / "server/examples/object.jpg"
+SCENE, OBJECT = ROOT / "server/examples/scene.jpg", ROOT / "server/examples/dog.jpg"
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ def test_server_in_its_container_finds_the_dog(stack):
 
 
 def test_image_holds_the_page(stack):
-    for path in ("", "page/app.js", "page/page.css", "page/examples/sea.jpg"):
+    for path in ("", "page/app.js", "page/page.css", "page/examples/rocket.jpg"):
         answer = stack.server.get(f"/{path}")
         assert answer.status_code == 200, path
         assert "script-src 'self'" in answer.headers["content-security-policy"]

@@ -79,7 +79,7 @@ def test_nothing_found_is_empty_tensors(client):
 
 
 def test_json_is_as_good_as_bytes(client):
-    inputs = [of_pixels(EXAMPLES / "object.jpg"), of_bytes("labels", "dog", "cat", binary=False)]
+    inputs = [of_pixels(EXAMPLES / "dog.jpg"), of_bytes("labels", "dog", "cat", binary=False)]
     outputs = [triton.InferRequestedOutput("scores", binary_data=False)]
     as_json = client.infer(CLIP, inputs, outputs=outputs)
     assert as_json.get_output("scores")["data"]
@@ -88,7 +88,7 @@ def test_json_is_as_good_as_bytes(client):
 
 
 def test_texts_are_compared_and_embeddings_have_unit_length(client):
-    image = (EXAMPLES / "object.jpg").read_bytes()
+    image = (EXAMPLES / "dog.jpg").read_bytes()
     result = client.infer(CLIP, [of_bytes("image", image), of_bytes("texts", "a puppy", "a rocket")])
     images, texts = result.as_numpy("image_embeds"), result.as_numpy("text_embeds")
     assert np.allclose(np.linalg.norm(texts, axis=1), 1, atol=1e-5)
@@ -96,7 +96,7 @@ def test_texts_are_compared_and_embeddings_have_unit_length(client):
 
 
 def test_many_at_once_share_model_runs_and_are_each_answered(client):
-    handles = [client.async_infer(CLIP, [of_pixels(EXAMPLES / "object.jpg"), of_bytes("labels", *"ab")]) for _ in "123"]
+    handles = [client.async_infer(CLIP, [of_pixels(EXAMPLES / "dog.jpg"), of_bytes("labels", *"ab")]) for _ in "123"]
     scores = [handle.get_result().as_numpy("scores") for handle in handles]
     assert np.allclose(scores[0], scores[1:], atol=1e-5)
 

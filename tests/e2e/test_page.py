@@ -190,7 +190,7 @@ def test_drawn_picture_is_downloaded_in_the_pictures_own_size(opened):
 
 
 PASTE = """async (name) => {
-  const blob = await (await fetch('page/examples/sea.jpg')).blob();
+  const blob = await (await fetch('page/examples/rocket.jpg')).blob();
   const data = new DataTransfer();
   data.items.add(new File([blob], name, { type: 'image/jpeg' }));
   const event = name === 'dropped.jpg'
@@ -217,7 +217,7 @@ def test_example_that_arrives_late_does_not_replace_a_picture_brought_meanwhile(
     late = ("page/examples/scene.jpg", lambda route: held.append(route))
     page = opened(routes=[late], wait_until="commit")
     expect(page.locator("#examples button")).not_to_have_count(0)
-    choose(page, (EXAMPLES / "sea.jpg").read_bytes(), called="mine.jpg")
+    choose(page, (EXAMPLES / "rocket.jpg").read_bytes(), called="mine.jpg")
     for route in held:
         route.continue_()
     name(page, "sailboat")

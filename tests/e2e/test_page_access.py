@@ -18,7 +18,7 @@ from .conftest import ROOT, until
 from .visiting import ask, body_shown, choose, expect, name, printed, run, without_timings
 
 SCENE = ROOT / "server/examples/scene.jpg"
-SEA = (ROOT / "server/examples/sea.jpg").read_bytes()
+SEA = (ROOT / "server/examples/rocket.jpg").read_bytes()
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     'it\'s; $(touch x) `y` "z"',
@@ -124,7 +124,7 @@ def show_problem(page):
 
 def show_classes(page):
     page.locator("[value=classify]").check()
-    expect(page.locator("#picture-name")).to_have_text("sea.jpg")
+    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
     answered(page)
 
 
@@ -135,7 +135,7 @@ def show_key_dialog(page):
 
 def show_film(page):
     answered(page)
-    page.locator("#file").set_input_files([SCENE, ROOT / "server/examples/room.jpg"])
+    page.locator("#file").set_input_files([SCENE, ROOT / "server/examples/coffee.jpg"])
     expect(page.locator("#film button")).to_have_count(2)
     page.locator("#model-2").select_option("glip-mini")
     page.locator("#ask").click()

@@ -75,7 +75,7 @@ def test_what_was_asked_in_the_tab_comes_back_without_a_request(opened):
     ask(page)
     first = listed(page)
     page.locator("#examples button").nth(1).click()
-    expect(page.locator("#picture-name")).to_have_text("sea.jpg")
+    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
     ask(page)
     expect(page.locator("#past-list button")).to_have_count(2)
     expect(page.locator("#past-list button").nth(1)).to_contain_text("dog, bicycle")
@@ -93,7 +93,7 @@ def test_what_was_asked_in_the_tab_comes_back_without_a_request(opened):
 def test_link_restores_labels_and_settings_and_no_picture(opened):
     page = opened(permissions=["clipboard-read", "clipboard-write"])
     page.locator("#examples button").nth(1).click()
-    expect(page.locator("#picture-name")).to_have_text("sea.jpg")
+    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
     page.locator("#model").select_option("glip-mini")
     page.locator("#model-2").select_option("grounding-dino-mini")
     name(page, "a & b", "#犬", "<b>")
@@ -110,7 +110,7 @@ def test_link_restores_labels_and_settings_and_no_picture(opened):
     page.goto("about:blank")
     page.goto(link)
     expect(page.locator("#model")).to_have_value("glip-mini")
-    expect(page.locator("#picture-name")).to_have_text("sea.jpg")
+    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
     expect(page.locator("#model-2")).to_have_value("grounding-dino-mini")
     assert labels_of(page) == ["a & b", "#犬", "<b>"]
     values = [
@@ -154,14 +154,14 @@ def downloaded(page, kind, suffix=""):
 def test_answers_of_several_pictures_are_downloaded_in_every_format(opened):
     page = opened()
     expect(page.locator("#downloads")).to_be_hidden()
-    page.locator("#file").set_input_files([EXAMPLES / "scene.jpg", EXAMPLES / "sea.jpg"])
+    page.locator("#file").set_input_files([EXAMPLES / "scene.jpg", EXAMPLES / "rocket.jpg"])
     expect(page.locator("#film button")).to_have_count(2)
     name(page, "airplane", "dog")
     page.locator("#ask").click()
     expect(page.locator(".badge.found")).to_have_count(2)
     file, content = downloaded(page, "json")
     answers = json.loads(content)
-    assert (file, [answer["image"] for answer in answers]) == ("openset.json", ["scene.jpg", "sea.jpg"])
+    assert (file, [answer["image"] for answer in answers]) == ("openset.json", ["scene.jpg", "rocket.jpg"])
     found = [each for answer in answers for each in answer["results"][0]["detections"]]
     assert {each["label"] for each in found} == {"airplane", "dog"}
     file, content = downloaded(page, "csv")
@@ -170,12 +170,12 @@ def test_answers_of_several_pictures_are_downloaded_in_every_format(opened):
     file, content = downloaded(page, "coco")
     coco = json.loads(content)
     assert (file, len(coco["annotations"])) == ("coco.json", len(found))
-    assert [image["file_name"] for image in coco["images"]] == ["scene.jpg", "sea.jpg"]
+    assert [image["file_name"] for image in coco["images"]] == ["scene.jpg", "rocket.jpg"]
     file, content = downloaded(page, "yolo")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.testzip() is None
         assert yaml.safe_load(archive.read("data.yaml"))["names"] == ["airplane", "dog"]
-        assert archive.read("images/sea.jpg") == (EXAMPLES / "sea.jpg").read_bytes()
+        assert archive.read("images/rocket.jpg") == (EXAMPLES / "rocket.jpg").read_bytes()
         lines = [line for name in ("scene", "sea") for line in archive.read(f"labels/{name}.txt").splitlines()]
     assert (file, len(lines)) == ("yolo.zip", len(found))
 
@@ -183,7 +183,7 @@ def test_answers_of_several_pictures_are_downloaded_in_every_format(opened):
 def test_scores_are_downloaded_as_json_and_csv(opened):
     page = opened()
     page.locator("[value=similarity]").check()
-    expect(page.locator("#picture-name")).to_have_text("sea.jpg")
+    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
     ask(page)
     visible = page.locator("#downloads button:visible").all_inner_texts()
     assert visible == ["JSON", "CSV"]

@@ -79,22 +79,22 @@ def test_film_is_gone_through_and_emptied_by_keys(opened):
     bring(page, *SEVERAL)
     page.locator("#film button").first.focus()
     page.keyboard.press("End")
-    expect(page.locator("#picture-name")).to_have_text("room.jpg")
+    expect(page.locator("#picture-name")).to_have_text("coffee.jpg")
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#film button").nth(1)).to_be_focused()
     page.keyboard.press("Delete")
     expect(page.locator("#film button")).to_have_count(2)
-    expect(page.locator("#picture-name")).to_have_text("room.jpg")
+    expect(page.locator("#picture-name")).to_have_text("coffee.jpg")
     page.locator("#film-keep").click()
     expect(page.locator("#film")).to_be_hidden()
-    expect(page.locator("#picture-name")).to_have_text("room.jpg")
+    expect(page.locator("#picture-name")).to_have_text("coffee.jpg")
 
 
 def test_files_that_are_no_images_are_told_about(opened, tmp_path):
     page = opened()
     (tmp_path / "notes.txt").write_text("notes")
     page.locator("#file").set_input_files([SEVERAL[1], tmp_path / "notes.txt"])
-    expect(page.locator("#picture-name")).to_have_text("sea.jpg")
+    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
     expect(page.locator("#status")).to_contain_text("One file is not an image")
 
 
@@ -227,20 +227,20 @@ def test_picture_by_url_is_downloaded_by_the_server_alone(opened, server):
             problem = {"type": "urn:openset:problem:url-refused", "title": "URL refused", "status": 422, "detail": "no"}
             return route.fulfill(status=422, content_type="application/problem+json", body=json.dumps(problem))
         png = io.BytesIO()
-        Image.open(EXAMPLES / "sea.jpg").save(png, "PNG")
+        Image.open(EXAMPLES / "rocket.jpg").save(png, "PNG")
         return route.fulfill(content_type="image/png", body=png.getvalue())
 
     answered = ("models", lambda route: route.fulfill(json=models))
     page = opened(routes=[answered, ("detect", detect)])
     expect(page.locator("#model option")).to_have_count(2)
     page.locator("#by-address").click()
-    page.locator("#address").fill("https://pictures.example/my%20sea.jpg?size=2")
+    page.locator("#address").fill("https://pictures.example/my%20rocket.jpg?size=2")
     page.locator("#address").press("Enter")
     expect(page.locator("#address-problem")).to_have_text("no")
     page.locator("#address").press("Enter")
     expect(page.locator("#address-dialog")).to_be_hidden()
     expect(page.locator("#picture-name")).to_have_text("my sea.png")
-    assert [body["image_url"] for body in asked] == ["https://pictures.example/my%20sea.jpg?size=2"] * 2
+    assert [body["image_url"] for body in asked] == ["https://pictures.example/my%20rocket.jpg?size=2"] * 2
     name(page, "sailboat")
     ask(page)
-    assert "curl -s 'https://pictures.example/my%20sea.jpg?size=2' | curl" in printed(page, "curl")
+    assert "curl -s 'https://pictures.example/my%20rocket.jpg?size=2' | curl" in printed(page, "curl")

@@ -70,7 +70,8 @@ def _model(name: str, vocabulary: int) -> tuple[nn.Module, object]:
         image: VisionTransformerConfig | ResNetTowerConfig | EfficientNetTowerConfig
         image = VisionTransformerConfig(32, 8, 32, 2, 2)
         if name == "clip-words":
-            image = EfficientNetTowerConfig(64, replace(EFFICIENTNET, words=24))
+            drawings = ResNetTowerConfig(32, ResNetConfig((1, 1, 1, 1), 4), pool="average")
+            image = EfficientNetTowerConfig(64, replace(EFFICIENTNET, words=24), drawings)
         if name == "clip-average":
             image = ResNetTowerConfig(64, ResNetConfig((1, 1, 1, 1), 8), pool="average")
         clip = ClipConfig(24, image, text)

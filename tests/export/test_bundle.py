@@ -38,6 +38,13 @@ def test_serving_section_of_the_checkpoint_reaches_the_manifest(detector_bundle)
     assert manifest.detection.box_threshold == 0.35
 
 
+def test_model_card_of_a_checkpoint_goes_with_the_bundle(save_checkpoint, tmp_path):
+    checkpoint = save_checkpoint("clip")
+    (checkpoint / "MODEL_CARD.md").write_text("# A CLIP of doors", encoding="utf-8")
+    export_bundle(checkpoint, tmp_path / "bundle")
+    assert Bundle(tmp_path / "bundle").card() == b"# A CLIP of doors"
+
+
 def test_two_exports_of_one_checkpoint_are_the_same(save_checkpoint, tmp_path):
     checkpoint = save_checkpoint("clip")
     first, second = (export_bundle(checkpoint, tmp_path / name, name="same") for name in ("one", "two"))

@@ -110,7 +110,7 @@ def serving(*arguments, **environment):
 
 
 def asked(client, model=CLIP):
-    with (ROOT / "server/examples/object.jpg").open("rb") as image:
+    with (ROOT / "server/examples/dog.jpg").open("rb") as image:
         return client.post("/classify", files={"image": image}, data={"labels": ["dog", "cat"], "model": model})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PHOTO = "server/examples/object.jpg"
+PHOTO = "server/examples/dog.jpg"
 LABELS = ["собака", "犬", "🐕", "café", "dog"]
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from export.certificate.parity_cases import make_cases, pack_cases, unpack_cases
+from export.certificate.parity_cases import make_cases, pack_cases, sampled, unpack_cases
 from server.bundle import Bundle
 from server.contract.manifest import BundleError
 
@@ -63,3 +63,10 @@ def test_text_that_does_not_fit_the_model_is_replaced(save_checkpoint, tmp_path)
 def test_unreadable_cases_are_a_bundle_error():
     with pytest.raises(BundleError, match="no readable cases"):
         unpack_cases({"cases": np.frombuffer(b'[{"name": "one"}]', np.uint8)})
+
+
+def test_levels_of_different_widths_are_sampled_together():
+    levels = [np.ones((2, 3, 4), np.float32), np.full((5, 2, 2), 3, np.float32)]
+    found = sampled(levels)
+    assert found.shape[1] == 5
+    assert {tuple(row) for row in found.tolist()} == {(1, 1, 0, 0, 0), (3, 3, 3, 3, 3)}

@@ -55,7 +55,7 @@ def test_a_sure_class_is_embedded_as_its_name():
 def test_a_picture_of_one_cell_is_embedded_as_its_cell():
     torch.manual_seed(0)
     words, features = ClassWords(SMALL).eval(), torch.randn(2, SMALL.widths[-1], 1, 1)
-    torch.testing.assert_close(words.of_cells(features)[:, :, 0, 0], words(features))
+    torch.testing.assert_close(words.of_cells(features)[:, :, 0, 0], words.embed(words.pool(features)))
 
 
 @pytest.mark.parametrize("entry", [{"widths": (4, 8)}, {"repeats": (1, 1, 1, 1, 1, 1, 0)}])

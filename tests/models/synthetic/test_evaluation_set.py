@@ -12,6 +12,7 @@ from models.synthetic.evaluation_set import ANNOTATIONS, main, scene_caption, sw
 from models.synthetic.scene_prompts import SceneContents
 from models.synthetic.scenes import COLOUR_WORDS
 from models.synthetic.sprites import NamedObject
+from tests.models.synthetic.photographs import HELD_OUT, write_photographs
 
 RED, BLUE = COLOUR_WORDS.index("red"), COLOUR_WORDS.index("blue")
 
@@ -45,6 +46,17 @@ def test_a_set_has_the_images_asked_for(folder: Path, data: dict[str, Any], scen
         with Image.open(folder / image["file_name"]) as file:
             assert file.size == (image["width"], image["height"])
             assert min(file.size) >= 320
+
+
+def test_set_of_photographs_shows_what_is_held_out(tmp_path: Path):
+    pack = write_photographs(tmp_path / "photographs.zip")
+    assert main([str(tmp_path), "--photographs", str(pack), "--single", "3", "--scenes", "5", "--seed", "7"]) == 0
+    data = json.loads((tmp_path / ANNOTATIONS).read_text())
+    assert {category["name"] for category in data["categories"]} == set(HELD_OUT)
+    assert len(data["images"]) == 8
+    boxed = [row for row in data["annotations"] if "bbox" in row]
+    assert boxed
+    assert {row["image_id"] for row in data["annotations"] if "bbox" not in row} == {0, 1, 2}
 
 
 def test_prompts_name_every_present_object_and_absent_ones(scenes: list):

@@ -47,13 +47,13 @@ def train(*words: str) -> int:
 @pytest.fixture(scope="module")
 def clip_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
-    assert train(str(small_recipe(folder, "clip-mini")), "--out", str(folder / "run"), "--steps", "2") == 0
+    assert train(str(small_recipe(folder, "clip-drawings")), "--out", str(folder / "run"), "--steps", "2") == 0
     return folder / "run"
 
 
 def test_a_trained_clip_is_a_checkpoint_that_loads(clip_run: Path):
     loaded = registry.load(clip_run / "checkpoint")
-    assert (loaded.family, loaded.variant) == ("clip", "clip-mini")
+    assert (loaded.family, loaded.variant) == ("clip", "clip-drawings")
     assert isinstance(loaded.model, Clip)
     assert loaded.model.encode_image(torch.zeros(1, 3, 64, 64)).isfinite().all()
 
@@ -71,7 +71,7 @@ def test_a_run_leaves_its_curve(clip_run: Path):
 
 
 def test_a_resumed_run_goes_on(clip_run: Path, tmp_path: Path):
-    recipe = small_recipe(tmp_path, "clip-mini")
+    recipe = small_recipe(tmp_path, "clip-drawings")
     assert train(str(recipe), "--out", str(clip_run), "--steps", "3", "--resume") == 0
     assert json.loads((clip_run / "curve.jsonl").read_text().splitlines()[-1])["step"] == 3
 
@@ -79,7 +79,7 @@ def test_a_resumed_run_goes_on(clip_run: Path, tmp_path: Path):
 @pytest.fixture(scope="module")
 def dino_run(clip_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dino")
-    recipe, start = str(small_recipe(folder, "grounding-dino-mini", WITHOUT_WORDS)), str(clip_run / "checkpoint")
+    recipe, start = str(small_recipe(folder, "grounding-dino-drawings", WITHOUT_WORDS)), str(clip_run / "checkpoint")
     assert train(recipe, "--out", str(folder / "run"), "--start", start, "--steps", "1") == 0
     return folder / "run"
 
@@ -97,7 +97,7 @@ def test_a_grounding_dino_starts_from_a_trained_clip(clip_run: Path, dino_run: P
 
 
 def test_a_glip_starts_from_a_trained_grounding_dino(dino_run: Path, tmp_path: Path):
-    recipe, out = small_recipe(tmp_path, "glip-mini", WITHOUT_WORDS), tmp_path / "run"
+    recipe, out = small_recipe(tmp_path, "glip-drawings", WITHOUT_WORDS), tmp_path / "run"
     assert train(str(recipe), "--out", str(out), "--start", str(dino_run / "checkpoint"), "--steps", "1") == 0
     glip, dino = registry.load(out / "checkpoint"), registry.load(dino_run / "checkpoint")
     assert isinstance(glip.model, Glip)
@@ -115,7 +115,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_clip_ends_with_the_text_tower_that_was_distilled(words: Path, tmp_path: Path):
-    recipe = str(small_recipe(tmp_path, "clip-mini"))
+    recipe = str(small_recipe(tmp_path, "clip-drawings"))
     assert train(recipe, "--out", str(tmp_path / "run"), "--words", str(words), "--steps", "2") == 0
     loaded = registry.load(tmp_path / "run" / "checkpoint")
     assert isinstance(loaded.model, Clip)
@@ -125,7 +125,7 @@ def test_a_clip_ends_with_the_text_tower_that_was_distilled(words: Path, tmp_pat
     assert "MiniLM" in loaded.source
 
 
-@pytest.mark.parametrize("name", ["grounding-dino-mini", "glip-mini"])
+@pytest.mark.parametrize("name", ["grounding-dino-drawings", "glip-drawings"])
 def test_a_detector_keeps_the_words_that_were_distilled(name: str, words: Path, clip_run: Path, tmp_path: Path):
     recipe, out = str(small_recipe(tmp_path, name)), tmp_path / "run"
     start = ("--start", str(clip_run / "checkpoint"), "--words", str(words))
@@ -135,11 +135,11 @@ def test_a_detector_keeps_the_words_that_were_distilled(name: str, words: Path, 
     assert all(torch.equal(loaded.model.get_parameter(f"text_backbone.{key}"), value) for key, value in stored.items())
     stem = clip.model.get_parameter("image_tower.backbone.stem.0.weight")
     assert torch.equal(loaded.model.get_parameter("backbone.resnet.stem.0.weight"), stem)
-    if name == "glip-mini":
+    if name == "glip-drawings":
         assert loaded.serving["text"] == {"attention": "label", "max_tokens": 256, "max_label_tokens": 64}
 
 
-@pytest.mark.parametrize("name", ["grounding-dino-mini", "glip-mini"])
+@pytest.mark.parametrize("name", ["grounding-dino-drawings", "glip-drawings"])
 def test_words_that_stay_as_they_are_must_be_given(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     recipe = str(small_recipe(tmp_path, name))
     assert train(recipe, "--out", str(tmp_path / "run"), "--steps", "1") == 2
@@ -147,21 +147,21 @@ def test_words_that_stay_as_they_are_must_be_given(name: str, tmp_path: Path, ca
 
 
 def test_a_start_of_another_family_is_refused(clip_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    recipe = small_recipe(tmp_path, "glip-mini")
+    recipe = small_recipe(tmp_path, "glip-drawings")
     assert train(str(recipe), "--out", str(tmp_path / "run"), "--start", str(clip_run / "checkpoint")) == 2
     assert "is a clip; a trained grounding_dino is expected" in capsys.readouterr().err
 
 
 def test_an_unknown_family_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     file = tmp_path / "bad.toml"
-    file.write_text((CONFIGS / "clip-mini.toml").read_text().replace('family = "clip"', 'family = "yolo"'))
+    file.write_text((CONFIGS / "clip-drawings.toml").read_text().replace('family = "clip"', 'family = "yolo"'))
     assert train(str(file), "--out", str(tmp_path)) == 2
     assert "bad.toml: family is 'yolo'; accepted are 'clip'" in capsys.readouterr().err
 
 
 def test_scenes_show_the_names_that_a_flag_gives(tmp_path: Path):
     (tmp_path / "names.txt").write_text("dog: dog\ncat: cat\n")
-    recipe, out = str(small_recipe(tmp_path, "clip-mini")), tmp_path / "run"
+    recipe, out = str(small_recipe(tmp_path, "clip-drawings")), tmp_path / "run"
     assert train(recipe, "--out", str(out), "--names", str(tmp_path / "names.txt"), "--steps", "1") == 0
     vocabulary = json.loads((out / "checkpoint" / "tokenizer.json").read_text())["model"]["vocab"]
     assert {"dog", "cat"} <= vocabulary.keys()

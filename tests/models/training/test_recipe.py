@@ -25,12 +25,12 @@ def test_the_recipes_in_the_readme_are_recipes():
 
 
 def test_an_unknown_recipe_names_the_bundled_ones():
-    with pytest.raises(RecipeError, match="clip-mini"):
+    with pytest.raises(RecipeError, match="clip-drawings"):
         read_recipe("no-such-recipe")
 
 
 def changed(folder: Path, old: str, new: str) -> Path:
-    text = (CONFIGS / "grounding-dino-mini.toml").read_text()
+    text = (CONFIGS / "grounding-dino-drawings.toml").read_text()
     assert old in text
     file = folder / "bad.toml"
     file.write_text(text.replace(old, new))
@@ -65,7 +65,7 @@ def test_all_wrong_entries_are_told_at_once(tmp_path: Path):
 
 
 def test_scenes_to_validate_with_are_those_to_train_on_unless_told_otherwise():
-    data = read_recipe("glip-mini").data
+    data = read_recipe("glip-drawings").data
     assert data.validation == data.sets
     table = {
         "family": "glip",
@@ -84,7 +84,7 @@ def test_scenes_to_validate_with_are_those_to_train_on_unless_told_otherwise():
 
 def test_flags_replace_entries_of_the_recipe_and_of_its_scenes(tmp_path: Path):
     recipe = read_recipe(
-        "clip-mini", start=tmp_path / "start", names=tmp_path / "names.txt", styles=["noto"], words=None
+        "clip-drawings", start=tmp_path / "start", names=tmp_path / "names.txt", styles=["noto"], words=None
     )
     assert recipe.start == tmp_path / "start"
     assert recipe.words is None
@@ -94,7 +94,7 @@ def test_flags_replace_entries_of_the_recipe_and_of_its_scenes(tmp_path: Path):
 
 
 def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path: Path):
-    (tmp_path / "recipe.toml").write_text((CONFIGS / "clip-mini.toml").read_text(), encoding="utf-8-sig")
+    (tmp_path / "recipe.toml").write_text((CONFIGS / "clip-drawings.toml").read_text(), encoding="utf-8-sig")
     assert read_recipe(tmp_path / "recipe.toml").family == "clip"
 
 

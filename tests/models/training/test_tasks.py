@@ -227,7 +227,7 @@ def test_a_clip_is_validated_by_the_names_of_all_objects_and_calibrated(folder: 
 
 
 def test_the_recipe_of_a_bundled_model_trains_on_other_data(folder: Path, tmp_path: Path):
-    bundled = read_recipe("grounding-dino-mini")
+    bundled = read_recipe("grounding-dino-drawings")
     coco = {"format": "coco", "annotations": "coco/coco.json", "pictures": "coco/pictures"}
     smaller = {"batch": 2, "sets": [coco], "validation": [coco], "validation_batches": 1}
     model = bundled.model | {"backbone": {**bundled.model["backbone"], "width": 8}}

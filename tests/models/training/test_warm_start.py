@@ -52,7 +52,7 @@ def places(words: Path) -> torch.Tensor:
 
 
 def small(family: str, kind: type, words: Path) -> nn.Module:
-    model = dict(read_recipe(f"{family}-mini").model or {})
+    model = dict(read_recipe(f"{family}-drawings").model or {})
     model["text"] = {**model["text"], "vocab_size": vocabulary_size(words / TOKENIZER)}
     torch.manual_seed(1)
     detector = kind(from_json({"glip": GlipConfig, "grounding-dino": GroundingDinoConfig}[family], model)).eval()
@@ -99,7 +99,7 @@ def test_aligned_detector_names_what_the_tower_names(family, kind, words, prompt
 def test_a_detector_knows_the_words_of_its_backbones_cells(family, kind, words, prompts):
     backbone = EfficientNetConfig((4, 4, 8, 8, 8, 8, 8), (1,) * 7, stem=4, head=16, classes=10, words=DIMENSIONS)
     clip = Clip(ClipConfig(DIMENSIONS, EfficientNetTowerConfig(64, backbone), TextConfig(32, 1, 2))).eval()
-    model = dict(read_recipe(f"{family}-photographs").model or {})
+    model = dict(read_recipe(f"{family}-mini").model or {})
     model |= {
         "text": {**model["text"], "vocab_size": vocabulary_size(words / TOKENIZER)},
         "backbone": json.loads(json.dumps(to_json(backbone))),

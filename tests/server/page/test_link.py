@@ -19,7 +19,7 @@ QUESTION = {
     "max_detections": 7,
     "text_threshold": 0.25,
     "multi_label": False,
-    "example": "sea.jpg",
+    "example": "rocket.jpg",
 }
 
 

@@ -50,6 +50,27 @@ def test_models_lists_certificates_tasks_defaults_and_limits(client, detector):
     assert encoder_model["tasks"] == ["classify", "similarity"]
 
 
+def test_model_card_is_served_and_named_in_models(client, detector, tmp_path):
+    detector.folder = tmp_path
+    (tmp_path / "MODEL_CARD.md").write_text("# A detector of doors\n", encoding="utf-8")
+    with_card, without = client.get("/models").json()["models"]
+    assert (with_card["card"], without["card"]) == ("models/fake-detector/card", None)
+    answer = client.get("/models/fake-detector/card")
+    assert (answer.status_code, answer.text) == (200, "# A detector of doors\n")
+    assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert client.head("/models/fake-detector/card").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "detail"),
+    [("fake-encoder", "the model fake-encoder has no card"), ("nobody", "there is no model 'nobody'")],
+)
+def test_card_that_is_not_there_is_not_found(client, name, detail):
+    answer = client.get(f"/models/{name}/card")
+    assert answer.status_code == 404
+    assert answer.json()["detail"].startswith(detail)
+
+
 def test_uncertified_artefact_shows_in_models_and_metrics(detector, start):
     detector.uncertified = {"detector": "it has no certificate"}
     client = start()
