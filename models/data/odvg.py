@@ -116,7 +116,7 @@ class OdvgSet:
         for line in lines:
             for name in line.categories:
                 self._vocabulary.categories.add(name)
-        self._lines.select([line.index for line in lines])
+        self._lines.select([line.number for line in lines])
         self.faults.log()
 
     @property
@@ -140,14 +140,14 @@ class OdvgSet:
         return _Line(index, picture, tuple(dict.fromkeys(sys.intern(name) for name, _ in parts.instances)))
 
     def _repeated_picture(self, line: "_Line", times: str) -> RecordFault:
-        message = f"{self._lines.where(line.index)}: its picture {shown(line.picture)} occurs {times}"
+        message = f"{self._lines.where(line.number)}: its picture {shown(line.picture)} occurs {times}"
         return RecordFault(f"{message}, so each line has only some of its objects", kind="line filename")
 
 
 class _Line(NamedTuple):
     """A line found right; `picture`: its file, None beside a caption, since a picture may have several."""
 
-    index: int
+    number: int
     picture: str | None
     categories: tuple[str, ...]
 

@@ -60,7 +60,7 @@ def write_set(
         picture.save(folder / image["file_name"])
         images.append(image)
         for position, index in enumerate(contents.objects):
-            row = {"id": len(annotations), "image_id": number, "category_id": index}
+            row: dict[str, Any] = {"id": len(annotations), "image_id": number, "category_id": index}
             if contents.boxes:
                 box = contents.boxes[position]
                 # COCO's boxes are x, y, width, height.

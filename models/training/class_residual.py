@@ -216,6 +216,9 @@ def fresh_clip(words: DistilledWords, backbone: Path, drawings: Path) -> Clip:
 def adapt_pixels(tower: ResNetTower, learnt: Preprocessing) -> None:
     """Make the first layers of a tower that has learnt other mean and deviation take those of `PREPROCESSING`."""
     convolution, norm = tower.backbone.stem[0], tower.backbone.stem[1]
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
     mean, std, new_mean, new_std = (
         torch.tensor(x) for x in (learnt.mean, learnt.std, PREPROCESSING.mean, PREPROCESSING.std)
     )

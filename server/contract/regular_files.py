@@ -3,11 +3,11 @@
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 
-def open_regular(path: Path | str) -> BinaryIO:
+def open_regular(path: Path | str) -> BufferedReader:
     """Open a regular file to read its bytes; OSError for whatever else has this name, without waiting for it."""
     _check(os.stat(path).st_mode, path)  # some devices do something as soon as they are opened
     file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115

@@ -51,7 +51,7 @@ async def models(request: Request) -> Response:
     "/models/{name}/card",
     summary="What a model has learnt, for what, and where it fails",
     response_class=Response,
-    responses={200: {"content": {MARKDOWN: {"schema": {"type": "string"}}}}, 404: {"model": Problem}},
+    responses={200: {"content": {MARKDOWN: {"schema": {"type": "string"}}}}, **problems(UnknownModel)},
 )
 async def model_card(request: Request, name: str) -> Response:
     """Its model card, in Markdown."""
