@@ -1,6 +1,7 @@
 """Model cache: bundles of official models in the user's cache folder, made at first use by `openset pull`."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from server.contract.manifest import BundleError, read_manifest
 from server.registry.daemon_thread import end_process
-from server.settings import Settings, SettingsError
+from server.settings import PREFIX, Settings, SettingsError
 from server.stop_signals import STOP
 
 _ROOT = Path(__file__).parents[2]
@@ -24,12 +25,12 @@ class PullFailed(Exception):
 
 
 def cache_folder(given: Path | None) -> Path:
-    """The folder of pulled models: the one given, else `openset` in the user's cache folder.
+    """The folder of pulled models: the one given, that of OPENSET_CACHE_DIR, or `openset` in the user's cache folder.
 
     SettingsError where the user has none: no HOME, and no entry in the system's list of users.
     """
-    if given:
-        return given
+    if chosen := given or os.environ.get(PREFIX + "CACHE_DIR"):
+        return Path(chosen)
     if own := os.environ.get("XDG_CACHE_HOME"):
         return Path(own) / "openset"
     try:
@@ -40,9 +41,14 @@ def cache_folder(given: Path | None) -> Path:
         ) from None
 
 
-def pulled_bundle(cache: Path, name: str) -> Path:
-    """The folder of the bundle of the official model `name`, once it has been pulled."""
-    return cache / "bundles" / name
+def bundle_name(model: str) -> str:
+    """Name of a pulled model in requests, and of its folder: its own, or "org--name" of a repository "org/name"."""
+    return re.sub(r"[/@]", "--", model.strip()).lower()
+
+
+def pulled_bundle(cache: Path, model: str) -> Path:
+    """The folder of the bundle of a model, an official one or a repository, once it has been pulled."""
+    return cache / "bundles" / bundle_name(model)
 
 
 def is_pulled(folder: Path) -> bool:
