@@ -24,7 +24,7 @@ from export.graph_spec import GraphSpec
 from export.onnx.tracing import DEFAULT_LOWERING, DEFAULT_OPSET, to_onnx
 from export.onnx.weight_storage import WeightStorage, round_weights
 from export.progress import Progress
-from models import registry
+from models import config_io, registry
 from models.family import ServingRules
 from models.registry import FAMILIES, LoadedCheckpoint
 from server.bundle import Bundle
@@ -98,6 +98,7 @@ def _write_bundle(
         source=loaded.source,
         weights_sha256=loaded.weights_sha256,
         tokenizer=hashed(folder, TOKENIZER_FILE),
+        config=config_io.to_json(loaded.config),
         reference=reference.file,
         canary=store(folder, CANARY_FILE, canary_outputs(specs)),
         artefacts=tuple(artefacts),

@@ -3,82 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
 
 from export.certificate.parity import Figures
 from export.certificate.verify import VerifyReport, name_of, verify
 from export.progress import Progress, peak_memory_bytes
 from export.tensorrt.engines import EngineTarget, add_engines
-from server.contract.manifest import LOWERINGS, Artefact, Manifest, Precision, read_manifest
-
-
-def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of "export" or "verify" to the parser, and its `func`."""
-    if command == "export":
-        parser.add_argument(
-            "--checkpoint",
-            type=Path,
-            help="file or folder of the weights; without it, --precision and --runtime add to the bundle in --out",
-        )
-        parser.add_argument(
-            "--out", type=Path, required=True, help="folder of the bundle; an existing bundle is replaced"
-        )
-        parser.add_argument("--name", help="name of the model in requests (default: the folder's)")
-        parser.add_argument("--bundle-version", default="1", help="version of the model in responses (default: 1)")
-        parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 16 to 18 (default: 17)")
-        parser.add_argument(
-            "--weights",
-            choices=("fp32", "fp16", "int8"),
-            default="fp32",
-            help="round the weights, for half the file or a quarter; computation stays fp32 (default: fp32)",
-        )
-        parser.add_argument(
-            "--lowering",
-            choices=LOWERINGS,
-            default=LOWERINGS[0],
-            help="bilinear sampling as GridSample, or as gathers for runtimes whose GridSample is wrong"
-            " (default: grid_sample)",
-        )
-        _add_engine_arguments(parser)
-        parser.set_defaults(func=run_export)
-    else:
-        parser.add_argument("bundle", type=Path, help="folder of the bundle")
-        parser.add_argument(
-            "--checkpoint",
-            type=Path,
-            help="certify a pulled bundle with its own weights, against PyTorch: file or folder it was made of",
-        )
-        parser.set_defaults(func=run_verify)
-    parser.add_argument("--quiet", action="store_true", help="print the result only")
-
-
-def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--runtime",
-        choices=("onnxruntime", "tensorrt", "tensorrt-rtx"),
-        default="onnxruntime",
-        help="also build engines, with TensorRT on the GPU that will run them, or with TensorRT-RTX, without a GPU"
-        " (default: onnxruntime, graphs only)",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=get_args(Precision),
-        default="fp32",
-        help="also write graphs in a lower precision and build engines from those; mixed: products in fp16, the rest in"
-        " fp32 (default: fp32)",
-    )
-    parser.add_argument(
-        "--compute-capability",
-        action="append",
-        metavar="X.Y",
-        help="GPUs that TensorRT-RTX builds for, repeatable (default: 8.0, 8.6, 8.9 and 12.0)",
-    )
-    parser.add_argument("--timing-cache", type=Path, help="file where TensorRT keeps its measurements for later builds")
-    parser.add_argument(
-        "--profiles",
-        choices=("one", "buckets"),
-        help="one optimization profile, or one for each bucket (default: one for TensorRT-RTX, else buckets)",
-    )
+from server.contract.manifest import Artefact, Manifest, read_manifest
 
 
 def run_export(args: argparse.Namespace) -> int:

@@ -17,36 +17,13 @@ from export.templates.template import StoredTemplate, read_template, template_fi
 from models import UnknownCheckpoint
 from models.model_zoo import OFFICIAL, Official, repository
 from server.contract.manifest import read_manifest
+from server.installation import install_command
 from server.registry.model_cache import bundle_name, cache_folder, is_pulled, pulled_bundle
 from server.settings import SettingsError
 
 # Packages that fetching and filling import, and those of an export; checked before gigabytes are fetched.
 _REQUIRED = ("onnxruntime", "huggingface_hub", "httpx2", "filelock")
 _REQUIRED_TO_EXPORT = ("torch", "onnx", "onnxscript", "safetensors")
-
-
-def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of "pull" to the parser, and its `func`."""
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="models to pull, or repositories as org/name[@revision]; without any, all names are listed",
-    )
-    parser.add_argument(
-        "--cache-dir",
-        type=Path,
-        metavar="PATH",
-        help="folder of checkpoints and bundles (default: OPENSET_CACHE_DIR, else openset in your cache folder)",
-    )
-    parser.add_argument(
-        "--full",
-        action="store_true",
-        help="export the checkpoint, with a certificate of its own weights, rather than fill in the template: needs"
-        " pip install 'openset[cpu,export]', and minutes",
-    )
-    parser.add_argument("--quiet", action="store_true", help="print the result only")
-    parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,9 +70,9 @@ def _pull(name: str, cache: Path, progress: Progress, *, full: bool) -> int:
     needed = (*_REQUIRED, *(_REQUIRED_TO_EXPORT if full else ()))
     if missing := [module for module in needed if importlib.util.find_spec(module) is None]:
         return _failed(
-            f"it needs {', '.join(missing)}, which is not installed. Install it with pip install"
-            f" 'openset[cpu{',export' if full else ''}]', or pull on another machine and serve the bundle's folder with"
-            " --bundle",
+            f"it needs {', '.join(missing)}, which is not installed. Install it with"
+            f" {install_command(('cpu', 'export') if full else ('cpu',))}, or pull on another machine and serve the"
+            " bundle's folder with --bundle",
             status=2,
         )
     from models.hub import HubError
@@ -174,8 +151,8 @@ def _template(name: str, wanted: Official, checkpoint: Path, progress: Progress)
     except UnknownCheckpoint as error:
         if missing := [module for module in _REQUIRED_TO_EXPORT if importlib.util.find_spec(module) is None]:
             raise UnknownCheckpoint(
-                f"{wanted.repository}: {error}. An export may serve it, and needs {', '.join(missing)}: pip install"
-                " 'openset[cpu,export]', then the same command"
+                f"{wanted.repository}: {error}. An export may serve it, and needs {', '.join(missing)}:"
+                f" {install_command(('cpu', 'export'))}, then the same command"
             ) from error
         progress.say(f"{error}: it is exported, with PyTorch")
         return None

@@ -34,6 +34,7 @@ from models.model_card import UNKNOWN
 from models.model_zoo import OPENAI_FILES
 from models.state_dict_map import as_torch, fill
 from models.tensor_sources import same
+from server.contract.manifest import MANIFEST_FILE
 
 LOG = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ GLIP = Family(
     graphs=lazy("export.glip:graphs"),
     task=lazy("models.training.tasks:detector_task"),
 )
+_load_bundle = lazy("export.bundle_weights:load_bundle")
 FAMILIES: dict[str, Family] = {family.name: family for family in (CLIP, GROUNDING_DINO, GLIP)}
 
 
@@ -92,7 +94,13 @@ class LoadedCheckpoint:
 
 
 def load(path: str | Path) -> LoadedCheckpoint:
-    """Load the checkpoint in `path`, a file or a folder (Hugging Face's or our own): completely, or CheckpointError."""
+    """Load the checkpoint in `path`, a file or a folder (Hugging Face's or our own): completely, or CheckpointError.
+
+    Of a bundle, the weights of its graphs (`export.bundle_weights`).
+    """
+    if (Path(path) / MANIFEST_FILE).is_file():
+        found: LoadedCheckpoint = _load_bundle(Path(path))
+        return found
     stored = checkpoints.read(path)
     try:
         return _load_openset(Path(path), stored) if stored.is_openset else _load_published(Path(path), stored)

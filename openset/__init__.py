@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from openset.async_client import AsyncClient
 from openset.client import Client
-from openset.endpoints import ClassifyOptions, DetectOptions, SimilarityOptions
+from openset.endpoints import CallOptions, ClassifyOptions, DetectOptions, SimilarityOptions
 from openset.errors import AnswerError, ClientError, ConnectionFailed, ImageError, ProblemError, UrlsUnsupported
 from openset.images import ImageInput, ImageInputs
 from openset.results import (
     ClassifyAnswer,
     DetectAnswer,
     Detection,
+    EmbedAnswer,
     ImageDetections,
+    ImageProblem,
     ImageScores,
     ModelsAnswer,
     SimilarityAnswer,
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
 
 # Without Predictor: `from openset import *` must work without the server's packages.
 __all__ = [
-    "AnswerError", "AsyncClient", "ClassifyAnswer", "ClassifyOptions", "Client", "ClientError",
-    "ConnectionFailed", "DetectAnswer", "DetectOptions", "Detection", "ImageDetections", "ImageError",
-    "ImageInput", "ImageInputs", "ImageScores", "ModelsAnswer", "ProblemError", "Retries", "SimilarityAnswer",
-    "SimilarityOptions", "UrlsUnsupported",
+    "AnswerError", "AsyncClient", "CallOptions", "ClassifyAnswer", "ClassifyOptions", "Client", "ClientError",
+    "ConnectionFailed", "DetectAnswer", "DetectOptions", "Detection", "EmbedAnswer", "ImageDetections", "ImageError",
+    "ImageInput", "ImageInputs", "ImageProblem", "ImageScores", "ModelsAnswer", "ProblemError", "Retries",
+    "SimilarityAnswer", "SimilarityOptions", "UrlsUnsupported",
 ]  # fmt: skip
 
 

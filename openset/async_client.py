@@ -1,6 +1,8 @@
 """`AsyncClient`: the client of an Openset server for asyncio."""
 
 import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -8,12 +10,14 @@ import httpx
 from tenacity import AsyncRetrying
 
 from openset import endpoints, proxies
-from openset.endpoints import Texts, VisionAnswer
-from openset.errors import no_answer
+from openset.endpoints import Task, Texts
+from openset.errors import ClientError, no_answer
 from openset.images import ImageInputs
-from openset.results import ClassifyAnswer, DetectAnswer, ModelsAnswer, SimilarityAnswer
+from openset.reading import is_ready, read
+from openset.results import ClassifyAnswer, DetectAnswer, EmbedAnswer, ModelsAnswer, SimilarityAnswer
 from openset.retries import Retries
 from openset.splitting import Limits
+from openset.vision_call import VisionAnswer, VisionCall
 
 
 class AsyncClient:
@@ -57,14 +61,44 @@ class AsyncClient:
         """As `Client.similarity`."""
         return await self._ask(endpoints.similarity_call(images, texts, options))
 
+    async def embed(
+        self, images: ImageInputs = (), texts: Texts = (), **options: Unpack[endpoints.CallOptions]
+    ) -> EmbedAnswer:
+        """As `Client.embed`."""
+        return await self._ask(endpoints.embed_call(images, texts, options))
+
+    async def each(
+        self, requests: Iterable[Mapping[str, Any]], *, task: Task = "detect", parallel: int = 4
+    ) -> AsyncIterator[DetectAnswer | ClassifyAnswer | SimilarityAnswer | EmbedAnswer | ClientError]:
+        """As `Client.each`."""
+        method = getattr(self, task)
+        pending: deque[asyncio.Task[Any]] = deque()
+
+        async def ask(request: Mapping[str, Any]) -> Any:
+            try:
+                return await method(**request)
+            except ClientError as error:
+                return error
+
+        try:
+            for request in requests:
+                pending.append(asyncio.create_task(ask(request)))
+                if len(pending) == parallel:
+                    yield await pending.popleft()
+            while pending:
+                yield await pending.popleft()
+        finally:
+            for task_left in pending:
+                task_left.cancel()
+
     async def models(self) -> ModelsAnswer:
         """As `Client.models`."""
-        return endpoints.read(await self._send("GET", "/models"), ModelsAnswer)
+        return read(await self._send("GET", "/models"), ModelsAnswer)
 
     async def ready(self) -> bool:
         """As `Client.ready`."""
         try:
-            return endpoints.is_ready(await self._http.get("/readyz"))
+            return is_ready(await self._http.get("/readyz"))
         except httpx.RequestError:
             return False
 
@@ -78,17 +112,14 @@ class AsyncClient:
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.close()
 
-    async def _ask(self, call: endpoints.VisionCall[VisionAnswer]) -> VisionAnswer:
+    async def _ask(self, call: VisionCall[VisionAnswer]) -> VisionAnswer:
         if len(call.images) > 1 and self._limits is None:
-            self._limits = endpoints.read(await self._send("GET", "/models"), endpoints.LimitsAnswer).limits
-        answers: list[VisionAnswer] = []
-        done = 0
+            self._limits = read(await self._send("GET", "/models"), endpoints.LimitsAnswer).limits
         batches = call.batches(self._limits or Limits())
         while batch := await asyncio.to_thread(next, batches, None):
-            with call.noted(done, batch):
-                answers.append(call.read(await self._send("POST", call.path, **call.content(batch)), batch))
-            done += len(batch)
-        return call.join(answers)
+            with call.concerning(batch):
+                call.take(await self._send("POST", call.path, **call.content(batch)), batch)
+        return call.joined()
 
     async def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
         attempts = AsyncRetrying(**self._retries.policy())

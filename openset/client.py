@@ -1,5 +1,6 @@
 """`Client`: a blocking client of an Openset server."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -7,12 +8,15 @@ import httpx
 from tenacity import Retrying
 
 from openset import endpoints, proxies
-from openset.endpoints import Texts, VisionAnswer
-from openset.errors import no_answer
+from openset.endpoints import Task, Texts
+from openset.errors import ClientError, no_answer
 from openset.images import ImageInputs
-from openset.results import ClassifyAnswer, DetectAnswer, ModelsAnswer, SimilarityAnswer
+from openset.ordered_map import map_in_order
+from openset.reading import is_ready, read
+from openset.results import ClassifyAnswer, DetectAnswer, EmbedAnswer, ModelsAnswer, SimilarityAnswer
 from openset.retries import Retries
 from openset.splitting import Limits
+from openset.vision_call import VisionAnswer, VisionCall
 
 
 class Client:
@@ -42,7 +46,8 @@ class Client:
     def detect(self, images: ImageInputs, **options: Unpack[endpoints.DetectOptions]) -> DetectAnswer:
         """Find what `labels` or a `prompt` name, in one image or several; see `DetectOptions`.
 
-        Further options: `model`, `box_threshold`, `text_threshold`, `nms_iou`, `max_detections`, `label_scores`.
+        Of several images one that cannot be read is named by its path, and with `on_error="skip"` only it has no
+        result; `progress` is called with the number of images done, and of all.
         """
         return self._ask(endpoints.detect_call(images, options))
 
@@ -58,14 +63,38 @@ class Client:
         """Cosine of each image (rows) with each text (columns). Options: `model`, `embeddings`."""
         return self._ask(endpoints.similarity_call(images, texts, options))
 
+    def embed(
+        self, images: ImageInputs = (), texts: Texts = (), **options: Unpack[endpoints.CallOptions]
+    ) -> EmbedAnswer:
+        """Unit-length embeddings of images, texts, or both, in one space: a dot product is a cosine."""
+        return self._ask(endpoints.embed_call(images, texts, options))
+
+    def each(
+        self, requests: Iterable[Mapping[str, Any]], *, task: Task = "detect", parallel: int = 4
+    ) -> Iterator[DetectAnswer | ClassifyAnswer | SimilarityAnswer | EmbedAnswer | ClientError]:
+        """Yield for each request its answer, or the error that kept it from one, in order.
+
+        A request holds the arguments of the task's method: `{"images": path, "labels": ["a dog"]}`. Requests are read
+        as answers are taken, `parallel` ahead, which the server runs together.
+        """
+        method = getattr(self, task)
+
+        def ask(request: Mapping[str, Any]) -> Any:
+            try:
+                return method(**request)
+            except ClientError as error:
+                return error
+
+        return (answer for _, answer in map_in_order(ask, requests, parallel=parallel))
+
     def models(self) -> ModelsAnswer:
         """List the models being served, their certificates, and what the server takes in one request."""
-        return endpoints.read(self._send("GET", "/models"), ModelsAnswer)
+        return read(self._send("GET", "/models"), ModelsAnswer)
 
     def ready(self) -> bool:
         """Tell whether the server is ready; not tried again."""
         try:
-            return endpoints.is_ready(self._http.get("/readyz"))
+            return is_ready(self._http.get("/readyz"))
         except httpx.RequestError:
             return False
 
@@ -79,16 +108,13 @@ class Client:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def _ask(self, call: endpoints.VisionCall[VisionAnswer]) -> VisionAnswer:
+    def _ask(self, call: VisionCall[VisionAnswer]) -> VisionAnswer:
         if len(call.images) > 1 and self._limits is None:
-            self._limits = endpoints.read(self._send("GET", "/models"), endpoints.LimitsAnswer).limits
-        answers: list[VisionAnswer] = []
-        done = 0
+            self._limits = read(self._send("GET", "/models"), endpoints.LimitsAnswer).limits
         for batch in call.batches(self._limits or Limits()):
-            with call.noted(done, batch):
-                answers.append(call.read(self._send("POST", call.path, **call.content(batch)), batch))
-            done += len(batch)
-        return call.join(answers)
+            with call.concerning(batch):
+                call.take(self._send("POST", call.path, **call.content(batch)), batch)
+        return call.joined()
 
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
         attempts = Retrying(**self._retries.policy())

@@ -16,15 +16,11 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from openset.results import FieldProblem
+
 _MAX_EXCERPT = 300
+_IMAGE_NAME = re.compile(r"^(the image|image \d+ of \d+)")
 _MARKUP = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
-
-
-class FieldProblem(BaseModel):
-    """A field of the request and the reason why it was refused."""
-
-    field: str
-    reason: str
 
 
 class Problem(BaseModel):
@@ -36,6 +32,7 @@ class Problem(BaseModel):
     detail: str
     errors: list[FieldProblem] | None = None
     request_id: str | None = None
+    index: int | None = None
 
 
 class ClientError(Exception):
@@ -55,7 +52,10 @@ class AnswerError(ClientError):
 
 
 class ProblemError(ClientError):
-    """A refusal, with the members of its problem document; `errors` are the fields that do not fit."""
+    """A refusal, with the members of its problem document; `errors` are the fields that do not fit.
+
+    Where it is about one image, `index` is its place among those given, `image` its path or URL.
+    """
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -63,6 +63,12 @@ class ProblemError(ClientError):
         self.status, self.type = problem.status, problem.type
         self.title, self.detail = problem.title, problem.detail
         self.errors = tuple(problem.errors or ())
+        self.index, self.image = problem.index, ""
+
+    def concern(self, index: int, image: str) -> None:
+        """Note the image that it is about: its place among those given, and its path or URL, if it has one."""
+        self.index, self.image = index, image
+        self.detail = named(self.detail, image)
 
     def __str__(self) -> str:
         return f"{self.status} {self.title}" + (f": {self.detail}" if self.detail else "")
@@ -70,6 +76,11 @@ class ProblemError(ClientError):
 
 class UrlsUnsupported(ProblemError):
     """The server does not know the field `image_urls`."""
+
+
+def named(detail: str, image: str) -> str:
+    """Detail of a problem with the image's own name in place of its number in one request."""
+    return _IMAGE_NAME.sub(lambda _: image, detail) if image else detail
 
 
 def no_answer(error: httpx.RequestError, attempts: int, through: str = "") -> ConnectionFailed:

@@ -37,8 +37,11 @@ class Url:
     address: str
 
 
-def as_list(images: ImageInputs) -> list[ImageInput]:
-    """List of the images given, all checked before the first is sent; ImageError names one that cannot be."""
+def as_list(images: ImageInputs, *, files_exist: bool = True) -> list[ImageInput]:
+    """List of the images given, all checked before the first is sent; ImageError names one that cannot be.
+
+    `files_exist`: a path must lead to a file already.
+    """
     one = isinstance(images, _PLAIN) or _is_array(images) or _is_pil(images) or _is_open_file(images)
     given: Sequence[Any] = [images] if one else images  # type: ignore[assignment]
     if not isinstance(given, Sequence):
@@ -46,7 +49,7 @@ def as_list(images: ImageInputs) -> list[ImageInput]:
     if not given:
         raise ImageError("give at least one image")
     for place, image in enumerate(given, 1):
-        _check(image, f"image {place} of {len(given)}" if len(given) > 1 else "the image")
+        _check(image, f"image {place} of {len(given)}" if len(given) > 1 else "the image", files_exist)
     return list(given)
 
 
@@ -68,7 +71,12 @@ def encoded(image: Any) -> bytes | Url:
     return _rest_of(image) if _is_open_file(image) else bytes(image)
 
 
-def _check(image: Any, name: str) -> None:
+def name_of(image: object) -> str:
+    """Path or URL of an image, empty for one that has none."""
+    return os.fsdecode(image) if isinstance(image, str | os.PathLike) else ""
+
+
+def _check(image: Any, name: str, files_exist: bool) -> None:
     if _is_array(image):
         if not (image.dtype == "uint8" and image.ndim == 3 and image.shape[2] == 3 and image.size):
             raise ImageError(f"{name} must be uint8, height x width x 3, RGB; got {image.dtype}, {image.shape}")
@@ -84,7 +92,7 @@ def _check(image: Any, name: str) -> None:
             raise ImageError(f"{name} is a file opened as text: open it with mode 'rb'")
     elif not isinstance(image, _PLAIN):
         raise ImageError(f"{name} must be {_ACCEPTED}; got {type(image).__name__}")
-    elif isinstance(image, str | os.PathLike) and not _is_url(image) and not os.path.isfile(image):
+    elif files_exist and isinstance(image, str | os.PathLike) and not _is_url(image) and not os.path.isfile(image):
         raise ImageError(f"{name}: there is no file {os.fspath(image)!r}")
 
 

@@ -18,11 +18,13 @@ def load_predictor() -> "type[Predictor]":
 
         from server.predictor import Predictor
     except ModuleNotFoundError as error:
+        from server.installation import install_command
+
         if error.name is None or error.name.split(".")[0] == "server":
             raise  # a fault of this installation, which no extra mends
         raise ImportError(
             f"openset.Predictor runs models in this process and needs {error.name}, which is not installed:"
-            " pip install 'openset[cpu]', or 'openset[gpu]' for an NVIDIA GPU",
+            f" {install_command(('cpu',))}, or the extra gpu in place of cpu for an NVIDIA GPU",
             name=error.name,
         ) from error
     return Predictor

@@ -94,12 +94,39 @@ class ImageDetections(BaseModel):
         )
 
 
+class FieldProblem(BaseModel):
+    """A field of a request and what is to be said about it."""
+
+    field: str
+    reason: str
+
+
+class ImageProblem(BaseModel):
+    """The reason why one image has no result: `index` among the images given, `image` its path or URL.
+
+    `type` is a stable name; `status` is 0 for an image that was not sent.
+    """
+
+    index: int
+    image: str | None = None
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
 class DetectAnswer(BaseModel):
-    """Answer of /detect: detections per image, in the order of the images."""
+    """Answer of /detect: detections per image, in the order of the images.
+
+    With `on_error="skip"` an image of `problems` has an empty result. `warnings` tell of labels that the model's
+    vocabulary does not know, and of those that were probably meant otherwise.
+    """
 
     model: ModelId
     passes: int = 1
     results: list[ImageDetections]
+    problems: list[ImageProblem] = []
+    warnings: list[FieldProblem] = []
     timings_ms: dict[str, float]
 
 
@@ -118,10 +145,12 @@ class ImageScores(BaseModel):
 
 
 class ClassifyAnswer(BaseModel):
-    """Answer of /classify: scores per image, in the order of the images."""
+    """Answer of /classify: scores per image, in the order of the images; `problems` and `warnings` as of /detect."""
 
     model: ModelId
     results: list[ImageScores]
+    problems: list[ImageProblem] = []
+    warnings: list[FieldProblem] = []
     timings_ms: dict[str, float]
 
 
@@ -142,6 +171,19 @@ class SimilarityAnswer(BaseModel):
     similarity: list[list[float]]
     logit_scale: float
     embeddings: Embeddings | None = None
+    problems: list[ImageProblem] = []
+    warnings: list[FieldProblem] = []
+    timings_ms: dict[str, float]
+
+
+class EmbedAnswer(BaseModel):
+    """Answer of /embed: unit-length embeddings of images and texts, in their order; a dot product is a cosine."""
+
+    model: ModelId
+    images: list[list[float]]
+    texts: list[list[float]]
+    problems: list[ImageProblem] = []
+    warnings: list[FieldProblem] = []
     timings_ms: dict[str, float]
 
 
@@ -164,10 +206,14 @@ class ServedModel(BaseModel):
 
 
 class ModelsAnswer(BaseModel):
-    """Answer of /models: the models being served, bounds of a request, and the memory of all models in bytes."""
+    """Answer of /models: the models being served, bounds of a request, and the memory of all models in bytes.
+
+    `url_images` tells whether a request may give URLs of images; older servers do not tell.
+    """
 
     models: list[ServedModel]
     limits: dict[str, int | float]
+    url_images: bool = False
     memory: dict[str, Any]
 
 

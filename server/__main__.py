@@ -1,6 +1,9 @@
-"""The `openset` command, the entry point for serving, exporting, training and evaluation.
+"""The `openset` command, the entry point for serving, labelling, exporting, training and evaluation.
 
-Serving needs neither PyTorch nor the packages `models` and `export`: only the commands that use them import them.
+Arguments are declared in modules that need nothing which an extra brings, so that `--help` and completion always work;
+the module that runs a command is imported once its arguments are read. Serving needs neither PyTorch nor `models`.
+argparse rather than typer or cyclopts: those read a command's options from its function, so that they would import what
+runs all commands, and the flags of `serve`, which come from the settings, would have to be built beside them.
 """
 
 from server.stop_signals import STOP  # first, so that a signal during the imports finds its handler
@@ -10,43 +13,65 @@ import argparse
 import importlib
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from server.console import escape_what_cannot_be_encoded, flush_output, is_of_output
+from server.installation import install_command, version_line
 
-# command -> (help, module with its `add_arguments` and `run`, extra that the module needs)
-_COMMANDS = {
-    "serve": ("answer requests over HTTP", "server.app", None),
-    "key": ("make API keys", "server.middleware.auth", None),
-    "bundles": ("change the bundles of a running server", "server.registry.admin_cli", None),
-    "detect": ("detect objects by name in an image", "server.cli", None),
-    "classify": ("classify an image among labels", "server.cli", None),
-    "similarity": ("compare images with texts", "server.cli", None),
-    "label": ("label pictures, folders and videos with boxes", "openset.label.cli", None),
-    "export": ("make a bundle from a checkpoint", "export.cli", "export"),
-    "pull": ("make the bundle of an official model, by its name", "export.pull", "cpu"),
-    "verify": ("check a bundle's files and certificates", "export.cli", "cpu"),
-    "evaluate": ("measure a model on a data set", "models.evaluation.cli", "evaluate"),
-    "pseudo-label": (
-        "label captioned images with a detector's boxes",
-        "models.pseudo_labels.cli",
-        "evaluate",
+
+class Command(NamedTuple):
+    """A command: its help, the module of its `add_arguments(command, parser)`, its `module:run`, and its extras."""
+
+    summary: str
+    arguments: str
+    run: str
+    extras: tuple[str, ...] = ("cpu",)
+
+
+COMMANDS = {
+    "serve": Command("answer requests over HTTP", "server.arguments", "server.app:run"),
+    "key": Command("make API keys", "server.arguments", "server.middleware.auth:run"),
+    "bundles": Command("change the bundles of a running server", "server.arguments", "server.registry.admin_cli:run"),
+    "models": Command(
+        "list the models that there are, and those that can be had", "export.arguments", "export.model_list:run"
     ),
-    "train": ("train a model from a configuration file", "models.training.cli", "train"),
+    "detect": Command("detect objects by name in pictures", "openset.arguments", "openset.cli:run"),
+    "classify": Command("classify pictures among labels", "openset.arguments", "openset.cli:run"),
+    "similarity": Command("compare pictures with texts", "openset.arguments", "openset.cli:run"),
+    "label": Command(
+        "label pictures, folders and videos with boxes", "openset.label.arguments", "openset.label.cli:run"
+    ),
+    "export": Command(
+        "make a bundle from a checkpoint", "export.arguments", "export.cli:run_export", ("cpu", "export")
+    ),
+    "pull": Command("make the bundle of an official model, by its name", "export.arguments", "export.pull:run"),
+    "verify": Command("check a bundle's files and certificates", "export.arguments", "export.cli:run_verify"),
+    "evaluate": Command(
+        "measure a model on a data set",
+        "models.evaluation.arguments",
+        "models.evaluation.cli:run",
+        ("cpu", "evaluate"),
+    ),
+    "pseudo-label": Command(
+        "label captioned images with a detector's boxes",
+        "models.pseudo_labels.arguments",
+        "models.pseudo_labels.cli:run",
+        ("cpu", "evaluate"),
+    ),
+    "train": Command(
+        "train a model from a configuration file", "models.training.arguments", "models.training.cli:run", ("train",)
+    ),
+    "completion": Command("print the shell's completion script", "server.arguments", "server.completion:run"),
 }
 
 
-class Register(Protocol):
-    """`add_arguments` of a command's module: fills `parser` and sets its default `func(args) -> exit status`."""
-
-    def __call__(self, command: str, parser: argparse.ArgumentParser) -> None: ...
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status: 2 for bad usage, 130 where Ctrl-C interrupted it.
+    """Run one command; returns its exit status.
 
-    Without `argv` this is the whole process, which `openset serve` ends here.
+    0: done. 1: done, with something that failed, as a picture that cannot be read. 2: bad usage, or nothing could be
+    done. 128 and the signal's number: interrupted, or the reader of the output has gone. Results are printed to stdout,
+    all else to stderr. Without `argv` this is the whole process, which `openset serve` ends here.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     escape_what_cannot_be_encoded()
@@ -59,6 +84,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         end_process(status)  # an ordinary end unloads the runtime, which aborts where a thread is still inside it
     return status
+
+
+def make_parser(*commands: str) -> argparse.ArgumentParser:
+    """The parser of the whole command line, with the arguments of these commands."""
+    parser = argparse.ArgumentParser(
+        prog="openset", description="Open-set vision: detection, classification, similarity."
+    )
+    parser.add_argument("--version", action="version", version=version_line())
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        summary = f"{command.summary[0].upper()}{command.summary[1:]}."
+        subparser = subparsers.add_parser(name, help=command.summary, description=summary)
+        if name in commands:
+            importlib.import_module(command.arguments).add_arguments(name, subparser)
+    return parser
 
 
 def _run(words: Sequence[str]) -> int:
@@ -84,37 +124,29 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _run_command(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="openset", description="Open-set vision: detection, classification, similarity."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (text, _, _) in _COMMANDS.items():
-        # Only the chosen command's module is imported: `openset serve` must not need PyTorch.
-        subparser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        if words[:1] == [name]:
-            try:
-                _module(name)(name, subparser)
-            except ModuleNotFoundError as error:
-                return _missing(name, error)
-    args = parser.parse_args(words)
-    run: Callable[[argparse.Namespace], int] = args.func
+    parser = make_parser(*words[:1])
+    args, rest = parser.parse_known_args(words)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{_list_hint(args, rest)}")
+    command = COMMANDS[args.command]
+    module, _, function = command.run.partition(":")
     try:
-        return run(args)
+        status: int = getattr(importlib.import_module(module), function)(args)
     except ModuleNotFoundError as error:
-        return _missing(args.command, error)
+        hint = install_command(command.extras)
+        print(f"openset {args.command}: {error}; install it with: {hint}", file=sys.stderr)
+        return 2
+    return status
 
 
-def _module(command: str) -> Register:
-    register: Register = importlib.import_module(_COMMANDS[command][1]).add_arguments
-    return register
-
-
-def _missing(command: str, error: ModuleNotFoundError) -> int:
-    extra = _COMMANDS[command][2] or "cpu"
-    if error.name == "onnxruntime" and extra != "cpu":
-        extra = f"cpu,{extra}"
-    print(f"openset {command}: {error}; install it with: pip install 'openset[{extra}]'", file=sys.stderr)
-    return 2
+def _list_hint(args: argparse.Namespace, rest: Sequence[str]) -> str:
+    """The way to write a list, where words follow the one that an option took."""
+    lists: dict[str, Any] = {name: value for name, value in vars(args).items() if isinstance(value, list)}
+    name = next((name for name in ("labels", "format") if lists.get(name)), None)
+    if name is None or rest[0].startswith("-"):
+        return ""
+    meant = ",".join([*lists[name], *(word for word in rest if not word.startswith("-"))])
+    return f"; for several, write --{name} {meant!r}"
 
 
 if __name__ == "__main__":

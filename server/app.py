@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -34,11 +34,11 @@ from server.registry.daemon_thread import any_daemon_thread, end_process, in_dae
 from server.registry.hot_swap import HotSwap
 from server.registry.model_cache import PullFailed, with_models
 from server.request_context import request_context
-from server.routes import admin, classify, detect, docs, page, similarity, system
+from server.routes import admin, classify, detect, docs, embed, page, similarity, system
 from server.routes.documents import DocumentCache, SharedRendering
 from server.routes.open_inference import endpoints as open_inference
-from server.routes.openapi import with_keys, with_problem_type
-from server.settings import Settings, SettingsError, add_flags, odd_variables, read_settings
+from server.routes.openapi import completed
+from server.settings import Settings, SettingsError, odd_variables, read_settings
 from server.stop_signals import STOP
 from server.telemetry import logs
 from server.telemetry.metrics import package_version
@@ -56,11 +56,13 @@ def create_app(
     bundles: Sequence[Bundle] | None = None,
     *,
     on_failure: Callable[[], None] | None = None,
+    on_ready: Callable[[], Awaitable[None]] | None = None,
     fetcher: ImageFetcher | None = None,
 ) -> FastAPI:
     """The app. `bundles` are served from the start; without them those of the settings are loaded in the background.
 
-    Until they are loaded `/readyz` answers 503; where that fails `on_failure` is called. `fetcher` fetches image URLs.
+    Until they are loaded `/readyz` answers 503; where that fails `on_failure` is called, else `on_ready`.
+    `fetcher` fetches image URLs.
     """
     settings = settings or read_settings()
     keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
@@ -77,6 +79,9 @@ def create_app(
                 on_failure()
             else:
                 log.error("the bundles could not be loaded: %s", error)
+            return
+        if on_ready:
+            await on_ready()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -102,6 +107,8 @@ def create_app(
         summary="Open-set detection, zero-shot classification and image-text similarity.",
         version=package_version("openset"),
         lifespan=lifespan,
+        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        generate_unique_id_function=lambda route: route.name,  # the names of methods in generated clients
         openapi_url=None,  # rendered once, by a route of our own
         docs_url=None,  # the usual pages load scripts from elsewhere: ours works offline
         redoc_url=None,
@@ -114,11 +121,13 @@ def create_app(
     app.state.keys, app.state.open_endpoints, app.state.hot_swap = keys, settings.open_endpoints, hot_swap
     app.state.fetcher = fetcher or (ImageFetcher(settings) if settings.url_images else None)
     app.state.documents, app.state.metrics_page = DocumentCache(), SharedRendering(service.metrics.exposition)
-    routers = [detect.router, classify.router, similarity.router, system.router, open_inference.router, docs.router]
+    routers = [detect.router, classify.router, similarity.router, embed.router]
+    routers += [system.router, open_inference.router, docs.router]
     if settings.bundle_roots:
         routers.append(admin.router)
     for router in routers:
         app.include_router(router)
+    app.router.routes.extend(docs.routes())
     if settings.page:
         app.router.routes.extend(page.routes())
     app.add_middleware(
@@ -144,8 +153,14 @@ def _templates(app: FastAPI, routers: Sequence[APIRouter]) -> list[str]:
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        document = with_problem_type(super().openapi())
-        return with_keys(document, open_endpoints=self.state.open_endpoints) if self.state.keys else document
+        if self.openapi_schema is None:
+            self.openapi_schema = completed(
+                super().openapi(),
+                keys=self.state.keys is not None,
+                open_endpoints=self.state.open_endpoints,
+                url_images=self.state.fetcher is not None,
+            )
+        return self.openapi_schema
 
 
 async def _problem(request: Request, error: Exception) -> Response:
@@ -165,7 +180,13 @@ def serve(settings: Settings) -> int:
     if settings.api_keys_file is None and settings.host not in _LOOPBACK:
         log.warning("listening on %s without api_keys_file: anyone who reaches it may use it", settings.host)
     limit = ConnectionLimit(open_files_limit(), proxies=settings.trusted_proxies)
-    app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
+
+    async def announce() -> None:
+        while not server.started:
+            await asyncio.sleep(0.05)
+        log.info("ready: open %s", _address(server, page=settings.page))
+
+    app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True), on_ready=announce)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -218,10 +239,13 @@ def serve(settings: Settings) -> int:
     return 0 if server.started or STOP.requested else 1
 
 
-def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `serve`: every setting by its name."""
-    add_flags(parser)
-    parser.set_defaults(func=run)
+def _address(server: uvicorn.Server, *, page: bool) -> str:
+    """The address for a browser on this machine."""
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "localhost"
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{address} (API: {address}/docs)" if page else f"{address}/docs"
 
 
 def run(args: argparse.Namespace) -> int:

@@ -45,8 +45,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from server.contract.field_names import no_such_field
 from server.contract.text import PromptError, PromptTooLong, shown
-from server.field_names import no_such_field
 
 PROBLEM = "application/problem+json"
 TYPE_PREFIX = "urn:openset:problem:"
@@ -60,6 +60,7 @@ class Fault(Exception):
     """A request that gets no result; the message is the problem's `detail`, `headers` go with it."""
 
     headers: Mapping[str, str] | None = None
+    image_index: int | None = None  # of the image that it is about, from 0
 
 
 class RequestFault(Fault):
@@ -206,6 +207,10 @@ class DeadlinePassed(ServiceFault):
     """The time limit that the client set for its request has passed."""
 
 
+# Faults of one image, which its neighbours may be spared.
+IMAGE_FAULTS = (BrokenImage, ImageTooLarge, UnsupportedImage, UrlRefused, UrlFailed, InferenceFailed)
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of problem: HTTP status, the stable last part of its `type`, title."""
@@ -282,6 +287,8 @@ def problem(error: Exception) -> dict[str, Any]:
         "status": kind.status,
         "detail": detail,
     }
+    if isinstance(error, Fault) and error.image_index is not None:
+        document["index"] = error.image_index
     if isinstance(error, InvalidRequest):
         document["errors"] = [{"field": fault.field, "reason": fault.reason} for fault in error.faults]
     return document

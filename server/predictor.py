@@ -23,17 +23,11 @@ from server.contract.text import PromptError
 from server.errors import BrokenImage, Fault, FieldFault, InvalidRequest, NotReady, invalid_request
 from server.inference.decoders import Decoders
 from server.inference.pipeline import Pipeline
+from server.inference.request_images import image_names
 from server.registry.model_registry import ModelRegistry, open_bundles
 from server.request_context import RequestContext
-from server.schemas import (
-    BoxFormat,
-    ClassifyAnswer,
-    ClassifyRequest,
-    DetectAnswer,
-    DetectRequest,
-    SimilarityAnswer,
-    SimilarityRequest,
-)
+from server.requests import BoxFormat, ClassifyRequest, DetectRequest, EmbedRequest, SimilarityRequest
+from server.schemas import ClassifyAnswer, DetectAnswer, EmbedAnswer, SimilarityAnswer
 from server.settings import Settings, read_settings
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import open_tracing
@@ -56,32 +50,39 @@ _REQUESTS: dict[Task, type[DetectRequest | ClassifyRequest | SimilarityRequest]]
 }
 
 
-class DetectOptions(TypedDict, total=False):
+class CallOptions(TypedDict, total=False):
+    """Options of every call; with `on_error` skip, images without a result are in the answer's `problems`."""
+
+    model: str | None
+    on_error: Literal["raise", "skip"]
+
+
+class DetectOptions(CallOptions, total=False):
     """Options of a detection, as the fields of `POST /detect`."""
 
     prompt: str | None
-    model: str | None
     box_threshold: float | None
+    label_thresholds: Sequence[float | None]
     text_threshold: float | None
     nms_iou: float | None
+    nms_across_labels: bool
     max_detections: int | None
+    shorter: int | None
     box_format: BoxFormat
     label_scores: bool
 
 
-class ClassifyOptions(TypedDict, total=False):
+class ClassifyOptions(CallOptions, total=False):
     """Options of a classification, as the fields of `POST /classify`."""
 
-    model: str | None
-    templates: Sequence[str]
+    templates: str | Sequence[str]
     multi_label: bool
     top_k: int | None
 
 
-class SimilarityOptions(TypedDict, total=False):
+class SimilarityOptions(CallOptions, total=False):
     """Options of a comparison, as the fields of `POST /similarity`."""
 
-    model: str | None
     embeddings: bool
 
 
@@ -155,31 +156,40 @@ class Predictor:
         """Manifests of the models; the first that can do a task is its default."""
         return tuple(model.bundle.manifest for model in self._service.registry.models)
 
-    def detect(self, images: ImageInputs, labels: Sequence[str] = (), **options: Unpack[DetectOptions]) -> DetectAnswer:
+    def detect(
+        self, images: ImageInputs, labels: str | Sequence[str] = (), **options: Unpack[DetectOptions]
+    ) -> DetectAnswer:
         """Boxes of `labels`, or of the phrases of `prompt`, in each image; x0, y0, x1, y1 in pixels by default."""
-        request = _request(DetectRequest, images=images, labels=labels, **options)
-        return self._wait(self._service.pipeline.detect(request, RequestContext()))
+        request, context = _request(DetectRequest, images=images, labels=labels, **options)
+        return self._wait(self._service.pipeline.detect(request, context))
 
     def detect_drawn(
-        self, image: ImageInput, labels: Sequence[str] = (), **options: Unpack[DetectOptions]
+        self, image: ImageInput, labels: str | Sequence[str] = (), **options: Unpack[DetectOptions]
     ) -> tuple[DetectAnswer, bytes]:
         """As `detect` for one image; also that image as PNG with the boxes drawn on it."""
-        request = _request(DetectRequest, images=image, labels=labels, **options)
-        return self._wait(self._service.pipeline.detect_drawn(request, RequestContext()))
+        request, context = _request(DetectRequest, images=image, labels=labels, **options)
+        return self._wait(self._service.pipeline.detect_drawn(request, context))
 
     def classify(
-        self, images: ImageInputs, labels: Sequence[str], **options: Unpack[ClassifyOptions]
+        self, images: ImageInputs, labels: str | Sequence[str], **options: Unpack[ClassifyOptions]
     ) -> ClassifyAnswer:
         """Scores of `labels` for each image, best first."""
-        request = _request(ClassifyRequest, images=images, labels=labels, **options)
-        return self._wait(self._service.pipeline.classify(request, RequestContext()))
+        request, context = _request(ClassifyRequest, images=images, labels=labels, **options)
+        return self._wait(self._service.pipeline.classify(request, context))
 
     def similarity(
-        self, images: ImageInputs, texts: Sequence[str], **options: Unpack[SimilarityOptions]
+        self, images: ImageInputs, texts: str | Sequence[str], **options: Unpack[SimilarityOptions]
     ) -> SimilarityAnswer:
         """Cosine of each image (rows) with each of `texts` (columns)."""
-        request = _request(SimilarityRequest, images=images, texts=texts, **options)
-        return self._wait(self._service.pipeline.similarity(request, RequestContext()))
+        request, context = _request(SimilarityRequest, images=images, texts=texts, **options)
+        return self._wait(self._service.pipeline.similarity(request, context))
+
+    def embed(
+        self, images: ImageInputs = (), texts: str | Sequence[str] = (), **options: Unpack[CallOptions]
+    ) -> EmbedAnswer:
+        """Unit-length embeddings of images, of texts, or of both, in one space."""
+        request, context = _request(EmbedRequest, images=images, texts=texts, **options)
+        return self._wait(self._service.pipeline.embed(request, context))
 
     @overload
     def each(
@@ -205,14 +215,14 @@ class Predictor:
             for fields in requests:
                 size, work = 1, Future[Answer]()
                 try:
-                    request = _request(_REQUESTS[task], **fields)
+                    request, context = _request(_REQUESTS[task], **fields)
                     size = len(request.pictures)
                 except (Fault, PromptError) as problem:
                     request = None
                     work.set_exception(problem)
                 while ahead and sum(size for size, _ in ahead) + size > 2 * self._service.settings.max_batch:
                     yield self._outcome(ahead.popleft()[1])
-                ahead.append((size, self._submit(answer(request, RequestContext())) if request else work))
+                ahead.append((size, self._submit(answer(request, context)) if request else work))
             while ahead:
                 yield self._outcome(ahead.popleft()[1])
         finally:
@@ -270,17 +280,30 @@ async def _cancel_other_tasks() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
-def _request(kind: type[Request], *, images: ImageInputs = (), **fields: Any) -> Request:
-    """The request that the arguments of a method make; InvalidRequest names a field that does not fit."""
+def _request(kind: type[Request], *, images: ImageInputs = (), **fields: Any) -> tuple[Request, RequestContext]:
+    """The request that the arguments of a method make, and its context; InvalidRequest names a field that is wrong."""
     listed: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
     for image in listed:
         if fault := _fault_of(image):
             raise InvalidRequest([FieldFault("images", fault)])
     given = {name: value for name, value in fields.items() if value is not None}
+    numbered = image_names(len(listed))
+    names = (str(each) if isinstance(each, str | Path) else name for each, name in zip(listed, numbered, strict=True))
+    context = RequestContext(image_names=tuple(names))
+    pictures = []
+    for index, image in enumerate(listed):
+        try:
+            pictures.append(_encoded(image))
+        except BrokenImage as fault:
+            fault.image_index = index
+            if given.get("on_error") != "skip":
+                raise
+            context.image_faults[index] = fault
+            pictures.append(b"")
     try:
-        return kind(**given, images=tuple(map(_encoded, listed)))
+        return kind(**given, images=tuple(pictures)), context
     except ValidationError as error:
-        raise invalid_request(error) from None
+        raise invalid_request(error, fields=kind.model_fields) from None
 
 
 def _fault_of(image: object) -> str | None:

@@ -1,180 +1,14 @@
-"""Bodies of requests and responses; unknown fields are refused, so that no misspelt threshold is ignored."""
+"""Bodies of answers, and of the administrator's requests."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    FailFast,
-    Field,
-    StringConstraints,
-    ValidationInfo,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from server.contract.manifest import Certificate, Certified, Task
-from server.json_text import decode_base64
 from server.memory.memory_budget import HostBudget, HostFootprint
 
 # Path of the admin endpoints.
 ADMIN_BUNDLES = "/admin/bundles"
-BoxFormat = Literal["xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn"]
-# Upper bound of any list, to bound the work of parsing; the limits of a request are settings, checked later.
-MAX_ITEMS = 100_000
-# A red disc, 16 x 16 pixels: a working example that is short.
-EXAMPLE_IMAGE = (
-    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAS0lEQVR42mP88OEDAymAiYFEQLIGFkyhG3p6cLbGpUsEbEBWjclF"
-    "14ApjSnIhF81phTtQ4kCDZghiFWKCZcELkEm/NKYRjAOvsQHAFrOGsECaDVqAAAAAElFTkSuQmCC"
-)
-
-
-def _image_bytes(value: object, info: ValidationInfo) -> object:
-    if isinstance(value, bytes):  # a file from a form
-        return value
-    if not isinstance(value, str):
-        raise PydanticCustomError("image", "an image must be base64 text (in a form: a file)")
-    try:
-        return decode_base64((info.context or {}).get(value, value))
-    except ValueError:
-        raise PydanticCustomError("image", "this is not valid base64") from None
-
-
-def _visible(value: object) -> object:
-    if isinstance(value, str) and not value.strip():
-        raise PydanticCustomError("text", "a text must contain a visible character")
-    return value
-
-
-def _has_placeholder(value: object) -> object:
-    if isinstance(value, str) and "{}" not in value:
-        raise PydanticCustomError("template", "a template must contain {}, which is replaced by the label")
-    return value
-
-
-def _not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
-    # Not `min_length`, which also reports a list whose items were refused.
-    if not value:
-        raise PydanticCustomError("empty", "give at least one")
-    return value
-
-
-ImageBytes = Annotated[
-    bytes,
-    BeforeValidator(_image_bytes),
-    WithJsonSchema({"type": "string", "contentEncoding": "base64", "description": "Base64, or a data: URL."}),
-]
-Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
-# The length comes first: after a validator its message would speak of "items".
-Text = Annotated[str, StringConstraints(max_length=1000), BeforeValidator(_visible)]
-Caption = Annotated[str, StringConstraints(max_length=10_000), BeforeValidator(_visible)]
-Template = Annotated[str, StringConstraints(max_length=1000), BeforeValidator(_has_placeholder)]
-Item = TypeVar("Item")
-# Parsing ends at the first wrong item: a million errors would take gigabytes.
-Items = Annotated[tuple[Item, ...], FailFast(), Field(max_length=MAX_ITEMS)]
-SomeTexts = Annotated[Items[Text], AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
-Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    image: ImageBytes | None = Field(None, description="One image; for several use `images`.", examples=[EXAMPLE_IMAGE])
-    images: Items[ImageBytes] = Field((), description="Several images; results are in their order.")
-    image_url: Url | None = Field(
-        None, description="The https URL of one image, if the server downloads images (setting `url_images`)."
-    )
-    image_urls: Items[Url] = Field((), description="URLs of several images; results are in their order.")
-    model: str | None = Field(
-        None,
-        max_length=200,
-        description="Name or family of the model, as in `GET /models`; by default the first that supports the task.",
-    )
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> "_Request":
-        given = (self.image is not None, bool(self.images), self.image_url is not None, bool(self.image_urls))
-        if sum(given) != 1:
-            raise PydanticCustomError(
-                "images", "give one of 'image', 'images', 'image_url' and 'image_urls', with at least one image"
-            )
-        return self
-
-    @property
-    def pictures(self) -> tuple[bytes, ...]:
-        """The encoded images, in order."""
-        return self.images if self.image is None else (self.image,)
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """The URLs of the images, if they are not in the request."""
-        return self.image_urls if self.image_url is None else (self.image_url,)
-
-
-class DetectRequest(_Request):
-    """Images, and the objects to detect: a caption (`prompt`) or a list (`labels`)."""
-
-    prompt: Caption | None = Field(
-        None,
-        description="A caption: phrases, each ended by a full stop.",
-        examples=["a dog. a bicycle."],
-    )
-    labels: Items[Text] = Field(
-        (),
-        description="Objects to detect. A label is returned exactly as written, `label_id` is its index in this list.",
-        examples=[["a dog", "a bicycle"]],
-    )
-    box_threshold: Ratio | None = Field(
-        None, description="Minimum score of a detection; the model's own by default.", examples=[0.3]
-    )
-    text_threshold: Ratio | None = Field(
-        None, description="Minimum score of a word reported as `matched`; the model's own by default."
-    )
-    nms_iou: Ratio | None = Field(
-        None, description="IoU above which the weaker of two boxes of one label is dropped (NMS); 1 keeps all."
-    )
-    max_detections: int | None = Field(None, ge=1, le=10_000, description="Maximum number of detections per image.")
-    box_format: BoxFormat = Field(
-        "xyxy",
-        description="`xyxy`: x0, y0, x1, y1; `xywh`: x0, y0, width, height; `cxcywh`: centre x, y, width, height."
-        " In pixels of the upright image; with a final `n`, as shares of its width and height, 0 to 1.",
-        examples=["xyxyn"],
-    )
-    label_scores: bool = Field(
-        False, description="Return the scores of all labels with each detection, not only that of its own."
-    )
-
-    @model_validator(mode="after")
-    def _has_one_prompt(self) -> "DetectRequest":
-        if (self.prompt is None) == (not self.labels):
-            raise PydanticCustomError("prompt", "give either 'prompt' or 'labels'")
-        return self
-
-
-class ClassifyRequest(_Request):
-    """Images, and the candidate labels."""
-
-    labels: SomeTexts = Field(description="The candidate labels.", examples=[["dog", "cat"]])
-    templates: Items[Template] = Field(
-        (),
-        description="Sentences with `{}` in place of the label; embeddings of several are averaged. The model's own by"
-        " default.",
-        examples=[["a photo of a {}."]],
-    )
-    multi_label: bool = Field(
-        False, description="An independent score for each label (sigmoid) instead of scores that add up to 1 (softmax)."
-    )
-    top_k: int | None = Field(None, ge=1, description="Number of labels returned, best first; all by default.")
-
-
-class SimilarityRequest(_Request):
-    """Images and texts, compared pairwise."""
-
-    texts: SomeTexts = Field(description="The texts.", examples=[["a photo of a dog", "a photo of a cat"]])
-    embeddings: bool = Field(False, description="Return the unit-length embeddings too.")
 
 
 class ModelId(BaseModel):
@@ -191,6 +25,33 @@ Timings = Annotated[
         description="Milliseconds per stage (for several images, of the slowest), and in total.",
         examples=[{"decode": 2.1, "preprocess": 3.0, "text_encode": 5.5, "queue": 0.1, "infer": 41.0, "total": 53.2}],
     ),
+]
+
+
+class FieldProblem(BaseModel):
+    """A field and what is to be said about it."""
+
+    field: str
+    reason: str
+
+
+class ImageProblem(BaseModel):
+    """The reason why one image of a request got no result (RFC 9457)."""
+
+    index: int = Field(description="The image, from 0.")
+    type: str = Field(description="A stable name for the kind.", examples=["urn:openset:problem:broken-image"])
+    title: str
+    status: int
+    detail: str
+
+
+Problems = Annotated[
+    list[ImageProblem] | None,
+    Field(description="With `on_error` skip, the images that have no result: their entries are empty."),
+]
+Warnings = Annotated[
+    list[FieldProblem] | None,
+    Field(description="Labels and texts that the model cannot know, or that were probably meant otherwise."),
 ]
 
 
@@ -212,7 +73,7 @@ class DetectionBody(BaseModel):
 
 
 class ImageDetections(BaseModel):
-    """The detections of one image, best first."""
+    """The detections of one image, best first; of one that was skipped none, in an image of 0 x 0 pixels."""
 
     width: int
     height: int
@@ -229,6 +90,8 @@ class DetectAnswer(BaseModel):
     model: ModelId
     passes: int = Field(1, description="Detector runs that the labels were split into, by the model's token limit.")
     results: list[ImageDetections]
+    problems: Problems = None
+    warnings: Warnings = None
     timings_ms: Timings
 
 
@@ -251,6 +114,8 @@ class ClassifyAnswer(BaseModel):
 
     model: ModelId
     results: list[ImageScores]
+    problems: Problems = None
+    warnings: Warnings = None
     timings_ms: Timings
 
 
@@ -268,6 +133,19 @@ class SimilarityAnswer(BaseModel):
     similarity: list[list[float]]
     logit_scale: float = Field(description="The softmax of `logit_scale` times a row gives probabilities.")
     embeddings: Embeddings | None = None
+    problems: Problems = None
+    warnings: Warnings = None
+    timings_ms: Timings
+
+
+class EmbedAnswer(BaseModel):
+    """Unit-length embeddings of images and texts, in their order: a dot product is a cosine."""
+
+    model: ModelId
+    images: list[list[float]]
+    texts: list[list[float]]
+    problems: Problems = None
+    warnings: Warnings = None
     timings_ms: Timings
 
 
@@ -314,6 +192,7 @@ class ModelsAnswer(BaseModel):
 
     models: list[ModelBody]
     limits: dict[str, int | float] = Field(description="Limits of a request.")
+    url_images: bool = Field(False, description="Whether a request may give URLs of images.")
     memory: HostBudget
 
 
@@ -360,13 +239,6 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-class FieldProblem(BaseModel):
-    """A field and the reason why it is refused."""
-
-    field: str
-    reason: str
-
-
 class Problem(BaseModel):
     """The reason why a request got no result (RFC 9457)."""
 
@@ -375,5 +247,6 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[FieldProblem] | None = None
+    index: int | None = Field(None, description="The image that it is about, from 0, where it is one image.")
     request_id: str | None = Field(None, description="The id in the header X-Request-ID and in the server's log.")
     error: str | None = Field(None, description="Below /v2: `detail`, under the name of the Open Inference Protocol.")

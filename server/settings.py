@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-from PIL import features
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from server.memory.process_resources import available_cpus, machine_bytes, memory_limit
-from server.schemas import MAX_ITEMS
+from server.request_fields import MAX_ITEMS
 
 PREFIX = "OPENSET_"
 CONFIG = PREFIX + "CONFIG"
@@ -194,6 +193,8 @@ class Settings(BaseModel):
     @field_validator("image_formats")
     @classmethod
     def _check_formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from PIL import features  # here: `openset serve --help` needs no extra
+
         if "AVIF" in value and not features.check("avif"):
             raise ValueError("this machine's build of Pillow cannot read AVIF")
         return value

@@ -16,8 +16,14 @@ PACKAGES = ("openset", "server", "models", "export")
 MAY_IMPORT = {
     "openset": ("openset",),
     # On demand, for models in this process.
-    "openset.predictor": ("openset", "server.predictor"),
-    "openset.label.detector": ("openset", "server.contract", "server.errors", "server.settings"),
+    "openset.predictor": ("openset", "server.predictor", "server.installation"),
+    "openset.answerer": (
+        "openset",
+        "server.contract",
+        "server.errors",
+        "server.registry.model_cache",
+        "server.settings",
+    ),
     "openset.label.drawn": ("openset", "server.contract", "server.inference"),
     "server": ("server",),
     "models": ("models", "server.contract"),
@@ -30,15 +36,18 @@ MAY_IMPORT = {
     ),
     "models.hub_client": ("models", "openset.proxies"),
     "models.evaluation": ("models", "server", "openset"),
-    "models.pseudo_labels": ("models", "server"),
+    "models.pseudo_labels": ("models", "server", "openset.command_options"),
+    "models.training.arguments": ("models", "openset.command_options"),
+    "models.training.cli": ("models", "server.memory.process_resources"),
     "export": PACKAGES,
 }
 # Rooms and root files of the server, from low to high: each imports only lower ones.
 SERVER_ORDER = (
-    *("stop_signals", "console"),
-    *("contract", "memory", "field_names", "errors", "json_text", "schemas", "settings", "telemetry", "runtimes"),
+    *("stop_signals", "console", "installation"),
+    *("contract", "memory", "errors", "json_text", "request_fields", "requests", "schemas", "settings"),
+    *("telemetry", "runtimes"),
     *("bundle", "client_address", "request_context", "inference", "registry", "middleware", "routes", "predictor"),
-    *("app", "cli", "__main__"),
+    *("app", "arguments", "__main__", "completion"),
 )
 CONTRACT_LIBRARIES = {"numpy", "PIL", "pydantic", "tokenizers", "ftfy"}
 # "What every request passes" says less than "ASGI middleware": a reader searches for the noun.
@@ -139,7 +148,7 @@ def test_class_name_means_one_thing():
 
 def test_importing_the_server_loads_no_torch():
     code = (
-        "import sys, server.app, server.cli, server.predictor, server.__main__\n"
+        "import sys, server.app, openset.cli, server.predictor, server.__main__\n"
         "print([m for m in ('torch', 'models', 'export', 'transformers', 'onnx') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -5,7 +5,6 @@ with a printed output, and a JSON answer that follows a `curl`. Held to flags an
 downloads, measures, installs, or needs Docker. (tests/models/training/test_recipe.py reads the recipes.)
 """
 
-import argparse
 import importlib
 import importlib.util
 import itertools
@@ -21,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from models.model_zoo import OFFICIAL
-from server.__main__ import _COMMANDS, main
+from server.__main__ import main, make_parser
 from server.settings import markdown_table
 from tests.benchmarks.live_server import serving
 
@@ -151,14 +150,12 @@ def curl(line, server, scratch):
 
 
 def check_openset(words, request=None):
-    command, *rest = words
+    command = words[0]
     if command in RUN:
         request.getfixturevalue("scratch")
         assert main(words) == 0
         return
-    parser = argparse.ArgumentParser(prog=f"openset {command}")
-    importlib.import_module(_COMMANDS[command][1]).add_arguments(command, parser)
-    parser.parse_args(rest)  # exits, and so fails, on a flag that there is not
+    make_parser(command).parse_args(words)  # exits, and so fails, on a flag that there is not
 
 
 def check_module(words, request, capsys):

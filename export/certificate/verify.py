@@ -88,8 +88,8 @@ def _verify_filled(folder: Path, manifest: Manifest, progress: Progress) -> Veri
         return VerifyReport({}, (str(error),))
     note = (
         f"certified by the template {manifest.template.name}, whose graphs were measured with synthetic weights. For a"
-        " certificate with its own: openset verify BUNDLE --checkpoint CHECKPOINT, which needs pip install"
-        " 'openset[cpu,export]'"
+        " certificate with its own: openset verify BUNDLE --checkpoint CHECKPOINT, which needs the extra"
+        " export"
     )
     return VerifyReport({}, (), (note,))
 

@@ -139,6 +139,11 @@ class CocoSet:
         """The names of the categories; a label is an index into them."""
         return self._categories.names
 
+    @property
+    def num_boxes(self) -> int:
+        """The number of boxes in all pictures, crowds too."""
+        return len(self._objects.labels)
+
     def __len__(self) -> int:
         return len(self._images)
 

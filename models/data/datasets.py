@@ -15,6 +15,7 @@ from models.data.images import DataError
 from models.data.odvg import OdvgSet, read_label_map
 from models.data.records import RecordGenerator, RecordSet
 from models.data.shards import ShardStream, shard_files
+from models.data.yolo import YoloSet
 from server.contract.manifest import Preprocessing
 
 DEFAULT_PROMPTS = PromptConfig()
@@ -67,6 +68,18 @@ class CocoConfig(SetConfig):
     def open(self, context: OpenContext) -> RecordSet:
         folder = context.folder
         return _checked(CocoSet(folder / self.annotations, folder / self.pictures, skip=self.skip), self)
+
+
+class YoloConfig(SetConfig):
+    """A YOLO `data.yaml`: see `models.data.yolo`. `split`: by default `train` to train on, `val` to validate with."""
+
+    format: Literal["yolo"]
+    data: Path
+    split: Literal["train", "val", "test"] | None = None
+
+    def open(self, context: OpenContext) -> RecordSet:
+        split = self.split or ("val" if context.held_out else "train")
+        return _checked(YoloSet(context.folder / self.data, split, skip=self.skip), self)
 
 
 class OdvgConfig(SetConfig):
@@ -142,6 +155,9 @@ def _checked(records: RecordSet, table: SetConfig) -> RecordSet:
     """Refuse an empty set, and one whose pictures are elsewhere, before the first epoch's start."""
     if not len(records):
         raise records.faults.no_record()
+    if isinstance(records, CocoSet | YoloSet) and not records.num_boxes:
+        raise DataError(f"{records.name} has no box in any picture: a detector would learn to find nothing")
     if not table.skip:
-        records[0].picture.open()
+        first = records[0]
+        first.picture.open(getattr(first, "size", None))
     return records

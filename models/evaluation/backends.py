@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from openset import Client, ClientError
+from openset.command_options import api_key
 from openset.errors import ImageError, ProblemError
 from openset.results import ServedModel
 from server.contract.manifest import Manifest
@@ -28,6 +29,7 @@ from server.errors import (
     kind_of,
 )
 from server.predictor import Predictor
+from server.registry.model_cache import bundles_of
 from server.schemas import Embeddings, ImageDetections, LabelScore
 
 # In this process no other client has to wait.
@@ -102,7 +104,7 @@ class InProcessBackend:
         self, bundles: Sequence[Path], name: str | None, *, task: str, allow_uncertified: bool = False
     ) -> None:
         self._predictor = Predictor(
-            bundle=tuple(bundles),
+            bundle=bundles_of(name, bundles),
             allow_uncertified=allow_uncertified,
             max_labels=MAX_LABELS,
             max_passes=MAX_PASSES,
@@ -175,7 +177,7 @@ def open_backend(args: argparse.Namespace, *, task: str, name: str | None = None
     """Open the backend of a command's arguments for a task; `name` overrides `--model`."""
     name = name or args.model
     backend: Backend = (
-        HttpBackend(args.url, name, task=task, api_key=args.api_key)
+        HttpBackend(args.url, name, task=task, api_key=api_key(args))
         if args.url
         else InProcessBackend(args.bundle or (), name, task=task, allow_uncertified=args.allow_uncertified)
     )

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -11,49 +10,22 @@ from tqdm import tqdm
 from models.data.faults import counts_text
 from models.data.images import DataError
 from models.evaluation.absent_labels import AbsentLabelsMetric
+from models.evaluation.arguments import METRICS
 from models.evaluation.backends import open_backend
 from models.evaluation.classification import ClassificationMetric
-from models.evaluation.dataset_queries import FORMATS, detect_format, open_evaluation_set
+from models.evaluation.dataset_queries import detect_format, open_evaluation_set
 from models.evaluation.detection import DetectionMetric
 from models.evaluation.grounding import GroundingMetric
 from models.evaluation.metrics import EvaluationSet, Metric, MetricResult
 from models.evaluation.query_runner import (
     AnswerLogError,
     LeftOut,
-    add_query_arguments,
     answer_or_fault,
     exit_status,
     logged_answers,
 )
 from models.evaluation.report import MARKDOWN, Section, figures_table, write_report
 from models.evaluation.retrieval import RetrievalMetric
-
-METRICS = ("classification", "retrieval", "detection", "absent", "grounding", "untrue")
-
-
-def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `evaluate`."""
-    parser.add_argument(
-        "set",
-        type=Path,
-        help="COCO .json, ODVG .jsonl, captions (.tsv, .csv, or a folder with .txt files), a folder with a folder of"
-        " images for each class, or a folder written by models.synthetic.evaluation_set",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the report and the answer logs")
-    parser.add_argument("--format", choices=FORMATS, help="format of the set (default: by its suffix or contents)")
-    parser.add_argument("--pictures", type=Path, help="folder that the set's image paths start at (default: the set's)")
-    parser.add_argument("--label-map", type=Path, help='JSON of {"0": "person", ...}, for ODVG and class folders')
-    parser.add_argument("--measures", nargs="+", choices=METRICS, help="only these (default: all the set allows)")
-    parser.add_argument("--template", action="append", help='like "a photo of a {}."; several are averaged')
-    parser.add_argument(
-        "--max-detections", type=int, default=300, help="boxes an image for average precision (default: %(default)s)"
-    )
-    parser.add_argument("--limit", type=int, help="only the first images of the set")
-    parser.add_argument("--skip-faulty", action="store_true", help="leave out faulty records, and count them")
-    add_query_arguments(parser)
-    parser.add_argument("--classifier", metavar="NAME", help="model for classification and retrieval, over --model")
-    parser.add_argument("--detector", metavar="NAME", help="model for detection, over --model")
-    parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,7 +38,13 @@ def evaluate(args: argparse.Namespace) -> str:
     """Evaluate the model and write the report; the table of all figures."""
     set_format = args.format or detect_format(args.set)
     data = open_evaluation_set(
-        args.set, set_format, images=args.pictures, label_map=args.label_map, limit=args.limit, skip=args.skip_faulty
+        args.set,
+        set_format,
+        images=args.pictures,
+        label_map=args.label_map,
+        split=args.split,
+        limit=args.limit,
+        skip=args.skip_faulty,
     )
     names = [name for name in METRICS if name in data.queries and name in (args.measures or METRICS)]
     if not names:

@@ -18,12 +18,12 @@ from models.data.folders import is_hidden, pictures_in
 from models.data.images import BrokenPicture, DataError, PictureFile
 from models.data.odvg import OdvgSet, read_label_map
 from models.data.records import DetectionRecord, GroundingRecord
+from models.data.yolo import YoloSet
 from models.evaluation.metrics import EvaluationSet, Query, QuerySet
 from models.evaluation.synthetic_queries import ANNOTATIONS, open_generated
 
-FORMATS = ("coco", "odvg", "captions", "classes", "generated")
 MAX_ABSENT = 10  # absent labels of a query
-BY_SUFFIX = {".json": "coco", ".jsonl": "odvg", ".tsv": "captions", ".csv": "captions"}
+BY_SUFFIX = {".yaml": "yolo", ".yml": "yolo", ".json": "coco", ".jsonl": "odvg", ".tsv": "captions", ".csv": "captions"}
 Size = tuple[int, int] | None
 
 
@@ -45,14 +45,20 @@ def open_evaluation_set(
     *,
     images: Path | None = None,
     label_map: Path | None = None,
+    split: str = "val",
     limit: int | None = None,
     skip: bool = False,
 ) -> EvaluationSet:
-    """Open the set at `path`, or its first `limit` images; DataError names the faulty record unless `skip`."""
+    """Open the set at `path`, or its first `limit` images; DataError names the faulty record unless `skip`.
+
+    split: of a YOLO set.
+    """
     if set_format == "generated":
         return open_generated(path, limit=limit, skip=skip)
     if set_format == "classes":
         return _class_folders(path, label_map, limit, skip=skip)
+    if set_format == "yolo":
+        return _boxes_and_phrases(YoloSet(path, split, skip=skip), limit)
     if set_format == "captions":
         return _captions(open_captions(path, images, skip=skip), limit)
     folder = path.parent if images is None else images
@@ -61,13 +67,15 @@ def open_evaluation_set(
     return _boxes_and_phrases(CocoSet(path, folder, skip=skip), limit)
 
 
-def _boxes_and_phrases(records: OdvgSet | CocoSet, limit: int | None) -> EvaluationSet:
+def _boxes_and_phrases(records: OdvgSet | CocoSet | YoloSet, limit: int | None) -> EvaluationSet:
     """Queries by label, by phrase, or both."""
+    if isinstance(records, CocoSet | YoloSet) and len(records) and not records.num_boxes:
+        raise DataError(f"{records.name} has no box in any picture: there is nothing to find")
     kinds: dict[type, list[int]] = defaultdict(list)
     for index in range(_length(records, limit)):
         kinds[type(records[index])].append(index)
 
-    def drawn(kind: type, query: Callable[[OdvgSet | CocoSet, int], Query | None]) -> QuerySet:
+    def drawn(kind: type, query: Callable[[OdvgSet | CocoSet | YoloSet, int], Query | None]) -> QuerySet:
         indices = kinds[kind]
         return QuerySet(
             len(indices), lambda: (made for index in indices if (made := query(records, index)) is not None)
@@ -88,20 +96,20 @@ def _length(records: Any, limit: int | None) -> int:
     return len(records) if limit is None else min(limit, len(records))
 
 
-def _detection(records: OdvgSet | CocoSet, index: int) -> Query:
+def _detection(records: OdvgSet | CocoSet | YoloSet, index: int) -> Query:
     record, objects = _detection_record(records, index)
     labels = _annotated_labels(record)
     texts = tuple(record.names[label] for label in labels)
     return _query(record, texts, lambda size: (labels, _fitted(objects, size, record.where)))
 
 
-def _absent(records: OdvgSet | CocoSet, index: int) -> Query | None:
+def _absent(records: OdvgSet | CocoSet | YoloSet, index: int) -> Query | None:
     record, objects = _detection_record(records, index)
     texts = _absent_labels(record, {box.label for box in objects}, seed=index)
     return _query(record, texts, lambda size: _fitted(objects, size, record.where)) if texts else None
 
 
-def _grounding(records: OdvgSet | CocoSet, index: int) -> Query | None:
+def _grounding(records: OdvgSet | CocoSet | YoloSet, index: int) -> Query | None:
     record = records[index]
     assert isinstance(record, GroundingRecord)
     phrases = _phrases(record)
@@ -109,7 +117,7 @@ def _grounding(records: OdvgSet | CocoSet, index: int) -> Query | None:
     return _query(record, texts, lambda size: _fitted_phrases(phrases, size, record.where)) if texts else None
 
 
-def _detection_record(records: OdvgSet | CocoSet, index: int) -> tuple[DetectionRecord, list[GroundTruthBox]]:
+def _detection_record(records: OdvgSet | CocoSet | YoloSet, index: int) -> tuple[DetectionRecord, list[GroundTruthBox]]:
     """A record and its objects as COCO's evaluator expects them: with the area of the segmentation, and with crowds."""
     record = records[index]
     assert isinstance(record, DetectionRecord)

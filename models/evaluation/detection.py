@@ -8,10 +8,12 @@ import numpy as np
 from models.data.coco_evaluator import HALF, CocoEvaluation, GroundTruthBox, MatchedBoxes
 from models.evaluation.backends import Backend, Model
 from models.evaluation.calibration import best_f1, calibration_error, reliability_diagram, score_histogram
+from models.evaluation.confusion import confusions
 from models.evaluation.metrics import MAX_EXAMPLES, ExampleImage, Float64, MetricResult, Plot, Query, labelled_box
 from server.contract.manifest import Task
 from server.contract.postprocess import Detection, iou_matrix
 
+MAX_WRONG = 20  # confusions in the table
 RECALLS = np.linspace(0, 1, 101)
 
 
@@ -55,6 +57,9 @@ class DetectionMetric:
             if not np.isnan(values[0])
         ]
         by_label.sort(key=lambda row: row[1])
+        pairs = confusions(self._truth, self._found, threshold).most_common()
+        named = [*self._labels, "nothing"]  # NOTHING is the last index
+        wrong = [(named[one], named[other], times) for (one, other), times in pairs if one != other]
         shown = by_label if len(by_label) <= 20 else [*by_label[:10], *by_label[-10:]]
         return MetricResult(
             _figures(evaluation, class_agnostic, matches),
@@ -67,8 +72,14 @@ class DetectionMetric:
             ),
             plots=_plots(evaluation, class_agnostic, matches),
             examples=tuple(self._examples(matches, threshold)),
-            tables=(("Labels, worst first", ("label", "AP", "AP50"), shown),),
-            details={"labels": {label: {"AP": ap, "AP50": ap50} for label, ap, ap50 in by_label}},
+            tables=(
+                ("Labels, worst first", ("label", "AP", "AP50"), shown),
+                (f"Most frequent confusions above {threshold:g}", ("object", "found as", "times"), wrong[:MAX_WRONG]),
+            ),
+            details={
+                "labels": {label: {"AP": ap, "AP50": ap50} for label, ap, ap50 in by_label},
+                "confusions": [list(row) for row in wrong],
+            },
         )
 
     def _examples(self, matches: MatchedBoxes, threshold: float) -> Iterator[ExampleImage]:
@@ -80,8 +91,9 @@ class DetectionMetric:
         objects = np.bincount(matches.objects[:, 0].astype(int), minlength=count)
         f1 = 2 * hits / np.maximum(1, detected + objects)
         images = np.flatnonzero(objects)
-        for kind, order in (("best", -f1[images]), ("worst", f1[images])):
-            for image in images[np.lexsort((-objects[images], order))][:MAX_EXAMPLES].tolist():
+        half = (len(images) + 1) // 2  # no image is among the best and the worst
+        for kind, order, most in (("best", -f1[images], half), ("worst", f1[images], len(images) - half)):
+            for image in images[np.lexsort((-objects[images], order))][: min(most, MAX_EXAMPLES)].tolist():
                 caption = f"{hits[image]} of {objects[image]} objects found, {detected[image] - hits[image]} false"
                 boxes = [self._box(row) for row in self._found[image] if row[5] > threshold]
                 yield ExampleImage(kind, self._queries[image], boxes, caption)

@@ -27,20 +27,6 @@ class AnswerLogError(ValueError):
     """An answer log that a run cannot resume from or would overwrite."""
 
 
-def add_query_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a command that queries a model."""
-    parser.add_argument("--parallel", type=int, default=4, help="concurrent requests (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run with the same arguments")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--bundle", action="append", type=Path, metavar="PATH", help="bundle folder, instead of the bundled models"
-    )
-    where.add_argument("--url", help="a running server instead, like http://localhost:8000")
-    parser.add_argument("--api-key", help="API key of that server")
-    parser.add_argument("--model", help="name or family of the model (default: the first that supports the task)")
-    parser.add_argument("--allow-uncertified", action="store_true", help="use artefacts without a valid certificate")
-
-
 def exit_status(command: str, work: Callable[[argparse.Namespace], str], args: argparse.Namespace) -> int:
     """Print the result of `work`; 2, with an error message, for data or a model that cannot be used."""
     try:

@@ -1,4 +1,4 @@
-"""Report of an evaluation: `report.json`, `report.md`, plots and example images, in one folder."""
+"""Report of an evaluation: `report.json`, `report.md`, `report.html`, plots and example images, in one folder."""
 
 import json
 import math
@@ -18,6 +18,7 @@ from models.data.faults import counts_text
 from models.data.images import BrokenPicture
 from models.evaluation.metrics import ExampleImage, MetricResult, Plot
 from models.evaluation.query_runner import LeftOut
+from models.html_report import write_reports
 from server.inference.drawing import Mark, draw
 
 REPORT, MARKDOWN, IMAGES = "report.json", "report.md", "pictures"
@@ -56,8 +57,7 @@ def write_report(folder: Path, about: dict[str, Any], sections: Sequence[Section
     lines += [figures_table(sections), ""]
     for section in sections:
         lines += _section(section, folder)
-    # Names of files need not be Unicode.
-    (folder / MARKDOWN).write_text("\n".join(lines), encoding="utf-8", errors="backslashreplace")
+    write_reports(folder, "\n".join(lines))
 
 
 def figures_table(sections: Sequence[Section]) -> str:

@@ -1,27 +1,13 @@
 """Pseudo-labels from a teacher's grounding of a caption's noun phrases (GLIP: Li et al. 2022, section 3.3)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from models.evaluation.backends import Backend
+from models.pseudo_labels.grounding_filter import GroundingFilter
 from models.pseudo_labels.noun_phrases import NounPhrase, noun_phrases
 
 MAX_DETECTIONS = 300
-
-
-@dataclass(frozen=True)
-class GroundingFilter:
-    """Criteria for a teacher's boxes: a score above `threshold` (GLIP: 0.5) after non-maximum suppression at `nms_iou`.
-
-    A phrase with more than `max_boxes` boxes is dropped. `complete` drops a caption of which a phrase has no box; kept,
-    it is a negative example of that phrase.
-    """
-
-    threshold: float = 0.5
-    nms_iou: float = 0.5
-    max_boxes: int = 10
-    complete: bool = False
 
 
 def ground_caption(

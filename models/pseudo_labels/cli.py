@@ -18,40 +18,14 @@ from models.evaluation.backends import open_backend
 from models.evaluation.metrics import Query
 from models.evaluation.query_runner import (
     LeftOut,
-    add_query_arguments,
     answer_or_fault,
     exit_status,
     logged_answers,
 )
-from models.pseudo_labels.caption_grounding import GroundingFilter, ground_caption
+from models.pseudo_labels.caption_grounding import ground_caption
+from models.pseudo_labels.grounding_filter import GroundingFilter
 
 LOG = logging.getLogger(__name__)
-
-
-def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `pseudo-label`."""
-    defaults = GroundingFilter()
-    parser.add_argument("captions", type=Path, help="folder of images with .txt files, or a .tsv, .csv or .jsonl list")
-    parser.add_argument("--pictures", type=Path, help="folder that a list's image paths start at (default: the list's)")
-    parser.add_argument("--out", type=Path, required=True, metavar="JSONL", help="ODVG file to write")
-    parser.add_argument(
-        "--threshold", type=float, default=defaults.threshold, help="minimum score of a box (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--nms-iou",
-        type=float,
-        default=defaults.nms_iou,
-        help="IoU above which the weaker of two boxes of a phrase is suppressed (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--most", type=int, default=defaults.max_boxes, help="drop a phrase with more boxes (default: %(default)s)"
-    )
-    parser.add_argument("--complete", action="store_true", help="drop a caption of which a phrase has no box")
-    parser.add_argument(
-        "--skip-faulty", action="store_true", help="leave out faulty entries and images, and count them"
-    )
-    add_query_arguments(parser)
-    parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,40 +12,12 @@ import torch
 from models import registry
 from models.training.distributed import ProcessGroup, join_group, leave_group
 from models.training.loop import CHECKPOINT, Trainer
-from models.training.recipe import CONFIGS, Recipe, read_recipe
+from models.training.recipe import Recipe, read_recipe
+from models.training.run_report import write_run_report
 from models.training.tasks import PreparedRun, prepare
+from server.memory.process_resources import available_cpus
 
 FLAGS = ("start", "words", "backbone", "sprites", "styles", "names", "photographs")
-
-
-def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `train`."""
-    bundled = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
-    parser.add_argument("recipe", help=f"a TOML file, or the name of a bundled recipe: {bundled}")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run: curve, last state, checkpoint")
-    parser.add_argument(
-        "--start",
-        type=_absolute,
-        help="checkpoint to start from (default: the recipe's, if it names one): of the same family in any published"
-        " form, or where the recipe has a [model], one whose backbones are taken over",
-    )
-    parser.add_argument(
-        "--words", type=_absolute, help="folder of a distillation, whose vocabulary and text encoder are taken"
-    )
-    parser.add_argument(
-        "--backbone",
-        type=_absolute,
-        help="published weights of an EfficientNet-Lite, for the image tower of a fresh CLIP",
-    )
-    scenes = "of generated scenes (default: the recipe's, else the bundled"
-    parser.add_argument("--sprites", type=_absolute, help=f"sprite pack {scenes} small one), zip or folder")
-    parser.add_argument("--styles", nargs="+", help="art styles of the pack to train on (default: all)")
-    parser.add_argument("--names", type=_absolute, help=f"list of objects {scenes} one)")
-    parser.add_argument("--photographs", type=_absolute, help="photo pack of generated scenes on photographs")
-    parser.add_argument("--steps", type=int, help="train this many steps instead of the recipe's")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
-    parser.add_argument("--resume", action="store_true", help="go on from the last state in --out")
-    parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,10 +33,11 @@ def run(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> None:
     """Follow the recipe to its end and write the checkpoint."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
     flags = {name: getattr(args, name) for name in FLAGS}
     recipe = read_recipe(args.recipe, **flags)
+    threads = args.threads or default_threads(recipe.data.workers)
+    if threads is not None:
+        torch.set_num_threads(threads)
     if args.steps is not None:
         recipe = recipe.model_copy(update={"loop": replace(recipe.loop, steps=args.steps)})
     if (args.out / CHECKPOINT).exists() and not args.resume:
@@ -75,15 +49,27 @@ def train(args: argparse.Namespace) -> None:
         leave_group(group)
 
 
+def default_threads(workers: int) -> int | None:
+    """CPUs that this process may use, less those that others keep busy and readers will; None where OpenMP is told.
+
+    Threads that wait for one without a CPU are slower than fewer threads.
+    """
+    if os.environ.get("OMP_NUM_THREADS"):
+        return None
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, available_cpus() - round(busy) - workers)
+
+
 def _train(recipe: Recipe, out: Path, group: ProcessGroup, *, resume: bool) -> None:
     if not group.is_main:
         logging.getLogger().setLevel(logging.WARNING)
     torch.manual_seed(recipe.seed)
     prepared = prepare(recipe, folder=out, group=group)
-    trainer = Trainer(prepared.task, recipe.loop, out, group)
+    trainer = Trainer(prepared.task, recipe.loop, out, group, steps_per_epoch=prepared.steps_per_epoch)
     if resume:
         trainer.resume()
-    logging.info("%s: %s", recipe.name, _sizes(prepared))
+    threads = f"{torch.get_num_threads()} threads (--threads sets others)"
+    logging.info("%s: %s, on %s, %s", recipe.name, _sizes(prepared), group.device, threads)
     model = trainer.run()
     if not group.is_main:
         return
@@ -97,14 +83,12 @@ def _train(recipe: Recipe, out: Path, group: ProcessGroup, *, resume: bool) -> N
         licence=prepared.licence,
         serving=prepared.serving,
     )
-    logging.info("wrote %s", out / "checkpoint")
+    about = {"started from": str(recipe.start or "scratch"), "steps": str(recipe.loop.steps), "size": _sizes(prepared)}
+    write_run_report(out, recipe.name, about)
+    logging.info("wrote %s and %s", out / "checkpoint", out / "report.html")
 
 
 def _sizes(prepared: PreparedRun) -> str:
     trained = sum(one.numel() for one in prepared.task.module.parameters() if one.requires_grad)
     count = sum(one.numel() for one in prepared.task.model.parameters())
     return f"{count / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained"
-
-
-def _absolute(path: str) -> Path:
-    return Path(path).absolute()

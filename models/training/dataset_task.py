@@ -23,11 +23,15 @@ Batch = TypeVar("Batch", bound=_Batch)
 
 @dataclass(frozen=True)
 class TaskData(Generic[Batch]):
-    """Streams of batches to train on and to validate with: of `held_out`, the first so many batches."""
+    """Streams of batches to train on and to validate with: of `held_out`, the first so many batches.
+
+    pictures: the number of those to train on; None where they have no end, or are not counted.
+    """
 
     training: BatchStream[Any, Batch]
     held_out: BatchStream[Any, Batch] | None = None
     held_out_batches: int = 8
+    pictures: int | None = None
 
 
 class DatasetTask(Generic[Batch]):
@@ -46,6 +50,11 @@ class DatasetTask(Generic[Batch]):
         self._loader = BatchLoader(data.training)
         # The parameters in use differ between batches: one without objects trains no denoising.
         self._parallel = DistributedDataParallel(module, find_unused_parameters=True) if group.size > 1 else module
+
+    @property
+    def pictures(self) -> int | None:
+        """Pictures of an epoch; None where they have no end."""
+        return self._data.pictures
 
     def batches(self, count: int) -> list[Batch]:
         """Load the next `count` batches of this process to its device."""

@@ -1,11 +1,14 @@
 """Average precision, recall and thresholds of a detector, by COCO's evaluator."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from models.data.coco_evaluator import CocoEvaluation, GroundTruthBox
+
+MOST_LABELS = 50  # with an AP of their own in the curve
 
 
 @dataclass(frozen=True)
@@ -19,19 +22,39 @@ class LabelledBox:
 
 
 def evaluation(
-    truths: Sequence[LabelledBox], found: Sequence[LabelledBox], *, iou: float = 0.5, by_label: bool = True
+    truths: Sequence[LabelledBox],
+    found: Sequence[LabelledBox],
+    *,
+    ious: Sequence[float] | None = (0.5,),
+    by_label: bool = True,
 ) -> CocoEvaluation:
-    """Match detections with objects at one IoU; without `by_label` all boxes count as one label."""
+    """Match detections with objects at some IoUs (None: COCO's ten); without `by_label` all boxes are of one label."""
     items = [*truths, *found]
     pictures = {name: place for place, name in enumerate(dict.fromkeys(item.picture for item in items))}
-    labels = {name: place for place, name in enumerate(dict.fromkeys(item.label for item in items))}
+    labels = {name: place for place, name in enumerate(_labels(truths, found))}
     rows: list[list[list[float]]] = [[] for _ in pictures]
     for one in found:
         rows[pictures[one.picture]].append([*one.box, labels[one.label], one.score])
     boxes = [GroundTruthBox(pictures[one.picture], labels[one.label], one.box) for one in truths]
     arrays = [np.asarray(some, np.float64).reshape(-1, 6) for some in rows]
     most = max(map(len, rows), default=1)
-    return CocoEvaluation(boxes, arrays, labels=len(labels), ious=(iou,), by_label=by_label, limit=most)
+    return CocoEvaluation(boxes, arrays, labels=len(labels), ious=ious, by_label=by_label, limit=most)
+
+
+def average_precisions(truths: Sequence[LabelledBox], found: Sequence[LabelledBox]) -> dict[str, float]:
+    """COCO's AP and AP50, and AP of the `MOST_LABELS` labels with the most objects, as "ap/dog"."""
+    measured = evaluation(truths, found, ious=None)
+    figures = {
+        "validation_ap": measured.average_precision(),
+        "validation_ap50": measured.average_precision(iou=0),
+    }
+    of_labels = dict(zip(_labels(truths, found), measured.by_label(), strict=True))
+    most = Counter(one.label for one in truths).most_common(MOST_LABELS)
+    return figures | {f"ap/{label}": of_labels[label][0] for label, _ in most}
+
+
+def _labels(truths: Sequence[LabelledBox], found: Sequence[LabelledBox]) -> list[str]:
+    return list(dict.fromkeys(item.label for item in (*truths, *found)))
 
 
 def best_f1_threshold(truths: Sequence[LabelledBox], found: Sequence[LabelledBox]) -> float:

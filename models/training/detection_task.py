@@ -11,6 +11,7 @@ from models.data.collate import DetectionBatch, pad_text
 from models.training.dataset_task import DatasetTask, TaskData
 from models.training.detection_metrics import (
     LabelledBox,
+    average_precisions,
     best_f1_threshold,
     evaluation,
     quiet_threshold,
@@ -41,7 +42,7 @@ class HeldOutResults:
 
 
 class DetectionTask(DatasetTask[DetectionBatch]):
-    """A family's loss, and with `rules`, how it is served, AP50 on held-out pictures.
+    """A family's loss, and with `rules`, how it is served, average precision on held-out pictures.
 
     `queries` embeds denoising queries, if there are any. `calibrate`: at the end, fit the scores to held-out pictures.
     """
@@ -77,7 +78,7 @@ class DetectionTask(DatasetTask[DetectionBatch]):
         return dict(figures)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Loss without denoising, AP50 by label and for any label, and recall at the quiet threshold.
+        """Loss without denoising, AP and AP50, of each label too, and recall at the quiet threshold.
 
         At the quiet threshold, `QUIET` of the pictures have no detection when only absent things are named.
         """
@@ -86,7 +87,7 @@ class DetectionTask(DatasetTask[DetectionBatch]):
         if results.losses:
             figures["validation_loss"] = sum(results.losses) / len(results.losses)
         if results.truths:
-            figures["validation_ap50"] = evaluation(results.truths, results.found).average_precision()
+            figures |= average_precisions(results.truths, results.found)
             figures["any_label_ap50"] = evaluation(results.truths, results.found, by_label=False).average_precision()
         if results.truths and results.asked_absent:
             highest = dict.fromkeys(results.asked_absent, 0.0)

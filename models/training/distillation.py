@@ -127,6 +127,10 @@ class DistillationTask:
         self._rules = rules
         self._rng = random.Random(seed)
 
+    @property
+    def pictures(self) -> None:
+        """It learns from texts, drawn without end."""
+
     def learn(self, step: StepContext) -> dict[str, float]:
         """Half of a batch are names, two thirds of them in a sentence, as is a quarter of the other texts."""
         rng, corpus = self._rng, self.corpus

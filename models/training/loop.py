@@ -71,12 +71,17 @@ class StepContext(NamedTuple):
 
 
 class Task(Protocol):
-    """A training objective. `module` is all that is trained; `model`, in it, is averaged and kept."""
+    """A training objective. `module` is all that is trained; `model`, in it, is averaged and kept.
+
+    pictures: of an epoch; None where they have no end.
+    """
 
     @property
     def model(self) -> nn.Module: ...
     @property
     def module(self) -> nn.Module: ...
+    @property
+    def pictures(self) -> int | None: ...
 
     def learn(self, step: StepContext) -> dict[str, float]:
         """Leave the gradient of a step's batches in the parameters; returns figures, "loss" among them.
@@ -100,7 +105,16 @@ class Task(Protocol):
 class Trainer:
     """A run of a task, with its optimiser, its averaged weights and its folder, which one process writes."""
 
-    def __init__(self, task: Task, config: LoopConfig, folder: Path, group: ProcessGroup = ALONE) -> None:
+    def __init__(
+        self,
+        task: Task,
+        config: LoopConfig,
+        folder: Path,
+        group: ProcessGroup = ALONE,
+        *,
+        steps_per_epoch: float | None = None,
+    ) -> None:
+        self._steps_per_epoch = steps_per_epoch
         self.task, self.config, self.folder, self.group = task, config, folder, group
         self.step = 0
         self.precision = Precision(config.precision, self.group.device)
@@ -113,7 +127,13 @@ class Trainer:
         """Train to the last step; returns the averaged model in evaluation mode."""
         config, logger = self.config, None
         if self.group.is_main:
-            logger = RunLogger(self.folder, step=self.step, steps=config.steps, tensorboard=config.tensorboard)
+            logger = RunLogger(
+                self.folder,
+                step=self.step,
+                steps=config.steps,
+                tensorboard=config.tensorboard,
+                steps_per_epoch=self._steps_per_epoch,
+            )
         try:
             self._steps(logger)
             with evaluating(self.averaged.module) as model:

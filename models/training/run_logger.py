@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,19 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 LOG = logging.getLogger(__name__)
 CURVE = "curve.jsonl"
 EVENTS = "tensorboard"
+# Figures of the log's lines; all others are in the curve and in TensorBoard.
+WATCHED = ("loss", "rate", "seconds_per_step", "validation_loss", "validation_ap", "validation_ap50", "quiet_recall")
+SHOWN_LABELS = 8
 
 
 class RunLogger:
     """Writes the figures of a run into its folder; a run that is resumed at `step` first drops later ones."""
 
-    def __init__(self, folder: Path, *, step: int, steps: int, tensorboard: bool) -> None:
+    def __init__(
+        self, folder: Path, *, step: int, steps: int, tensorboard: bool, steps_per_epoch: float | None = None
+    ) -> None:
+        self._steps, self._steps_per_epoch = steps, steps_per_epoch
+        self._first, self._started = step, time.monotonic()
         self._curve = folder / CURVE
         _truncate(self._curve, step)
         self._events: Any = None
@@ -35,15 +43,34 @@ class RunLogger:
         self._bar.update()
 
     def write(self, step: int, figures: dict[str, float]) -> None:
-        """Write a line of the curve, a line of the log, and a TensorBoard point of each figure."""
+        """Write a line of the curve and a TensorBoard point of each figure, and those that one watches into the log."""
         figures = {name: value for name, value in figures.items() if math.isfinite(value)}  # JSON has no infinity
         row = {"step": step, **{name: round(value, 6) for name, value in figures.items()}}
         with self._curve.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        LOG.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        LOG.info("%s", self._line(step, figures))
         if self._events is not None:
             for name, value in figures.items():
                 self._events.add_scalar(name, value, step)
+
+    def _line(self, step: int, figures: dict[str, float]) -> str:
+        """A line to read: progress, the figures that one watches, time gone and to go."""
+        seconds = time.monotonic() - self._started
+        epoch = f"epoch {step / self._steps_per_epoch:.1f}, " if self._steps_per_epoch else ""
+        parts = [f"{epoch}step {step} of {self._steps} ({step / self._steps:.0%})"]
+        shown = [name for name in WATCHED if name in figures] or [name for name in figures if "/" not in name]
+        parts += [f"{name.removeprefix('validation_').replace('_', ' ')} {figures[name]:.4g}" for name in shown]
+        labels = {name.removeprefix("ap/"): value for name, value in figures.items() if name.startswith("ap/")}
+        if labels:
+            best = sorted(labels, key=lambda label: -labels[label])
+            chosen = best if len(best) <= SHOWN_LABELS else [*best[: SHOWN_LABELS // 2], *best[-SHOWN_LABELS // 2 :]]
+            parts.append("AP of " + ", ".join(f"{label} {labels[label]:.2f}" for label in chosen))
+        if "loss" in figures:
+            parts.append(f"{_span(seconds)} gone")
+            if step > self._first:
+                parts.append(f"{_span(seconds / (step - self._first) * (self._steps - step))} to go")
+        kind = "validation: " if any(name.startswith("validation_") for name in figures) else ""
+        return kind + ", ".join(parts)
 
     def close(self) -> None:
         """Close the bar and the events."""
@@ -51,6 +78,16 @@ class RunLogger:
         self._bar.close()
         if self._events is not None:
             self._events.close()
+
+
+def _span(seconds: float) -> str:
+    """A span of time in its two largest units: "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def _truncate(curve: Path, step: int) -> None:

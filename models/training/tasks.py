@@ -1,6 +1,6 @@
 """From a recipe to a training task: a model that is continued, or a fresh one, and the batches it learns from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class PreparedRun:
     source: str
     licence: str
     serving: Mapping[str, Any]
+    steps_per_epoch: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def prepare(recipe: Recipe, *, folder: Path, group: ProcessGroup = ALONE) -> Pre
     task = build(recipe, made, group, frozen_modules)
     continued = start if recipe.model is None else None
     licence = "Apache-2.0" if continued is None else continued.licence
-    return PreparedRun(task, made.tokenizer, _source(recipe, continued), licence, made.serving)
+    steps = task.pictures and task.pictures / (recipe.loop.accumulate * recipe.data.batch * group.size)
+    return PreparedRun(task, made.tokenizer, _source(recipe, continued), licence, made.serving, steps)
 
 
 def _continued(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords | None) -> _Model:
@@ -183,10 +185,9 @@ def detector_task(recipe: Recipe, made: _Model, group: ProcessGroup, frozen: lis
         absent = prompts.with_absent(1.0) if data.prompts.absent else None
         return DetectionTransform(prompts.with_absent(0.0), made.rules.preprocessing, absent_prompts=absent)
 
-    rules = made.rules.detection if "detection" in made.serving else None
     batches = _batches(recipe, made, transform, lambda held_out: DetectionCollator(CANVAS, keep=held_out), group)
-    calibrate = recipe.data.calibrate
-    return DetectionTask(made.model, adapter, queries, batches, group, frozen, rules=rules, calibrate=calibrate)
+    serving: dict[str, Any] = {"rules": made.rules.detection, "calibrate": recipe.data.calibrate}
+    return DetectionTask(made.model, adapter, queries, batches, group, frozen, **serving)
 
 
 def _adapter(recipe: Recipe, config: Any, group: ProcessGroup) -> tuple[DetectorAdapter, nn.Module | None, Any]:
@@ -249,7 +250,9 @@ def _batches(
         held_out = BatchStream(held_sets, transform(True), collate(True), BatchLayout(data.batch, 0), seed=recipe.seed)
     run: dict[str, Any] = {"seed": recipe.seed, "rank": group.rank, "length": length}
     training = BatchStream(sets, transform(False), collate(False), layout, **run)
-    return TaskData(training, held_out, data.validation_batches)
+    counts = [len(one.records) for one in sets if isinstance(one.records, Sized)]
+    pictures = sum(counts) if len(counts) == len(sets) else None
+    return TaskData(training, held_out, data.validation_batches, pictures)
 
 
 def _has_efficientnet(recipe: Recipe) -> bool:

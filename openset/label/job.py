@@ -5,9 +5,9 @@ from pathlib import Path
 
 from openset.label.detector import Detector
 from openset.label.results_log import PictureResult, ResultsLog
-from openset.label.sources import MediaFile
 from openset.label.video import VideoError, sample_frames
 from openset.ordered_map import map_in_order
+from openset.sources import MediaFile
 
 
 def label_all(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from openset.label.sources import MediaFile
+from openset.sources import MediaFile
 
 JPEG_QUALITY = 95
 

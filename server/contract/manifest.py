@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST = 16 * 2**20
+# Certificates measure graphs at sizes down to less than a quarter of the model's own.
+MOST_REDUCTION = 4
 SCHEMA_VERSION: Literal[2] = 2
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -70,6 +72,16 @@ class Preprocessing(_Data):
     scale: float = 1 / 255
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    @property
+    def shorter_range(self) -> tuple[int, int]:
+        """Least and largest `shorter` that a request may ask for: one size, but for a model of any size."""
+        return (self.shorter if self.longer is None else -(-self.shorter // MOST_REDUCTION)), self.shorter
+
+    def reduced(self, shorter: int) -> "Preprocessing":
+        """These rules for another `shorter`, the bound of the longer side in proportion."""
+        longer = None if self.longer is None else round(self.longer * shorter / self.shorter)
+        return self.model_copy(update={"shorter": shorter, "longer": longer})
 
     @model_validator(mode="after")
     def _longer_goes_with_its_rule(self) -> "Preprocessing":
@@ -267,6 +279,7 @@ class Manifest(_Data):
     """Root of `manifest.json`.
 
     A bundle that was filled from a `template` may have no `reference` outputs: PyTorch never ran its weights.
+    config: sizes of the model, from which training builds it; bundles of earlier versions have none.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -284,6 +297,7 @@ class Manifest(_Data):
     detection: DetectionRules | None = None
     buckets: Buckets = Buckets()
     template: TemplateRecord | None = None
+    config: dict[str, Any] | None = None
     reference: FileHash | None = None
     canary: FileHash
     artefacts: tuple[Artefact, ...] = Field(min_length=1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +18,34 @@ SAME_BOX = 0.8
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Thresholds of a request; every field has its default in the `DetectionRules` of the bundle."""
+    """Thresholds of a request; the first four have their default in the `DetectionRules` of the bundle.
+
+    `label_thresholds` are the least scores of each label of the request, None for `box_threshold`; empty for all of
+    them. Labels in `excluded` are never found. `nms_across_labels` lets a box suppress those of other labels too.
+    """
 
     box_threshold: float
     text_threshold: float
     nms_iou: float | None
     max_detections: int
+    label_thresholds: tuple[float | None, ...] = ()
+    excluded: frozenset[int] = frozenset()
+    nms_across_labels: bool = False
 
     @classmethod
     def of(cls, rules: DetectionRules) -> "Thresholds":
         return cls(rules.box_threshold, rules.text_threshold, rules.nms_iou, rules.max_detections)
+
+    @property
+    def least(self) -> float:
+        """The lowest score that any detection may have."""
+        return min(self.box_threshold if value is None else value for value in self.label_thresholds or (None,))
+
+    def of_labels(self, first: int, count: int) -> Float32:
+        """Least scores [count] of the labels from `first` on; infinite for one that is excluded."""
+        given = self.label_thresholds[first : first + count] or (None,) * count
+        limits = [self.box_threshold if value is None else value for value in given]
+        return np.asarray([inf if first + i in self.excluded else limit for i, limit in enumerate(limits)], np.float32)
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,7 @@ def merged_detections(
     frame = (input_size or size) if edge else size
     scores = [label_scores(output.token_scores, output.prompt, rules) for output in outputs]  # [N, labels] each
     boxes = [to_pixels(output.boxes_cxcywh, frame, edge=edge) for output in outputs]  # [N, 4] each
-    chosen = _Candidates.of(outputs, scores, boxes, rules, thresholds.box_threshold)
+    chosen = _Candidates.of(outputs, scores, boxes, rules, thresholds)
     chosen = chosen[_kept(chosen, rules, thresholds, several=len(outputs) > 1, edge=edge)]
     rows = _label_score_rows(chosen, scores, boxes, edge=edge) if with_label_scores else [None] * len(chosen.boxes)
     final = _scaled(chosen.boxes, frame, size) if edge else chosen.boxes
@@ -195,12 +214,13 @@ class _Candidates:
         scores: Sequence[Float32],
         boxes: Sequence[Float32],
         rules: DetectionRules,
-        threshold: float,
+        thresholds: Thresholds,
     ) -> "_Candidates":
-        """Queries and labels that score above the threshold in any pass, best first."""
+        """Queries and labels that score above their threshold in any pass, best first."""
         parts = []
         for number, (output, table, places) in enumerate(zip(outputs, scores, boxes, strict=True)):
-            queries, labels = _candidates(table, rules, threshold)
+            limits = thresholds.of_labels(output.prompt.first_label, table.shape[1])
+            queries, labels = _candidates(table, rules, limits)
             label_ids = labels + output.prompt.first_label
             parts.append((np.full_like(queries, number), queries, label_ids, table[queries, labels], places[queries]))
         passes, queries, label_ids, values, boxes_ = map(np.concatenate, zip(*parts, strict=True))
@@ -213,7 +233,8 @@ def _kept(chosen: _Candidates, rules: DetectionRules, thresholds: Thresholds, *,
     merging = several and rules.labels_per_box == "best"
     if thresholds.nms_iou is not None:
         limit = len(keep) if merging else thresholds.max_detections
-        keep = nms(chosen.boxes, chosen.label_ids, thresholds.nms_iou, limit=limit, edge=edge)
+        groups = np.zeros_like(chosen.label_ids) if thresholds.nms_across_labels else chosen.label_ids
+        keep = nms(chosen.boxes, groups, thresholds.nms_iou, limit=limit, edge=edge)
     if merging:
         keep = keep[_unrepeated(chosen.boxes[keep], chosen.passes[keep], limit=thresholds.max_detections, edge=edge)]
     return keep[: thresholds.max_detections]
@@ -255,13 +276,16 @@ def _label_score_rows(
     return [tuple(None if np.isnan(value) else value for value in row) for row in matrix]
 
 
-def _candidates(scores: Float32, rules: DetectionRules, threshold: float) -> tuple[Indices, Indices]:
-    """Queries and labels [K] above `threshold` in scores [N, labels], best first."""
+def _candidates(scores: Float32, rules: DetectionRules, limits: Float32) -> tuple[Indices, Indices]:
+    """Queries and labels [K] in scores [N, labels] above their `limits` [labels], best first.
+
+    The best label of a box is chosen first, and counts if it is above its limit: the next one is not in its place.
+    """
     if rules.labels_per_box == "all":
-        queries, label_ids = np.nonzero(scores > threshold)
+        queries, label_ids = np.nonzero(scores > limits)
     else:
-        label_ids = scores.argmax(1)
-        queries = np.flatnonzero(scores.max(1) > threshold)
+        label_ids = np.where(np.isinf(limits), np.float32(-1), scores).argmax(1)
+        queries = np.flatnonzero(scores[np.arange(len(scores)), label_ids] > limits[label_ids])
         label_ids = label_ids[queries]
     order = np.argsort(-scores[queries, label_ids], kind="stable")
     return queries[order], label_ids[order]

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from server.contract.manifest import BundleError, TextRules
+from server.contract.vocabulary import KNOWN, Reading, reading, unknown_id
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -75,6 +76,7 @@ class TokenizedPhrase:
     label: Phrase
     separator: int
     tokens: Encoding
+    reading: Reading = KNOWN
 
     def __len__(self) -> int:
         return len(self.tokens.ids) + 1
@@ -85,7 +87,16 @@ class SentenceTokenizer:
 
     def __init__(self, file: Path, rules: TextRules) -> None:
         self._tokenizer = read_tokenizer(file)
+        self._unknown = unknown_id(self._tokenizer)
         self._rules = rules
+
+    def readings(self, texts: Sequence[str]) -> list[Reading]:
+        """The extent to which the vocabulary knows each text."""
+        return [KNOWN if text.isascii() else self._reading(text) for text in texts]
+
+    def _reading(self, text: str) -> Reading:
+        cleaned = clean_sentence(text, lower_case=self._rules.lower_case)
+        return reading(cleaned, self._tokenizer.encode(cleaned, add_special_tokens=False), self._unknown)
 
     def encode(self, texts: Sequence[str]) -> Int64:
         """Token ids [B, T] int64, T of the longest text; the causal tower does not see the padding after a text."""
@@ -117,6 +128,7 @@ class PromptTokenizer:
 
     def __init__(self, file: Path, rules: TextRules) -> None:
         self._tokenizer = read_tokenizer(file)
+        self._unknown = unknown_id(self._tokenizer)
         self._rules = rules
 
     def from_labels(self, labels: Sequence[str]) -> Prompt:
@@ -201,7 +213,7 @@ class PromptTokenizer:
         if not tokens.ids:
             raise PromptError(f"label {shown(label.text)} has no word the model can read")
         separator = self._rules.separator_ids[-1 if label.mark == "?" else 0]
-        tokenized = TokenizedPhrase(label, separator, tokens)
+        tokenized = TokenizedPhrase(label, separator, tokens, reading(label.text, tokens, self._unknown))
         room = self._rules.max_tokens - 2  # besides start and end
         limit = min(room, self._rules.max_label_tokens or room)
         if len(tokenized) > limit:

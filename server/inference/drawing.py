@@ -1,6 +1,5 @@
 """Drawing of detections: a colour for each label, and tags that stay readable and inside the image at any size."""
 
-import colorsys
 import contextlib
 import io
 from collections.abc import Sequence
@@ -19,7 +18,11 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _FONTS = ("NotoSansCJK-Bold.ttc", "DejaVuSans-Bold.ttf")
 _MAX_LABEL = 32
 MAX_TAGS = 2000  # more would hide the image, and each another
-_GOLDEN_RATIO = 0.618034
+# Neighbours are far apart in hue; the test page has the same list.
+_PALETTE = (
+    *("#ff4d4f", "#2f80ff", "#1fc16b", "#ffb020", "#a855f7", "#14c4d8", "#ff5fa8"),
+    *("#a3d420", "#ff7a1a", "#5b5bf0", "#0f9d8f", "#d6249f", "#9a6a3a", "#7f93a8"),
+)
 _ELLIPSIS = "…"
 
 
@@ -99,12 +102,14 @@ def draw(image: Image.Image, marks: Sequence[Mark]) -> bytes:
 
 
 def label_colour(label_id: int) -> Colour:
-    """A vivid colour, the same as in page/colours.js; golden-ratio steps keep the hues of neighbours far apart."""
-    hue = (0.02 + label_id * _GOLDEN_RATIO) % 1
-    # The lightness changes every few labels, since hues alone run out.
-    lightness = (0.50, 0.38, 0.64)[label_id // 7 % 3]
-    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.85)
-    return round(red * 255), round(green * 255), round(blue * 255)
+    """A colour of the palette, the same as in page/colours.js; after it come its darker, then its lighter shades."""
+    rounds, place = divmod(label_id, len(_PALETTE))
+    red, green, blue = (_shaded(value, rounds % 3) for value in bytes.fromhex(_PALETTE[place][1:]))
+    return red, green, blue
+
+
+def _shaded(value: int, shade: int) -> int:
+    return (value, value * 3 // 5, (value + 255) // 2)[shade]
 
 
 def text_colour(colour: Colour) -> Colour:

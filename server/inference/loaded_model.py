@@ -18,14 +18,17 @@ from server.bundle import TEXT_BATCH, Bundle
 from server.contract.manifest import ClassificationRules, DetectionRules, Task
 from server.contract.postprocess import PassOutput
 from server.contract.text import Phrase, Prompt, TokenizedPhrase, shown
+from server.contract.vocabulary import Reading
 from server.errors import InferenceFailed, MemoryExhausted, NotReady, UnknownModel, UnsuitableModel, WorkerStopped
 from server.inference.batching import Batcher, BatchLimits, BatchRun
 from server.inference.fair_queue import FairSemaphore
 from server.inference.progress import RunProgress
+from server.inference.responses import MAX_WARNINGS
 from server.memory.cuda import DeviceLost
 from server.memory.memory_budget import HostFootprint
 from server.memory.pool import PoolExhausted
 from server.request_context import RequestContext
+from server.schemas import FieldProblem
 from server.telemetry.metrics import ModelMetrics
 from server.telemetry.tracing import Attribute, Link, Trace, Tracing
 
@@ -156,6 +159,20 @@ class LoadedModel:
         """Tokenize texts for the sentence encoder, some at a time; PromptTooLong names one that is too long."""
         for part in text_parts(texts):
             await self.in_text_turn(partial(self.bundle.sentences.encode, part), context)
+
+    async def text_warnings(
+        self, field: str, texts: Sequence[str], context: RequestContext
+    ) -> list[FieldProblem] | None:
+        """Words of some texts that the sentence encoder's vocabulary does not know; None where it knows all."""
+        doubtful = {index: text for index, text in enumerate(texts) if not text.isascii()}
+        readings: list[Reading] = []
+        for part in text_parts(list(doubtful.values())):
+            readings += await self.in_text_turn(partial(self.bundle.sentences.readings, part), context)
+        return [
+            FieldProblem(field=f"{field}.{index}", reason=f"{shown(text)}: {reading}")
+            for (index, text), reading in zip(doubtful.items(), readings, strict=True)
+            if not reading.complete
+        ][:MAX_WARNINGS] or None
 
     async def in_text_turn(self, function: Callable[[], T], context: RequestContext) -> T:
         """Run `function`, a short one that tokenizes or encodes, in the text thread when the client's turn comes."""

@@ -1,20 +1,20 @@
 """Inference pipeline: decode in threads, encode texts through the cache, run in batches, build the response."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from server.contract.manifest import Task
 from server.contract.postprocess import Detection, PassOutput, Thresholds, class_scores, merged_detections
-from server.contract.text import Prompt, caption_phrases, label_phrases
-from server.errors import FieldFault, InvalidRequest
+from server.contract.text import Prompt, TokenizedPhrase, caption_phrases, label_phrases
+from server.errors import Fault, FieldFault, InvalidRequest
 from server.inference import responses
 from server.inference.batching import Reservation
 from server.inference.decoders import Decoders, ThreadDecoders
@@ -23,27 +23,34 @@ from server.inference.fair_queue import FairSemaphore
 from server.inference.images import PreparedImage, Work
 from server.inference.loaded_model import LoadedModel, LoadedModels, ModelInput, ModelOutput
 from server.inference.prompt_cache import PromptCache
-from server.request_context import RequestContext
-from server.schemas import (
-    ClassifyAnswer,
-    ClassifyRequest,
-    DetectAnswer,
-    DetectRequest,
-    Embeddings,
-    ImageScores,
-    SimilarityAnswer,
-    SimilarityRequest,
+from server.inference.request_images import (
+    aligned,
+    check_image_count,
+    each_image,
+    gather,
+    image_problems,
+    succeeded,
 )
+from server.inference.request_options import check_label_scores, check_shorter, ensembles, fill_templates, thresholds_of
+from server.request_context import RequestContext
+from server.requests import ClassifyRequest, DetectRequest, EmbedRequest, SimilarityRequest
+from server.schemas import ClassifyAnswer, DetectAnswer, EmbedAnswer, Embeddings, ImageScores, SimilarityAnswer
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
 
 Float32 = npt.NDArray[np.float32]
-# About ten megabytes of JSON.
-MAX_LABEL_SCORES = 1_000_000
-# Characters of a template with its label, each of which may have 1000: no template repeats a long label.
-MAX_TEXT = 2000
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _DetectorRun:
+    """Labels with their tokens, their thresholds, the prompt of each pass; each image with its passes, or its fault."""
+
+    phrases: Sequence[TokenizedPhrase]
+    thresholds: Thresholds
+    prompts: tuple[Prompt, ...]
+    outputs: Sequence[tuple[PreparedImage, tuple[PassOutput, ...]] | Fault]
 
 
 class Pipeline:
@@ -93,8 +100,10 @@ class Pipeline:
         """As `detect` for one image; also that image, upright, as PNG with the detections drawn on it."""
         if len(request.pictures) != 1:
             raise InvalidRequest([FieldFault("images", f"{len(request.pictures)} images, drawing takes exactly one")])
-        answer, ((_, detections),) = await self._detect(request, context)
-        marks = [Mark(found.box, found.label, found.label_id, found.score) for found in detections]
+        answer, (found,) = await self._detect(request, context)
+        if isinstance(found, Fault):  # there is nothing to draw on
+            raise found
+        marks = [Mark(found.box, found.label, found.label_id, found.score) for found in found[1]]
         # Decoded again: kept until its turn comes, the image would take twenty times the memory of its file.
         drawn = await self.decoders.run(self._work(request.pictures[0], "the image")._replace(marks=marks), context)
         assert isinstance(drawn, bytes), "a drawing is a PNG"
@@ -107,23 +116,29 @@ class Pipeline:
         templates = request.templates or rules.templates
         count = len(request.labels) * len(templates)
         self._check_counts(request.pictures, "labels", count, counted="labels (times templates)")
-        texts = _fill(templates, request.labels)
+        texts = fill_templates(templates, request.labels)
         with self._timed(context, model):
-            images, embeds = await self._embed(model, request.pictures, texts, context)
+            images, embeds = await self._embed(model, request, texts, context)
+            warnings = await model.text_warnings("labels", request.labels, context)
 
             def score() -> list[ImageScores]:
                 scores = class_scores(
-                    images @ _ensembles(embeds, len(templates)).T,
+                    _stacked(images, embeds.shape[1]) @ ensembles(embeds, len(templates)).T,
                     logit_scale=rules.logit_scale,
                     logit_bias=rules.logit_bias,
                     multi_label=request.multi_label,
                 )
-                return [responses.image_scores(row, request.labels, top_k=request.top_k) for row in scores]
+                rows = (responses.image_scores(row, request.labels, top_k=request.top_k) for row in scores)
+                return aligned(images, rows, lambda: ImageScores(scores=[]))
 
             with context.timer.timed("postprocess", model.metrics.postprocess_duration):
                 results = await self.in_short(score)
             return ClassifyAnswer(
-                model=responses.model_id(model.bundle.manifest), results=results, timings_ms=context.timer.timings_ms()
+                model=responses.model_id(model.bundle.manifest),
+                results=results,
+                problems=image_problems(images),
+                warnings=warnings,
+                timings_ms=context.timer.timings_ms(),
             )
 
     async def similarity(self, request: SimilarityRequest, context: RequestContext) -> SimilarityAnswer:
@@ -131,11 +146,15 @@ class Pipeline:
         model = self._choose(request.model, "similarity", context)
         self._check_counts(request.pictures, "texts", len(request.texts))
         with self._timed(context, model):
-            images, texts = await self._embed(model, request.pictures, request.texts, context)
+            images, texts = await self._embed(model, request, request.texts, context)
+            warnings = await model.text_warnings("texts", request.texts, context)
 
             def compare() -> tuple[list[list[float]], Embeddings | None]:
-                cosines = responses.rounded_rows(images @ texts.T, responses.SCORE_DIGITS)
-                return cosines, responses.embeddings(images, texts) if request.embeddings else None
+                embeds = _stacked(images, texts.shape[1])
+                cosines = aligned(images, responses.rounded_rows(embeds @ texts.T, responses.SCORE_DIGITS), list)
+                if not request.embeddings:
+                    return cosines, None
+                return cosines, Embeddings(images=_vectors(images), texts=_vectors(texts))
 
             with context.timer.timed("postprocess", model.metrics.postprocess_duration):
                 cosines, embeddings = await self.in_short(compare)
@@ -144,33 +163,53 @@ class Pipeline:
                 similarity=cosines,
                 logit_scale=model.classification.logit_scale,
                 embeddings=embeddings,
+                problems=image_problems(images),
+                warnings=warnings,
+                timings_ms=context.timer.timings_ms(),
+            )
+
+    async def embed(self, request: EmbedRequest, context: RequestContext) -> EmbedAnswer:
+        """Unit-length embeddings of the images and of the texts."""
+        model = self._choose(request.model, "similarity", context)
+        self._check_counts(request.pictures, "texts", len(request.texts))
+        with self._timed(context, model):
+            images, texts = await self._embed(model, request, request.texts, context)
+            warnings = await model.text_warnings("texts", request.texts, context)
+            with context.timer.timed("postprocess", model.metrics.postprocess_duration):
+                vectors = await self.in_short(lambda: (_vectors(images), _vectors(texts)))
+            return EmbedAnswer(
+                model=responses.model_id(model.bundle.manifest),
+                images=vectors[0],
+                texts=vectors[1],
+                problems=image_problems(images),
+                warnings=warnings,
                 timings_ms=context.timer.timings_ms(),
             )
 
     async def _detect(
         self, request: DetectRequest, context: RequestContext
-    ) -> tuple[DetectAnswer, list[tuple[PreparedImage, list[Detection]]]]:
+    ) -> tuple[DetectAnswer, list[tuple[PreparedImage, list[Detection]] | Fault]]:
         model = self._choose(request.model, "detect", context)
         self._check_counts(request.pictures, "labels", len(request.labels))
-        thresholds = _thresholds(request, model)
+        check_shorter(request, model)
         with self._timed(context, model):
-            prompts, outputs = await self._run_detector(model, request, context, thresholds)
+            run = await self._run_detector(model, request, context)
+            prompts, outputs = run.prompts, run.outputs
 
-            def find() -> list[tuple[PreparedImage, list[Detection]]]:
+            def find() -> list[tuple[PreparedImage, list[Detection]] | Fault]:
                 return [
-                    (
-                        prepared,
-                        merged_detections(
-                            passes,
-                            size=prepared.size,
-                            rules=model.detection,
-                            thresholds=thresholds,
-                            input_size=prepared.input_size,
-                            with_label_scores=request.label_scores,
-                        ),
-                    )
-                    for prepared, passes in outputs
+                    output if isinstance(output, Fault) else (output[0], detections_of(*output)) for output in outputs
                 ]
+
+            def detections_of(prepared: PreparedImage, passes: tuple[PassOutput, ...]) -> list[Detection]:
+                return merged_detections(
+                    passes,
+                    size=prepared.size,
+                    rules=model.detection,
+                    thresholds=run.thresholds,
+                    input_size=prepared.input_size,
+                    with_label_scores=request.label_scores,
+                )
 
             with context.timer.timed("postprocess", model.metrics.postprocess_duration):
                 found = await (self.in_pool(find) if len(prompts) > 1 else self.in_short(find))
@@ -179,9 +218,13 @@ class Pipeline:
                 model=responses.model_id(model.bundle.manifest),
                 passes=len(prompts),
                 results=[
-                    responses.image_detections(detections, labels, size=image.size, box_format=request.box_format)
-                    for image, detections in found
+                    responses.image_detections(each[1], labels, size=each[0].size, box_format=request.box_format)
+                    if not isinstance(each, Fault)
+                    else responses.image_detections([], labels, size=(0, 0), box_format=request.box_format)
+                    for each in found
                 ],
+                problems=image_problems(outputs),
+                warnings=responses.label_warnings(request, run.phrases),
                 timings_ms=context.timer.timings_ms(),
             )
             return answer, found
@@ -191,68 +234,82 @@ class Pipeline:
         model: LoadedModel,
         request: DetectRequest,
         context: RequestContext,
-        thresholds: Thresholds,
-    ) -> tuple[tuple[Prompt, ...], list[tuple[PreparedImage, tuple[PassOutput, ...]]]]:
-        """The prompt of each pass, and each image with the outputs of its passes."""
-        names = image_names(len(request.pictures))
-        with model.batcher.reserve(len(names), client=context.client, priority=context.priority) as places:
-            prompts = await self._prompts(model, request, context)
-            _check_label_scores(request, prompts, thresholds)
+    ) -> "_DetectorRun":
+        """Tokenize the labels and run their passes on each image."""
+        count = len(request.pictures)
+        with model.batcher.reserve(count, client=context.client, priority=context.priority) as places:
+            phrases = await self._tokenized(model, request, context)
+            thresholds = thresholds_of(request, model, phrases)
+            split = partial(model.bundle.prompts.passes, phrases, max_passes=self.settings.max_passes)
+            prompts = await model.in_text_turn(split, context)
+            check_label_scores(request, prompts, thresholds)
             for prompt in prompts:
                 model.metrics.prompt_tokens.observe(len(prompt))
             features = asyncio.ensure_future(self._prompt_features(model, prompts, context))
             features.add_done_callback(lambda task: task.cancelled() or task.exception())  # an image may fail first
             # Label scores of one pass may be those of a weak query of another.
-            least = None if request.label_scores else thresholds.box_threshold
+            least = None if request.label_scores else thresholds.least
 
             async def one(data: bytes, name: str) -> tuple[PreparedImage, tuple[PassOutput, ...]]:
-                prepared = await self._prepare(model, data, name, context)
+                prepared = await self._prepare(model, data, name, context, shorter=request.shorter)
                 item = ModelInput(prepared.pixels, prompts, tuple(await features), least, context.timer.trace)
                 output = await self._run(model, places, item, context)
                 assert isinstance(output, tuple), "a detector returns its passes"
                 return prepared, output
 
             try:
-                outputs = await _gather([one(data, name) for data, name in zip(request.pictures, names, strict=True)])
+                skip = request.on_error == "skip"
+                outputs = await gather(each_image(request.pictures, one, context, skip=skip))
             finally:
                 features.cancel()
-        return prompts, outputs
+        return _DetectorRun(phrases, thresholds, prompts, outputs)
 
-    async def _prompts(self, model: LoadedModel, request: DetectRequest, context: RequestContext) -> tuple[Prompt, ...]:
-        """The prompt of each pass; PromptTooLong for more than `max_passes`."""
+    async def _tokenized(
+        self, model: LoadedModel, request: DetectRequest, context: RequestContext
+    ) -> list[TokenizedPhrase]:
+        """The labels, or the caption's phrases, with their tokens."""
         phrases = label_phrases(request.labels) if request.prompt is None else caption_phrases(request.prompt)
-        tokenized = await model.tokenize_phrases(phrases, context)
-        split = partial(model.bundle.prompts.passes, tokenized, max_passes=self.settings.max_passes)
-        return await model.in_text_turn(split, context)
+        return await model.tokenize_phrases(phrases, context)
 
     async def _embed(
-        self, model: LoadedModel, pictures: Sequence[bytes], texts: Sequence[str], context: RequestContext
-    ) -> tuple[Float32, Float32]:
-        """Unit-length embeddings of images [I, D] and texts [T, D]."""
-        with model.batcher.reserve(len(pictures), client=context.client, priority=context.priority) as places:
+        self,
+        model: LoadedModel,
+        request: ClassifyRequest | SimilarityRequest | EmbedRequest,
+        texts: Sequence[str],
+        context: RequestContext,
+    ) -> tuple[list[Float32 | Fault], Float32]:
+        """Unit-length embedding [D] of each image, or its fault, and of texts [T, D]."""
+        pictures = request.pictures
+        places_for = model.batcher.reserve(len(pictures), client=context.client, priority=context.priority)
+        with places_for if pictures else nullcontext() as places:
 
             async def image(data: bytes, name: str) -> Float32:
                 prepared = await self._prepare(model, data, name, context)
+                assert places is not None, "there are pictures"
                 embed = await self._run(model, places, ModelInput(prepared.pixels, trace=context.timer.trace), context)
                 assert not isinstance(embed, tuple), "an image encoder returns an embedding"
                 return embed
 
             async def text() -> Float32:
+                if not texts:
+                    return np.empty((0, 0), np.float32)
                 with context.timer.timed("text_encode"):
                     return np.stack(await self._text_embeds(model, texts, context))
 
-            names = image_names(len(pictures))
-            *images, text_embeds = await _gather(
-                [*(image(data, name) for data, name in zip(pictures, names, strict=True)), text()]
-            )
-        return np.stack(images), text_embeds
+            images = each_image(pictures, image, context, skip=request.on_error == "skip")
+            *outcomes, text_embeds = await gather([*images, text()])
+        assert not isinstance(text_embeds, Fault), "texts have no image's fault"
+        return outcomes, text_embeds
 
     def _work(self, data: bytes, name: str) -> Work:
         return Work(data, name, self.settings.max_image_pixels, self.settings.image_formats)
 
-    async def _prepare(self, model: LoadedModel, data: bytes, name: str, context: RequestContext) -> PreparedImage:
-        rules = model.bundle.manifest.preprocessing.model_dump()
-        prepared = await self.decoders.run(self._work(data, name)._replace(rules=rules), context)
+    async def _prepare(
+        self, model: LoadedModel, data: bytes, name: str, context: RequestContext, *, shorter: int | None = None
+    ) -> PreparedImage:
+        rules = model.bundle.manifest.preprocessing
+        rules = rules if shorter is None else rules.reduced(shorter)
+        prepared = await self.decoders.run(self._work(data, name)._replace(rules=rules.model_dump()), context)
         assert isinstance(prepared, PreparedImage), "rules were given"
         timer = context.timer
         timer.observe("decode", prepared.started, prepared.decoded, self.metrics.decode_duration)
@@ -315,55 +372,12 @@ class Pipeline:
             raise
 
 
-def check_image_count(count: int, settings: Settings) -> None:
-    """InvalidRequest for more images than a request may have."""
-    if count > settings.max_images:
-        raise InvalidRequest([FieldFault("images", f"{count} images, at most {settings.max_images} are accepted")])
+def _stacked(outcomes: Sequence[Float32 | Fault], width: int) -> Float32:
+    """Embeddings [I, D] of the images that have one."""
+    rows = succeeded(outcomes)
+    return np.stack(rows) if rows else np.empty((0, width), np.float32)
 
 
-def image_names(count: int) -> list[str]:
-    """Names of a request's images in errors."""
-    return ["the image"] if count == 1 else [f"image {number} of {count}" for number in range(1, count + 1)]
-
-
-def _fill(templates: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """Every label in every template; InvalidRequest for a text of more than MAX_TEXT characters."""
-    longest = max(map(len, labels), default=0)
-    if max(len(template) + template.count("{}") * (longest - 2) for template in templates) > MAX_TEXT:
-        reason = f"with the longest label in place of each {{}}, a text has more than {MAX_TEXT} characters"
-        raise InvalidRequest([FieldFault("templates", reason)])
-    return [template.replace("{}", label) for label in labels for template in templates]
-
-
-def _thresholds(request: DetectRequest, model: LoadedModel) -> Thresholds:
-    """The request's thresholds, where it sets none the model's own."""
-    given = {field.name: getattr(request, field.name) for field in fields(Thresholds)}
-    return replace(Thresholds.of(model.detection), **{name: v for name, v in given.items() if v is not None})
-
-
-def _check_label_scores(request: DetectRequest, prompts: Sequence[Prompt], thresholds: Thresholds) -> None:
-    """InvalidRequest where the scores of all labels for all detections could exceed MAX_LABEL_SCORES."""
-    images, detections = len(request.pictures), thresholds.max_detections
-    labels = sum(len(prompt.labels) for prompt in prompts)
-    if request.label_scores and images * detections * labels > MAX_LABEL_SCORES:
-        reason = (
-            f"{images} image(s) with {detections} detections (max_detections) and {labels} labels could have"
-            f" {images * detections * labels} scores, at most {MAX_LABEL_SCORES} are answered"
-        )
-        raise InvalidRequest([FieldFault("label_scores", reason)])
-
-
-def _ensembles(embeds: Float32, count: int) -> Float32:
-    """Unit-length means [labels, D] of each label's `count` template embeddings [labels * count, D]."""
-    means = embeds.reshape(-1, count, embeds.shape[1]).mean(1)  # [labels, D]
-    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)
-
-
-async def _gather(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results in order; the first failure cancels the rest and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in work]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
+def _vectors(outcomes: Sequence[Float32 | Fault] | Float32) -> list[list[float]]:
+    """Rounded embeddings as lists, empty for a fault."""
+    return [[] if isinstance(row, Fault) else responses.rounded(row, responses.EMBEDDING_DIGITS) for row in outcomes]

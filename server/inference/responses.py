@@ -7,11 +7,13 @@ import numpy.typing as npt
 
 from server.contract.manifest import Manifest
 from server.contract.postprocess import Detection
-from server.contract.text import Phrase
-from server.schemas import BoxFormat, DetectionBody, Embeddings, ImageDetections, ImageScores, LabelScore, ModelId
+from server.contract.text import Phrase, TokenizedPhrase, shown
+from server.requests import BoxFormat, DetectRequest
+from server.schemas import DetectionBody, FieldProblem, ImageDetections, ImageScores, LabelScore, ModelId
 
 Float32 = npt.NDArray[np.float32]
 Box = tuple[float, float, float, float]
+MAX_WARNINGS = 20
 SCORE_DIGITS, EMBEDDING_DIGITS = 6, 8
 PIXEL_DIGITS, NORMALISED_DIGITS = 2, 6
 
@@ -75,14 +77,32 @@ def image_scores(scores: Float32, labels: Sequence[str], *, top_k: int | None) -
     )
 
 
+def rounded(row: Float32, digits: int) -> list[float]:
+    """A row as a list of rounded numbers."""
+    return [round(value, digits) for value in row.tolist()]
+
+
 def rounded_rows(matrix: Float32, digits: int) -> list[list[float]]:
     """A matrix as nested lists of rounded numbers."""
-    return [[round(value, digits) for value in row] for row in matrix.tolist()]
+    return [rounded(row, digits) for row in matrix]
 
 
-def embeddings(images: Float32, texts: Float32) -> Embeddings:
-    """Unit-length embeddings of images [I, D] and texts [T, D]."""
-    return Embeddings(images=rounded_rows(images, EMBEDDING_DIGITS), texts=rounded_rows(texts, EMBEDDING_DIGITS))
+def label_warnings(request: DetectRequest, phrases: Sequence[TokenizedPhrase]) -> list[FieldProblem] | None:
+    """Doubts about labels: words that the model does not know, which it does not search for; a list in one label."""
+    prompted = request.prompt is not None
+    warnings = [
+        FieldProblem(
+            field="prompt" if prompted else f"labels.{index}",
+            reason=f"{shown(phrase.label.text)}: {phrase.reading}"
+            + (", and it is not searched for" if phrase.reading.nothing else ""),
+        )
+        for index, phrase in enumerate(phrases)
+        if not phrase.reading.complete
+    ]
+    if len(phrases) == 1 and not prompted and "," in request.labels[0]:
+        reason = f"{shown(request.labels[0])} is one label: list several as items of their own"
+        warnings.append(FieldProblem(field="labels.0", reason=reason))
+    return warnings[:MAX_WARNINGS] or None
 
 
 def _label_scores(detection: Detection) -> list[float | None] | None:

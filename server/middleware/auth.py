@@ -145,15 +145,6 @@ def digest_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `openset key`."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    new = actions.add_parser("new", help="print a new key and its line for api_keys_file")
-    new.add_argument("name", nargs="?", metavar="NAME", help="name of the client, which appears in logs")
-    new.add_argument("--admin", action="store_true", help="the key may also change what is served (`openset bundles`)")
-    new.set_defaults(func=run)
-
-
 def run(args: argparse.Namespace) -> int:
     """Run `openset key new`."""
     name = args.name or f"client-{secrets.token_hex(2)}"

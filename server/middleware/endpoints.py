@@ -14,7 +14,7 @@ from server.settings import OPEN_ENDPOINTS
 
 PAGE_FILES = "/page/"
 INFER, MODEL = "/v2/models/:name/infer", "/v2/models/:name"
-INFERENCE_ENDPOINTS = ("/detect", "/classify", "/similarity", INFER)
+INFERENCE_ENDPOINTS = ("/detect", "/classify", "/similarity", "/embed", INFER)
 # Polled every few seconds by machines: not traced, and successes logged at debug level only.
 POLLED_ENDPOINTS = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 OTHER = "other"  # no route
@@ -40,6 +40,8 @@ def endpoint_of(template: str) -> str:
         return INFER if template.endswith("/infer") else MODEL
     if template.startswith(ADMIN_BUNDLES):
         return ADMIN_BUNDLES
+    if template == "/redoc" or template.startswith("/docs/"):
+        return "/docs"
     return "/" if template.startswith(PAGE_FILES) else template
 
 

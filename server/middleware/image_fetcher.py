@@ -24,7 +24,7 @@ from httpcore import (
     Response,
 )
 
-from server.errors import ImageTooLarge, UrlFailed, UrlRefused
+from server.errors import IMAGE_FAULTS, ImageTooLarge, UrlFailed, UrlRefused
 from server.inference.fair_queue import FairSemaphore
 from server.middleware.loop_thread import LoopThread
 from server.middleware.pinned_network import Meter, PinnedNetwork
@@ -76,17 +76,34 @@ class ImageFetcher:
         """End the thread of the downloads."""
         self._thread.close()
 
-    async def fetch(self, urls: Sequence[str], names: Sequence[str], request: RequestContext) -> list[bytes]:
-        """The bytes behind each of `urls`; `names` are those of the images in errors."""
-        return await self._thread.run(self._fetch_all(urls, names, request))
+    async def fetch(
+        self, urls: Sequence[str], names: Sequence[str], request: RequestContext, *, skip: bool = False
+    ) -> list[bytes]:
+        """The bytes behind each of `urls`; `names` are those of the images in errors.
 
-    async def _fetch_all(self, urls: Sequence[str], names: Sequence[str], request: RequestContext) -> list[bytes]:
+        With `skip`, an image that cannot be fetched is empty, and its fault among the request's `image_faults`.
+        """
+        return await self._thread.run(self._fetch_all(urls, names, request, skip))
+
+    async def _fetch_all(
+        self, urls: Sequence[str], names: Sequence[str], request: RequestContext, skip: bool
+    ) -> list[bytes]:
         budget = _Budget(self._settings.max_body_bytes)
+
+        async def one(index: int, url: str, name: str) -> bytes:
+            try:
+                return await self._fetch_in_time(url, name, budget, request)
+            except IMAGE_FAULTS as fault:
+                fault.image_index = index
+                if not skip:
+                    raise
+                request.image_faults[index] = fault
+                return b""
+
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._fetch_in_time(url, name, budget, request))
-                    for url, name in zip(urls, names, strict=True)
+                    group.create_task(one(index, *image)) for index, image in enumerate(zip(urls, names, strict=True))
                 ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None

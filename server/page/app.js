@@ -1,294 +1,292 @@
-// The page: sends an image and the form as a request, shows the result, and prints both as code.
+// The page: brings pictures, form, answers, history and link together.
 
+import { tell } from './about.js';
 import { Answer } from './answer.js';
-import { Code } from './code.js';
-import { EXAMPLES, addressOf, mark, offer } from './examples.js';
+import { keyOf } from './asking.js';
+import { Code, copy, json } from './code.js';
+import { withDownloads } from './downloads.js';
+import { EXAMPLES } from './examples.js';
+import { Film } from './film.js';
+import { Form } from './form.js';
+import { withFullScreen } from './fullscreen.js';
 import { askForKey } from './keydialog.js';
-import { drawn } from './overlay.js';
-import * as picture from './picture.js';
-import { TASKS, fieldsOf, formOf, lacking } from './question.js';
-import { Problem, ask, isOpen, key, models } from './server.js';
+import { fragmentOf, questionIn } from './link.js';
+import { Past } from './past.js';
+import { release } from './picture.js';
+import { TASKS, fieldsOf, lacking } from './question.js';
+import { entriesOf, replyOf } from './replies.js';
+import { Sender } from './sending.js';
+import { Problem, isOpen, key, models } from './server.js';
 import * as snippets from './snippets.js';
-import { lowestOf } from './thresholds.js';
-import { Tokens } from './tokens.js';
+import { Sources } from './sources.js';
+import { twin } from './twins.js';
+import { View } from './view.js';
+import { Viewer } from './viewer.js';
 
 const find = (id) => document.getElementById(id);
-const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
+const SUFFIXES = ['', '-2']; // of the ids that belong to the first and to the second model
 const POLL_MS = 1000;
+const LINK_MS = 300; // browsers bound how often an address may change
+const ZOOM_STEP = 1.5;
+const LOADING = 'The models are being loaded…';
 const NARROW = matchMedia('(max-width: 54rem)'); // as in page.css: the result is below the form
 
-const asked = { detect: [], classify: [], similarity: [] }; // the texts last entered for each task
-let task = chosen('task');
-let served = [];
-let limits = {};
-let shown = null; // the image: blob, name, example (or null), url (of an example), visible (in this browser)
-let brought = 0; // number of images chosen; an example that arrives after a later choice is dropped
-let arriving = Promise.resolve(); // the download of the chosen example
-let pending = null; // the AbortController of the request in progress
-
-const answer = new Answer(() => {
-  code.render();
-  find('download').disabled = !(answer.shown.length && shown?.visible);
-});
+for (const id of ['frame', 'answer']) twin(id, SUFFIXES[1]);
+const view = new View(() => viewers.forEach((viewer) => viewer.place()));
+const viewers = SUFFIXES.map((suffix) => new Viewer(find(`frame${suffix}`), view));
+const answers = SUFFIXES.map((suffix, place) => new Answer(suffix, viewers[place], { onMove: changed }));
 const code = new Code(textOf);
-const tokens = new Tokens(find('token-list'), find('token'), {
-  onChange: changed,
-  onEnter: () => !pending && find('question').requestSubmit(),
-});
+const film = new Film(find('film'), { onShow: pictureShown, told: badgeOf });
+const past = new Past({ section: find('past'), place: find('past-list') }, pastChosen);
+const sender = new Sender(render);
+const sources = new Sources({ onBring: bring, onExample: (example) => form.suggest(example), onFault: say });
+const form = new Form({ onChange: changed, onTask: taskChanged, onModels: modelsChanged, onEnter: () => find('question').requestSubmit() });
 
-const model = () => served.find(({ name }) => name === find('model').value);
+const held = new Set(); // pictures that the browser keeps
+let limits = {};
+let words = LOADING; // in place of an answer
+let linked = questionIn(location.hash); // the question that the page was opened with, until the models are known
+let linking = 0;
 
-function question() {
-  const options = { nms_iou: numberIn('nms_iou'), max_detections: numberIn('max_detections') };
-  options.multi_label = find('multi_label').checked;
-  options.templates = find('templates').value.split('\n').filter((line) => line.trim());
-  const prompt = find('prompt').value;
-  return { task, model: find('model').value, way: chosen('way'), texts: tokens.texts, prompt, threshold: answer.threshold, options };
+/** The questions, one for each model that is asked. */
+function questions() {
+  const asked = form.question;
+  return form.asked.map(({ name }, place) => {
+    const threshold = asked.task === 'detect' ? answers[place].threshold : '';
+    return { ...asked, model: name, box_threshold: threshold };
+  });
 }
 
-function numberIn(id) {
-  return find(id).value === '' || !find(id).checkValidity() ? '' : Number(find(id).value);
+/** The question as a link has it: both thresholds, and the example. */
+function linkedQuestion() {
+  const [first, second] = questions();
+  const compared = second ? { compare_threshold: second.box_threshold } : {};
+  return { ...form.question, box_threshold: first?.box_threshold, ...compared, example: film.current?.example?.file };
 }
+
+const link = () => new URL(fragmentOf(linkedQuestion()), location.href).href;
+
+// What is shown
 
 function changed() {
-  answer.outdate();
+  render();
+  clearTimeout(linking);
+  linking = setTimeout(() => {
+    if (!linked && navigator.userActivation?.hasBeenActive !== false) history.replaceState(null, '', link());
+  }, LINK_MS);
+}
+
+function render() {
+  const asked = questions();
+  for (const [place, answer] of answers.entries()) {
+    const reply = replyOf(film.current, asked[place], { earlier: !sender.busy });
+    const stale = Boolean(reply) && reply.key !== keyOf(asked[place]);
+    answer.present(reply, { words: sender.busy ? `${TASKS[form.task].busy}…` : words, stale, busy: sender.waits(film.current) });
+  }
+  film.update();
   code.render();
+  showProgress();
 }
 
-// The form
-
-function taskChosen() {
-  asked[task] = tokens.texts;
-  task = chosen('task');
-  const { verb, texts, hint } = TASKS[task];
-  find('task-hint').textContent = hint;
-  find('ask').lastElementChild.textContent = verb;
-  find('texts-label').textContent = texts;
-  find('ways').hidden = task !== 'detect';
-  find('options').hidden = task === 'similarity';
-  for (const part of find('options').querySelectorAll('[data-task]')) part.hidden = part.dataset.task !== task;
-  tokens.commas = task !== 'similarity';
-  tokens.texts = asked[task];
-  const fitting = served.filter(({ tasks }) => tasks.includes(task));
-  find('model').replaceChildren(...fitting.map(({ name }) => new Option(name, name)));
-  find('ask').disabled = !fitting.length;
-  wayChosen();
-  modelChosen();
-  offer(find('examples'), task, exampleChosen);
-  if (shown) mark(find('examples'), shown.example?.file);
-}
-
-function wayChosen() {
-  const prompting = task === 'detect' && chosen('way') === 'prompt';
-  find('tokens').hidden = prompting;
-  find('prompt').hidden = !prompting;
-  find('texts-label').htmlFor = prompting ? 'prompt' : 'token';
-  find('texts-label').textContent = prompting ? 'Prompt' : TASKS[task].texts;
-  const several = tokens.commas ? 'Press Enter or comma after each.' : 'Press Enter after each.';
-  find('texts-hint').textContent = prompting ? 'Phrases, each ended by a full stop.' : several;
-  if (prompting && !find('prompt').value) find('prompt').value = sentence(tokens.texts);
-  changed();
-}
-
-const sentence = (labels) => labels.map((label) => `${label}.`).join(' ');
-
-function modelChosen() {
-  const now = model();
-  if (!now) {
-    find('model-hint').textContent = served.length ? 'No model of this server supports this task.' : '';
-    return;
+function showProgress() {
+  const { verb, busy } = TASKS[form.task];
+  const several = film.pictures.length > 1;
+  for (const id of ['film', 'film-tools']) find(id).hidden = !several;
+  for (const { frame } of viewers) {
+    if (sender.waits(film.current)) frame.setAttribute('aria-busy', 'true');
+    else frame.removeAttribute('aria-busy');
   }
-  const proven = now.artefacts.every(({ in_use: used, certified }) => !used || certified);
-  find('model-hint').textContent = `${proven ? '' : 'Not certified. '}Weights: ${now.source}; ${now.licence}.`;
-  find('model-hint').title = find('model-hint').textContent;
-  find('model-hint').classList.toggle('warning', !proven);
-  if (now.tasks.includes('detect')) {
-    answer.setThreshold(lowestOf(now), now.defaults.box_threshold);
-    find('nms_iou').placeholder = now.defaults.nms_iou ?? 'keep all';
-    find('max_detections').placeholder = now.defaults.max_detections;
-  }
-  find('templates').placeholder = now.defaults.templates?.join('\n') ?? '';
-  changed();
+  find('ask').classList.toggle('busy', sender.busy);
+  find('ask').setAttribute('aria-disabled', String(sender.busy));
+  find('cancel').hidden = !sender.busy;
+  const all = several ? `${verb} in ${film.pictures.length} images` : verb;
+  find('ask').lastElementChild.textContent = sender.busy ? `${busy}… ${sender.progress}`.trim() : all;
 }
 
-// The image
+function say(text) {
+  words = text;
+  render();
+  answers[0].say(text);
+}
 
-async function pictureBrought(blob, name, example = null) {
-  brought += 1;
+function badgeOf(picture) {
+  if (sender.waits(picture)) return { text: '', kind: 'waiting' };
+  const reply = replyOf(picture, questions()[0]);
+  if (!reply) return { text: '', kind: '' };
+  if (reply.problem) return { text: '!', kind: 'failed' };
+  return { text: reply.task === 'detect' ? String(answers[0].above(reply).length) : '✓', kind: 'found' };
+}
+
+// Changes of the form and of the pictures
+
+function modelsChanged() {
+  const asked = form.asked;
+  const comparing = asked.length > 1;
+  document.body.classList.toggle('comparing', comparing);
+  for (const id of ['frame-2', 'answer-2']) find(id).hidden = !comparing;
+  for (const [place, model] of asked.entries()) answers[place].use(model, { named: comparing });
+  if (comparing && film.current) viewers[1].show(film.current);
+  tell(find('model-about'), asked, form.models.length ? 'No model of this server supports this task.' : LOADING);
+  find('ask').disabled = !asked.length;
+}
+
+function taskChanged() {
   cancel();
-  answer.clear();
-  find('empty').hidden = true;
-  find('shown').hidden = false;
-  shown = { blob, name, example, url: example && addressOf(example), visible: false };
-  mark(find('examples'), example?.file);
-  find('picture-name').textContent = name;
-  const mine = shown;
-  mine.visible = await picture.present(find('photo'), blob);
-  if (mine !== shown) return; // another image was chosen meanwhile
-  find('photo').alt = `The image in the request, ${name}`;
-  if (!mine.visible) {
-    find('shown').hidden = true;
-    find('empty').hidden = false;
-    find('empty').textContent = `This browser cannot show ${name}; the server may still be able to read it.`;
+  sources.offer(form.task, film.current?.example);
+  const suited = EXAMPLES.find((example) => example[form.task]);
+  if (film.current?.example && !film.current.example[form.task]) sources.bringExample(suited);
+}
+
+function bring(pictures) {
+  cancel();
+  words = form.models.length ? 'The result appears here.' : LOADING;
+  film.add(pictures);
+}
+
+async function pictureShown(picture) {
+  view.fit();
+  find('picture-name').textContent = picture?.name ?? '';
+  sources.mark(picture?.example);
+  forget();
+  render();
+  if (!picture) return viewers.forEach((viewer) => viewer.clear());
+  await Promise.all(viewers.map((viewer) => viewer.show(picture)));
+  return film.current === picture && render();
+}
+
+/** Free the pictures that are neither in the film nor in the history. */
+function forget() {
+  const kept = new Set([...film.pictures, ...past.entries.flatMap(({ pictures }) => pictures)]);
+  for (const picture of [...held, ...kept]) {
+    if (kept.has(picture)) held.add(picture);
+    else if (held.delete(picture)) release(picture);
   }
-  code.render();
 }
 
-function exampleChosen(example) {
-  arriving = fetched(example);
-  return arriving;
-}
-
-async function fetched(example) {
-  for (const name of Object.keys(asked)) asked[name] = example[name] ?? asked[name];
-  tokens.texts = asked[task];
-  if (example.detect) find('prompt').value = sentence(example.detect);
-  brought += 1;
-  const mine = brought;
-  const blob = await fetch(addressOf(example)).then((response) => (response.ok ? response.blob() : null), () => null);
-  if (mine !== brought) return;
-  if (blob) await pictureBrought(blob, example.file, example);
-  else answer.fail(new Problem({ title: 'The example could not be loaded', detail: 'The server did not send its image.' }));
-}
-
-// The request
+// Requests
 
 async function submitted(event) {
   event.preventDefault();
-  if (pending) {
-    if (event.submitter) cancel();
-    return;
-  }
-  tokens.commit();
-  await arriving;
-  if (pending) return;
-  const now = question();
-  const fault = shown ? lacking(now) : 'Choose an image first.';
+  if (sender.busy) return; // a double click asks once
+  form.tokens.commit();
+  await sources.arriving;
+  if (sender.busy) return;
+  const fault = film.current ? lacking(form.question) : 'Choose an image first.';
   if (fault) {
-    answer.clear(fault);
-    (shown ? find(now.way === 'prompt' && now.task === 'detect' ? 'prompt' : 'token') : find('file')).focus();
+    say(fault);
+    (film.current ? form : find('file')).focus();
     return;
   }
-  if (shown.blob.size > limits.max_body_bytes) {
-    const detail = `It has ${shown.blob.size} bytes; the limit of a request is ${limits.max_body_bytes}.`;
-    answer.fail(new Problem({ title: 'The image is too large', detail }));
-    return;
-  }
-  await send(now);
-}
-
-async function send(now) {
-  const low = now.task === 'detect' ? lowestOf(model()) : 0;
-  const form = formOf(shown.blob, shown.name, fieldsOf({ ...now, threshold: low }));
-  const mine = new AbortController();
-  pending = mine;
-  busy();
-  try {
-    const body = await ask(now.task, form, mine.signal);
-    if (pending === mine) answer.show({ task: now.task, body, texts: now.texts, low });
-  } catch (error) {
-    if (pending !== mine) return;
-    if (!(error instanceof Problem)) throw error;
-    answer.fail(error);
-    if (error.status === 401 && await askForKey(key.get() ? error.detail : '')) {
-      pending = null;
-      await send(now);
-    }
-  } finally {
-    if (pending === mine) {
-      pending = null;
-      idle();
-      if (NARROW.matches) find('answer').scrollIntoView();
-    }
-  }
-}
-
-function busy() {
-  answer.clear(`${TASKS[task].busy}…`);
-  find('frame').setAttribute('aria-busy', 'true');
-  find('ask').classList.add('busy');
-  find('ask').lastElementChild.textContent = 'Cancel';
-}
-
-function idle() {
-  find('frame').removeAttribute('aria-busy');
-  find('ask').classList.remove('busy');
-  find('ask').lastElementChild.textContent = TASKS[task].verb;
+  const pictures = [film.current, ...film.pictures.filter((picture) => picture !== film.current)];
+  const ended = await sender.send(pictures, questions(), form.asked, limits.max_body_bytes);
+  if (ended instanceof Problem) say(`${ended.title}. ${ended.detail}`);
+  if (ended === true) remember();
+  if (ended && NARROW.matches) find('answer').scrollIntoView();
 }
 
 function cancel() {
-  if (!pending) return;
-  pending.abort();
-  pending = null;
-  idle();
-  answer.clear('Cancelled.');
+  if (sender.cancel()) say('Cancelled.');
 }
 
-// The code tabs and the models
+// History and link
+
+function remember() {
+  const replies = film.pictures.map((picture) => replyOf(picture, questions()[0])).filter((reply) => reply?.body);
+  if (!replies.length) return;
+  const found = replies.reduce((sum, reply) => sum + (reply.task === 'detect' ? answers[0].above(reply).length : 0), 0);
+  const parts = [
+    film.pictures.length > 1 ? `${film.pictures.length} images` : '',
+    form.task === 'detect' ? `${found} found` : TASKS[form.task].verb,
+    form.asked.map(({ name }) => name).join(' and '),
+  ];
+  past.add({ question: linkedQuestion(), pictures: [...film.pictures], summary: parts.filter(Boolean).join(' · ') });
+  forget();
+}
+
+function pastChosen({ question, pictures }) {
+  cancel();
+  sources.dropArriving();
+  restore(question);
+  film.set(pictures);
+  sources.offer(form.task, film.current.example);
+}
+
+function restore(question) {
+  form.restore(question);
+  for (const [place, name] of ['box_threshold', 'compare_threshold'].entries()) {
+    if (question[name] !== undefined) answers[place].threshold = question[name];
+  }
+  changed();
+}
+
+async function linkOpened(question) {
+  const example = EXAMPLES.find(({ file }) => file === question.example);
+  if (example && film.current?.example !== example) await sources.bringExample(example);
+  linked = null;
+  restore(question);
+  sources.offer(form.task, film.current?.example);
+}
+
+// Code, downloads, models
 
 function textOf(tab) {
   if (tab === 'json') {
-    const body = answer.body;
+    const { body } = answers[0];
     return { text: body ? json(body) : 'No response yet.', hint: '' };
   }
-  const now = question();
-  const image = shown ?? { name: 'image.jpg', url: null };
-  const request = { task: now.task, fields: fieldsOf(now), image, keyed: Boolean(key.get()), base: new URL('.', document.baseURI).href };
+  const [question] = questions();
+  if (!question) return { text: LOADING, hint: '' };
+  const image = film.current ?? { name: 'image.jpg', url: null };
+  const request = { task: form.task, fields: fieldsOf(question), image, keyed: Boolean(key.get()), base: new URL('.', document.baseURI).href };
   return { text: snippets[tab](request), hint: snippets.needs(request) };
 }
 
-/** `body` as JSON with each list of numbers on one line; strings contain no bare line breaks. */
-function json(body) {
-  const oneLine = (_, numbers) => `[${numbers.replace(/\s+/g, ' ')}]`;
-  return JSON.stringify(body, null, 1).replace(/\[\n\s*([-+.,\de\s]+?)\n\s*\]/g, oneLine);
+function downloaded(place) {
+  const question = questions()[place];
+  const replies = film.pictures.map((picture) => [picture, replyOf(picture, question, { earlier: true })]);
+  const { shown } = answers[place];
+  return { model: question.model, image: viewers[place].image, name: film.current.name, detections: shown, entries: entriesOf(replies, answers[place]) };
 }
 
 async function loadModels() {
   try {
-    const { models: all, limits: bounds } = await models();
-    [served, limits] = [all, bounds];
+    const answer = await models();
+    limits = answer.limits;
+    sources.downloads = Boolean(answer.url_images);
     if (key.get()) {
       find('key-button').hidden = false;
       find('docs').hidden = !(await isOpen('docs')); // a link sends no key
     }
-    taskChosen();
-    if (served.length) return answer.clear('The result appears here.');
-    answer.clear('The models are being loaded…');
-    return setTimeout(loadModels, POLL_MS);
+    words = answer.models.length ? 'The result appears here.' : LOADING;
+    form.serve(answer.models);
+    if (!answer.models.length) return setTimeout(loadModels, POLL_MS);
+    return linked ? await linkOpened(linked) : undefined;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    answer.fail(error);
-    if (error.status === 401 && await askForKey(key.get() ? error.detail : '')) return loadModels();
-    return undefined;
+    say(`${error.title}. ${error.detail}`);
+    return error.status === 401 && await askForKey(key.get() ? error.detail : '') ? loadModels() : undefined;
   }
 }
 
-for (const radio of find('tasks').querySelectorAll('input')) {
-  radio.addEventListener('change', () => {
-    cancel();
-    answer.clear();
-    taskChosen();
-    const suited = EXAMPLES.find((example) => example[task]);
-    if (shown?.example && !shown.example[task]) exampleChosen(suited);
-  });
-}
-for (const radio of find('ways').querySelectorAll('input')) radio.addEventListener('change', wayChosen);
-find('model').addEventListener('change', () => {
-  answer.clear();
-  modelChosen();
-});
-for (const id of ['prompt', 'max_detections', 'nms_iou', 'multi_label', 'templates']) find(id).addEventListener('input', changed);
+for (const [place, suffix] of SUFFIXES.entries()) withDownloads(find(`downloads${suffix}`), () => downloaded(place));
 find('question').addEventListener('submit', submitted);
+find('ask').addEventListener('click', (event) => event.detail > 1 && event.preventDefault()); // the end of a double click
+find('cancel').addEventListener('click', cancel);
+document.addEventListener('keydown', ({ key: pressed }) => pressed === 'Escape' && cancel());
 find('key-button').addEventListener('click', async () => { if (await askForKey()) loadModels(); });
-find('download').addEventListener('click', async () => {
-  picture.save(await drawn(find('photo'), answer.shown), `${shown.name.replace(/\.\w+$/, '')}-drawn.png`);
+find('zoom-in').addEventListener('click', () => viewers[0].zoom(ZOOM_STEP));
+find('zoom-out').addEventListener('click', () => viewers[0].zoom(1 / ZOOM_STEP));
+find('zoom-fit').addEventListener('click', () => view.fit());
+withFullScreen(find('full'), find('picture'));
+find('film-remove').addEventListener('click', () => film.remove(film.current));
+find('film-keep').addEventListener('click', () => film.set([film.current]));
+find('past-clear').addEventListener('click', () => { past.clear(); forget(); });
+find('link').addEventListener('click', () => copy(link(), find('link')));
+addEventListener('hashchange', () => {
+  const question = questionIn(location.hash);
+  if (question) linkOpened(question);
 });
-picture.receive({
-  frame: find('frame'),
-  input: find('file'),
-  onPicture: (file) => pictureBrought(file, file.name || 'pasted.png'),
-  onOther: () => answer.fail(new Problem({ title: 'This file is not an image', detail: 'Use a JPEG, PNG, WebP, GIF, BMP or TIFF file.' })),
-});
-taskChosen();
-await exampleChosen(EXAMPLES[0]);
+form.serve([]);
+sources.offer(form.task, null);
+await sources.bringExample(EXAMPLES.find(({ file }) => file === linked?.example));
 await loadModels();

@@ -14,7 +14,7 @@ export class Code {
       tab.addEventListener('click', () => this.#choose(name));
       tab.addEventListener('keydown', (event) => this.#arrow(event, name));
     }
-    find('copy').addEventListener('click', () => this.#copy());
+    find('copy').addEventListener('click', () => copy(this.texts(this.#tab).text, find('copy'), find('snippet').firstElementChild));
   }
 
   /** Update the text of the selected tab. */
@@ -43,17 +43,25 @@ export class Code {
     this.#choose(next);
     find(`tab-${next}`).focus();
   }
+}
 
-  async #copy() {
-    const code = find('snippet').firstElementChild;
-    let done = 'Copied';
-    try {
-      await navigator.clipboard.writeText(code.textContent);
-    } catch { // the clipboard needs https or localhost: select the text for the visitor to copy
-      getSelection().selectAllChildren(code);
-      done = document.execCommand('copy') ? 'Copied' : 'Selected';
-    }
-    find('copy').textContent = done;
-    setTimeout(() => { find('copy').textContent = 'Copy'; }, 2000);
+/** Copy `text`, and say so on `button`; `shown` is an element that has it too, if there is one. */
+export async function copy(text, button, shown = null) {
+  const before = button.lastChild.textContent;
+  let done = 'Copied';
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // the clipboard needs https or localhost: select the text for the visitor to copy
+    if (shown) getSelection().selectAllChildren(shown);
+    done = shown && document.execCommand('copy') ? 'Copied' : shown ? 'Selected' : 'See the address bar';
   }
+  if (before === done) return;
+  button.lastChild.textContent = done;
+  setTimeout(() => { button.lastChild.textContent = before; }, 2000);
+}
+
+/** `body` as JSON with each list of numbers on one line; strings contain no bare line breaks. */
+export function json(body) {
+  const oneLine = (_, numbers) => `[${numbers.replace(/\s+/g, ' ')}]`;
+  return JSON.stringify(body, null, 1).replace(/\[\n\s*([-+.,\de\s]+?)\n\s*\]/g, oneLine);
 }

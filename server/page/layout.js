@@ -9,21 +9,22 @@ const HIDDEN_BEHIND = 0.35; // a chip covered more than this by better ones is s
 /**
  * Boxes and chips of `detections` (best first, boxes x0, y0, x1, y1) on an area of `width` x `height`.
  *
- * `scale` converts the boxes' pixels to the area's unit; `size` is the font size; `measure` returns the width of a text.
- * Every chip is inside the area, however long its label.
+ * The picture lies at `x`, `y`, and `scale` converts its pixels to the area's unit; `size` is the font size; `measure`
+ * returns the width of a text. Every chip is inside the area, however long its label; what lies outside is left out.
  */
-export function laidOut(detections, { width, height, scale, size, measure }) {
+export function laidOut(detections, { width, height, scale, x = 0, y = 0, size, measure }) {
   const padding = Math.round(size * 0.4);
   const taken = [];
-  return detections.map((detection, index) => {
+  return detections.flatMap((detection, index) => {
     const colour = colourOf(detection.label_id);
-    const [x0, y0, x1, y1] = detection.box.map((edge) => edge * scale);
+    const [x0, y0, x1, y1] = detection.box.map((edge, side) => edge * scale + (side % 2 ? y : x));
+    if (x1 < 0 || y1 < 0 || x0 > width || y0 > height) return [];
     const box = { x: x0, y: y0, width: x1 - x0, height: y1 - y0 };
     const text = fitted(detection, width - 2 * padding, measure);
     const chip = placed(box, { width: measure(text) + 2 * padding, height: size + padding + 2 }, { width, height }, taken);
     const covered = coverage(chip, taken) / (chip.width * chip.height);
     if (covered <= HIDDEN_BEHIND) taken.push(chip);
-    return { index, box, chip, text, padding, colour, textColour: textColour(colour), quiet: covered > HIDDEN_BEHIND };
+    return [{ index, box, chip, text, padding, colour, textColour: textColour(colour), quiet: covered > HIDDEN_BEHIND }];
   });
 }
 

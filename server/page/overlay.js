@@ -6,17 +6,15 @@ const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu
 const MAX_PIXELS = 16_000_000; // a canvas size that every browser supports
 const pen = document.createElement('canvas').getContext('2d');
 
-/** Draw `detections` of an image `naturalWidth` pixels wide on `svg`, which covers the displayed image. */
-export function show(svg, detections, naturalWidth, onPoint) {
-  const { width, height } = svg.getBoundingClientRect();
-  svg.replaceChildren();
-  if (!width || !naturalWidth) return;
+/** Draw `detections` on `svg`, which covers the area of `place` (as from viewer.js). */
+export function show(svg, detections, place, onPoint) {
+  const { width, height } = place;
   svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
   const size = width < 420 ? 11 : 13;
-  const marks = laidOut(detections, { width, height, scale: width / naturalWidth, size, measure: measureOf(size) });
+  const marks = laidOut(detections, { ...place, size, measure: measureOf(size) });
   const worstFirst = [...marks].reverse();
   const largestFirst = [...marks].sort((a, b) => b.box.width * b.box.height - a.box.width * a.box.height);
-  svg.append(
+  svg.replaceChildren(
     ...worstFirst.map((mark) => boxOf(mark)),
     ...worstFirst.map((mark) => chipOf(mark, size)),
     ...largestFirst.map((mark) => targetOf(mark, onPoint)), // the smallest on top, so that each can be reached

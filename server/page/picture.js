@@ -1,15 +1,44 @@
-// The image of the request: chosen, dropped or pasted, and displayed.
+// Pictures: chosen, dropped or pasted, with a small copy of each.
 
-/** Call `onPicture` with each image file that a visitor chooses, drops or pastes, `onOther` for other files. */
-export function receive({ frame, input, onPicture, onOther }) {
+const THUMB_HEIGHT = 128; // pixels: twice what is shown, for dense screens
+
+/**
+ * A picture to ask about: its bytes, name, address (where it came from one), its example (or null), and the replies to
+ * the questions asked about it, by their keys. `src` and `thumb` are URLs of it and of a small copy, '' if the browser
+ * cannot show it.
+ */
+export async function pictureOf(blob, name, { url = null, example = null } = {}) {
+  return { blob, name, url, example, src: URL.createObjectURL(blob), thumb: await thumbOf(blob), replies: new Map() };
+}
+
+/** Free what the browser holds for `picture`. */
+export function release({ src, thumb }) {
+  for (const url of [src, thumb]) URL.revokeObjectURL(url);
+}
+
+async function thumbOf(blob) {
+  try {
+    const bitmap = await createImageBitmap(blob, { resizeHeight: THUMB_HEIGHT, resizeQuality: 'medium' });
+    const canvas = document.createElement('canvas');
+    Object.assign(canvas, { width: bitmap.width, height: bitmap.height });
+    canvas.getContext('2d').drawImage(bitmap, 0, 0);
+    bitmap.close();
+    return URL.createObjectURL(await new Promise((resolve) => canvas.toBlob(resolve, 'image/webp')));
+  } catch {
+    return '';
+  }
+}
+
+/** Call `onFiles` with the images, and the number of other files, that a visitor chooses, drops or pastes. */
+export function receive({ place, input, onFiles }) {
   const take = (files) => {
-    const file = [...files].find(({ type, name }) => type.startsWith('image/') || /\.tiff?$/i.test(name));
-    if (file) onPicture(file);
-    else onOther();
+    const images = [...files].filter(({ type, name }) => type.startsWith('image/') || /\.(tiff?|heic|heif|avif)$/i.test(name));
+    onFiles(images, files.length - images.length);
   };
   input.addEventListener('change', () => {
-    if (input.files.length) take(input.files);
+    const files = [...input.files];
     input.value = ''; // so that the same file can be chosen again
+    if (files.length) take(files);
   });
   document.addEventListener('paste', (event) => {
     const { files } = event.clipboardData;
@@ -23,23 +52,9 @@ export function receive({ frame, input, onPicture, onOther }) {
       if (!event.dataTransfer.types.includes('Files')) return; // text that is dragged
       event.preventDefault(); // the browser would open the file and leave the page
       const left = kind === 'dragleave' && event.relatedTarget === null;
-      frame.classList.toggle('over', !left && kind !== 'drop');
+      place.classList.toggle('over', !left && kind !== 'drop');
       if (kind === 'drop') take(event.dataTransfer.files);
     });
-  }
-}
-
-/** Show `blob` in the image `element`; false if the browser does not support its format (the server reads more). */
-export async function present(element, blob) {
-  const old = element.src;
-  element.src = URL.createObjectURL(blob);
-  if (old) URL.revokeObjectURL(old);
-  try {
-    await element.decode();
-    element.parentElement.style.setProperty('--ratio', element.naturalWidth / element.naturalHeight);
-    return true;
-  } catch {
-    return false;
   }
 }
 

@@ -1,5 +1,7 @@
 // The fields of a request: one list, from which form data and printed commands are made.
 
+import { lowestOf } from './thresholds.js';
+
 /** The tasks and their texts on the page. */
 export const TASKS = {
   detect: { verb: 'Detect', busy: 'Detecting', texts: 'Labels', hint: 'Boxes around the objects you name.' },
@@ -10,18 +12,24 @@ export const TASKS = {
 /**
  * [name, value] of every field but the image, in the order of the printed commands.
  *
- * `question` has task, model, way ("labels" or "prompt"), texts, prompt, threshold, and options by field name; an empty
- * option is left to the model.
+ * `question` has task, model, way ("labels" or "prompt"), texts, prompt, box_threshold, and options by field name; an
+ * empty option is left to the model.
  */
-export function fieldsOf({ task, model, way, texts, prompt, threshold, options }) {
+export function fieldsOf(question) {
+  const { task, model, way, texts, prompt } = question;
   const named = (name, values) => values.map((value) => [name, value]);
-  const set = (...names) => names.filter((name) => options[name] !== '').map((name) => [name, options[name]]);
+  const set = (...names) => names.filter((name) => (question[name] ?? '') !== '').map((name) => [name, question[name]]);
   const fields = [['model', model]];
   if (task === 'similarity') return [...fields, ...named('texts', texts)];
   fields.push(...(task === 'detect' && way === 'prompt' ? [['prompt', prompt]] : named('labels', texts)));
-  if (task === 'detect') return [...fields, ['box_threshold', threshold], ...set('nms_iou', 'max_detections')];
-  fields.push(...named('templates', options.templates));
-  return options.multi_label ? [...fields, ['multi_label', true]] : fields;
+  if (task === 'detect') return [...fields, ...set('box_threshold', 'text_threshold', 'nms_iou', 'max_detections')];
+  fields.push(...named('templates', question.templates));
+  return question.multi_label ? [...fields, ['multi_label', true]] : fields;
+}
+
+/** The fields that are sent: with the lowest threshold, since one response serves every higher one. */
+export function sentFieldsOf(question, model) {
+  return fieldsOf({ ...question, box_threshold: question.task === 'detect' ? lowestOf(model) : '' });
 }
 
 /** The reason why `question` cannot be sent yet, or an empty string. */

@@ -7,8 +7,9 @@ export function listDetections(list, detections, onPoint) {
   const keptFocus = list.contains(document.activeElement);
   list.setAttribute('role', 'listbox');
   list.setAttribute('aria-label', 'Detections, best first');
-  list.replaceChildren(...detections.map(({ label, label_id: labelId, score }, index) => {
+  list.replaceChildren(...detections.map(({ label, label_id: labelId, score, matched }, index) => {
     const entry = entryOf(label, score.toFixed(2), score, colourOf(labelId));
+    entry.querySelector('.label').replaceChildren(...marked(label, matched));
     entry.setAttribute('role', 'option');
     entry.setAttribute('aria-selected', 'false');
     entry.tabIndex = index === 0 ? 0 : -1;
@@ -79,6 +80,20 @@ export function missing(labels, all, shown) {
     const best = all.find(({ label_id: labelId }) => labelId === place);
     return best ? `${label} (${best.score.toFixed(2)} at best)` : label;
   }).join(', ');
+}
+
+/** `label` in pieces: those words that score under the text threshold, outside the ranges `matched`, are faint. */
+function marked(label, matched = []) {
+  const letters = Array.from(label); // the ranges count characters, JavaScript's strings units of UTF-16
+  const within = (place) => matched.some(([start, end]) => start <= place && place < end);
+  if (!matched.length || letters.every((letter, place) => !letter.trim() || within(place))) return [label];
+  const pieces = [];
+  for (const [place, letter] of letters.entries()) {
+    const name = within(place) ? '' : 'faint';
+    if (pieces.at(-1)?.className !== name) pieces.push(Object.assign(document.createElement('span'), { className: name }));
+    pieces.at(-1).textContent += letter;
+  }
+  return pieces;
 }
 
 function plain(list, name) {

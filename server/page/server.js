@@ -23,16 +23,28 @@ export const models = () => json('models', {});
 /** Send the form `body` to `path`, and return the response; `signal` cancels it. */
 export const ask = (path, body, signal) => json(path, { method: 'POST', body, signal });
 
+/**
+ * The picture at `url`, which the server downloads, as a PNG blob: detection with a threshold that no score exceeds draws
+ * nothing on it.
+ */
+export async function pictureAt(url, signal) {
+  const fields = { image_url: url, labels: ['picture'], box_threshold: 1, max_detections: 1 };
+  const body = JSON.stringify(fields);
+  const options = { method: 'POST', body, signal, headers: { Accept: 'image/png', 'Content-Type': 'application/json' } };
+  return request('detect', options, 'blob');
+}
+
 /** True if `path` needs no key. */
 export const isOpen = (path) => fetch(path).then(({ status }) => status !== 401, () => true);
 
-async function json(path, options) {
-  const headers = { Accept: 'application/json' };
-  if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
+const json = (path, options) => request(path, { ...options, headers: { Accept: 'application/json' } }, 'json');
+
+async function request(path, options, kind) {
+  const headers = key.get() ? { ...options.headers, Authorization: `Bearer ${key.get()}` } : options.headers;
   let response;
   try {
     response = await fetch(path, { ...options, headers });
-    if (response.ok) return await response.json();
+    if (response.ok) return await response[kind]();
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     const detail = 'No response: it is stopped or unreachable, or refused the request before reading all of it.';

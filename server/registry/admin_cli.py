@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from http.client import HTTPException
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
@@ -24,25 +23,6 @@ class CommandError(Exception):
     """The command failed; the message is one sentence."""
 
 
-def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `bundles`."""
-    reach = argparse.ArgumentParser(add_help=False)
-    reach.add_argument("--url", default="http://127.0.0.1:8000", help="the server's address [%(default)s]")
-    reach.add_argument("--key-file", type=Path, metavar="PATH", help=f"file with an admin key, instead of {KEY}")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser(
-        "list", parents=[reach], help="bundles being served; the first that can do a task is its default"
-    )
-    add = actions.add_parser("add", parents=[reach], help="serve one more bundle, behind the others")
-    replace = actions.add_parser("replace", parents=[reach], help="serve another bundle in place of one")
-    remove = actions.add_parser("remove", parents=[reach], help="stop serving a bundle")
-    for action in (replace, remove):
-        action.add_argument("name", metavar="NAME", help="of the bundle being served")
-    for action in (add, replace):
-        action.add_argument("path", metavar="PATH", help="folder on the server, within its bundle_roots")
-    parser.set_defaults(func=run)
-
-
 def run(args: argparse.Namespace) -> int:
     """`openset bundles`; 2 with one sentence on stderr where nothing was changed."""
     try:
@@ -55,10 +35,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_action(args: argparse.Namespace) -> str:
     if args.action == "list":
-        return _table(_send(args, BundlesAnswer, "GET").bundles)
+        answer = _send(args, BundlesAnswer, "GET")
+        return answer.model_dump_json(indent=1) if args.json else _table(answer.bundles)
     method = {"add": "POST", "replace": "PUT", "remove": "DELETE"}[args.action]
     name = "" if args.action == "add" else "/" + quote(args.name, safe="")
     change = _send(args, BundleChange, method, name, None if args.action == "remove" else {"path": args.path})
+    if args.json:
+        return change.model_dump_json(indent=1)
     lines = []
     if change.added:
         lines.append(f"{change.added.name} {change.added.version} answers now, loaded in {change.load_s:.1f} s")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from server.contract.manifest import BundleError, read_manifest
@@ -13,6 +14,7 @@ from server.settings import PREFIX, Settings, SettingsError
 from server.stop_signals import STOP
 
 _ROOT = Path(__file__).parents[2]
+BUNDLED = _ROOT / "server" / "bundles"  # bundles that ship with the package
 _LOOK_EVERY_S, _END_WITHIN_S = 0.1, 3.0
 
 
@@ -58,6 +60,17 @@ def is_pulled(folder: Path) -> bool:
     except BundleError:
         return False
     return not any(artefact.uncertified for artefact in manifest.artefacts if artefact.engine is None)
+
+
+def bundles_of(name: str | None, given: Sequence[Path]) -> tuple[Path, ...]:
+    """Bundles for a command to open: those given, else that of the pulled model `name`, else none: the bundled ones."""
+    if given or name is None or Path(name).name != name:
+        return tuple(given)
+    try:
+        folder = pulled_bundle(cache_folder(None), name)
+    except SettingsError:
+        return ()
+    return (folder,) if is_pulled(folder) else ()
 
 
 def with_models(settings: Settings) -> Settings:

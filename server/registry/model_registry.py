@@ -13,6 +13,7 @@ from server.memory.allocators import HostAllocator
 from server.memory.memory_budget import HostBudget, HostFootprint
 from server.memory.pool import PAGE_BYTES, BufferPool
 from server.registry.footprints import host_budget, plan_bundle, plan_folder, with_peaks, with_second_image
+from server.registry.model_cache import BUNDLED
 from server.registry.warmup import Peaks, largest_batches, warm_up, warm_up_shapes
 from server.runtimes.device import Device
 from server.settings import Settings
@@ -21,7 +22,6 @@ from server.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
-BUNDLED = Path(__file__).parents[1] / "bundles"
 # In the order in which they are served: the first that can do a task is its default.
 SHIPPED = ("clip-mini", "grounding-dino-mini", "glip-mini")
 

@@ -2,16 +2,27 @@
 
 from fastapi import APIRouter, Request
 
+from server.errors import (
+    BundleNameTaken,
+    BundleRefused,
+    ChangeInProgress,
+    Forbidden,
+    NotReady,
+    TooManyRequests,
+    Unauthorized,
+    UnknownModel,
+)
 from server.registry.hot_swap import HotSwap, body_of
 from server.routes.body import read_object
-from server.routes.openapi import json_body, problems
+from server.routes.openapi import BODY_FAULTS, json_body, problems
 from server.routes.services import pipeline_of, registry_of
 from server.schemas import ADMIN_BUNDLES, BundleChange, BundlePath, BundlesAnswer
 
 # The middleware looks at the key's role before anything of a request is read.
-router = APIRouter(tags=["admin"], prefix=ADMIN_BUNDLES, responses=problems(401, 403))
+router = APIRouter(tags=["admin"], prefix=ADMIN_BUNDLES, responses=problems(Unauthorized, Forbidden))
 _BODY = json_body(BundlePath)
-_CHANGES = (400, 408, 409, 413, 415, 422, 429, 503)
+_REMOVAL = (UnknownModel, ChangeInProgress, BundleRefused, TooManyRequests, NotReady)
+_CHANGES = (*BODY_FAULTS, ChangeInProgress, BundleNameTaken, BundleRefused)
 
 
 @router.get("", summary="Bundles being served, and their folders")
@@ -36,7 +47,7 @@ async def add(request: Request) -> BundleChange:
     return await _hot_swap(request).add(body.path)
 
 
-@router.put("/{name}", summary="Replace a bundle", responses=problems(404, *_CHANGES), openapi_extra=_BODY)
+@router.put("/{name}", summary="Replace a bundle", responses=problems(UnknownModel, *_CHANGES), openapi_extra=_BODY)
 async def replace(request: Request, name: str) -> BundleChange:
     """Loads the new bundle in the same way and gives it the old one's position; its name may differ.
 
@@ -46,7 +57,11 @@ async def replace(request: Request, name: str) -> BundleChange:
     return await _hot_swap(request).replace(name, body.path)
 
 
-@router.delete("/{name}", summary="Remove a bundle", responses=problems(404, 409, 503))
+@router.delete(
+    "/{name}",
+    summary="Remove a bundle",
+    responses=problems(*_REMOVAL),
+)
 async def remove(request: Request, name: str) -> BundleChange:
     """The bundle finishes the requests it has accepted and then frees its memory."""
     return await _hot_swap(request).remove(name)

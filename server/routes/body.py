@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
+from server.contract.field_names import no_such_field
 from server.contract.text import shown
 from server.errors import (
     ClientGone,
@@ -17,26 +18,27 @@ from server.errors import (
     UrlRefused,
     invalid_request,
 )
-from server.field_names import no_such_field
-from server.inference.pipeline import check_image_count, image_names
+from server.inference.request_images import check_image_count, image_names
 from server.json_text import JsonText, read_json
 from server.middleware.image_fetcher import ImageFetcher
 from server.request_context import request_context
+from server.request_fields import RepeatedField
+from server.requests import ClassifyRequest, DetectRequest, EmbedRequest, SimilarityRequest
 from server.routes.form import Part, parse_form
 from server.routes.payload import charset_of, check_encoding, content_type_of, inflate, receive_body
 from server.routes.services import pipeline_of
-from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
 from server.telemetry.stage_timer import FETCH
 
 Model = TypeVar("Model", bound=BaseModel)
-RequestModel = TypeVar("RequestModel", DetectRequest, ClassifyRequest, SimilarityRequest)
+RequestModel = TypeVar("RequestModel", DetectRequest, ClassifyRequest, SimilarityRequest, EmbedRequest)
 T = TypeVar("T")
 
 JSON, FORM, RAW = "application/json", "multipart/form-data", "image/*"
 IMAGE_FIELDS, URL_FIELDS = ("image", "images"), ("image_url", "image_urls")
 # Fields that a form or a query repeats.
-_LISTS = {"images", "image_urls", "labels", "texts", "templates"}
+_TEXT_LISTS = {"image_urls", "label_thresholds", "labels", "texts", "templates"}
+_LISTS = {"images", *_TEXT_LISTS}
 _PLURALS = {"image": "images", "image_url": "image_urls"}
 # Faults that are told.
 _MAX_FAULTS = 20
@@ -80,7 +82,8 @@ class _Fields:
         """All fields; InvalidRequest if there were errors."""
         if self._faults:
             raise InvalidRequest(self._faults)
-        return self._values
+        texts = {name: RepeatedField(self._values[name]) for name in _TEXT_LISTS & self._values.keys()}
+        return self._values | texts
 
 
 def negotiate(accept: str | None, offered: Sequence[str]) -> str:
@@ -199,7 +202,8 @@ async def _download_images(request: Request, body: RequestModel) -> RequestModel
     check_image_count(len(body.urls), pipeline.settings)
     try:
         with context.timer.timed(FETCH, pipeline.metrics.fetch_duration):
-            images = await fetcher.fetch(body.urls, image_names(len(body.urls)), context)
+            skip = body.on_error == "skip"
+            images = await fetcher.fetch(body.urls, image_names(len(body.urls)), context, skip=skip)
     except asyncio.CancelledError:
         pipeline.metrics.cancelled.labels("fetch").inc()
         raise

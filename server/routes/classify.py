@@ -3,10 +3,11 @@
 from fastapi import APIRouter, Request, Response
 
 from server.request_context import request_context
+from server.requests import ClassifyRequest
 from server.routes.body import JSON, negotiate, read_body, rendered, respond, until_disconnected
-from server.routes.openapi import problems, request_body
+from server.routes.openapi import VISION_FAULTS, problems, request_body
 from server.routes.services import pipeline_of
-from server.schemas import ClassifyAnswer, ClassifyRequest
+from server.schemas import ClassifyAnswer
 
 router = APIRouter(tags=["vision"])
 
@@ -15,7 +16,7 @@ router = APIRouter(tags=["vision"])
     "/classify",
     summary="Classify images by labels",
     response_model=ClassifyAnswer,
-    responses=problems(),
+    responses=problems(*VISION_FAULTS),
     openapi_extra=request_body(ClassifyRequest, {"labels": ["a red ball", "a dog"], "top_k": 1}),
 )
 async def classify(request: Request) -> Response:

@@ -3,10 +3,11 @@
 from fastapi import APIRouter, Request, Response
 
 from server.request_context import request_context
+from server.requests import DetectRequest
 from server.routes.body import JSON, negotiate, read_body, rendered, respond, until_disconnected
-from server.routes.openapi import problems, request_body
+from server.routes.openapi import VISION_FAULTS, problems, request_body
 from server.routes.services import pipeline_of
-from server.schemas import DetectAnswer, DetectRequest
+from server.schemas import DetectAnswer
 
 router = APIRouter(tags=["vision"])
 PNG = "image/png"
@@ -16,13 +17,14 @@ PNG = "image/png"
     "/detect",
     summary="Detect objects by name",
     response_model=DetectAnswer,
-    responses=problems() | {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}},
+    responses=problems(*VISION_FAULTS),
     openapi_extra=request_body(DetectRequest, {"labels": ["a red ball", "a dog"], "box_threshold": 0.3}),
 )
 async def detect(request: Request) -> Response:
     """Detects the objects that a caption (`prompt`) or a list (`labels`) names, in one or several images.
 
-    With `Accept: image/png` and a single image, the response is that image with the boxes drawn on it.
+    With `Accept: image/png` and a single image, the response is that image with the boxes drawn on it. The body may
+    also be one image, with the other fields in the query.
 
         curl -F image=@street.jpg -F prompt="a dog. a bicycle." localhost:8000/detect
         curl -F image=@street.jpg -F labels=dog -F labels=bicycle -H "Accept: image/png" -o out.png \\

@@ -1,27 +1,37 @@
-"""GET /openapi.json and /docs: the OpenAPI document, and as one HTML page without scripts or external resources."""
+"""GET /openapi.json, and its pages: /docs (Swagger UI, which sends requests) and /redoc, from files of a package."""
 
 import html
 import json
-from collections.abc import Iterator
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
+from starlette.responses import FileResponse, HTMLResponse
+from starlette.routing import BaseRoute, Route
 
 from server.routes.documents import documents_of
 
 router = APIRouter(include_in_schema=False)
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --accent: #0a7d5a }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-h2 { margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: 1.5rem }
-h2 b { color: var(--accent); margin-right: .5rem }
-pre, code { font: 14px/1.45 ui-monospace, monospace; background: var(--soft); border-radius: 4px }
-pre { padding: .75rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere }
-code { padding: .1rem .3rem }
-table { border-collapse: collapse; width: 100%; display: block; overflow-x: auto }
-th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line) }
-"""
+DOCS_FILES = "/docs/"
+_PACKAGE = "fastapi_offline"  # found without importing it: only its files are used
+_OWN = Path(__file__).parents[1] / "page"
+_FILES = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "redoc.standalone.js": "text/javascript",
+}
+_OWN_FILES = {"swagger.js": "text/javascript", "redoc.js": "text/javascript"}
+# Both pages set styles from scripts, and ReDoc searches in a worker; scripts come from this server alone.
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:;"
+        " font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 
 
 @router.get("/openapi.json")
@@ -39,91 +49,46 @@ async def openapi(request: Request) -> Response:
 
 @router.get("/docs")
 async def docs(request: Request) -> Response:
-    """Render the endpoints with their fields, examples and problems."""
-    app = request.app
-    page = await documents_of(request).get("docs", None, lambda: render(app.openapi()).encode(), media_type="text/html")
-    return page.response(request)
+    """Show the endpoints in Swagger UI, which sends requests to them."""
+    return _page(request, scripts=("swagger-ui-bundle.js", "swagger.js"), styles=("swagger-ui.css",))
 
 
-def render(document: dict[str, Any]) -> str:
-    """An OpenAPI `document` as HTML."""
-    info = document["info"]
-    body = [f"<h1>{_text(info['title'])}</h1><p>{_text(info['summary'])} <a href='openapi.json'>openapi.json</a></p>"]
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            body.extend(_operation(method, path, operation, document["components"]["schemas"]))
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{_text(info['title'])}</title>"
-        f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style></head>"
-        f"<body>{''.join(body)}</body></html>"
+@router.get("/redoc")
+async def redoc(request: Request) -> Response:
+    """Show the endpoints in ReDoc, to read and to search."""
+    return _page(request, scripts=("redoc.standalone.js", "redoc.js"))
+
+
+def routes() -> list[BaseRoute]:
+    """Routes of the pages' scripts and styles."""
+
+    def route(name: str, media_type: str, folder: Path) -> Route:
+        async def file(_: Request) -> Response:
+            return FileResponse(folder / name, media_type=media_type, headers=_HEADERS)
+
+        return Route(DOCS_FILES + name, file)
+
+    kept = _kept_files()
+    return [
+        *(route(name, media_type, kept) for name, media_type in _FILES.items() if kept),
+        *(route(name, media_type, _OWN) for name, media_type in _OWN_FILES.items()),
+    ]
+
+
+def _kept_files() -> Path | None:
+    """The folder of the package's files; None where it was removed, and the pages stay empty."""
+    spec = find_spec(_PACKAGE)
+    return Path(spec.origin).parent / "static" if spec and spec.origin else None
+
+
+def _page(request: Request, *, scripts: tuple[str, ...], styles: tuple[str, ...] = ()) -> Response:
+    root = html.escape(request.scope.get("root_path", "").rstrip("/"))
+    links = "".join(f"<link rel='stylesheet' href='{root}{DOCS_FILES}{name}'>" for name in styles)
+    tags = "".join(f"<script src='{root}{DOCS_FILES}{name}'></script>" for name in scripts)
+    return HTMLResponse(
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"<title>{html.escape(request.app.title)}: API</title>"
+        f"<meta name='viewport' content='width=device-width'>{links}</head>"
+        f"<body><div id='api' data-openapi='{root}/openapi.json'></div>{tags}</body></html>",
+        headers=_HEADERS,
     )
-
-
-def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> Iterator[str]:
-    yield f"<h2 id='{path.strip('/')}'><b>{method.upper()}</b>{_text(path)}</h2><p>{_text(operation['summary'])}</p>"
-    yield _paragraphs(operation.get("description", ""))
-    for content_type, content in operation.get("requestBody", {}).get("content", {}).items():
-        yield f"<h3>Body: <code>{content_type}</code></h3>{_fields(content['schema'])}"
-        if "example" in content:
-            yield f"<pre>{_text(json.dumps(content['example'], indent=1))}</pre>"
-    if headers := [each for each in operation.get("parameters", ()) if each["in"] == "header"]:
-        yield f"<h3>Headers</h3>{_fields({'properties': {each['name']: _header_schema(each) for each in headers}})}"
-    yield "<h3>Responses</h3><table>"
-    for status, response in operation["responses"].items():
-        for content_type, content in (response.get("content") or {"": {}}).items():
-            name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
-            fields = _fields(schemas[name], schemas) if status == "200" and name else ""
-            yield f"<tr><th>{status}</th><td><code>{content_type}</code></td>"
-            yield f"<td>{_text(response['description'])}{fields}</td></tr>"
-    yield "</table>"
-
-
-def _header_schema(parameter: dict[str, Any]) -> dict[str, Any]:
-    return {**parameter["schema"], "description": parameter["description"]}
-
-
-def _fields(schema: dict[str, Any], schemas: dict[str, Any] | None = None) -> str:
-    required = schema.get("required", [])
-    rows = []
-    for name, field in schema.get("properties", {}).items():
-        default = "required" if name in required else json.dumps(field["default"]) if field.get("default") else ""
-        nested = schemas.get(_reference(field), {}) if schemas else {}
-        rows.append(
-            f"<tr><th><code>{_text(name)}</code></th><td>{_text(_type(field))}</td><td>{_text(default)}</td>"
-            f"<td>{_text(field.get('description', ''))}{_fields(nested, schemas) if nested else ''}</td></tr>"
-        )
-    return f"<table>{''.join(rows)}</table>" if rows else ""
-
-
-def _reference(field: dict[str, Any]) -> str:
-    """The name of the schema that a field or its items refer to."""
-    options = [field, field.get("items", {}), *field.get("anyOf", [])]
-    return next((option["$ref"].rpartition("/")[2] for option in options if "$ref" in option), "")
-
-
-def _type(field: dict[str, Any]) -> str:
-    if "anyOf" in field:
-        return " or ".join(_type(option) for option in field["anyOf"] if option.get("type") != "null")
-    if "enum" in field:
-        return " or ".join(map(str, field["enum"]))
-    if field.get("type") == "array":
-        return f"list of {_type(field['items'])}" if "items" in field else "list"
-    kind = field.get("format") or field.get("contentEncoding") or field.get("type") or _reference(field)
-    bounds = [f"{sign} {field[key]:g}" for key, sign in (("minimum", "≥"), ("maximum", "≤")) if key in field]
-    return " ".join([kind, *bounds])
-
-
-def _paragraphs(text: str) -> str:
-    """Paragraphs as HTML; indented ones are commands and stay as they are."""
-    parts = []
-    for paragraph in text.split("\n\n"):
-        if paragraph.startswith("    "):
-            lines = "\n".join(line.removeprefix("    ") for line in paragraph.splitlines())
-            parts.append(f"<pre>{_text(lines)}</pre>")
-        elif paragraph.strip():
-            parts.append(f"<p>{_text(paragraph)}</p>")
-    return "".join(parts)
-
-
-def _text(value: str) -> str:
-    return html.escape(value)

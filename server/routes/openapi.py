@@ -1,18 +1,58 @@
-"""OpenAPI of endpoints that parse their bodies themselves: content types, examples, headers, problems."""
+"""OpenAPI of endpoints that parse their bodies themselves: named schemas, headers, and the problems that they send."""
 
 import copy
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
-from server.errors import KINDS, PROBLEM
+from server.contract.text import PromptError, PromptTooLong
+from server.errors import (
+    KINDS,
+    PROBLEM,
+    BodyTimeout,
+    BodyTooLarge,
+    BrokenImage,
+    DeadlinePassed,
+    ImageTooLarge,
+    InferenceFailed,
+    InvalidRequest,
+    MalformedBody,
+    MalformedRequest,
+    MemoryExhausted,
+    NotAcceptable,
+    NotReady,
+    QueueFull,
+    TooManyRequests,
+    Unauthorized,
+    UnknownModel,
+    UnsuitableModel,
+    UnsupportedBody,
+    UnsupportedImage,
+    UrlFailed,
+    UrlRefused,
+    WorkerStopped,
+)
 from server.request_context import MAX_TIMEOUT_MS, PRIORITIES, PRIORITY, REQUEST_ID, TIMEOUT
-from server.routes.body import FORM, IMAGE_FIELDS, JSON, RAW, URL_FIELDS
-from server.schemas import EXAMPLE_IMAGE, Problem
+from server.request_fields import EXAMPLE_IMAGE
+from server.routes.body import FORM, JSON
+from server.schemas import Problem
 
-_STATUSES = (400, 401, 404, 406, 408, 413, 415, 422, 424, 429, 500, 503, 504)
+_COMPONENT = "#/components/schemas/{model}"
+_REFERENCE = re.compile(re.escape(_COMPONENT).replace(re.escape("{model}"), r"(\w+)"))
+# Problems of every endpoint that reads a body and runs a model.
+BODY_FAULTS = (
+    *(MalformedBody, BodyTimeout, BodyTooLarge, UnsupportedBody, InvalidRequest, TooManyRequests, MemoryExhausted),
+    NotReady,
+)
+RUN_FAULTS = (
+    *(UnknownModel, UnsuitableModel, ImageTooLarge, UnsupportedImage, BrokenImage, PromptError, PromptTooLong),
+    *(QueueFull, InferenceFailed, WorkerStopped, DeadlinePassed),
+)
+VISION_FAULTS = (*BODY_FAULTS, *RUN_FAULTS, NotAcceptable, UrlRefused, UrlFailed)
 _HEADERS = [
     {
         "name": TIMEOUT,
@@ -24,7 +64,7 @@ _HEADERS = [
         "name": PRIORITY,
         "in": "header",
         "description": "Interactive requests are run first; batch requests wait, but never forever.",
-        "schema": {"type": "string", "enum": list(PRIORITIES), "default": PRIORITIES[0]},
+        "schema": {"type": "string", "enum": list(PRIORITIES)},
     },
     {
         "name": REQUEST_ID,
@@ -33,113 +73,153 @@ _HEADERS = [
         "schema": {"type": "string", "maxLength": 128},
     },
 ]
+# Schemas of bodies by name, which operations refer to.
+_SCHEMAS: dict[str, dict[str, Any]] = {}
 
 
 def request_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
-    """The `requestBody` and `parameters` of an operation: the model as JSON, as a form, and as query plus image.
+    """The `requestBody` and `parameters` of an operation: the model as JSON, and as a form.
 
-    `example` has all but the image.
+    `example` has all but the image. One image as the body, with the other fields in the query, is told in words: a
+    generated client would send the fields of the query with every body.
     """
-    schema = _flat_schema(model)
-    form = copy.deepcopy(schema)
-    file = {"type": "string", "contentMediaType": "image/*", "format": "binary"}
+    form = _form_of(_registered(model))
+    name = model.__name__.removesuffix("Request") + "Form"
+    _SCHEMAS[name] = form | {"title": name}
+    body = {
+        JSON: {"schema": _reference(model.__name__), "example": {"image": EXAMPLE_IMAGE} | example},
+        FORM: {"schema": _reference(name)},
+    }
+    return {"parameters": _HEADERS, "requestBody": {"required": True, "content": body}}
+
+
+def object_body(model: type[BaseModel]) -> dict[str, Any]:
+    """The `requestBody` and `parameters` of an operation that runs the model of a JSON object."""
+    return {"parameters": _HEADERS, **json_body(model)}
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """The `requestBody` of an operation that takes the model as JSON only."""
+    _registered(model)
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": _reference(model.__name__)}}}}
+
+
+def problems(*faults: type[Exception]) -> dict[int | str, dict[str, Any]]:
+    """The error responses of an operation that may send these `faults`."""
+    by_status: dict[int, set[str]] = {}
+    for fault in faults:
+        by_status.setdefault(KINDS[fault].status, set()).add(KINDS[fault].slug)
+    return {
+        status: {"model": Problem, "description": f"Problem: {', '.join(sorted(slugs))}"}
+        for status, slugs in sorted(by_status.items())
+    }
+
+
+def completed(
+    document: dict[str, Any], *, keys: bool, open_endpoints: Sequence[str], url_images: bool
+) -> dict[str, Any]:
+    """The framework's `document` with the schemas of bodies, and with the security and problems of this server."""
+    document["servers"] = [{"url": "/"}]
+    document["security"] = []
+    if keys:
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+    for path, operation in _operations(document):
+        needs_key = keys and path not in open_endpoints
+        if needs_key:
+            operation["security"] = [{"bearer": []}, {"header": []}]
+        operation["responses"] = _responses(operation["responses"], needs_key=needs_key, url_images=url_images)
+    schemas = document["components"]["schemas"] | copy.deepcopy(_SCHEMAS)
+    used = _used(document["paths"], schemas)
+    document["components"]["schemas"] = {name: schemas[name] for name in sorted(used)}
+    for name in used:
+        _without_defaults(schemas[name], of_body=name in _SCHEMAS)
+    return document
+
+
+def _responses(responses: Mapping[str, Any], *, needs_key: bool, url_images: bool) -> dict[str, Any]:
+    """Responses as they are sent: each with problems of what this server can refuse."""
+    by_status = {status: each for status, each in responses.items() if not _is_frameworks(each)}
+    if not url_images:
+        by_status.pop(str(KINDS[UrlFailed].status), None)
+    for fault in [MalformedRequest, *([Unauthorized] if needs_key else [])]:
+        kind = KINDS[fault]
+        response = by_status.setdefault(str(kind.status), {"description": "Problem: "})
+        listed = [kind.slug, *filter(None, response["description"].removeprefix("Problem: ").split(", "))]
+        response |= {"description": f"Problem: {', '.join(sorted(listed))}", "content": _problem_content()}
+    for status, response in by_status.items():
+        if status >= "400":
+            response["content"] = _problem_content()
+    return dict(sorted(by_status.items()))
+
+
+def _problem_content() -> dict[str, Any]:
+    return {PROBLEM: {"schema": _reference(Problem.__name__)}}
+
+
+def _is_frameworks(response: Mapping[str, Any]) -> bool:
+    schema = response.get("content", {}).get(JSON, {}).get("schema", {})
+    return str(schema.get("$ref", "")).endswith("/HTTPValidationError")
+
+
+def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            yield path, operation
+
+
+def _used(node: Any, schemas: Mapping[str, Any]) -> set[str]:
+    """Names of the schemas that a part of the document refers to, and of those that they refer to."""
+    used: set[str] = set()
+    found = [node]
+    while found:
+        names = set(_REFERENCE.findall(json.dumps(found.pop()))) - used
+        used |= names
+        found += [schemas[name] for name in names]
+    return used
+
+
+def _reference(name: str) -> dict[str, str]:
+    return {"$ref": _COMPONENT.format(model=name)}
+
+
+def _registered(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a body, which the document has under the model's name."""
+    schema = model.model_json_schema(schema_generator=GenerateJsonSchema, ref_template=_COMPONENT)
+    _SCHEMAS.update(schema.pop("$defs", {}))
+    _SCHEMAS[model.__name__] = schema
+    return schema
+
+
+def _form_of(schema: Mapping[str, Any]) -> dict[str, Any]:
+    form = copy.deepcopy(dict(schema))
     form["properties"].pop("images")
-    form["properties"]["image_url"] = form["properties"].pop("image_urls")
+    urls = form["properties"].pop("image_urls")
+    form["properties"]["image_url"] = urls | {"title": "Image Url"}
     form["properties"]["image"] = {
         "type": "array",
-        "items": file,
+        "items": {"type": "string", "contentMediaType": "image/*", "format": "binary"},
         "minItems": 1,
+        "title": "Image",
         "description": "An image file; repeat the part for several.",
     }
     for name, value in form["properties"].items():
         if value.get("type") == "array" and name != "image":
             value["description"] = f"{value.get('description', '')} Repeat the part for several.".strip()
-    return {
-        "parameters": [*_query(schema), *_HEADERS],
-        "requestBody": {
-            "required": True,
-            "content": {
-                JSON: {"schema": schema, "example": {"image": EXAMPLE_IMAGE} | example},
-                FORM: {"schema": form},
-                RAW: {"schema": {"type": "string", "format": "binary"}},
-            },
-        },
-    }
+    return form
 
 
-def object_body(model: type[BaseModel], *, header: str, binary: str) -> dict[str, Any]:
-    """The `requestBody` and `parameters` of an operation: the model as JSON, which binary tensors may follow."""
-    length = {
-        "name": header,
-        "in": "header",
-        "description": "Length of the JSON in bytes, if binary tensors follow it.",
-        "schema": {"type": "integer", "minimum": 0},
-    }
-    schema = model.model_json_schema(schema_generator=GenerateJsonSchema)
-    _inline(schema, schema.pop("$defs", {}))
-    content = {JSON: {"schema": schema}, binary: {"schema": {"type": "string", "format": "binary"}}}
-    return {"parameters": [length, *_HEADERS], "requestBody": {"required": True, "content": content}}
+def _without_defaults(schema: dict[str, Any], *, of_body: bool) -> None:
+    """Drop defaults that only say that a field may be left out; tell those of a body in its description.
 
-
-def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """The `requestBody` of an operation that takes the model as JSON only."""
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": _flat_schema(model)}}}}
-
-
-def _inline(node: Any, definitions: dict[str, Any]) -> None:
-    """Replace references by their definitions, in place."""
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        if isinstance(child, dict) and "$ref" in child:
-            child |= copy.deepcopy(definitions[child.pop("$ref").rpartition("/")[2]])
-        _inline(child, definitions)
-
-
-def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    fields = {name: field for name, field in schema["properties"].items() if name not in IMAGE_FIELDS + URL_FIELDS}
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "description": f"Only with an {RAW} body; otherwise the field goes into the body.",
-            "schema": {key: value for key, value in field.items() if key not in ("description", "examples")},
-        }
-        for name, field in fields.items()
-    ]
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of an operation; without `statuses`, those of an inference endpoint."""
-    responses: dict[int | str, dict[str, Any]] = {}
-    for status in statuses or _STATUSES:
-        kinds = sorted({kind.slug for kind in KINDS.values() if kind.status == status})
-        responses[status] = {"model": Problem, "description": f"Problem: {', '.join(kinds)}"}
-    return responses
-
-
-def with_problem_type(document: dict[str, Any]) -> dict[str, Any]:
-    """`document` with the media type of problems, where the framework has put JSON."""
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            for status, response in operation["responses"].items():
-                if status >= "400" and JSON in response.get("content", {}):
-                    response["content"] = {PROBLEM: response["content"][JSON]}
-    return document
-
-
-def with_keys(document: dict[str, Any], *, open_endpoints: Sequence[str]) -> dict[str, Any]:
-    """`document` with the two ways to send an API key, required by all but `open_endpoints`."""
-    document["components"]["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer"},
-        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    }
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            operation["security"] = [] if path in open_endpoints else [{"bearer": []}, {"header": []}]
-    return document
-
-
-def _flat_schema(model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema(schema_generator=GenerateJsonSchema)
-    assert "$defs" not in schema, "a hand-written requestBody cannot refer to the components"
-    return schema
+    Generators of clients make values of the former, and of the latter fields that must be given.
+    """
+    for field in schema.get("properties", {}).values():
+        default = field.get("default")
+        if default in (None, [], {}):
+            field.pop("default", None)
+        elif of_body:
+            del field["default"]
+            field["description"] = f"{field.get('description', '')} Default: {json.dumps(default)}.".strip()

@@ -21,6 +21,8 @@ _HEADERS = {
         " base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
         " require-trusted-types-for 'script'; trusted-types 'none'"
     ),
+    # The camera is asked for by the page itself, once a visitor wants to take a picture.
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=(), display-capture=()",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",

@@ -3,10 +3,11 @@
 from fastapi import APIRouter, Request, Response
 
 from server.request_context import request_context
+from server.requests import SimilarityRequest
 from server.routes.body import JSON, negotiate, read_body, rendered, respond, until_disconnected
-from server.routes.openapi import problems, request_body
+from server.routes.openapi import VISION_FAULTS, problems, request_body
 from server.routes.services import pipeline_of
-from server.schemas import SimilarityAnswer, SimilarityRequest
+from server.schemas import SimilarityAnswer
 
 router = APIRouter(tags=["vision"])
 
@@ -15,7 +16,7 @@ router = APIRouter(tags=["vision"])
     "/similarity",
     summary="Compare images with texts",
     response_model=SimilarityAnswer,
-    responses=problems(),
+    responses=problems(*VISION_FAULTS),
     openapi_extra=request_body(SimilarityRequest, {"texts": ["a red ball", "a dog"]}),
 )
 async def similarity(request: Request) -> Response:

@@ -2,9 +2,9 @@
 
 import asyncio
 import weakref
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.bundle import Bundle
@@ -14,11 +14,12 @@ from server.errors import NotReady, WorkerStopped
 from server.inference.loaded_model import LoadedModel
 from server.routes.body import JSON
 from server.routes.documents import SharedRendering, documents_of
+from server.routes.openapi import problems
 from server.routes.services import pipeline_of, registry_of
-from server.schemas import ArtefactBody, Health, ModelBody, ModelsAnswer, Problem
+from server.schemas import ArtefactBody, Health, ModelBody, ModelsAnswer
 
 router = APIRouter(tags=["system"])
-_UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
+_UNHEALTHY = problems(NotReady, WorkerStopped)
 
 
 @router.get("/models", summary="Models, their certificates and limits", response_model=ModelsAnswer)
@@ -26,12 +27,14 @@ async def models(request: Request) -> Response:
     """Lists the models being served; the first that supports a task is its default."""
     registry, settings = registry_of(request), pipeline_of(request).settings
     served, budget = registry.models, registry.budget
+    downloads = request.app.state.fetcher is not None
     names = ("max_images", "max_labels", "max_passes", "max_body_bytes", "max_image_pixels")
 
     def encode() -> bytes:
         answer = ModelsAnswer(
             models=[_model(model) for model in served],
             limits={name: getattr(settings, name) for name in names} | {"max_aspect_ratio": MAX_ASPECT_RATIO},
+            url_images=downloads,
             memory=budget,
         )
         return answer.model_dump_json().encode()
@@ -65,7 +68,7 @@ async def readyz(request: Request) -> Health:
     return await livez(request)
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+@router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """All metrics in the Prometheus text format."""
     page: SharedRendering = request.app.state.metrics_page
@@ -88,7 +91,12 @@ def _model(model: LoadedModel) -> ModelBody:
         weights_sha256=manifest.weights_sha256,
         certified=manifest.certified,
         defaults=rules.model_dump(),
-        limits={"max_tokens": manifest.text.max_tokens, "max_batch": manifest.buckets.max_batch},
+        limits={
+            "max_tokens": manifest.text.max_tokens,
+            "max_batch": manifest.buckets.max_batch,
+            "min_shorter": manifest.preprocessing.shorter_range[0],
+            "max_shorter": manifest.preprocessing.shorter_range[1],
+        },
         memory=model.footprint,
         artefacts=[_artefact(model.bundle, artefact) for artefact in manifest.artefacts],
     )

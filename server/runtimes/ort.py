@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from server.contract.manifest import BundleError
+from server.installation import install_command
 from server.memory.cuda import CudaError
 from server.memory.pool import PoolExhausted
 from server.runtimes.base import Session, Tensors
@@ -25,7 +26,7 @@ CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 _NO_MEMORY = ("failed to allocate memory", "out of memory")
 _NO_PROVIDER = (
     "the installed onnxruntime has no CUDA provider; uninstall it and install the other one with:"
-    " pip install 'openset[gpu]'"
+    f" {install_command(('gpu',))}"
 )
 _SAME_AS_REQUESTED = 1  # of OrtArenaCfg's "arena_extend_strategy"
 

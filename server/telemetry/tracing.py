@@ -15,6 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NoOpTracer, SpanContext, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from server.installation import install_command
 from server.settings import Settings, SettingsError
 from server.telemetry.metrics import package_version
 
@@ -139,7 +140,7 @@ def open_tracing(settings: Settings) -> Tracing:
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"otlp_endpoint={settings.otlp_endpoint!r} needs OpenTelemetry's SDK ({error}); install it with:"
-            " pip install 'openset[otel]'"
+            f" {install_command(('otel',))}"
         ) from None
     name = os.environ.get("OTEL_SERVICE_NAME") or "openset"
     resource = Resource.create({"service.name": name, "service.version": package_version("openset")})

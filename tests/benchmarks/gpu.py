@@ -35,10 +35,11 @@ from server.errors import Fault, InferenceFailed, WorkerStopped
 from server.inference.pipeline import Pipeline
 from server.memory.pool import BufferPool
 from server.memory.process_resources import resident_bytes
-from server.registry.model_registry import BUNDLED, ModelRegistry, open_bundles
+from server.registry.model_cache import BUNDLED
+from server.registry.model_registry import ModelRegistry, open_bundles
 from server.request_context import RequestContext
+from server.requests import ClassifyRequest, DetectRequest
 from server.runtimes.device import Device, gpu_at
-from server.schemas import ClassifyRequest, DetectRequest
 from server.settings import read_settings
 from server.telemetry.metrics import Metrics
 

@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 
 from openset import Client
-from openset.label.detector import InProcessDetector
+from openset.answerer import open_answerer
+from openset.label.detector import ModelDetector
 from openset.label.job import label_all
 from openset.label.results_log import ResultsLog
-from openset.label.sources import Sources, find_sources
+from openset.sources import Sources, find_sources
 from tests.benchmarks.live_server import ROOT, LiveServer, serving
 
 LABELS = ["dog", "bicycle", "banana"]
@@ -30,7 +31,9 @@ def rates(server: LiveServer, pictures: Sources, scratch: Path, *, rounds: int) 
     """Pictures a second of the client loop and of labelling, in each round."""
     found = []
     with Client(server.url) as client:
-        detector = InProcessDetector((), None, {"labels": LABELS})
+        here = argparse.Namespace(url=None, bundle=None, model=None, allow_uncertified=False)
+        model = open_answerer(here, "detect")
+        detector = ModelDetector(model, {"labels": LABELS}, {})
         for number in range(rounds):
             started = time.perf_counter()
             for picture in pictures.files:
@@ -44,7 +47,7 @@ def rates(server: LiveServer, pictures: Sources, scratch: Path, *, rounds: int) 
                 assert sum(1 for _ in results) == len(pictures.files)
             labelled = time.perf_counter() - started
             found.append((len(pictures.files) / looped, len(pictures.files) / labelled))
-        detector.close()
+        model.close()
     return found
 
 

@@ -20,7 +20,7 @@ from server.bundle import Bundle
 from server.contract.image import pad_batch
 from server.memory.allocators import HostAllocator
 from server.memory.pool import BufferPool
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 
 ROUNDS = 40
 # Images, and their (height, width): of clip-mini, of grounding-dino-mini, of a detector with a Swin-T backbone.

@@ -18,7 +18,8 @@ from export.onnx.precision import REDUCED
 from export.progress import Progress
 from export.reduced_graphs import add_precision
 from server.contract.manifest import Manifest, Precision, read_manifest
-from server.registry.model_registry import BUNDLED, SHIPPED
+from server.registry.model_cache import BUNDLED
+from server.registry.model_registry import SHIPPED
 
 QUIET = Progress(quiet=True)
 # Figures of a certificate that are shown, if the bundle has them; each belongs to one part.

@@ -3,7 +3,7 @@
 import pytest
 
 from export import ExportError
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 from tests.benchmarks import gpu
 from tests.server.engine_bundles import with_engines
 from tests.server.fake_cuda import install

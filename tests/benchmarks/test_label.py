@@ -1,6 +1,6 @@
 import shutil
 
-from openset.label.sources import find_sources
+from openset.sources import find_sources
 from tests.benchmarks import label
 from tests.benchmarks.live_server import ROOT, serving
 

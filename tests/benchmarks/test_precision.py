@@ -1,6 +1,6 @@
 """The table of precisions: one row each, with the figures of its certificate."""
 
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 from tests.benchmarks import precision
 
 

@@ -63,6 +63,7 @@ CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-sta
 # As root and in a container it has no sandbox and little shared memory; and it is not to look for anything elsewhere.
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS += ["--use-fake-device-for-media-stream"]  # a camera that sees a test picture
 PATIENCE_MS = 60_000
 
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from server.__main__ import main
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 
 from .conftest import ROOT, ServerClient, free_port, until
 

@@ -285,12 +285,25 @@ def test_request_can_be_cancelled(opened):
     page = opened(routes=[("detect", lambda route: None)])
     with page.expect_event("requestfailed") as failed:
         page.locator("#ask").click()
-        expect(page.locator("#ask")).to_have_text("Cancel")
+        expect(page.locator("#ask")).to_have_text("Detecting…")
         expect(page.locator("#frame")).to_have_attribute("aria-busy", "true")
-        page.locator("#ask").click()
+        expect(page.locator("#answer .skeleton")).to_be_visible()
+        page.locator("#cancel").click()
     assert failed.value.url.endswith("/detect")
     expect(page.locator("#status")).to_have_text("Cancelled.")
     expect(page.locator("#ask")).to_have_text("Detect")
+
+
+def test_double_click_asks_once_and_does_not_cancel(opened):
+    page = opened()
+    page.locator("#ask").dblclick()
+    expect(page.locator("#results li").first).to_be_visible()
+    page.locator("#token").focus()
+    page.keyboard.press("Enter")
+    page.locator("#ask").click()
+    expect(page.locator("#ask")).to_have_text("Detect")
+    expect(page.locator("#status")).to_contain_text("found above")
+    assert page.asked.count(("POST", "/detect")) <= 3
 
 
 def test_answer_to_an_earlier_question_says_so(opened):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from .conftest import ROOT, until
 from .visiting import ask, body_shown, choose, expect, name, printed, run, without_timings
 
+SCENE = ROOT / "server/examples/scene.jpg"
 SEA = (ROOT / "server/examples/sea.jpg").read_bytes()
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -132,14 +133,42 @@ def show_key_dialog(page):
     expect(page.locator("#key-dialog")).to_be_visible()
 
 
-SHOWN = {"answer": show_answer, "problem": show_problem, "classes": show_classes, "key": show_key_dialog}
+def show_film(page):
+    answered(page)
+    page.locator("#file").set_input_files([SCENE, ROOT / "server/examples/room.jpg"])
+    expect(page.locator("#film button")).to_have_count(2)
+    page.locator("#model-2").select_option("glip-mini")
+    page.locator("#ask").click()
+    expect(page.locator(".badge.found")).to_have_count(2)
+
+
+def show_camera(page):
+    page.context.grant_permissions(["camera"])
+    page.locator("#camera").click()
+    expect(page.locator("#shoot")).to_be_enabled()
+
+
+def show_address(page):
+    page.locator("#by-address").click()
+    expect(page.locator("#address-off")).to_be_visible()
+
+
+SHOWN = {
+    "film": show_film,
+    "camera": show_camera,
+    "address": show_address,
+    "answer": show_answer,
+    "problem": show_problem,
+    "classes": show_classes,
+    "key": show_key_dialog,
+}
 
 
 @pytest.mark.parametrize(
     ("scheme", "size", "states"),
     [
-        ("light", "phone", ["answer", "key"]),
-        ("dark", "desktop", ["problem", "classes"]),
+        ("light", "phone", ["film", "key", "address"]),
+        ("dark", "desktop", ["film", "problem", "classes"]),
         *(
             pytest.param(scheme, size, list(SHOWN), marks=pytest.mark.slow)
             for scheme in ("light", "dark")
@@ -176,9 +205,11 @@ def test_answer_is_drawn_anew_when_the_window_changes(opened):
     page.set_viewport_size({"width": 420, "height": 800})
     photo = page.locator("#photo")
 
+    [box, *_] = body_shown(page)["results"][0]["detections"]
+
     def fits():
-        box, view = photo.bounding_box(), page.locator("#overlay").get_attribute("viewBox").split()
-        return abs(float(view[2]) - box["width"]) < 1
+        place, target = photo.bounding_box(), page.locator(".target[data-index='0']").bounding_box()
+        return abs(target["x"] - place["x"] - box["box"][0] * place["width"] / 640) < 1.5
 
     until(fits, "the boxes fit the picture")
 

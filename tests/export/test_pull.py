@@ -297,7 +297,7 @@ def test_repository_of_another_model_is_refused_with_what_it_needs(
     assert main(["pull", ANOTHER, "--cache-dir", str(tmp_path)]) == 1
     told = capsys.readouterr().err
     assert f"{ANOTHER}: no template has this model; the nearest is {CLIP}: " in told
-    assert "needs torch: pip install 'openset[cpu,export]'" in told
+    assert "needs torch: " in told
 
 
 def test_repository_with_other_tokens_is_not_filled(another, hub, small_template, tmp_path, capsys, monkeypatch):
@@ -317,7 +317,7 @@ def test_server_with_an_unknown_model_ends_before_it_listens(capfd, tmp_path):
 
 @pytest.mark.parametrize(
     ("missing", "options", "extra"),
-    [("onnxruntime", [], "cpu"), ("httpx2", ["--full"], "cpu,export"), ("torch", ["--full"], "cpu,export")],
+    [("onnxruntime", [], "cpu"), ("httpx2", ["--full"], "export"), ("torch", ["--full"], "export")],
 )
 def test_what_is_not_installed_is_told_before_anything_is_fetched(
     hub, tmp_path, capsys, monkeypatch, missing, options, extra
@@ -327,7 +327,8 @@ def test_what_is_not_installed_is_told_before_anything_is_fetched(
     hub.asked.clear()
     assert main(["pull", CLIP, *options, "--cache-dir", str(tmp_path)]) == 2
     told = capsys.readouterr().err
-    assert f"{missing}, which is not installed. Install it with pip install 'openset[{extra}]'" in told
+    assert f"{missing}, which is not installed. Install it with {sys.executable} -m pip install" in told
+    assert f"[{extra}]'" in told
     assert hub.asked == []
 
 

@@ -13,7 +13,7 @@ from export.reduced_graphs import add_precision
 from server.__main__ import main
 from server.bundle import Bundle
 from server.contract.manifest import read_manifest, write_manifest
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 
 QUIET = Progress(quiet=True)
 

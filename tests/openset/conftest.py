@@ -105,11 +105,28 @@ class Recorder:
             return models_answer(**self.limits)
         fields = fields_of(request)
         if isinstance(fields, dict):
-            images = [url.encode() for url in fields["image_urls"]]
+            images = [url.encode() for url in fields.get("image_urls", ())]
         else:
             images = [content for name, content in fields if name == "image"]
+        problems = [
+            {
+                "index": index,
+                "type": "urn:openset:problem:broken-image",
+                "title": "An image cannot be decoded",
+                "status": 422,
+                "detail": f"image {index + 1} of {len(images)} is damaged"
+                if len(images) > 1
+                else "the image is damaged",
+            }
+            for index, image in enumerate(images)
+            if image == b"bad"
+        ]
+        if problems and dict(fields).get("on_error") not in (b"skip", "skip"):
+            return httpx.Response(422, json=problems[0], headers={"Content-Type": "application/problem+json"})
+        images = [b"-1" if image == b"bad" else image for image in images]
         model = self.models[min(len(self.asked), len(self.models)) - 1]
-        return httpx.Response(200, json={"model": model, "timings_ms": {"total": 1.5}} | getattr(self, path)(images))
+        answer = {"model": model, "timings_ms": {"total": 1.5}} | getattr(self, path)(images)
+        return httpx.Response(200, json=answer | ({"problems": problems} if problems else {}))
 
     @property
     def asked(self):
@@ -131,6 +148,9 @@ class Recorder:
 
     def classify(self, images):
         return {"results": [{"scores": [{"label": image.decode(), "label_id": 0, "score": 1.0}]} for image in images]}
+
+    def embed(self, images):
+        return {"images": [[float(image)] for image in images], "texts": [[2.0]]}
 
     def similarity(self, images):
         numbers = [[float(image)] for image in images]

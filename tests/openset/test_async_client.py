@@ -19,7 +19,7 @@ def test_async_client_prepares_images_off_the_loop(monkeypatch):
         threads.append(threading.current_thread())
         return b"x"
 
-    monkeypatch.setattr("openset.endpoints.encoded", encoded)
+    monkeypatch.setattr("openset.vision_call.encoded", encoded)
 
     async def ask():
         transport = httpx.MockTransport(lambda request: problem(422))

@@ -12,7 +12,12 @@ from .conftest import MODEL, Recorder, fields_of, problem
 def test_detect_sends_a_form_with_what_was_given(connect):
     server = Recorder()
     answer = connect(server).detect(b"pic", labels=["dog", " Ünï\n"], box_threshold=0.25, nms_iou=None)
-    fields = [("labels", b"dog"), ("labels", " Ünï\n".encode()), ("box_threshold", b"0.25"), ("box_format", b"xyxy")]
+    fields = [
+        ("labels", b"dog"),
+        ("labels", b'[" \\u00dcn\\u00ef\\n"]'),
+        ("box_threshold", b"0.25"),
+        ("box_format", b"xyxy"),
+    ]
     assert fields_of(server.asked[0]) == [*fields, ("image", b"pic")]
     assert isinstance(answer, DetectAnswer)
     assert answer.results[0].to_coco(image_id=1)[0]["category_id"] == 2
@@ -26,15 +31,33 @@ def test_classify_and_similarity_send_their_fields(connect):
     assert isinstance(client.similarity(b"1", ["x", "y"], embeddings=True), SimilarityAnswer)
     first, second = map(dict, map(fields_of, server.asked))
     assert first == {
-        "labels": b"dog", "multi_label": b"true", "top_k": b"2", "templates": b"a {}.", "model": b"clip", "image": b"1",
+        "labels": b"dog", "multi_label": b"true", "top_k": b"2", "templates": b'["a {}."]',
+        "model": b"clip", "image": b"1",
     }  # fmt: skip
     assert second == {"texts": b"y", "embeddings": b"true", "image": b"1"}
 
 
-def test_one_string_is_one_label(connect):
+def test_string_of_labels_is_the_servers_to_read_and_a_list_is_exact(connect):
     server = Recorder()
-    connect(server).detect(b"pic", labels="dog")
-    assert fields_of(server.asked[0])[0] == ("labels", b"dog")
+    client = connect(server)
+    client.detect(b"pic", labels="dog, cat")
+    client.detect(b"pic", labels=["dog", "tench, Tinca tinca"])
+    client.detect("https://a.example/1.jpg", labels=["tench, Tinca tinca"])
+    first, second, third = map(fields_of, server.asked)
+    assert first[0] == ("labels", b"dog, cat")
+    assert second[:2] == [("labels", b"dog"), ("labels", b'["tench, Tinca tinca"]')]
+    assert third["labels"] == ["tench, Tinca tinca"]
+
+
+def test_thresholds_of_labels_are_sent_in_their_order(connect):
+    server = Recorder()
+    connect(server).detect(b"pic", labels=["a", "b"], label_thresholds=[0.5, None], nms_across_labels=True, shorter=320)
+    fields = dict(fields_of(server.asked[0]))
+    assert (fields["label_thresholds"], fields["nms_across_labels"], fields["shorter"]) == (
+        b"0.5,null",
+        b"true",
+        b"320",
+    )
 
 
 def test_numbers_of_numpy_are_sent_as_numbers(connect):
@@ -46,7 +69,7 @@ def test_numbers_of_numpy_are_sent_as_numbers(connect):
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda client: client.detect(b"x", lables=["dog"]), "no option lables; there are labels, prompt"),
+        (lambda client: client.detect(b"x", lables=["dog"]), "no option lables; there are .*labels, prompt"),
         (lambda client: client.detect(b"x", labels=["dog"], box_format="xywh"), "no option box_format"),
         (lambda client: client.classify(b"x", ["dog"], labels2=1), "no option labels2"),
         (lambda client: client.classify(b"x", [5]), "labels must be strings, got int"),

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openset import ImageDetections, errors, results
-from server import schemas
+from openset import ImageDetections, results
+from server import requests, schemas
 from server.inference.responses import format_box
 
 from .conftest import DOG
@@ -60,7 +60,7 @@ ANSWERS = {
     results.ModelId: schemas.ModelId,
     results.ServedModel: schemas.ModelBody,
     results.ModelsAnswer: schemas.ModelsAnswer,
-    errors.FieldProblem: schemas.FieldProblem,
+    results.FieldProblem: schemas.FieldProblem,
 }
 
 
@@ -82,7 +82,7 @@ def test_boxes_are_those_that_the_server_would_send_in_every_format(box, box_for
 
 
 def test_box_formats_are_the_servers():
-    assert get_args(results.BoxFormat) == get_args(schemas.BoxFormat)
+    assert get_args(results.BoxFormat) == get_args(requests.BoxFormat)
 
 
 def test_boxes_come_in_every_format():

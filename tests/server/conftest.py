@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from server.app import create_app
 from server.bundle import Bundle
 from server.middleware.auth import digest_of
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 from server.settings import Settings
 
 from .fake_cuda import install

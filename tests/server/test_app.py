@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import threading
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from server.app import create_app
+from server.app import _address, create_app
 from server.contract.manifest import BundleError
 from server.middleware import uvicorn_server
 from server.middleware.auth import digest_of
@@ -458,6 +459,37 @@ def test_bundle_that_cannot_be_loaded_turns_livez_red_and_is_told(monkeypatch):
         assert "x is no bundle" in response.json()["detail"]
 
     asyncio.run(scene())
+
+
+def test_server_that_is_ready_tells_so_once_the_bundles_are_loaded(monkeypatch, detector):
+    monkeypatch.setattr("server.predictor.open_bundles", lambda settings, task: [detector])
+    told = []
+
+    async def scene():
+        async def tell():
+            told.append(app.state.registry.ready)
+
+        app = create_app(Settings(warm_up="none"), on_ready=tell)
+        async with app.router.lifespan_context(app):
+            await until(lambda: told)
+
+    asyncio.run(scene())
+    assert told == [True]
+
+
+@pytest.mark.parametrize(
+    ("bound", "page", "address"),
+    [
+        (("0.0.0.0", 8000), True, "http://localhost:8000 (API: http://localhost:8000/docs)"),
+        (("127.0.0.1", 81), False, "http://127.0.0.1:81/docs"),
+        (("::1", 81, 0, 0), False, "http://[::1]:81/docs"),
+        (("::", 81, 0, 0), False, "http://localhost:81/docs"),
+    ],
+)
+def test_address_is_one_that_a_browser_here_can_open(bound, page, address):
+    listener = SimpleNamespace(getsockname=lambda: bound)
+    server = SimpleNamespace(servers=[SimpleNamespace(sockets=[listener])])
+    assert _address(server, page=page) == address
 
 
 def test_unforeseen_error_is_a_problem_without_its_message(detector, encoder, start, monkeypatch):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from server.bundle import Bundle, check_file, pad_features, weights_bytes
 from server.contract.manifest import BundleError
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 
 CLIP = BUNDLED / "clip-mini"
 

@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 
 from server import errors
 from server.contract.text import PromptError, PromptTooLong
-from server.schemas import ClassifyRequest, DetectRequest
+from server.requests import ClassifyRequest, DetectRequest
 
 GROUPS = {errors.Fault, errors.RequestFault, errors.ServiceFault, errors.Overload}
 

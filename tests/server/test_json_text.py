@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from server.errors import InvalidRequest, MalformedBody
 from server.json_text import LONG_BYTES, PLACEHOLDER_CHARS, LongString, decode_base64, read_json
-from server.schemas import DetectRequest
+from server.requests import DetectRequest
 
 MIB = 2**20
 JSON = st.recursive(

@@ -30,18 +30,30 @@ PATH = {
     "inference/images.py",
     "inference/batching.py",
     "inference/fair_queue.py",
+    "inference/request_images.py",
+    "inference/request_options.py",
     "inference/responses.py",
     "bundle.py",
     "runtimes/ort.py",
 }
 # Not counted: the decoder process, where the image is read; data classes and schemas, which are passed along; the
 # buffer pool; the connection; observers; and the contract's pure functions, which call nothing else of the server.
-DATA = {"schemas.py", "errors.py", "settings.py", "request_context.py", "contract/manifest.py", "memory/pool.py"}
+DATA = {
+    "requests.py",
+    "request_fields.py",
+    "schemas.py",
+    "errors.py",
+    "settings.py",
+    "request_context.py",
+    "contract/manifest.py",
+    "memory/pool.py",
+}
 DATA |= {"inference/queue_shares.py", "memory/client_shares.py", "routes/services.py"}
 TRANSPORT = {"middleware/uvicorn_server.py", "middleware/endpoints.py"}
 OBSERVERS = {"inference/progress.py", "telemetry/logs.py", "telemetry/stage_timer.py", "telemetry/tracing.py"}
 DECODER_PROCESS = {"inference/decoder_process.py"}
-CONTRACT = {"contract/image.py", "contract/text.py", "contract/postprocess.py"}
+CONTRACT = {"contract/image.py", "contract/text.py", "contract/postprocess.py", "contract/vocabulary.py"}
+CONTRACT |= {"contract/list_text.py"}
 
 
 @pytest.fixture
@@ -61,7 +73,7 @@ def files():
     sys.setprofile(before)
 
 
-def test_detection_passes_sixteen_files(files, bundled_detector):
+def test_detection_passes_eighteen_files(files, bundled_detector):
     passed, recording = files
     with TestClient(create_app(Settings(threads=1, decode_threads=1), [bundled_detector])) as client:
         assert client.post("/detect", json=BODY).status_code == 200, "warm"
@@ -69,7 +81,7 @@ def test_detection_passes_sixteen_files(files, bundled_detector):
         assert client.post("/detect", json=BODY).status_code == 200
         recording.clear()
     assert passed() - DATA - TRANSPORT - OBSERVERS - CONTRACT - DECODER_PROCESS == PATH
-    assert len(PATH) == 16
+    assert len(PATH) == 18
 
 
 def test_first_requests_import_nothing():

@@ -5,7 +5,8 @@ import base64
 import pytest
 from pydantic import ValidationError
 
-from server.schemas import EXAMPLE_IMAGE, MAX_ITEMS, ClassifyRequest, DetectRequest, SimilarityRequest
+from server.request_fields import EXAMPLE_IMAGE, MAX_ITEMS
+from server.requests import ClassifyRequest, DetectRequest, SimilarityRequest
 
 IMAGE = base64.b64encode(b"picture").decode()
 

@@ -31,17 +31,17 @@ from server.routes.open_inference.tasks import (
     task_of,
 )
 from server.routes.open_inference.tensors import HEADER_LENGTH, Tensor, read_request, write_outputs
-from server.routes.openapi import object_body, problems
+from server.routes.openapi import BODY_FAULTS, RUN_FAULTS, object_body, problems
 from server.routes.payload import check_encoding, receive_body
 from server.routes.services import pipeline_of, registry_of
-from server.schemas import Problem
 
 router = APIRouter(tags=["open inference protocol"])
 BINARY = "application/octet-stream"
 PLATFORM = "openset"
 EXTENSIONS = ["binary_tensor_data", "parameters"]
-_UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": Problem}}
-_MODEL_PROBLEMS: dict[int | str, dict[str, Any]] = {404: {"model": Problem}, 503: {"model": Problem}}
+_UNHEALTHY = problems(NotReady, WorkerStopped)
+_NO_MODEL = problems(UnknownModel, NotReady)
+_MODEL_UNHEALTHY = problems(UnknownModel, NotReady, WorkerStopped)
 
 
 @router.get("/v2", summary="Server metadata")
@@ -64,10 +64,19 @@ async def ready(request: Request) -> ServerReady:
     return ServerReady()
 
 
-@router.get("/v2/models/{name}", summary="Model metadata", responses=_MODEL_PROBLEMS)
-@router.get("/v2/models/{name}/versions/{version}", summary="Model metadata", responses=_MODEL_PROBLEMS)
-async def model_metadata(request: Request, name: str, version: str | None = None) -> ModelMetadata:
+@router.get("/v2/models/{name}", summary="Model metadata", responses=_NO_MODEL)
+async def model_metadata(request: Request, name: str) -> ModelMetadata:
     """The input and output tensors of a model. A request needs `image` and the other inputs of one task."""
+    return _metadata(request, name)
+
+
+@router.get("/v2/models/{name}/versions/{version}", summary="Metadata of a model's version", responses=_NO_MODEL)
+async def model_version_metadata(request: Request, name: str, version: str) -> ModelMetadata:
+    """Same as without the version, which must be the one that is served."""
+    return _metadata(request, name, version)
+
+
+def _metadata(request: Request, name: str, version: str | None = None) -> ModelMetadata:
     manifest = _loaded(registry_of(request), name, version).bundle.manifest
     return ModelMetadata(
         name=manifest.name,
@@ -78,10 +87,19 @@ async def model_metadata(request: Request, name: str, version: str | None = None
     )
 
 
-@router.get("/v2/models/{name}/ready", summary="Is a model ready?", responses=_MODEL_PROBLEMS)
-@router.get("/v2/models/{name}/versions/{version}/ready", summary="Is a model ready?", responses=_MODEL_PROBLEMS)
-async def model_ready(request: Request, name: str, version: str | None = None) -> ModelReady:
+@router.get("/v2/models/{name}/ready", summary="Is a model ready?", responses=_MODEL_UNHEALTHY)
+async def model_ready(request: Request, name: str) -> ModelReady:
     """503 while models are being loaded, and if this model's worker has died."""
+    return _readiness(request, name)
+
+
+@router.get("/v2/models/{name}/versions/{version}/ready", summary="Is a version ready?", responses=_MODEL_UNHEALTHY)
+async def model_version_ready(request: Request, name: str, version: str) -> ModelReady:
+    """Same as without the version, which must be the one that is served."""
+    return _readiness(request, name, version)
+
+
+def _readiness(request: Request, name: str, version: str | None = None) -> ModelReady:
     registry = registry_of(request)
     model = _loaded(registry, name, version)
     if model.name in registry.dead():
@@ -93,18 +111,28 @@ _INFER: dict[str, Any] = {
     "summary": "Infer from tensors",
     "response_model": InferResponse,
     "response_model_exclude_none": True,
-    "responses": problems() | {200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}}},
-    "openapi_extra": object_body(InferRequest, header=HEADER_LENGTH, binary=BINARY),
+    "responses": problems(*BODY_FAULTS, *RUN_FAULTS),
+    "openapi_extra": object_body(InferRequest),
 }
 
 
 @router.post("/v2/models/{name}/infer", **_INFER)
-@router.post("/v2/models/{name}/versions/{version}/infer", **_INFER)
-async def infer(request: Request, name: str, version: str | None = None) -> Response:
+async def infer(request: Request, name: str) -> Response:
     """Runs detection, classification or similarity, depending on the model and the inputs.
 
-    The input `image` is BYTES (encoded files; in JSON as base64) or UINT8 (pixels). Binary tensors may follow the JSON.
+    The input `image` is BYTES (encoded files; in JSON as base64) or UINT8 (pixels). Binary tensors may follow the JSON,
+    whose length is then in the header Inference-Header-Content-Length.
     """
+    return await _infer(request, name)
+
+
+@router.post("/v2/models/{name}/versions/{version}/infer", **_INFER)
+async def infer_version(request: Request, name: str, version: str) -> Response:
+    """Same as without the version, which must be the one that is served."""
+    return await _infer(request, name, version)
+
+
+async def _infer(request: Request, name: str, version: str | None = None) -> Response:
     pipeline, context = pipeline_of(request), request_context(request.scope)
     encoding, header_length = check_encoding(request), request.headers.get(HEADER_LENGTH)
     received = await receive_body(request)

@@ -14,18 +14,13 @@ from pydantic import ValidationError
 from server.contract.manifest import Task
 from server.contract.text import shown
 from server.errors import FieldFault, InvalidRequest, invalid_request
-from server.inference.pipeline import Pipeline, check_image_count
+from server.inference.pipeline import Pipeline
+from server.inference.request_images import check_image_count
 from server.request_context import RequestContext
+from server.requests import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.routes.open_inference.schemas import Parameters, TensorMetadata
 from server.routes.open_inference.tensors import ALL_BINARY, Content, ParsedRequest, Tensor
-from server.schemas import (
-    ClassifyAnswer,
-    ClassifyRequest,
-    DetectAnswer,
-    DetectRequest,
-    SimilarityAnswer,
-    SimilarityRequest,
-)
+from server.schemas import ClassifyAnswer, DetectAnswer, SimilarityAnswer
 from server.settings import Settings
 
 AnyRequest = DetectRequest | ClassifyRequest | SimilarityRequest

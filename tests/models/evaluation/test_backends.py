@@ -8,7 +8,7 @@ from PIL import Image
 
 from models.evaluation.backends import Backend, BackendError, HttpBackend, InProcessBackend, RecordRefused, open_backend
 from openset.errors import Problem, ProblemError
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 from tests.benchmarks.live_server import serving
 
 CLIP, DETECTOR = BUNDLED / "clip-mini", BUNDLED / "grounding-dino-mini"

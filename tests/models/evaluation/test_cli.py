@@ -49,8 +49,9 @@ def test_an_oracle_reaches_one_and_the_report_is_complete(coco: Path, tmp_path: 
     assert "| detection | AP50 | 1.000 | 6 |" in capsys.readouterr().out
     text = (out / "report.md").read_text()
     named = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
-    assert len(named) == 3 + 1 + 4 + 4  # plots of detection and silence, the best and the worst
+    assert len(named) == 3 + 1 + 3 + 3  # plots of detection and silence, the best and the worst half of six
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in named)
+    assert (out / "report.html").read_text().count("data:image/png;base64,") == len(named)
 
 
 def test_misses_and_false_alarms_are_shown(coco: Path, tmp_path: Path, answer):

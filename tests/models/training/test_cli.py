@@ -9,6 +9,7 @@ from models import registry
 from models.clip.model import Clip
 from models.glip.model import Glip
 from models.grounding_dino.model import GroundingDino
+from models.training.cli import default_threads
 from models.training.distillation import BERT, CLIP_TEXT, TOKENIZER
 from models.training.recipe import CONFIGS
 from server.__main__ import main
@@ -215,3 +216,13 @@ def test_a_faulty_record_stops_a_run_or_is_left_out(
     assert train(str(tmp_path / "skip.toml"), "--out", str(tmp_path / "two")) == 0
     assert f"1 faulty entries are left out (annotation {next(iter(change))} 1)" in caplog.text
     assert "left out in all: 1 (picture 1)" in caplog.text
+
+
+def test_threads_are_the_cpus_that_nobody_else_keeps_busy(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("models.training.cli.available_cpus", lambda: 8)
+    for busy, workers, threads in [(0.2, 0, 8), (0.2, 2, 6), (3.4, 2, 3), (20.0, 0, 1)]:
+        monkeypatch.setattr("os.getloadavg", lambda busy=busy: (busy, 0.0, 0.0))
+        assert default_threads(workers) == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert default_threads(0) is None

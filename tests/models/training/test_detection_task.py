@@ -62,7 +62,8 @@ def test_the_quiet_threshold_leaves_pictures_asked_for_absent_things_alone_witho
     alarms = [LabelledBox(number, "cow", BOX, 0.4) for number in (0, 0, 1)]
     figures = Found(HeldOutResults([2.0, 4.0], TRUTHS, FOUND, alarms, {0, 1, 2}), Shifted()).validate(None)
     assert figures["validation_loss"] == 3.0
-    assert figures["validation_ap50"] == pytest.approx(1.0)
+    assert figures["validation_ap50"] == figures["validation_ap"] == pytest.approx(1.0)
+    assert {name for name in figures if name.startswith("ap/")} == {f"ap/{one.label}" for one in TRUTHS}
     assert figures["quiet_threshold"] == pytest.approx(0.4)
     assert figures["quiet_recall"] == pytest.approx(2 / 3)
 

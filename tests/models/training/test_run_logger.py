@@ -51,3 +51,29 @@ def test_a_new_run_begins_a_new_curve(tmp_path: Path):
     (tmp_path / CURVE).write_text('{"step": 7, "loss": 1.0}\n')
     record(tmp_path, step=0, rows={1: {"loss": 0.5}})
     assert len((tmp_path / CURVE).read_text().splitlines()) == 1
+
+
+def test_line_of_the_log_tells_progress_the_loss_and_the_time_to_go(tmp_path: Path, caplog, monkeypatch):
+    clock = iter([100.0, 160.0, 100.0 + 7500, 100.0 + 7500])
+    monkeypatch.setattr("models.training.run_logger.time", type("Clock", (), {"monotonic": lambda: next(clock)}))
+    with caplog.at_level("INFO"):
+        logger = RunLogger(tmp_path, step=100, steps=2000, tensorboard=False, steps_per_epoch=50.0)
+        logger.write(200, {"loss": 1.23456, "norm": 3.0, "box": 0.5, "rate": 1e-4, "seconds_per_step": 0.6})
+        figures = {f"ap/{label}": value for label, value in zip("abcdefghij", range(10, 0, -1), strict=True)}
+        logger.write(1000, {"validation_loss": 2.0, "validation_ap50": 0.5, "any_label_ap50": 0.6, **figures})
+        logger.close()
+    assert caplog.messages == [
+        "epoch 4.0, step 200 of 2000 (10%), loss 1.235, rate 0.0001, seconds per step 0.6, 1 min 00 s gone,"
+        " 18 min 00 s to go",
+        "validation: epoch 20.0, step 1000 of 2000 (50%), loss 2, ap50 0.5,"
+        " AP of a 10.00, b 9.00, c 8.00, d 7.00, g 4.00, h 3.00, i 2.00, j 1.00",
+    ]
+    assert json.loads((tmp_path / CURVE).read_text().splitlines()[0])["box"] == 0.5
+
+
+def test_run_on_pictures_without_end_has_no_epoch(tmp_path: Path, caplog):
+    with caplog.at_level("INFO"):
+        logger = RunLogger(tmp_path, step=0, steps=10, tensorboard=False)
+        logger.write(5, {"validation_top1": 0.25, "validation_top5": 0.5})
+        logger.close()
+    assert caplog.messages == ["validation: step 5 of 10 (50%), top1 0.25, top5 0.5"]

@@ -16,6 +16,7 @@ from models.training.loop import Trainer
 from models.training.recipe import RecipeError, parse_recipe, read_recipe
 from models.training.run_logger import CURVE
 from models.training.tasks import prepare
+from tests.models.data import annotated_sets as sets
 from tests.models.training.small_recipes import FAMILIES, LOOP, RULES, SCENES, recipe, table, trainer, write_sets
 
 CAPTIONS = {"format": "captions", "path": "captions"}
@@ -204,8 +205,8 @@ def test_detectors_are_validated_by_what_they_find_and_calibrated(folder: Path, 
     for scenes in (True, False):
         run = begun("glip", folder, tmp_path / str(scenes), scenes=scenes, rules=rules, prompts=prompts, calibrate=True)
         figures = run.validate()
-        assert figures.keys() == {
-            "validation_loss", "validation_ap50", "any_label_ap50", "quiet_threshold", "quiet_recall"
+        assert {name for name in figures if not name.startswith("ap/")} == {
+            "validation_loss", "validation_ap", "validation_ap50", "any_label_ap50", "quiet_threshold", "quiet_recall"
         }  # fmt: skip
         assert all(0 <= value <= 1 for name, value in figures.items() if name != "validation_loss")
         before = run.averaged.module.token_alignment.bias.clone()
@@ -213,7 +214,8 @@ def test_detectors_are_validated_by_what_they_find_and_calibrated(folder: Path, 
             finished = run.task.finish(run.averaged.module.eval())
         shift = run.averaged.module.token_alignment.bias - before
         assert shift.item() == pytest.approx(finished["logit_shift"], rel=1e-4)
-    assert begun("glip", folder, tmp_path / "loss").validate().keys() == {"validation_loss"}
+    plain = begun("glip", folder, tmp_path / "plain").validate()
+    assert {"validation_loss", "validation_ap", "validation_ap50"} < plain.keys()
 
 
 def test_a_clip_is_validated_by_the_names_of_all_objects_and_calibrated(folder: Path, tmp_path: Path):
@@ -290,3 +292,20 @@ def test_captions_alone_train_no_detector_and_boxes_alone_no_clip(folder: Path, 
     coco = [{"format": "coco", "annotations": "coco/coco.json", "pictures": "coco/pictures"}]
     with pytest.raises(DataError, match=r"image id 10\d: boxes without a caption cannot train a CLIP"):
         begun("clip", folder, tmp_path / "b", sets=coco)._one_step()
+
+
+def test_yolo_set_is_trained_on_and_validated_with(folder: Path, tmp_path: Path):
+    pictures = tmp_path / "yolo" / "images"
+    found = sets.write_pictures(pictures, 4)
+    (tmp_path / "yolo" / "labels").mkdir()
+    for number, things in enumerate(found):
+        lines = [
+            f"{sets.NAMES.index(name)} {(x + w / 2) / 80} {(y + h / 2) / 60} {w / 80} {h / 60}"
+            for name, (x, y, w, h) in things
+        ]
+        (tmp_path / "yolo" / "labels" / f"{number}.txt").write_text("\n".join(lines))
+    (tmp_path / "yolo" / "data.yaml").write_text(f"train: images\nval: images\nnames: {list(sets.NAMES)}\n")
+    table = {"format": "yolo", "data": str(tmp_path / "yolo" / "data.yaml")}
+    run = begun("glip", folder, tmp_path / "run", sets=[table], validation=[table])
+    assert run._one_step()["loss"] > 0
+    assert {f"ap/{name}" for name in sets.NAMES} & run.validate().keys()

@@ -73,13 +73,13 @@ def rounded(out):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--labels", " , "], "--labels names nothing"),
-        (["--labels", "dog", "--format", "tfrecord"], "there is no format 'tfrecord'; there are coco"),
+        (["--labels", "dog", "--threshold", "cat=0.5"], "--threshold cat=…: the labels are dog"),
+        (["--labels", "dog,cat", "--threshold", "cat=0.5"], "give --box-threshold, the least score of the others"),
         (
             ["--labels", "dog", "--model", "clip-mini"],
-            "there is no detector 'clip-mini'; there are: grounding-dino-mini",
+            "there is no model 'clip-mini' that can detect; there are: grounding-dino-mini",
         ),
-        (["--labels", "dog", "--parallel", "0"], "must be positive"),
+        (["--labels", "dog", "--every", "0"], "--every must be positive"),
         (["--labels-file", "missing.txt"], "missing.txt"),
         (["--labels", "dog", "--bundle", "missing"], "missing"),
     ],
@@ -104,3 +104,19 @@ def test_phrases_of_a_prompt_are_the_categories(pictures, tmp_path):
     names = {each["name"] for each in json.loads((out / "coco.json").read_text())["categories"]}
     assert names
     assert names <= {"a bicycle", "a dog"}
+
+
+def test_quiet_job_prints_nothing_and_keeps_its_status(pictures, tmp_path, capsys):
+    assert main(label(pictures / "03.jpg", tmp_path / "out", "--quiet")) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_label_keeps_what_is_above_its_own_least_score(pictures, tmp_path):
+    out, own = tmp_path / "out", tmp_path / "own"
+    main(label(pictures / "00.jpg", out, "--box-threshold", "0.1"))
+    (result,) = results(out)
+    best = max(found["score"] for found in result["detections"] if found["label"] == "dog")
+    others = [found for found in result["detections"] if found["label"] != "dog"]
+    main(label(pictures / "00.jpg", own, "--box-threshold", "0.1", "--threshold", f"dog={best - 0.001}"))
+    (result,) = results(own)
+    assert len(result["detections"]) == len(others) + 1

@@ -1,31 +1,24 @@
+"""The detector of a job: results, and least scores of single labels."""
+
+import argparse
+from contextlib import closing
+
 import pytest
 
-from openset.label.detector import DetectorError, InProcessDetector, ServerDetector
-from openset.label.sources import MediaFile
-from server.app import create_app
-from server.settings import Settings
-from tests.server.fakes import FakeDetector, FakeEncoder, picture
-from tests.server.listening import listening
+from openset.answerer import NoAnswers, open_answerer
+from openset.label.detector import ModelDetector
+from openset.sources import MediaFile
+from tests.server.fakes import FakeDetector, picture
 
 REQUEST = {"labels": ["dog", "cat"]}
 
 
 @pytest.fixture
-def address(tmp_path):
-    app = create_app(Settings(warm_up="none"), [FakeEncoder(tmp_path), FakeDetector(tmp_path)])
-    with listening(app) as ((host, port), _):
-        yield f"http://{host}:{port}"
-
-
-@pytest.fixture(params=["in process", "server"])
-def detector(request, tmp_path, monkeypatch):
-    if request.param == "server":
-        made = ServerDetector(request.getfixturevalue("address"), None, None, REQUEST)
-    else:
-        monkeypatch.setattr("server.predictor.open_bundles", lambda settings, task: [FakeDetector(tmp_path)])
-        made = InProcessDetector((), None, REQUEST)
-    yield made
-    made.close()
+def model(tmp_path, monkeypatch):
+    monkeypatch.setattr("server.predictor.open_bundles", lambda settings, task: [FakeDetector(tmp_path)])
+    args = argparse.Namespace(url=None, bundle=None, model=None, allow_uncertified=False)
+    with closing(open_answerer(args, "detect")) as made:
+        yield made
 
 
 def source(tmp_path, data):
@@ -33,35 +26,34 @@ def source(tmp_path, data):
     return MediaFile(tmp_path / "a.png", "in/a.png")
 
 
-def test_picture_has_its_size_and_detections(detector, tmp_path):
-    assert detector.name == "fake-detector"
-    result = detector.label(source(tmp_path, picture(size=(40, 30))))
+def test_picture_has_its_size_and_detections(model, tmp_path):
+    result = ModelDetector(model, REQUEST, {}).label(source(tmp_path, picture(size=(40, 30))))
     assert (result.image, result.width, result.height, result.error) == ("in/a.png", 40, 30, None)
     assert [(found.label, found.label_id) for found in result.detections] == [("dog", 0), ("cat", 1)]
 
 
 @pytest.mark.parametrize("data", [b"no picture", b"", picture()[:60], picture(size=(4000, 2))])
-def test_picture_that_cannot_be_read_is_a_result_with_the_reason(detector, tmp_path, data):
-    result = detector.label(source(tmp_path, data))
+def test_picture_that_cannot_be_read_is_a_result_with_the_reason(model, tmp_path, data):
+    result = ModelDetector(model, REQUEST, {}).label(source(tmp_path, data))
     assert result.error
     assert result.detections == []
 
 
-def test_picture_that_vanished_is_a_result_with_the_reason(detector, tmp_path):
-    assert detector.label(MediaFile(tmp_path / "gone.png", "gone.png")).error
+def test_request_that_fails_for_every_picture_ends_the_job(model, tmp_path):
+    with pytest.raises(NoAnswers, match="box_threshold"):
+        ModelDetector(model, {**REQUEST, "box_threshold": 7.0}, {}).label(source(tmp_path, picture()))
 
 
-def test_request_that_fails_for_every_picture_ends_the_job(tmp_path, address):
-    detector = ServerDetector(address, None, None, {"labels": ["dog"], "box_threshold": 7.0})
-    with pytest.raises(DetectorError, match="box_threshold"):
-        detector.label(source(tmp_path, picture()))
-
-
-def test_model_that_is_no_detector_is_refused_and_the_detectors_named(address):
-    with pytest.raises(DetectorError, match="'fake-encoder'; there are: fake-detector"):
-        ServerDetector(address, None, "fake-encoder", REQUEST)
-
-
-def test_server_that_is_not_there_is_one_sentence():
-    with pytest.raises(DetectorError, match=r"127\.0\.0\.1:9"):
-        ServerDetector("http://127.0.0.1:9", None, None, REQUEST)
+@pytest.mark.parametrize(
+    ("thresholds", "rest", "kept"),
+    [
+        ({"dog": 0.95, "cat": 0.1}, None, ["cat"]),
+        ({"dog": 0.1}, 0.85, ["dog"]),
+        ({"cat": 0.75}, 0.85, ["dog", "cat"]),
+        ({"cat": 0.85}, 0.1, ["dog"]),
+    ],
+)
+def test_label_has_a_least_score_of_its_own(model, tmp_path, thresholds, rest, kept):
+    request = REQUEST if rest is None else {**REQUEST, "box_threshold": rest}
+    result = ModelDetector(model, request, thresholds).label(source(tmp_path, picture(size=(40, 30))))
+    assert [found.label for found in result.detections] == kept

@@ -1,9 +1,9 @@
 import pytest
 
-from openset.label.detector import DetectorError
+from openset.answerer import NoAnswers
 from openset.label.job import label_all
 from openset.label.results_log import ResultsLog
-from openset.label.sources import MediaFile
+from openset.sources import MediaFile
 
 from .fakes import FakeDetector
 
@@ -40,10 +40,10 @@ def test_failing_detector_ends_the_run_and_keeps_what_was_found(sources, tmp_pat
     class Failing(FakeDetector):
         def label(self, picture):
             if picture.name == "9.jpg":
-                raise DetectorError("gone")
+                raise NoAnswers("gone")
             return super().label(picture)
 
-    with pytest.raises(DetectorError, match="gone"):
+    with pytest.raises(NoAnswers, match="gone"):
         label(sources, Failing(), tmp_path, parallel=2)
     assert label(sources, FakeDetector(), tmp_path) == [source.name for source in sources[9:]]
 

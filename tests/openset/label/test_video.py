@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openset.label.sources import MediaFile
 from openset.label.video import VideoError, sample_frames
+from openset.sources import MediaFile
 
 av = pytest.importorskip("av")
 

@@ -254,3 +254,30 @@ def test_class_scores_are_a_softmax_or_independent():
 def test_class_scores_are_finite_at_a_high_scale(cosine):
     for multi_label in (False, True):
         assert np.isfinite(class_scores(cosine, logit_scale=1000, logit_bias=0, multi_label=multi_label)).all()
+
+
+def found(**changes):
+    return [(each.label_id, round(each.score, 2)) for each in detect(**changes)]
+
+
+def test_label_has_its_own_threshold_or_that_of_all():
+    assert found(box_threshold=0.1) == [(1, 0.8), (0, 0.5), (0, 0.3)]
+    assert found(box_threshold=0.1, label_thresholds=(0.4, None)) == [(1, 0.8), (0, 0.5)]
+    assert found(box_threshold=0.1, label_thresholds=(None, 0.85)) == [(0, 0.5), (0, 0.3)]
+    assert found(box_threshold=0.9, label_thresholds=(0.4, 0.1)) == [(1, 0.8), (0, 0.5)]
+
+
+def test_label_below_its_threshold_does_not_make_room_for_the_next():
+    assert found(box_threshold=0.1, label_thresholds=(0.6, None)) == [(1, 0.8)]
+    assert found(box_threshold=0.1, label_thresholds=(0.6, None), rules=ALL_LABELS)[:2] == [(1, 0.8), (1, 0.3)]
+
+
+def test_excluded_label_is_never_found_and_hides_no_other():
+    assert found(box_threshold=0.1, excluded=frozenset({0})) == [(1, 0.8), (1, 0.3), (1, 0.2)]
+    assert found(box_threshold=0.0, excluded=frozenset({0, 1})) == []
+
+
+def test_box_suppresses_those_of_other_labels_only_where_it_may():
+    same = np.tile(BOXES[:1], (3, 1))
+    assert found(boxes=same, box_threshold=0.1, nms_iou=0.5) == [(1, 0.8), (0, 0.5)]
+    assert found(boxes=same, box_threshold=0.1, nms_iou=0.5, nms_across_labels=True) == [(1, 0.8)]

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from server.app import create_app
 from server.bundle import Bundle
 from server.contract.postprocess import SAME_BOX, iou_matrix
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 from server.settings import Settings
 
 ROOT = Path(__file__).parents[3]

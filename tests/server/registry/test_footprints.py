@@ -10,7 +10,8 @@ from server.contract.manifest import read_manifest, write_manifest
 from server.memory.memory_budget import OverBudget
 from server.memory.pool import PoolExhausted
 from server.registry.footprints import host_budget, plan_bundle, plan_folder, with_peaks, with_second_image
-from server.registry.model_registry import BUNDLED, ModelRegistry, open_bundles
+from server.registry.model_cache import BUNDLED
+from server.registry.model_registry import ModelRegistry, open_bundles
 from server.registry.warmup import Peaks
 from server.settings import Settings
 from server.telemetry.metrics import Metrics

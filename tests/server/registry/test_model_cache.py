@@ -7,8 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from server.registry.model_cache import PullFailed, cache_folder, is_pulled, pulled_bundle, with_models
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED, PullFailed, cache_folder, is_pulled, pulled_bundle, with_models
 from server.settings import Settings, SettingsError
 
 

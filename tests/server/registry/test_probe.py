@@ -13,7 +13,8 @@ import pytest
 
 from server.contract.manifest import BundleError
 from server.memory.process_resources import with_peak
-from server.registry.model_registry import BUNDLED, ModelRegistry
+from server.registry.model_cache import BUNDLED
+from server.registry.model_registry import ModelRegistry
 from server.registry.probe import probe_bundle
 from server.registry.warmup import Peaks
 from server.settings import Settings

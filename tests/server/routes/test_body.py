@@ -128,7 +128,6 @@ def test_thousands_of_unknown_fields_are_counted_not_listed(client):
         ({"labels": ["dog"], "box_threshold": "high"}, "box_threshold"),
         ({"labels": ["dog"], "max_detections": 0}, "max_detections"),
         ({"labels": ["dog"], "box_format": "yxyx"}, "box_format"),
-        ({"labels": "dog"}, "labels"),
         ({"labels": ["dog", ""]}, "labels.1"),
         ({"labels": ["dog", 7]}, "labels.1"),
         ({"labels": ["d" * 1001]}, "labels.0"),
@@ -426,3 +425,30 @@ def test_answers_and_bodies_share_the_memory_for_them(start, detector):
     other.release()
     assert client.post("/detect", json=GOOD).status_code == 200
     assert holding.used == 0
+
+
+LISTS = ["dog,cat", ["dog", "cat"], '["dog", "cat"]']
+
+
+@pytest.mark.parametrize("labels", LISTS)
+def test_labels_are_listed_by_one_rule_in_json_forms_and_queries(client, labels):
+    form = {"files": {"image": picture()}, "data": {"labels": labels}}
+    raw = {"params": {"labels": labels}, "content": picture(), "headers": {"Content-Type": "image/png"}}
+    for request in ({"json": {"image": IMAGE, "labels": labels}}, form, raw):
+        answer = client.post("/detect", **request).json()
+        assert answer["results"][0]["labels"] == ["dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "meant"),
+    [
+        ("/detect", {"labels": "dog;cat"}, '["dog", "cat"] for 2'),
+        ("/detect", {"prompt": "dog, cat"}, "write 'dog. cat.'"),
+        ("/similarity", {"texts": "a dog, a cat"}, '["a dog", "a cat"] for 2'),
+        ("/classify", {"labels": "['dog', 'cat']"}, 'like ["dog", "cat"]'),
+    ],
+)
+def test_list_that_could_be_meant_otherwise_is_refused_with_what_may_be_meant(client, path, fields, meant):
+    response = client.post(path, files={"image": picture()}, data=fields)
+    refused(response, 422, "invalid-request", *fields)
+    assert meant in response.json()["errors"][0]["reason"]

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from server.app import create_app
 from server.bundle import Bundle
 from server.errors import KINDS
-from server.registry.model_registry import BUNDLED, SHIPPED
-from server.schemas import EXAMPLE_IMAGE, ClassifyRequest, DetectRequest, SimilarityRequest
+from server.registry.model_cache import BUNDLED
+from server.registry.model_registry import SHIPPED
+from server.request_fields import EXAMPLE_IMAGE
+from server.requests import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
 from tests.server.fakes import picture
 from tests.server.listening import listening

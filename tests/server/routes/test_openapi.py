@@ -14,7 +14,7 @@ from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi import checks
 
 from server.app import create_app
-from server.schemas import EXAMPLE_IMAGE
+from server.request_fields import EXAMPLE_IMAGE
 from server.settings import Settings
 from tests.server.fakes import picture
 

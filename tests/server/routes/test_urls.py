@@ -1,10 +1,12 @@
 """Images by URL over HTTP: off by default; in JSON and in forms."""
 
 import base64
+import io
 import re
 
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from server.app import create_app
 from server.settings import Settings
@@ -49,6 +51,19 @@ def test_urls_are_off_by_default(start):
     assert (response.status_code, response.json()["type"]) == (422, "urn:openset:problem:url-refused")
     assert "url_images" in response.json()["detail"]
     assert HOST not in response.text
+
+
+def test_models_tell_whether_urls_are_on(client, start):
+    assert client.get("/models").json()["url_images"] is True
+    assert start().get("/models").json()["url_images"] is False
+
+
+def test_threshold_that_no_score_exceeds_gets_the_picture_of_a_url_as_it_is(client):
+    fields = {"image_url": URL, "labels": ["picture"], "box_threshold": 1, "max_detections": 1}
+    response = client.post("/detect", json=fields, headers={"Accept": "image/png"})
+    assert response.headers["content-type"] == "image/png"
+    sent, shown = (Image.open(io.BytesIO(data)).convert("RGB") for data in (picture("red"), response.content))
+    assert sent.tobytes() == shown.tobytes(), "nothing is drawn; the test page shows it"
 
 
 def test_one_url_is_an_image(client):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from server.bundle import Bundle
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 from server.runtimes.device import AUTO
 from tests.server.engine_bundles import with_engines
 from tests.server.fake_trt import install_trt

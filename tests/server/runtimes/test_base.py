@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from server.contract.manifest import read_manifest
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 from server.runtimes.base import Session
 from server.runtimes.device import AUTO, CPU
 from server.runtimes.loader import load_parts

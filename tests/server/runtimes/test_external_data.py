@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from server.bundle import Bundle, check_artefact
 from server.contract.manifest import BundleError, FileHash, read_manifest, sha256_of, write_manifest
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 from server.runtimes.external_data import external_files
 from tests.export.tampering import replace_graph
 

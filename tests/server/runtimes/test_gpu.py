@@ -14,7 +14,8 @@ from server.app import create_app
 from server.bundle import Bundle
 from server.memory.cuda import CudaError, DeviceLost
 from server.memory.pool import PoolExhausted
-from server.registry.model_registry import BUNDLED, open_bundles
+from server.registry.model_cache import BUNDLED
+from server.registry.model_registry import open_bundles
 from server.runtimes.device import AUTO, Device
 from server.runtimes.gpu import open_gpu
 from server.settings import Settings

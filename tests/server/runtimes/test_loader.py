@@ -5,7 +5,8 @@ import pytest
 
 from server.bundle import Bundle
 from server.contract.manifest import BundleError, read_manifest, sha256_of, write_manifest
-from server.registry.model_registry import BUNDLED, open_bundles
+from server.registry.model_cache import BUNDLED
+from server.registry.model_registry import open_bundles
 from server.runtimes.device import AUTO, Device
 from server.settings import Settings
 from tests.server.engine_bundles import with_engines

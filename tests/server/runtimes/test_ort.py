@@ -11,7 +11,8 @@ from PIL import Image
 from server.bundle import Bundle
 from server.contract.manifest import BundleError
 from server.memory.pool import PoolExhausted
-from server.registry.model_registry import BUNDLED, ModelRegistry, open_bundles
+from server.registry.model_cache import BUNDLED
+from server.registry.model_registry import ModelRegistry, open_bundles
 from server.runtimes.device import Device
 from server.settings import Settings, SettingsError, read_settings
 from server.telemetry.metrics import Metrics

@@ -9,7 +9,7 @@ from PIL import Image
 from server.bundle import Bundle
 from server.contract.manifest import BundleError, read_manifest
 from server.memory.pool import PoolExhausted
-from server.registry.model_registry import BUNDLED
+from server.registry.model_cache import BUNDLED
 from server.runtimes import engine_stream
 from server.runtimes.device import Device
 from server.runtimes.engine_stream import EngineFailed

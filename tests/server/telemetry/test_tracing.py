@@ -229,7 +229,7 @@ def test_stopped_process_has_sent_its_spans_and_logs_their_trace(collector, tmp_
 
 def test_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
-    with pytest.raises(SettingsError, match=r"otlp_endpoint='http://c' needs .* SDK .* pip install 'openset\[otel\]'"):
+    with pytest.raises(SettingsError, match=r"otlp_endpoint='http://c' needs .* SDK .* pip install .*\[otel\]'"):
         open_tracing(Settings(otlp_endpoint="http://c"))
 
 

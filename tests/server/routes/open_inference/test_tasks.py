@@ -8,10 +8,10 @@ from PIL import Image
 
 from server.errors import InvalidRequest
 from server.request_context import RequestContext
+from server.requests import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.routes.open_inference.schemas import InferRequest
 from server.routes.open_inference.tasks import as_request, inputs_of, outputs_of, read_scheduling, task_of
 from server.routes.open_inference.tensors import ParsedRequest
-from server.schemas import ClassifyRequest, DetectRequest, SimilarityRequest
 from server.settings import Settings
 from tests.server.fakes import picture
 

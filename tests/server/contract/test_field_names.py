@@ -2,8 +2,9 @@
 
 import pytest
 
-from server.field_names import _MEANT, no_such_field
-from server.schemas import BundlePath, ClassifyRequest, DetectRequest, SimilarityRequest
+from server.contract.field_names import _MEANT, no_such_field
+from server.requests import ClassifyRequest, DetectRequest, SimilarityRequest
+from server.schemas import BundlePath
 
 MODELS = (DetectRequest, ClassifyRequest, SimilarityRequest)
 

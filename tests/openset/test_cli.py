@@ -2,19 +2,19 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from server.__main__ import main
-
-from .fakes import picture
+from tests.server.fakes import FakeDetector, FakeEncoder, picture
 
 
 @pytest.fixture(autouse=True)
-def bundles(monkeypatch, detector, encoder):
+def bundles(monkeypatch, tmp_path):
     def fakes(settings, *, task):
-        return [bundle for bundle in (detector, encoder) if task in bundle.tasks]
+        return [bundle for bundle in (FakeDetector(tmp_path), FakeEncoder(tmp_path)) if task in bundle.tasks]
 
     monkeypatch.setattr("server.predictor.open_bundles", fakes)
 
@@ -111,7 +111,9 @@ def test_classify_prints_labels_best_first(photo, capsys):
 
 
 def test_similarity_takes_several_images_and_texts(photo, capsys):
-    assert main(["similarity", photo, photo, "--texts", "r", "g"]) == 0
+    other = Path(photo).with_name("other.png")
+    other.write_bytes(picture("green"))
+    assert main(["similarity", photo, str(other), "--texts", "r", "g"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert main(["similarity", photo, "--texts", "r", "--json", "--embeddings"]) == 0
     assert "embeddings" in json.loads(capsys.readouterr().out)
@@ -120,8 +122,7 @@ def test_similarity_takes_several_images_and_texts(photo, capsys):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["detect", "missing.png", "--labels", "dog"], "missing.png cannot be read: No such file"),
-        (["detect", "PHOTO", "--labels", ","], "either 'prompt' or 'labels'"),
+        (["detect", "missing.png", "--labels", "dog"], "there is no file or folder 'missing.png'"),
         (["detect", "PHOTO", "--labels", "dog", "--box-threshold", "7"], "box_threshold: Input should be less"),
         (["detect", "PHOTO", "--labels", "dog", "--model", "yolo"], "there is no model 'yolo'"),
         (["detect", "PHOTO", "--labels", "dog", "--out", "/nowhere/x.png"], "/nowhere/x.png cannot be written"),
@@ -136,3 +137,43 @@ def test_fault_is_one_sentence_and_status_2(photo, capsys, arguments, named):
     assert captured.err.startswith(f"openset {arguments[0]}: ")
     assert named in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pictures = tmp_path / "pictures"
+    (pictures / "below").mkdir(parents=True)
+    for number, colour in enumerate(("red", "green", "red")):
+        (pictures / f"{number}.png").write_bytes(picture(colour, (200, 150)))
+    (pictures / "below" / "broken.jpg").write_bytes(b"no picture")
+    (pictures / "notes.txt").write_text("no picture")
+    return pictures
+
+
+@pytest.mark.parametrize("command", [["classify", "--labels", "r,g"], ["similarity", "--texts", "r", "g"]])
+def test_folder_is_answered_picture_by_picture(folder, capsys, command):
+    assert main([command[0], str(folder), *command[1:]]) == 1  # one picture cannot be read
+    printed = capsys.readouterr()
+    assert [line.split()[1] for line in printed.out.splitlines()][::2] == [str(folder / f"{n}.png") for n in range(3)]
+    assert len(printed.out.splitlines()) == 6
+    assert printed.err.startswith(f"openset {command[0]}: {folder}/below/broken.jpg: the image is not a picture")
+
+
+def test_pattern_names_pictures(folder, capsys):
+    assert main(["classify", str(folder / "[01].png"), "--labels", "r,g", "--top-k", "1"]) == 0
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == ["r", "g"]
+
+
+def test_answers_of_several_pictures_are_json_lines_with_their_faults(folder, capsys):
+    assert main(["detect", str(folder), "--labels", "dog", "--json"]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(row["image"]).name for row in rows] == ["0.png", "1.png", "2.png", "broken.jpg"]
+    assert [len(row.get("results", ())) for row in rows] == [1, 1, 1, 0]
+    assert "not a picture" in rows[3]["error"]
+
+
+@pytest.mark.parametrize("options", [["--out", "a.jpg"], ["--out", "a.jpg", "--url", "http://127.0.0.1:9"]])
+def test_drawings_of_several_pictures_are_another_commands(folder, capsys, options):
+    pictures = folder if len(options) == 2 else folder / "0.png"
+    assert main(["detect", str(pictures), "--labels", "dog", *options]) == 2
+    assert "openset label … --draw --out FOLDER" in capsys.readouterr().err

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from openset.label.sources import SourceError, find_sources
+from openset.sources import SourceError, find_sources
 
 
 @pytest.fixture

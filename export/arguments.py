@@ -1,0 +1,108 @@
+"""Arguments of `export`, `pull`, `verify` and `models`."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from server.contract.manifest import LOWERINGS, Precision
+
+
+def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `command`."""
+    {"export": _export, "pull": _pull, "verify": _verify, "models": _models}[command](parser)
+    if command != "models":
+        parser.add_argument("--quiet", action="store_true", help="print the result only")
+
+
+def _models(parser: argparse.ArgumentParser) -> None:
+    _add_cache(parser)
+    parser.add_argument("--json", action="store_true", help="print a JSON array, with the folder of each bundle")
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="PATH",
+        help="folder of checkpoints and bundles (default: OPENSET_CACHE_DIR, else openset in your cache folder)",
+    )
+
+
+def _pull(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="models to pull, or repositories as org/name[@revision]; without any, all names are listed",
+    )
+    _add_cache(parser)
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="export the checkpoint, with a certificate of its own weights, rather than fill in the template: needs"
+        " the extra export, and minutes",
+    )
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="file or folder of the weights; without it, --precision and --runtime add to the bundle in --out",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the bundle; an existing bundle is replaced")
+    parser.add_argument("--name", help="name of the model in requests (default: the folder's)")
+    parser.add_argument("--bundle-version", default="1", help="version of the model in responses (default: 1)")
+    parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 16 to 18 (default: 17)")
+    parser.add_argument(
+        "--weights",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="round the weights, for half the file or a quarter; computation stays fp32 (default: fp32)",
+    )
+    parser.add_argument(
+        "--lowering",
+        choices=LOWERINGS,
+        default=LOWERINGS[0],
+        help="bilinear sampling as GridSample, or as gathers for runtimes whose GridSample is wrong"
+        " (default: grid_sample)",
+    )
+    _add_engine_arguments(parser)
+
+
+def _verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, help="folder of the bundle")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="certify a pulled bundle with its own weights, against PyTorch: file or folder it was made of",
+    )
+
+
+def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runtime",
+        choices=("onnxruntime", "tensorrt", "tensorrt-rtx"),
+        default="onnxruntime",
+        help="also build engines, with TensorRT on the GPU that will run them, or with TensorRT-RTX, without a GPU"
+        " (default: onnxruntime, graphs only)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="fp32",
+        help="also write graphs in a lower precision and build engines from those; mixed: products in fp16, the rest in"
+        " fp32 (default: fp32)",
+    )
+    parser.add_argument(
+        "--compute-capability",
+        action="append",
+        metavar="X.Y",
+        help="GPUs that TensorRT-RTX builds for, repeatable (default: 8.0, 8.6, 8.9 and 12.0)",
+    )
+    parser.add_argument("--timing-cache", type=Path, help="file where TensorRT keeps its measurements for later builds")
+    parser.add_argument(
+        "--profiles",
+        choices=("one", "buckets"),
+        help="one optimization profile, or one for each bucket (default: one for TensorRT-RTX, else buckets)",
+    )

@@ -1,0 +1,107 @@
+"""Types of a request's fields: texts, lists of them, encoded images, each with a validator that names the fault."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field, StringConstraints, ValidationInfo, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from server.contract.list_text import ListTextError, check_caption, split_names, split_sentences
+from server.json_text import decode_base64
+
+# Upper bound of any list, to bound the work of parsing; the limits of a request are settings, checked later.
+MAX_ITEMS = 100_000
+# A red disc, 16 x 16 pixels: a working example that is short.
+EXAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAS0lEQVR42mP88OEDAymAiYFEQLIGFkyhG3p6cLbGpUsEbEBWjclF"
+    "14ApjSnIhF81phTtQ4kCDZghiFWKCZcELkEm/NKYRjAOvsQHAFrOGsECaDVqAAAAAElFTkSuQmCC"
+)
+Item = TypeVar("Item")
+Parse = Callable[["RepeatedField"], Sequence[str | None]]
+
+
+class RepeatedField(tuple[str, ...]):
+    """The values of one field of a form or a query, each of which may be a list by itself."""
+
+    __slots__ = ()
+
+
+def _list_of(parse: Parse) -> BeforeValidator:
+    """A validator that makes a list of a text, or of the texts of a repeated field, and leaves an array as it is."""
+
+    def listed(value: object) -> object:
+        if isinstance(value, str):
+            value = RepeatedField((value,))
+        if not isinstance(value, RepeatedField):
+            return value
+        try:
+            return parse(value)
+        except ListTextError as error:
+            raise PydanticCustomError("list_text", "{reason}", {"reason": str(error)}) from None
+
+    return BeforeValidator(listed)
+
+
+def _numbers(texts: RepeatedField) -> list[str | None]:
+    """Numbers as texts, of which "null" and nothing between two commas are None."""
+    parts = [part.strip() for text in texts for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
+    return [None if part in ("", "null") else part for part in parts]
+
+
+def _image_bytes(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, bytes):  # a file from a form
+        return value
+    if not isinstance(value, str):
+        raise PydanticCustomError("image", "an image must be base64 text (in a form: a file)")
+    try:
+        return decode_base64((info.context or {}).get(value, value))
+    except ValueError:
+        raise PydanticCustomError("image", "this is not valid base64") from None
+
+
+def _visible(value: object) -> object:
+    if isinstance(value, str) and not value.strip():
+        raise PydanticCustomError("text", "a text must contain a visible character")
+    return value
+
+
+def _phrases_end(value: str) -> str:
+    try:
+        return check_caption(value)
+    except ListTextError as error:
+        raise PydanticCustomError("list_text", "{reason}", {"reason": str(error)}) from None
+
+
+def _has_placeholder(value: object) -> object:
+    if isinstance(value, str) and "{}" not in value:
+        raise PydanticCustomError("template", "a template must contain {}, which is replaced by the label")
+    return value
+
+
+def _not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    # Not `min_length`, which also reports a list whose items were refused.
+    if not value:
+        raise PydanticCustomError("empty", "give at least one")
+    return value
+
+
+ImageBytes = Annotated[
+    bytes,
+    BeforeValidator(_image_bytes),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64", "description": "Base64, or a data: URL."}),
+]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+# The length comes first: after a validator its message would speak of "items".
+Text = Annotated[str, StringConstraints(max_length=1000), BeforeValidator(_visible)]
+Caption = Annotated[str, StringConstraints(max_length=10_000), BeforeValidator(_visible), AfterValidator(_phrases_end)]
+Template = Annotated[str, StringConstraints(max_length=1000), BeforeValidator(_has_placeholder)]
+# Parsing ends at the first wrong item: a million errors would take gigabytes.
+Items = Annotated[tuple[Item, ...], FailFast(), Field(max_length=MAX_ITEMS)]
+Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+AtLeastOne = AfterValidator(_not_empty)
+Names = Annotated[Items[Text], _list_of(lambda texts: [name for text in texts for name in split_names(text)])]
+Numbers = Annotated[Items[Ratio | None], _list_of(_numbers)]
+Sentences = Annotated[Items[Text], _list_of(split_sentences)]
+Templates = Annotated[Items[Template], _list_of(lambda texts: split_sentences(texts, is_one=lambda part: "{}" in part))]
+# A URL may have commas.
+Urls = Annotated[Items[Url], _list_of(lambda texts: split_sentences(texts, is_one=lambda part: False))]

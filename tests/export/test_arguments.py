@@ -1,0 +1,28 @@
+"""Arguments of `export`, `pull`, `verify` and `models`."""
+
+from pathlib import Path
+
+import pytest
+
+from server.__main__ import make_parser
+
+
+def parse(*words):
+    return make_parser(words[0]).parse_args(words)
+
+
+def test_export_writes_a_plain_graph_unless_told_otherwise():
+    args = parse("export", "--checkpoint", "c", "--out", "b")
+    assert (args.weights, args.precision, args.runtime, args.lowering) == ("fp32", "fp32", "onnxruntime", "grid_sample")
+    with pytest.raises(SystemExit):
+        parse("export", "--checkpoint", "c")
+
+
+@pytest.mark.parametrize("words", [["pull", "clip", "--cache-dir", "c"], ["models", "--cache-dir", "c"]])
+def test_folder_of_pulled_models_may_be_named(words):
+    assert parse(*words).cache_dir == Path("c")
+
+
+def test_bundle_is_verified_with_or_without_its_checkpoint():
+    assert parse("verify", "b", "--quiet").checkpoint is None
+    assert parse("verify", "b", "--checkpoint", "c").checkpoint == Path("c")

@@ -1,0 +1,53 @@
+// Asks every endpoint by the types of schema.d.ts, and prints the paths that answered.
+import createClient from "openapi-fetch";
+import type { components, paths } from "./schema.d.ts";
+
+const image = process.env.EXAMPLE_IMAGE!;
+const client = createClient<paths>({ baseUrl: process.env.OPENSET_URL! });
+const answered: string[] = [];
+
+function take<T>(path: keyof paths, result: { data?: T; error?: unknown }): T {
+  if (result.data === undefined) throw new Error(`${path}: ${JSON.stringify(result.error)}`);
+  answered.push(path);
+  return result.data;
+}
+
+const detected = take("/detect", await client.POST("/detect", { body: { image, labels: ["a dog"] } }));
+const label: string = detected.results[0].detections[0].label;
+if (label !== "a dog") throw new Error(label);
+
+const form = new FormData();
+form.append("image", new Blob([Buffer.from(image, "base64")], { type: "image/png" }), "a.png");
+form.append("labels", "a dog,a cat");
+const body = form as unknown as components["schemas"]["DetectForm"];
+const listed = await client.POST("/detect", { body, bodySerializer: (given) => given as unknown as FormData });
+if (listed.data?.results[0].labels.length !== 2) throw new Error(JSON.stringify(listed.error));
+
+const scores = take("/classify", await client.POST("/classify", { body: { image, labels: ["r", "g"] } }));
+const score: number = scores.results[0].scores[0].score;
+const cosines = take("/similarity", await client.POST("/similarity", { body: { image, texts: ["r"] } }));
+const cosine: number = cosines.similarity[0][0] + score;
+const vectors = take("/embed", await client.POST("/embed", { body: { texts: ["r"] } }));
+if (!(vectors.texts[0].length > 0 && cosine > 0)) throw new Error("no numbers");
+
+take("/models", await client.GET("/models"));
+take("/livez", await client.GET("/livez"));
+take("/readyz", await client.GET("/readyz"));
+take("/metrics", await client.GET("/metrics", { parseAs: "text" }));
+take("/v2", await client.GET("/v2"));
+take("/v2/health/live", await client.GET("/v2/health/live"));
+take("/v2/health/ready", await client.GET("/v2/health/ready"));
+
+const params = { path: { name: "fake-detector" } };
+const version = { path: { name: "fake-detector", version: "1" } };
+const tensor = { datatype: "BYTES", shape: [1] };
+const inference = { inputs: [{ ...tensor, name: "image", data: [image] }, { ...tensor, name: "labels", data: ["a dog"] }] };
+take("/v2/models/{name}", await client.GET("/v2/models/{name}", { params }));
+take("/v2/models/{name}/ready", await client.GET("/v2/models/{name}/ready", { params }));
+take("/v2/models/{name}/infer", await client.POST("/v2/models/{name}/infer", { params, body: inference }));
+const versions = "/v2/models/{name}/versions/{version}";
+take(versions, await client.GET(versions, { params: version }));
+take(`${versions}/ready`, await client.GET(`${versions}/ready`, { params: version }));
+take(`${versions}/infer`, await client.POST(`${versions}/infer`, { params: version, body: inference }));
+
+console.log(answered.join("\n"));
