@@ -29,7 +29,12 @@ def _add_cache(parser: argparse.ArgumentParser) -> None:
 
 
 def _pull(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="model to pull; without it, all names are listed")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="models to pull, or repositories as org/name[@revision]; without any, all names are listed",
+    )
     _add_cache(parser)
     parser.add_argument(
         "--full",

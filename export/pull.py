@@ -1,6 +1,7 @@
-"""`openset pull`: fetches an official checkpoint from the Hugging Face hub and makes its certified bundle.
+"""`openset pull`: fetches a published checkpoint from the Hugging Face hub and makes its certified bundle.
 
-The checkpoint's weights are filled into the model's graph template, without PyTorch; `--full` exports it instead.
+The checkpoint's weights are filled into the model's graph template, without PyTorch; `--full` exports it instead, as
+does a checkpoint that no template fits.
 """
 
 import argparse
@@ -8,14 +9,16 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 from export.progress import Progress
-from export.templates.template import read_template, template_file
-from models.model_zoo import OFFICIAL
+from export.templates.template import StoredTemplate, read_template, template_file
+from models import UnknownCheckpoint
+from models.model_zoo import OFFICIAL, Official, repository
 from server.contract.manifest import read_manifest
 from server.installation import install_command
-from server.registry.model_cache import cache_folder, is_pulled, pulled_bundle
+from server.registry.model_cache import bundle_name, cache_folder, is_pulled, pulled_bundle
 from server.settings import SettingsError
 
 # Packages that fetching and filling import, and those of an export; checked before gigabytes are fetched.
@@ -24,24 +27,43 @@ _REQUIRED_TO_EXPORT = ("torch", "onnx", "onnxscript", "safetensors")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run `openset pull`; exit status 0 if the certified bundle is there, 2 for an unknown name."""
-    if args.name is None:
+    """Run `openset pull`; exit status 0 if the certified bundles are there, 2 for an unknown name."""
+    if not args.names:
         for name, official in OFFICIAL.items():
             print(f"{name:24} {official.title:24} {official.licence:12} {official.repository}")
         return 0
-    if args.name not in OFFICIAL:
-        return _failed(f"{args.name!r} is no official model; known are {', '.join(OFFICIAL)}", status=2)
+    names = [name for word in args.names for name in word.replace(",", " ").split()]
+    if not names:
+        print("no model is named: there is nothing to pull")
+        return 0
     try:
-        return _pull(args.name, cache_folder(args.cache_dir), Progress(args.quiet), full=args.full)
+        cache, progress = cache_folder(args.cache_dir), Progress(args.quiet)
+        if unknown := [name for name in names if official(name) is None]:
+            return _failed(_unknown(unknown[0], cache), status=2)
+        return max(_pull(name, cache, progress, full=args.full) for name in names)
     except SettingsError as error:
         return _failed(str(error), status=2)
     except KeyboardInterrupt:
         return _failed("interrupted; downloaded data is kept, and the same command resumes there", status=130)
 
 
+def official(name: str) -> Official | None:
+    """The checkpoint of this name, or that of the repository of this name."""
+    return OFFICIAL.get(name) or repository(name)
+
+
+def _unknown(name: str, cache: Path) -> str:
+    near = get_close_matches(name, OFFICIAL, n=1)
+    return (
+        f"{name!r} is no official model{f', {near[0]} is' if near else ''}; known are {', '.join(OFFICIAL)}, and"
+        " repositories of these families as org/name. For a file of yours: openset export --checkpoint FILE --out"
+        f" FOLDER, then openset serve --bundle FOLDER. Pulled models are in {cache}"
+    )
+
+
 def _pull(name: str, cache: Path, progress: Progress, *, full: bool) -> int:
-    bundle = pulled_bundle(cache, name)
-    full = full or not template_file(name).is_file()
+    bundle, known = pulled_bundle(cache, name), OFFICIAL.get(name)
+    full = full or (known is not None and not template_file(known.template or name).is_file())
     if _is_there(bundle, full):
         print(f"{bundle}: {name} is already there; remove the folder to pull it again")
         return 0
@@ -59,7 +81,12 @@ def _pull(name: str, cache: Path, progress: Progress, *, full: bool) -> int:
         with _locked(name, cache, progress):
             if not _is_there(bundle, full):  # another process may have pulled it while this one waited
                 _fetch_and_make(name, cache, bundle, progress, full=full)
-    except (HubError, ValueError, OSError) as error:
+    except HubError as error:
+        return _failed(
+            f"{error}. Without a network: pull it on another machine and copy {bundle}, or serve a bundle that you have"
+            " with --bundle"
+        )
+    except (ValueError, OSError) as error:
         return _failed(str(error))
     if not is_pulled(bundle):
         return _failed(f"{bundle} is written, but FAILED its certificate")
@@ -77,7 +104,7 @@ def _locked(name: str, cache: Path, progress: Progress) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     cache.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(cache / f"{name}.lock")
+    lock = FileLock(cache / f"{bundle_name(name)}.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -95,21 +122,40 @@ def _fetch_and_make(name: str, cache: Path, bundle: Path, progress: Progress, *,
     from export.templates.fill import fill_bundle
     from models.hub import fetch
 
-    official = OFFICIAL[name]
-    progress.say(f"{name}: {official.title}, {official.repository} on the Hugging Face hub, licence {official.licence}")
+    wanted = official(name)
+    assert wanted is not None, name
+    licence = f", licence {wanted.licence}" if name in OFFICIAL else ""
+    progress.say(f"{name}: {wanted.title}, {wanted.repository} on the Hugging Face hub{licence}")
     if progress.quiet:
         disable_progress_bars()
     with progress.stage("fetch the checkpoint"):
-        fetched = fetch(official, cache / "checkpoints" / name, progress.say)
+        fetched = fetch(wanted, cache / "checkpoints" / bundle_name(name), progress.say)
     progress.say(f"{fetched.path}: {fetched.source}, hashes verified")
-    if full:
+    source, licence, own = fetched.source, fetched.licence, bundle_name(name)
+    if template := None if full else _template(name, wanted, fetched.path, progress):
+        fill_bundle(template, fetched.path, bundle, name=own, licence=licence, source=source, progress=progress)
+    else:
         from export.bundle import export_bundle
 
-        source, licence = fetched.source, fetched.licence
-        export_bundle(fetched.path, bundle, name=name, source=source, licence=licence, progress=progress)
-    else:
-        template = read_template(template_file(name))
-        fill_bundle(template, fetched.path, bundle, licence=fetched.licence, source=fetched.source, progress=progress)
+        export_bundle(fetched.path, bundle, name=own, source=source, licence=licence, progress=progress)
+
+
+def _template(name: str, wanted: Official, checkpoint: Path, progress: Progress) -> StoredTemplate | None:
+    """The template of a model; None where the checkpoint of a repository needs an export, which can be made here."""
+    from export.templates.choice import template_for
+
+    if name in OFFICIAL:
+        return read_template(template_file(wanted.template or name))
+    try:
+        return template_for(checkpoint)
+    except UnknownCheckpoint as error:
+        if missing := [module for module in _REQUIRED_TO_EXPORT if importlib.util.find_spec(module) is None]:
+            raise UnknownCheckpoint(
+                f"{wanted.repository}: {error}. An export may serve it, and needs {', '.join(missing)}:"
+                f" {install_command(('cpu', 'export'))}, then the same command"
+            ) from error
+        progress.say(f"{error}: it is exported, with PyTorch")
+        return None
 
 
 def _failed(reason: str, *, status: int = 1) -> int:

@@ -23,7 +23,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
 from models.hub_client import use_own_client
-from models.model_card import spdx_name
+from models.model_card import licence_of, spdx_name
 from models.model_zoo import Official
 
 # Else its user agent lists the installed packages, after a request to the hub for the names to look for.
@@ -74,7 +74,7 @@ def fetch(official: Official, folder: Path, say: Callable[[str], None]) -> Fetch
     record = _recorded(official, folder)
     if record is None:
         if is_offline_mode():
-            raise HubError("HF_HUB_OFFLINE is set, and the checkpoint is not complete on this machine")
+            raise HubError(f"HF_HUB_OFFLINE is set, and the checkpoint is not complete in {folder}")
         use_own_client()
         hub = _Hub(official)
         with hub.errors_explained():
@@ -85,9 +85,9 @@ def fetch(official: Official, folder: Path, say: Callable[[str], None]) -> Fetch
                 hub.download(file, folder, record["commit"], say)
         _write(folder / RECORD_FILE, record)
     (weights, *_) = (file.name for file in record["files"] if file.name in official.weights)
-    path = folder if official.config else folder / weights
+    path = folder if official.is_folder else folder / weights
     source = f"hf://{official.repository}@{record['commit']}"
-    return FetchedCheckpoint(path, source, record.get("licence") or official.licence)
+    return FetchedCheckpoint(path, source, record.get("licence") or licence_of(folder) or official.licence)
 
 
 class _Hub:
@@ -101,7 +101,9 @@ class _Hub:
     def listing(self, say: Callable[[str], None]) -> dict[str, Any]:
         """The newest commit, and its files to fetch."""
         api = HfApi(self._endpoint, token=self._token, library_name="openset")
-        info = api.model_info(self._official.repository, revision="main", timeout=_TIMEOUT_S, files_metadata=True)
+        info = api.model_info(
+            self._official.repository, revision=self._official.revision, timeout=_TIMEOUT_S, files_metadata=True
+        )
         files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
         weights = next((name for name in self._official.weights if name in files), None)
         if weights is None or info.sha is None:
@@ -111,7 +113,7 @@ class _Hub:
         licence = getattr(info.card_data, "license", None)
         if licence:
             say(f"licence, according to the hub: {licence}")
-        beside = [name for name in self._official.beside if name in files and self._official.config]
+        beside = [name for name in self._official.beside if name in files]
         wanted = []
         for name in filter(None, (self._official.config, weights, *beside)):
             if name not in files or (size := files[name].size) is None:
@@ -121,7 +123,13 @@ class _Hub:
         if not _COMMIT.fullmatch(info.sha) or not all(file.is_plausible for file in wanted):
             raise ValueError("a size or a hash is none")
         told = spdx_name(licence) if isinstance(licence, str) else None
-        return {"repository": self._official.repository, "commit": info.sha, "files": wanted, "licence": told}
+        return {
+            "repository": self._official.repository,
+            "revision": self._official.revision,
+            "commit": info.sha,
+            "files": wanted,
+            "licence": told,
+        }
 
     def download(self, remote: RemoteFile, folder: Path, commit: str, say: Callable[[str], None]) -> None:
         """Download one file into `folder`, unless it is there; the name never holds unverified content."""
@@ -200,7 +208,7 @@ class _Hub:
                 f" access at {endpoint}/{repository}, and set HF_TOKEN to a token with access"
             )
         if status == 404:
-            return f"{endpoint} has no {repository}, or not the required files (404)"
+            return f"{endpoint} has no {repository} at {self._official.revision}, or not the required files (404)"
         if status == 429:
             wait = f" in {headers['Retry-After']} s" if headers.get("Retry-After") else " later"
             return f"{endpoint} gets too many requests from this address (429): try again{wait}; {_SAVED}"
@@ -230,7 +238,8 @@ def _recorded(official: Official, folder: Path) -> dict[str, Any] | None:
         complete = all((folder / file.name).stat().st_size == file.size for file in record["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return record if complete and record.get("repository") == official.repository else None
+    wanted = (official.repository, official.revision)
+    return record if complete and (record.get("repository"), record.get("revision", "main")) == wanted else None
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
-"""Model zoo: official checkpoints by name, and their repositories on the Hugging Face hub.
+"""Model zoo: published checkpoints by name, and their repositories on the Hugging Face hub.
 
-The repositories are named by the models' own pages: the model cards of OpenAI and IDEA-Research, and for GLIP the model
-zoo in microsoft/GLIP's README.
+The repositories are named by the models' own pages: the model cards of their publishers, and for GLIP the model zoo in
+microsoft/GLIP's README.
 """
 
+import re
 from dataclasses import dataclass
 
 # SHA-256 of OpenAI's own files, which its clip/clip.py names in their addresses; its repository is under MIT.
@@ -21,15 +22,22 @@ OPENAI_FILES = frozenset(
     }
 )
 HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_CONFIGS = ("config.json", "open_clip_config.json")
+_SETTINGS = (*_CONFIGS, "preprocessor_config.json", "processor_config.json", "tokenizer.json")
+_CARDS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt")
+_MAX_NAME = 90  # a bundle's name has at most 100 letters
+_REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,99}))?")
 
 
 @dataclass(frozen=True)
 class Official:
-    """An official checkpoint.
+    """A published checkpoint.
 
-    weights: names of files with the same weights, in order of preference; the first that the repository has is fetched.
-    config: file beside weights whose shapes do not determine the model; `beside` are fetched too, where they are there.
-    family and variant: of the model, as `models.registry` and the family's configs name them.
+    revision: branch, tag or commit. weights: names of files with the same weights, in order of preference; the first
+    that the repository has is fetched. config: file beside weights whose shapes do not determine the model; `beside`
+    are fetched too, where they are there. family and variant: of the model, as `models.registry` and the family's
+    configs name them. template: name of the graph template that fits it; its own name where it is None.
     """
 
     title: str
@@ -40,6 +48,34 @@ class Official:
     weights: tuple[str, ...] = HF_WEIGHTS
     config: str | None = "config.json"
     beside: tuple[str, ...] = ("preprocessor_config.json",)
+    revision: str = "main"
+    template: str | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """True where the files beside the weights belong to them."""
+        return self.config is not None or bool(self.beside)
+
+
+def repository(name: str) -> Official | None:
+    """A checkpoint of any repository, "org/name" or "org/name@revision", whose files say what it is; None for a word.
+
+    Weights of transformers are preferred to those of open_clip, where a repository has both.
+    """
+    match = _REPOSITORY.fullmatch(name)
+    if match is None or ".." in name or len(name) > _MAX_NAME:
+        return None
+    return Official(
+        title=match[1],
+        repository=match[1],
+        licence="unknown",
+        family="",
+        variant="",
+        weights=HF_WEIGHTS + OPEN_CLIP_WEIGHTS,
+        config=None,
+        beside=_SETTINGS + _CARDS,
+        revision=match[2] or "main",
+    )
 
 
 OFFICIAL = {
@@ -74,6 +110,7 @@ OFFICIAL = {
         variant="glip_t",
         weights=("glip_tiny_model_o365_goldg_cc_sbu.pth",),
         config=None,
+        beside=(),
     ),
     "glip-large": Official(
         "GLIP-L",
@@ -83,5 +120,6 @@ OFFICIAL = {
         variant="glip_l",
         weights=("glip_large_model.pth",),
         config=None,
+        beside=(),
     ),
 }

@@ -188,7 +188,8 @@ def check_pytest(words):
 
 
 def check_docker(words):
-    compose, verb, *rest = (word for word in words if not word.startswith("-") and word != "gpu")  # a profile
+    values = ("gpu", "server=2")  # of --profile and --scale
+    compose, verb, *rest = (word for word in words if not word.startswith("-") and word not in values)
     assert (compose, verb) in (("compose", "up"), ("compose", "run"))
     if verb == "up":
         assert set(rest) <= SERVICES

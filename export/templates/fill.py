@@ -24,10 +24,11 @@ from export.templates.template import (
     TemplateRules,
     offsets_of,
 )
-from models import UnknownCheckpoint, WeightsDoNotFit, checkpoints, config_io, tokenizers
+from models import CheckpointError, UnknownCheckpoint, WeightsDoNotFit, checkpoints, config_io, listed, tokenizers
 from models.checkpoints import StoredWeights
 from models.clip import description as clip_description
 from models.clip.config import ClipConfig
+from models.files_beside import read_json
 from models.grounding_dino import description as grounding_dino_description
 from models.grounding_dino.config import GroundingDinoConfig
 from models.stored_arrays import NUMPY, Array, of_type
@@ -49,13 +50,15 @@ def fill_bundle(
     out: Path,
     *,
     licence: str,
+    name: str | None = None,
     source: str | None = None,
     progress: Progress = QUIET,
 ) -> Manifest:
     """Write the bundle of a published checkpoint to the folder `out`, and return its manifest.
 
-    A bundle that is there already is replaced, anything else is refused. `source`: origin of the checkpoint, where that
-    says more than its file's name. CheckpointError where the checkpoint does not fit the template exactly.
+    A bundle that is there already is replaced, anything else is refused. `name`: of the bundle, where it is not the
+    template's; `source`: origin of the checkpoint, where that says more than its file's name. CheckpointError where the
+    checkpoint does not fit the template exactly.
     """
     template = stored.template
     with progress.stage("read the checkpoint"):
@@ -72,7 +75,7 @@ def fill_bundle(
         with progress.stage("run the canary"):
             canary = run_canary(folder, artefacts, stored.canary_inputs)
         manifest = Manifest(
-            name=template.name,
+            name=name or template.name,
             family=template.family,
             variant=template.variant,
             licence=licence,
@@ -88,6 +91,37 @@ def fill_bundle(
     return manifest
 
 
+def misfit(template: GraphTemplate, stored: StoredWeights) -> str | None:
+    """The reason why a checkpoint is not the template's model, by its tensors and the files beside it, or None."""
+    try:
+        weights, container, table = _recognised(template, stored)
+        absent = check_all_names(template, table, weights.tensors)
+        _rules(template, weights, container, table, QUIET)
+        _check_vocabulary(template, stored)
+    except CheckpointError as error:
+        return str(error)
+    faults = dict[str, str]()
+    for key in template.tensors.keys() - absent:
+        _value(key, template, table, weights.tensors, faults)
+    return listed(list(faults.values())) if faults else None
+
+
+def _check_vocabulary(template: GraphTemplate, stored: StoredWeights) -> None:
+    """UnknownCheckpoint where the tokenizer beside the weights has other tokens than that of the bundle will have."""
+    if stored.tokenizer_file is None:
+        return
+    own, standard = (
+        _vocabulary(file) for file in (stored.tokenizer_file, tokenizers.standard_file(template.vocabulary))
+    )
+    if own != standard:
+        raise UnknownCheckpoint(f"{stored.tokenizer_file.name} has a vocabulary of its own")
+
+
+def _vocabulary(file: Path) -> Any:
+    model = read_json(file).get("model")
+    return model.get("vocab") if isinstance(model, dict) else None
+
+
 def fill_parts(
     template: GraphTemplate,
     graphs: Mapping[str, bytes],
@@ -98,7 +132,7 @@ def fill_parts(
     path: str = "",
 ) -> list[Artefact]:
     """Write the graph and the weights of every part to `folder`; WeightsDoNotFit names all tensors that do not fit."""
-    check_names(tensors.keys(), table.sources.values(), surplus=table.surplus, path=path)
+    absent = check_all_names(template, table, tensors, path=path)
     artefacts, faults, used = [], dict[str, str](), set[str]()
     for part in template.parts:
         (folder / part.artefact.file).write_bytes(graphs[part.artefact.file])
@@ -107,11 +141,30 @@ def fill_parts(
         used |= {initializer.key for initializer in part.initializers}
         data = FileHash(file=part.data_file, sha256=digest)
         artefacts.append(part.artefact.model_copy(update={"data": (data,)}))
-    for key in template.tensors.keys() - used:  # the graphs do without them, but the checkpoint must be the model's
+    for key in (
+        template.tensors.keys() - used - absent
+    ):  # the graphs do without them, but the checkpoint must be the model's
         _value(key, template, table, tensors, faults)
     if faults:
         raise WeightsDoNotFit(wrong=list(faults.values()), path=path)
     return artefacts
+
+
+def check_all_names(
+    template: GraphTemplate, table: PublishedTable, tensors: Mapping[str, Array], *, path: str = ""
+) -> set[str]:
+    """WeightsDoNotFit names all tensors that are missing or left over; returns keys of constants that are not stored.
+
+    The graphs hold these constants, and newer programs do not store them.
+    """
+    absent = {
+        key
+        for key, wanted in template.tensors.items()
+        if wanted.sha256 and not any(alias in tensors for part in table.sources[key].parts for alias in part)
+    }
+    sources = [source for key, source in table.sources.items() if key not in absent]
+    check_names(tensors.keys(), sources, surplus=table.surplus, path=path)
+    return absent
 
 
 def _write_initializers(

@@ -37,7 +37,7 @@ from export.templates.template import (
     write_template,
 )
 from models import config_io, tokenizers
-from models.clip.config import CLIP_CONFIGS
+from models.clip.config import CLIP_CONFIGS, GELU_CONFIGS
 from models.family import ServingRules
 from models.glip.config import GLIP_CONFIGS
 from models.grounding_dino.config import GROUNDING_DINO_CONFIGS
@@ -46,7 +46,7 @@ from models.registry import FAMILIES, LoadedCheckpoint
 from server.contract.manifest import Artefact, Certificate, Manifest
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "clip": CLIP_CONFIGS,
+    "clip": CLIP_CONFIGS | GELU_CONFIGS,
     "grounding_dino": GROUNDING_DINO_CONFIGS,
     "glip": GLIP_CONFIGS,
 }

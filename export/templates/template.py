@@ -155,6 +155,11 @@ def template_file(name: str) -> Path:
     return PUBLISHED / f"{name}.zip"
 
 
+def published_templates() -> list[Path]:
+    """Files of all templates that ship."""
+    return sorted(PUBLISHED.glob("*.zip"))
+
+
 def write_template(
     file: Path, template: GraphTemplate, graphs: Mapping[str, bytes], canary_inputs: Mapping[str, npt.NDArray[Any]]
 ) -> None:

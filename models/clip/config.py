@@ -165,6 +165,12 @@ def with_activation(config: ClipConfig, activation: str) -> ClipConfig:
     return replace(config, image=image, text=replace(config.text, activation=activation))
 
 
+# As open_clip trains them by default; their shapes are OpenAI's.
+GELU_CONFIGS = {
+    f"{name} (GELU)": with_activation(CLIP_CONFIGS[name], "gelu") for name in ("ViT-B/32", "ViT-B/16", "ViT-L/14")
+}
+
+
 def _section(data: dict[str, Any], tower: str, defaults: dict[str, Any]) -> dict[str, Any]:
     # Older files repeat a section as "..._config_dict", which takes precedence, as in transformers.
     stored = data.get(f"{tower}_config_dict") or data.get(f"{tower}_config") or {}

@@ -9,6 +9,7 @@ from torch import Tensor
 from models import UnknownCheckpoint, WeightsDoNotFit
 from models.clip.config import (
     CLIP_CONFIGS,
+    GELU_CONFIGS,
     ClipConfig,
     EfficientNetTowerConfig,
     ResNetTowerConfig,
@@ -150,7 +151,7 @@ def published_tables(config: ClipConfig) -> dict[str, PublishedTable]:
 
 def variant_of(config: ClipConfig) -> str:
     """Published name of a config, or one made of its sizes."""
-    for name, known in CLIP_CONFIGS.items():
+    for name, known in (CLIP_CONFIGS | GELU_CONFIGS).items():
         if config == known:
             return name
     image = config.image

@@ -1,5 +1,6 @@
-"""Configuration of Grounding DINO, and its published variants."""
+"""Configuration of Grounding DINO and MM-Grounding-DINO (arXiv 2401.02361), and their published variants."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 from models.layers.configs import BertConfig, EfficientNetConfig, ResNetConfig, SwinConfig
@@ -11,7 +12,8 @@ class GroundingDinoConfig:
 
     stages: backbone stages in use (0 has stride 4); each further level up to `levels` halves the last map. logit_scale,
     logit_bias_init: a token logit is scale * query.text + bias; the published models have 1 and no bias (None). A small
-    model trains better from d_model ** -0.5 and about -4.
+    model trains better from d_model ** -0.5 and about -4. own_box_heads: each decoder layer has a box head of its own,
+    as in MM-Grounding-DINO, rather than all the same.
     """
 
     backbone: SwinConfig | ResNetConfig | EfficientNetConfig = field(default_factory=SwinConfig)
@@ -32,6 +34,7 @@ class GroundingDinoConfig:
     num_queries: int = 900
     logit_scale: float = 1.0
     logit_bias_init: float | None = None
+    own_box_heads: bool = False
 
     def __post_init__(self) -> None:
         if self.levels < len(self.stages):
@@ -64,5 +67,17 @@ class GroundingDinoConfig:
 
 SWIN_T = GroundingDinoConfig()
 SWIN_B = replace(SWIN_T, backbone=SwinConfig(embed_dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=12))
+SWIN_L = SwinConfig(embed_dim=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48), window=12)
 
-GROUNDING_DINO_CONFIGS = {"swin_t": SWIN_T, "swin_b": SWIN_B}
+
+def _of_openmmlab(config: GroundingDinoConfig) -> GroundingDinoConfig:
+    return replace(config, own_box_heads=True, logit_scale=config.d_model**-0.5, logit_bias_init=-math.log(99))
+
+
+GROUNDING_DINO_CONFIGS = {
+    "swin_t": SWIN_T,
+    "swin_b": SWIN_B,
+    "mm_swin_t": _of_openmmlab(SWIN_T),
+    "mm_swin_b": _of_openmmlab(SWIN_B),
+    "mm_swin_l": _of_openmmlab(replace(SWIN_T, backbone=SWIN_L, stages=(0, 1, 2, 3), levels=5)),
+}

@@ -1,5 +1,6 @@
 """Cross-modality decoder: queries attend to each other, the text and the image, and refine boxes layer by layer."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -63,7 +64,8 @@ class DecoderOutput(NamedTuple):
 class Decoder(nn.Module):
     """queries [B, N, C] and their boxes_cxcywh [B, N, 4] -> `DecoderOutput`.
 
-    Layers refine the boxes with the un-normed state; the next layer gets them detached. query_mask: as for a layer.
+    Layers refine the boxes with the un-normed state, by a box head each; the next layer gets them detached. query_mask:
+    as for a layer.
     """
 
     def __init__(self, config: GroundingDinoConfig) -> None:
@@ -80,13 +82,13 @@ class Decoder(nn.Module):
         levels: FeatureLevels,
         text: Tensor,
         text_mask: Tensor,
-        box_head: nn.Module,
+        box_heads: Sequence[nn.Module],
         query_mask: Tensor | None = None,
     ) -> DecoderOutput:
         ratios = torch.cat((levels.valid_ratios, levels.valid_ratios), 2)[:, None]  # [B, 1, L, 4]
         keys = text_mask[:, None, None, :]
         states, references = [], [boxes]
-        for layer in self.layers:
+        for layer, box_head in zip(self.layers, box_heads, strict=True):
             reference = boxes[:, :, None] * ratios  # [B, N, L, 4], in 0..1 of the padded levels
             positions = self.position_head(box_positions(reference[:, :, 0], queries.shape[2] // 2))
             queries = layer(queries, positions, reference, memory, levels, text, keys, query_mask)

@@ -7,6 +7,8 @@ from models.checkpoints import StoredWeights
 from models.grounding_dino.config import GroundingDinoConfig
 from models.image_processor import processor_rules
 
+_MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
+
 
 def described_config(stored: StoredWeights, container: str) -> dict[str, Any] | None:
     """The config.json beside the weights, which only Hugging Face's container has."""
@@ -18,7 +20,7 @@ def preprocessing_rules(stored: StoredWeights, container: str, config: Grounding
 
     UnknownCheckpoint where an entry cannot be obeyed, or two files contradict each other.
     """
-    if container != "huggingface" and (stored.config or {}).get("model_type") != "grounding-dino":
+    if container != "huggingface" and (stored.config or {}).get("model_type") not in _MODEL_TYPES:
         return {}  # files of something else in the same folder
     found = {file: processor_rules(settings, file, "grounding_dino") for file, settings in stored.beside.processors}
     for file, rules in found.items():

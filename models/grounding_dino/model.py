@@ -80,7 +80,10 @@ class GroundingDino(nn.Module):
         self.selection = QuerySelection(config)
         self.query_embed = nn.Embedding(config.num_queries, config.d_model)
         self.decoder = Decoder(config)
-        self.box_head = Mlp(config.d_model, config.d_model, config.d_model, 4)
+        if config.own_box_heads:
+            self.box_heads = nn.ModuleList(_box_head(config) for _ in range(config.decoder_layers))
+        else:
+            self.box_head = _box_head(config)
         self.token_logits = TokenLogits(config.logit_scale, config.logit_bias_init)
         self.word_scores = WordScores(config.d_model, config.words) if config.words else None
         self._initialise()
@@ -170,7 +173,7 @@ class GroundingDino(nn.Module):
             query_mask = _query_mask(denoising, queries.shape[1])
             queries = torch.cat([denoising.content, queries], 1)
             references = torch.cat([denoising.boxes_cxcywh, references], 1)
-        decoded = self.decoder(queries, references, memory, levels, text, text_mask, self.box_head, query_mask)
+        decoded = self.decoder(queries, references, memory, levels, text, text_mask, self._heads(), query_mask)
         logits, boxes = self._predictions(decoded, text, text_mask)
         if known is not None:
             padded = [box.detach() * torch.cat((part, part), 2) for box in boxes]
@@ -208,10 +211,14 @@ class GroundingDino(nn.Module):
         """Token logits [B, N, T] and boxes [B, N, 4] of each layer, the latter from the normed state."""
         logits = [self.token_logits(state, text, text_mask) for state in decoded.states]
         boxes = [
-            torch.sigmoid(self.box_head(state) + inverse_sigmoid(reference))
-            for state, reference in zip(decoded.states, decoded.references[:-1], strict=True)
+            torch.sigmoid(box_head(state) + inverse_sigmoid(reference))
+            for box_head, state, reference in zip(self._heads(), decoded.states, decoded.references[:-1], strict=True)
         ]
         return logits, boxes
+
+    def _heads(self) -> list[nn.Module]:
+        """The box head of each decoder layer."""
+        return list(self.box_heads) if self.config.own_box_heads else [self.box_head] * self.config.decoder_layers
 
     def _initialise(self) -> None:
         for part in (self.encoder, self.decoder, self.text_proj, self.selection.output):
@@ -221,12 +228,17 @@ class GroundingDino(nn.Module):
         for module in self.modules():
             if isinstance(module, DeformableAttention):
                 module.initialise()
-        for head in (self.box_head, self.selection.box_head):
+        for head in (*self._heads(), self.selection.box_head):
+            assert isinstance(head, Mlp)
             for parameter in head.layers[-1].parameters():
                 nn.init.zeros_(parameter)
         nn.init.zeros_(self.text_proj.bias)
         nn.init.normal_(self.level_embed)
         nn.init.normal_(self.query_embed.weight)
+
+
+def _box_head(config: GroundingDinoConfig) -> Mlp:
+    return Mlp(config.d_model, config.d_model, config.d_model, 4)
 
 
 def _query_mask(denoising: DenoisingQueries, learned: int) -> Tensor:

@@ -10,9 +10,9 @@ MARKERS = (
     "model.enc_output.weight",
 )
 PATCHES = "model.backbone.conv_encoder.model.embeddings.patch_embeddings.projection.weight"
-SURPLUS: tuple[str, ...] = ()
-
 _SWIN = "model.backbone.conv_encoder.model"
+# Of the whole Swin, which transformers 5 makes and stores with the backbone that it is here.
+SURPLUS = (f"{_SWIN}.swin.layernorm.weight", f"{_SWIN}.swin.layernorm.bias")
 _BERT = "model.text_backbone"
 
 PARAMETERS = {
@@ -27,17 +27,6 @@ MODULES = {
     "model.text_projection": "text_proj",
     f"{_SWIN}.embeddings.patch_embeddings.projection": "backbone.patch_embed",
     f"{_SWIN}.embeddings.norm": "backbone.patch_norm",
-    f"{_SWIN}.hidden_states_norms.stage2": "backbone.norms.1",
-    f"{_SWIN}.hidden_states_norms.stage3": "backbone.norms.2",
-    f"{_SWIN}.hidden_states_norms.stage4": "backbone.norms.3",
-    "model.input_proj_vision.0.0": "neck.lateral.0.0",
-    "model.input_proj_vision.0.1": "neck.lateral.0.1",
-    "model.input_proj_vision.1.0": "neck.lateral.1.0",
-    "model.input_proj_vision.1.1": "neck.lateral.1.1",
-    "model.input_proj_vision.2.0": "neck.lateral.2.0",
-    "model.input_proj_vision.2.1": "neck.lateral.2.1",
-    "model.input_proj_vision.3.0": "neck.extra.0.0",
-    "model.input_proj_vision.3.1": "neck.extra.0.1",
     "model.enc_output": "selection.output",
     "model.enc_output_norm": "selection.norm",
     "model.encoder_output_bbox_embed.layers.0": "selection.box_head.layers.0",
@@ -46,6 +35,17 @@ MODULES = {
     "model.decoder.layer_norm": "decoder.norm",
     "model.decoder.reference_points_head.layers.0": "decoder.position_head.layers.0",
     "model.decoder.reference_points_head.layers.1": "decoder.position_head.layers.1",
+}
+# Stages are counted from one; the levels beyond those of the backbone follow on them.
+FIRST_STAGE = 1
+STAGE = {f"{_SWIN}.hidden_states_norms.stage{{}}": "backbone.norms.{}"}
+LATERAL_LEVEL = {
+    "model.input_proj_vision.{}.0": "neck.lateral.{}.0",
+    "model.input_proj_vision.{}.1": "neck.lateral.{}.1",
+}
+EXTRA_LEVEL = {
+    "model.input_proj_vision.{}.0": "neck.extra.{}.0",
+    "model.input_proj_vision.{}.1": "neck.extra.{}.1",
 }
 BERT_LAYER = {
     f"{_BERT}.encoder.layer.{{}}.attention.self.query": "text_backbone.layers.{}.attention.q_proj",
@@ -134,4 +134,7 @@ DECODER_LAYER = {
     "model.decoder.layers.{}.final_layer_norm": "decoder.layers.{}.ffn_norm",
 }
 # One box head; safetensors stores shared tensors once, so that any of these names may be the one in the file.
+# MM-Grounding-DINO only: the biases of the logits.
+SELECTION_BIAS = "model.encoder_output_class_embed.bias"
+LOGIT_BIAS = ("model.decoder.class_embed.{}.bias", "class_embed.{}.bias")
 BOX_HEAD = ("model.decoder.bbox_embed.{}.layers", "bbox_embed.{}.layers")

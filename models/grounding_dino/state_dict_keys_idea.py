@@ -25,17 +25,6 @@ MODULES = {
     "feat_map": "text_proj",
     "backbone.0.patch_embed.proj": "backbone.patch_embed",
     "backbone.0.patch_embed.norm": "backbone.patch_norm",
-    "backbone.0.norm1": "backbone.norms.1",
-    "backbone.0.norm2": "backbone.norms.2",
-    "backbone.0.norm3": "backbone.norms.3",
-    "input_proj.0.0": "neck.lateral.0.0",
-    "input_proj.0.1": "neck.lateral.0.1",
-    "input_proj.1.0": "neck.lateral.1.0",
-    "input_proj.1.1": "neck.lateral.1.1",
-    "input_proj.2.0": "neck.lateral.2.0",
-    "input_proj.2.1": "neck.lateral.2.1",
-    "input_proj.3.0": "neck.extra.0.0",
-    "input_proj.3.1": "neck.extra.0.1",
     "transformer.enc_output": "selection.output",
     "transformer.enc_output_norm": "selection.norm",
     "transformer.enc_out_bbox_embed.layers.0": "selection.box_head.layers.0",
@@ -45,6 +34,11 @@ MODULES = {
     "transformer.decoder.ref_point_head.layers.0": "decoder.position_head.layers.0",
     "transformer.decoder.ref_point_head.layers.1": "decoder.position_head.layers.1",
 }
+# The levels beyond those of the backbone follow on them.
+FIRST_STAGE = 0
+STAGE = {"backbone.0.norm{}": "backbone.norms.{}"}
+LATERAL_LEVEL = {"input_proj.{}.0": "neck.lateral.{}.0", "input_proj.{}.1": "neck.lateral.{}.1"}
+EXTRA_LEVEL = {"input_proj.{}.0": "neck.extra.{}.0", "input_proj.{}.1": "neck.extra.{}.1"}
 BERT_LAYER = {
     "bert.encoder.layer.{}.attention.self.query": "text_backbone.layers.{}.attention.q_proj",
     "bert.encoder.layer.{}.attention.self.key": "text_backbone.layers.{}.attention.k_proj",

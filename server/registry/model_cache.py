@@ -1,6 +1,7 @@
 """Model cache: bundles of official models in the user's cache folder, made at first use by `openset pull`."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -42,9 +43,14 @@ def cache_folder(given: Path | None) -> Path:
         ) from None
 
 
-def pulled_bundle(cache: Path, name: str) -> Path:
-    """The folder of the bundle of the official model `name`, once it has been pulled."""
-    return cache / "bundles" / name
+def bundle_name(model: str) -> str:
+    """Name of a pulled model in requests, and of its folder: its own, or "org--name" of a repository "org/name"."""
+    return re.sub(r"[/@]", "--", model.strip()).lower()
+
+
+def pulled_bundle(cache: Path, model: str) -> Path:
+    """The folder of the bundle of a model, an official one or a repository, once it has been pulled."""
+    return cache / "bundles" / bundle_name(model)
 
 
 def is_pulled(folder: Path) -> bool:

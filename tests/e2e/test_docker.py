@@ -1,4 +1,4 @@
-"""`docker compose up server prometheus` as the README says: built, started, asked, looked into, stopped and removed.
+"""`docker compose up` as the README says, without Grafana: built, started, asked, looked into, stopped and removed.
 
 It needs a Docker engine (whichever `docker` talks to) and takes minutes: run it with `pytest -m docker`. While the
 image is built, pip looks where PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS and PIP_TRUSTED_HOST say.
@@ -6,12 +6,18 @@ image is built, pip looks where PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LIN
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
+from contextlib import contextmanager
 
 import httpx
 import pytest
+
+from models.model_zoo import OFFICIAL
+from tests.models.hub_server import HubServer
+from tests.parity import containers, golden
 
 from .conftest import ROOT, free_port, until
 
@@ -19,9 +25,11 @@ pytestmark = pytest.mark.docker
 SCENE = ROOT / "server/examples/scene.jpg"
 IMAGE = "openset-server:cpu"
 BUILD_WITHIN_S = 1800
+UP_WITHIN_S = 900
+CLIP = "clip-vit-base-patch32"
 
 
-def run(*command, within_s=300, **options):
+def run(*command, within_s=900, **options):
     """What the command prints; its output is the message where it fails."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=within_s, **options)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
@@ -29,7 +37,7 @@ def run(*command, within_s=300, **options):
 
 
 def succeeds(*command):
-    return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    return subprocess.run(command, capture_output=True, timeout=600).returncode == 0
 
 
 def inspect(container):
@@ -42,26 +50,37 @@ def logs(container):
 
 
 class Stack:
-    """The services `server` and `prometheus` of compose.yaml, in a project of their own."""
+    """The services of compose.yaml but Grafana, in a project of their own, with these variables of ours."""
 
-    def __init__(self, compose):
-        self.compose = compose
+    SERVICES = ("server", "proxy", "prometheus")
+
+    def __init__(self, compose, name, *, files=("compose.yaml",), **variables):
+        self.compose = [*compose, *(word for file in files for word in ("-f", file))]
+        self.project = f"openset-{name}-{os.getpid()}"
         ports = {"OPENSET_PORT": str(free_port()), "PROMETHEUS_PORT": str(free_port())}
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("OPENSET_")
         } | ports
-        tags = run("docker", "images", "prom/prometheus", "--format", "{{.Tag}}").split()
-        if tags and tags[0] != "<none>":
-            self.environment.setdefault("PROMETHEUS_TAG", tags[0])  # one that is here saves a download
+        for image, variable in (("prom/prometheus", "PROMETHEUS_TAG"), ("haproxy", "HAPROXY_TAG")):
+            tags = run("docker", "images", image, "--format", "{{.Tag}}").split()
+            if tags and tags[0] != "<none>":
+                self.environment.setdefault(variable, tags[0])  # one that is here saves a download
+        self.environment |= variables
         self.server = httpx.Client(base_url=f"http://127.0.0.1:{ports['OPENSET_PORT']}", timeout=120)
         self.prometheus = httpx.Client(base_url=f"http://127.0.0.1:{ports['PROMETHEUS_PORT']}", timeout=30)
 
-    def __call__(self, *command, within_s=300):
-        project = ["--project-name", f"openset-test-{os.getpid()}"]
-        return run(*self.compose, *project, *command, within_s=within_s, env=self.environment)
+    def __call__(self, *command, within_s=900):
+        return run(*self.compose, "--project-name", self.project, *command, within_s=within_s, env=self.environment)
 
     def container(self, service):
-        return self("ps", "-q", service)
+        return self.containers(service)[0]
+
+    def containers(self, service):
+        return self("ps", "-q", service).split()
+
+    def up(self, *options):
+        self("up", "-d", *options, *self.SERVICES, within_s=BUILD_WITHIN_S)
+        until(self.ready, "the server in its container is ready", within_s=UP_WITHIN_S)
 
     def ready(self):
         return self.server.get("/readyz").status_code == 200
@@ -75,20 +94,30 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack():
+def compose():
+    """The command of Docker Compose, with the image of the server built."""
     if not shutil.which("docker") or not succeeds("docker", "info"):
         pytest.skip("no Docker engine answers `docker info`")
     compose = ["docker", "compose"] if succeeds("docker", "compose", "version") else ["docker-compose"]
     if not shutil.which(compose[0]):
         pytest.skip("neither `docker compose` nor docker-compose is installed")
-    stack = Stack(compose)
+    Stack(compose, "build")("build", "server", within_s=BUILD_WITHIN_S)
+    return compose
+
+
+@contextmanager
+def started(stack, *options):
     try:
-        stack("build", "server", within_s=BUILD_WITHIN_S)
-        stack("up", "-d", "server", "prometheus", within_s=BUILD_WITHIN_S)
-        until(stack.ready, "the server in its container is ready")
+        stack.up(*options)
         yield stack
     finally:
         stack("down", "--volumes", "--remove-orphans")
+
+
+@pytest.fixture(scope="module")
+def stack(compose):
+    with started(Stack(compose, "test")) as stack:
+        yield stack
 
 
 def test_server_in_its_container_finds_the_dog(stack):
@@ -104,8 +133,8 @@ def test_image_holds_the_page(stack):
         assert "script-src 'self'" in answer.headers["content-security-policy"]
 
 
-def test_image_holds_the_server_and_no_torch(stack):
-    rooms = ("server", "models", "export", "torch", "onnx", "pip")
+def test_image_holds_no_torch(stack):
+    rooms = ("server", "torch", "onnx", "onnxscript", "pip")
     code = f"from importlib.util import find_spec; print(*(room for room in {rooms} if find_spec(room)))"
     assert run("docker", "exec", stack.container("server"), "python3", "-c", code) == "server"
 
@@ -127,12 +156,13 @@ def test_container_is_unprivileged_and_cannot_write(stack):
     assert set(status["Uid"].split()) == {"10001"}
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
     assert status["NoNewPrivs"] == "1"
-    for place in ("/", "/bundles", "/opt/openset", "/etc"):
+    assert (host["Memory"], host["PidsLimit"]) == (8 * 2**30, 1024)
+    for place in ("/", "/bundles", "/models", "/opt/openset", "/etc"):
         assert not succeeds("docker", "exec", container, "touch", f"{place}/written"), place
     assert succeeds("docker", "exec", container, "touch", "/tmp/written")
 
 
-@pytest.mark.parametrize("service", ["server", "prometheus"])
+@pytest.mark.parametrize("service", ["proxy", "prometheus"])
 def test_port_is_open_on_loopback_only(stack, service):
     published = inspect(stack.container(service))["HostConfig"]["PortBindings"].values()
     assert {binding["HostIp"] for bindings in published for binding in bindings} == {"127.0.0.1"}
@@ -147,6 +177,7 @@ def test_container_becomes_healthy(stack, service):
 def test_prometheus_has_the_series_and_the_rules_of_the_server(stack):
     assert stack.ask(labels="dog").status_code == 200
     until(lambda: stack.numbers('up{job="openset"}') == [1], "the server is scraped")
+    assert stack.server.get("/metrics").status_code == 404
     asked = 'openset_requests_total{endpoint="/detect", status="200"}'
     until(lambda: any(stack.numbers(asked)), "the request is counted")
     assert stack.numbers("openset_ready") == [1]
@@ -175,8 +206,10 @@ def test_stopped_container_answers_what_it_has_accepted(stack):
     def ask():
         answers.append(stack.server.post("/detect", files=pictures, data={"labels": ["dog", "cat"]}).status_code)
 
+    (address,) = (network["IPAddress"] for network in inspect(container)["NetworkSettings"]["Networks"].values())
+
     def all_accepted():
-        page = stack.server.get("/metrics").text
+        page = httpx.get(f"http://{address}:8000/metrics").text
         return 'openset_queue_depth{model="grounding-dino-mini"} 0.0' not in page and (
             "openset_inflight_requests 5.0" in page  # the four, and this one
         )
@@ -192,3 +225,94 @@ def test_stopped_container_answers_what_it_has_accepted(stack):
     assert inspect(container)["State"]["ExitCode"] == 0
     run("docker", "start", container)
     until(stack.ready, "the server is ready again")
+
+
+def test_server_has_no_way_out(stack):
+    code = "import socket; socket.create_connection(('1.1.1.1', 53), 3)"
+    done = subprocess.run(
+        ["docker", "exec", stack.container("server"), "python3", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=6000,
+    )
+    assert "Network is unreachable" in done.stderr
+
+
+def test_two_servers_share_the_requests_and_prometheus_finds_both(stack):
+    stack("up", "-d", "--scale", "server=2", *stack.SERVICES)
+    try:
+        until(lambda: stack.numbers('up{job="openset"}') == [1, 1], "both are scraped", within_s=UP_WITHIN_S)
+        asked = 'openset_requests_total{endpoint="/detect", status="200"}'
+
+        def both_have_answered():
+            assert stack.ask(labels="dog").status_code == 200
+            return len(stack.numbers(asked)) == 2 and min(stack.numbers(asked)) > 0
+
+        until(both_have_answered, "both have answered", within_s=UP_WITHIN_S)
+    finally:
+        stack("up", "-d", "--scale", "server=1", *stack.SERVICES)
+
+
+def test_client_cannot_claim_an_address(stack):
+    claimed = {"X-Forwarded-For": "203.0.113.7"}
+    assert stack.server.get("/models", headers=claimed).status_code == 200
+    told = [line for container in stack.containers("server") for line in logs(container).splitlines()]
+    assert any(re.search(r"/models.*client=\d", line) for line in told)
+    assert "203.0.113.7" not in "".join(told)
+
+
+@pytest.fixture(scope="module")
+def hub(compose, tmp_path_factory):
+    """A hub that containers reach, with CLIP ViT-B/32 of synthetic weights."""
+    folder = tmp_path_factory.mktemp("clip")
+    tensors = golden.synthesise("hf_clip_ViT-B-32")
+    containers.write_huggingface(folder, tensors, containers.clip_hf_config(tensors))
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    gateway = run("docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+    with HubServer({OFFICIAL[CLIP].repository: files}, reached_at=gateway) as hub:
+        yield hub
+
+
+def classified(client):
+    answer = client.post("/classify", files={"image": SCENE.read_bytes()}, data={"labels": ["dog", "cat"]})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["model"]["name"]
+
+
+def test_named_model_is_pulled_once_and_served_without_a_way_out(compose, hub):
+    with started(Stack(compose, "model", OPENSET_MODEL=CLIP, HF_ENDPOINT=hub.url)) as stack:
+        assert classified(stack.server) == CLIP
+        assert set(inspect(stack.container("server"))["NetworkSettings"]["Networks"]) == {f"{stack.project}_inside"}
+        assert hub.times() == {"model.safetensors": 1}
+        hub.asked.clear()
+        stack.up("--force-recreate")
+        assert classified(stack.server) == CLIP
+        assert hub.asked == []
+
+
+def test_container_alone_pulls_into_its_volume_and_serves(compose, hub):
+    port, volume = free_port(), f"openset-test-{os.getpid()}"
+    options = ["-p", f"127.0.0.1:{port}:8000", "-v", f"{volume}:/models", "-e", f"HF_ENDPOINT={hub.url}"]
+    container = run("docker", "run", "-d", *options, IMAGE, "serve", "--model", CLIP)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            ready = lambda: client.get("/readyz").status_code == 200  # noqa: E731
+            until(ready, "the pulled model is served", within_s=UP_WITHIN_S)
+            assert classified(client) == CLIP
+    finally:
+        run("docker", "rm", "-f", container)
+        run("docker", "volume", "rm", volume)
+
+
+def test_keys_are_a_secret_and_prometheus_needs_none(compose, tmp_path):
+    key, line = (
+        words.split(":", 1)[1].strip() for words in run("docker", "run", "--rm", IMAGE, "key", "new").splitlines()
+    )
+    (tmp_path / "keys").write_text(f"{line}\n")
+    files = ("compose.yaml", "docker/api-keys.yaml")
+    with started(Stack(compose, "keys", files=files, API_KEYS_FILE=str(tmp_path / "keys"))) as stack:
+        assert stack.ask(labels="dog").status_code == 401
+        stack.server.headers["X-API-Key"] = key
+        assert stack.ask(labels="dog").status_code == 200
+        assert stack.server.get("/metrics").status_code == 404
+        until(lambda: stack.numbers('up{job="openset"}') == [1], "the server is scraped")

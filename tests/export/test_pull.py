@@ -239,11 +239,73 @@ def test_names_are_listed_with_their_licences_and_nothing_is_loaded_for_it():
 
 
 @pytest.mark.parametrize("name", ["clip-vit-base", "../elsewhere"])
-def test_unknown_name_is_refused_with_those_there_are(name, capsys, tmp_path, monkeypatch):
+def test_unknown_name_is_refused_with_what_to_do_instead(name, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENSET_CACHE_DIR", str(tmp_path / "none"))
-    assert main(["pull", name]) == 2
-    assert f"{name!r} is no official model; known are clip-vit-base-patch32, " in capsys.readouterr().err
+    assert main(["pull", CLIP, name]) == 2
+    told = capsys.readouterr().err
+    assert re.search(rf"{name!r} is no official model(, clip-vit-base-patch16 is)?; known are {CLIP}, ", told)
+    for way in ("repositories of these families as org/name", "openset export --checkpoint FILE", "serve --bundle"):
+        assert way in told
+    assert told.endswith(f"Pulled models are in {tmp_path / 'none'}\n")
     assert not (tmp_path / "none").exists()
+
+
+def test_no_name_in_a_variable_is_nothing_to_pull(capsys):
+    assert main(["pull", ""]) == 0
+    assert capsys.readouterr().out == "no model is named: there is nothing to pull\n"
+
+
+ANOTHER = "Someone/CLIP-tuned"
+
+
+@pytest.fixture
+def another(hub, published, monkeypatch):
+    """A repository that no name stands for, with a model card."""
+    files = published | {"README.md": b"---\nlicense: cc-by-4.0\n---\nA model."}
+    monkeypatch.setitem(hub.repositories, ANOTHER, files)
+    hub.asked.clear()
+    return files
+
+
+def test_any_repository_is_pulled_by_the_template_that_fits_and_served(another, hub, small_template, tmp_path):
+    assert main(["pull", ANOTHER, "--cache-dir", str(tmp_path)]) == 0
+    manifest = read_manifest(pulled_bundle(tmp_path, ANOTHER))
+    assert (manifest.name, manifest.template.name) == ("someone--clip-tuned", CLIP)
+    assert (manifest.source, manifest.licence) == (f"hf://{ANOTHER}@{COMMIT}", "CC-BY-4.0")
+    with serving("--model", ANOTHER, "--cache-dir", str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9") as client:
+        answer = asked(client, "someone--clip-tuned")
+        assert answer.status_code == 200, answer.text
+
+
+def test_revision_of_a_repository_is_a_model_of_its_own(another, hub, small_template, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "revisions", {"main", "v2"})
+    assert main(["pull", f"{ANOTHER}@v2", ANOTHER, "--cache-dir", str(tmp_path)]) == 0
+    names = {folder.name for folder in (tmp_path / "bundles").iterdir()}
+    assert names == {"someone--clip-tuned", "someone--clip-tuned--v2"}
+    assert [asked.path for asked in hub.of("hub", "v2")] == [f"/api/models/{ANOTHER}/revision/v2"]
+    assert main(["pull", f"{ANOTHER}@v3", "--cache-dir", str(tmp_path)]) == 1
+
+
+def test_repository_of_another_model_is_refused_with_what_it_needs(
+    another, hub, small_template, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(
+        hub.repositories, ANOTHER, another | {"config.json": json.dumps({"model_type": "blip"}).encode()}
+    )
+    found = importlib.util.find_spec
+    monkeypatch.setattr(pull.importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
+    assert main(["pull", ANOTHER, "--cache-dir", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert f"{ANOTHER}: no template has this model; the nearest is {CLIP}: " in told
+    assert "needs torch: " in told
+
+
+def test_repository_with_other_tokens_is_not_filled(another, hub, small_template, tmp_path, capsys, monkeypatch):
+    tokenizer = json.dumps({"model": {"vocab": {"dog": 0}}}).encode()
+    monkeypatch.setitem(hub.repositories, ANOTHER, another | {"tokenizer.json": tokenizer})
+    monkeypatch.setattr("export.bundle.export_bundle", lambda *_, **__: None)
+    assert main(["pull", ANOTHER, "--cache-dir", str(tmp_path)]) == 1
+    assert "tokenizer.json has a vocabulary of its own: it is exported, with PyTorch" in capsys.readouterr().out
 
 
 def test_server_with_an_unknown_model_ends_before_it_listens(capfd, tmp_path):

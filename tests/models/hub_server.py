@@ -55,15 +55,21 @@ class _Server(ThreadingHTTPServer):
 
 
 class HubServer:
-    """Serves `repositories`: {repository: {file name: bytes}}; those in `large` are kept apart, with SHA-256."""
+    """Serves `repositories`: {repository: {file name: bytes}}; large files are kept apart, with SHA-256.
 
-    def __init__(self, repositories, *, commit=COMMIT, card=None):
+    reached_at: this machine's address for others than its own processes, as for containers.
+    """
+
+    def __init__(self, repositories, *, commit=COMMIT, card=None, reached_at=None):
         self.repositories, self.commit, self.card = repositories, commit, card
+        self._reached_at = reached_at
+        self.revisions = {"main"}
         self.asked: list[Asked] = []
         self.faults = Faults()
         self._hashes: dict[int, tuple[str, bytes]] = {}
         self.lock = threading.Lock()
-        self._servers = {host: _Server(("127.0.0.1", 0), self._handler(host)) for host in ("hub", "cdn")}
+        address = (reached_at or "127.0.0.1", 0)
+        self._servers = {host: _Server(address, self._handler(host)) for host in ("hub", "cdn")}
         self._threads = [
             threading.Thread(target=server.serve_forever, args=(0.05,)) for server in self._servers.values()
         ]
@@ -86,7 +92,8 @@ class HubServer:
 
     def address(self, host):
         # Two names, so that what is sent to one host only can be told from what is sent to both.
-        return f"http://{'localhost' if host == 'hub' else '127.0.0.1'}:{self._servers[host].server_port}"
+        name = self._reached_at or ("localhost" if host == "hub" else "127.0.0.1")
+        return f"http://{name}:{self._servers[host].server_port}"
 
     def of(self, host, suffix=""):
         """The requests that came to a host, for paths that end so."""
@@ -134,7 +141,7 @@ class HubServer:
 
     def serve_hub(self, handler, path):
         for repository, files in self.repositories.items():
-            if path == f"/api/models/{repository}/revision/main":
+            if path in {f"/api/models/{repository}/revision/{revision}" for revision in self.revisions}:
                 return handler.answer(200, json.dumps(self.described(repository, files)).encode())
             head = f"/{repository}/resolve/{self.commit}/"
             name = path.removeprefix(head).removeprefix("/api/resolve-cache" + head)

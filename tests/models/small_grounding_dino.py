@@ -1,5 +1,7 @@
 """Small Grounding DINOs with random weights, and inputs for them."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -46,6 +48,7 @@ RESNET = GroundingDinoConfig(
     logit_scale=0.125,
     logit_bias_init=-4.0,
 )
+MM_SWIN = replace(SWIN, own_box_heads=True, logit_scale=0.125, logit_bias_init=-4.0)
 
 
 def random_model(config: GroundingDinoConfig, *, seed: int = 0) -> GroundingDino:

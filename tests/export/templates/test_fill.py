@@ -45,6 +45,17 @@ def test_filled_graphs_put_out_what_exported_graphs_do(family, container, tiny_m
             np.testing.assert_allclose(found[name], value, atol=1e-6, err_msg=f"{spec.name}: {name}")
 
 
+def test_constants_of_the_graphs_need_not_be_stored(tiny_models, tmp_path):
+    tiny = tiny_models["grounding_dino"]
+    checkpoint = tiny.checkpoint("huggingface", tmp_path)
+    whole = filled(tiny, checkpoint, tmp_path / "whole")
+    tensors = load_file(checkpoint / "model.safetensors")
+    kept = {name: value for name, value in tensors.items() if not name.endswith("relative_position_index")}
+    assert len(kept) < len(tensors)
+    save_file(kept, checkpoint / "model.safetensors")
+    assert filled(tiny, checkpoint, tmp_path / "bundle").artefacts == whole.artefacts
+
+
 def test_logit_scale_is_the_checkpoint_s(tiny_clip, tmp_path):
     manifest = filled(tiny_clip, tiny_clip.checkpoint("openai", tmp_path), tmp_path / "bundle")
     wanted = tiny_clip.loaded.model.logit_scale.exp().item()

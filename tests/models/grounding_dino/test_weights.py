@@ -4,10 +4,11 @@ from torch import Tensor
 
 from models import UnknownCheckpoint, WeightsDoNotFit
 from models.grounding_dino import config as configs
+from models.grounding_dino import state_dict_keys_hf as keys
 from models.grounding_dino import weights
 from models.grounding_dino.config import GROUNDING_DINO_CONFIGS, GroundingDinoConfig
 from models.grounding_dino.model import GroundingDino
-from tests.models.small_grounding_dino import SWIN, random_model
+from tests.models.small_grounding_dino import MM_SWIN, SWIN, random_model
 
 CONTAINERS = pytest.mark.parametrize("container", ["idea", "huggingface"])
 BOX_HEAD = "decoder.bbox_embed.1.layers.0.weight"
@@ -16,6 +17,7 @@ BOX_HEAD = "decoder.bbox_embed.1.layers.0.weight"
 @pytest.fixture(autouse=True)
 def small_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(configs.GROUNDING_DINO_CONFIGS, "small", SWIN)
+    monkeypatch.setitem(configs.GROUNDING_DINO_CONFIGS, "mm_small", MM_SWIN)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,13 @@ def test_safetensors_may_keep_one_name_of_the_shared_box_head(original: Groundin
     assert torch.equal(model.state_dict()[name], original.state_dict()[name])
 
 
+def test_positions_in_windows_need_not_be_stored(original: GroundingDino) -> None:
+    tensors = {k: v for k, v in stored(original, "huggingface").items() if not k.endswith("relative_position_index")}
+    extra = {name: torch.ones(64) for name in keys.SURPLUS}
+    model, _, _ = weights.load(tensors | extra, "huggingface", None)
+    assert all(torch.equal(value, original.state_dict()[name]) for name, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize(("container", "prefix"), [("idea", "transformer."), ("huggingface", "model.")])
 def test_box_heads_that_differ_between_layers_are_refused(original: GroundingDino, container: str, prefix: str) -> None:
     tensors = stored(original, container)
@@ -128,10 +137,48 @@ def test_other_tensors_are_not_recognised(names: list[str]) -> None:
     assert weights.recognise(names) is None
 
 
-@pytest.mark.parametrize("container", ["idea", "huggingface"])
-@pytest.mark.parametrize("variant", ["swin_t", "swin_b"])
-def test_table_has_every_key_of_the_model_once(variant: str, container: str) -> None:
+@pytest.mark.parametrize("variant", ["swin_t", "swin_b", "mm_swin_t", "mm_swin_b", "mm_swin_l"])
+def test_table_has_every_key_of_the_model_once(variant: str) -> None:
     config = GROUNDING_DINO_CONFIGS[variant]
     with torch.device("meta"):
         keys = GroundingDino(config).state_dict().keys()
-    assert (weights.idea_table(config) if container == "idea" else weights.hf_table(config)).keys() == keys
+    tables = weights.published_tables(config)
+    assert set(tables) == ({"huggingface"} if variant.startswith("mm") else {"idea", "huggingface"})
+    assert all(table.sources.keys() == keys for table in tables.values())
+
+
+@pytest.fixture(scope="module")
+def of_openmmlab() -> dict[str, Tensor]:
+    """Tensors of a small MM-Grounding-DINO, the logits of whose layers have biases 0 and 1, those of selection 7."""
+    tensors = stored(random_model(MM_SWIN), "huggingface", MM_SWIN)
+    biases = {name.format(layer): torch.tensor(float(layer)) for name in keys.LOGIT_BIAS for layer in range(2)}
+    return tensors | biases | {keys.SELECTION_BIAS: torch.tensor(7.0)}
+
+
+def test_mm_grounding_dino_has_box_heads_of_its_own_and_the_last_layer_s_bias(of_openmmlab: dict[str, Tensor]) -> None:
+    assert weights.recognise(of_openmmlab) == "huggingface"
+    model, config, variant = weights.load(of_openmmlab, "huggingface", {"model_type": "mm-grounding-dino"})
+    assert (config, variant) == (MM_SWIN, "mm_small")
+    assert (model.token_logits.bias, model.selection.token_logits.bias) == (1, 7)
+    for layer in range(2):
+        own = model.box_heads[layer].state_dict()["layers.0.weight"]
+        assert torch.equal(own, of_openmmlab[f"bbox_embed.{layer}.layers.0.weight"])
+
+
+@pytest.mark.parametrize("name", ["bbox_embed.0.layers.1.bias", "class_embed.1.bias", keys.SELECTION_BIAS])
+def test_mm_grounding_dino_without_a_head_is_refused(of_openmmlab: dict[str, Tensor], name: str) -> None:
+    tensors = {stored: value for stored, value in of_openmmlab.items() if not stored.endswith(name)}
+    with pytest.raises(WeightsDoNotFit):
+        weights.load(tensors, "huggingface", None)
+
+
+def test_mm_grounding_dino_whose_layers_share_a_head_has_one(of_openmmlab: dict[str, Tensor]) -> None:
+    tensors = {name: value for name, value in of_openmmlab.items() if "bbox_embed.1." not in name}
+    model, config, _ = weights.load(tensors, "huggingface", None)
+    assert not config.own_box_heads
+    assert torch.equal(model.box_head.layers[0].weight, of_openmmlab["bbox_embed.0.layers.0.weight"])
+
+
+def test_config_of_grounding_dino_beside_mm_grounding_dino_is_refused(of_openmmlab: dict[str, Tensor]) -> None:
+    with pytest.raises(UnknownCheckpoint, match=r"model_type 'grounding-dino'; this model has 'mm-grounding-dino'"):
+        weights.load(of_openmmlab, "huggingface", {"model_type": "grounding-dino"})
