@@ -8,8 +8,8 @@ from .fake_trt import write_engine
 
 # One for each token bucket of the small detector, as TensorRT is built; batches go up to its `max_batch`.
 PROFILES = [
-    {"batch": [1, 1, 8], "height": [32, 128, 256], "width": [32, 160, 256], "tokens": [1, 16, 16]},
-    {"batch": [1, 1, 8], "height": [32, 128, 256], "width": [32, 160, 256], "tokens": [17, 32, 256]},
+    {"batch": [1, 1, 8], "height": [32, 288, 512], "width": [32, 480, 512], "tokens": [1, 16, 16]},
+    {"batch": [1, 1, 8], "height": [32, 288, 512], "width": [32, 480, 512], "tokens": [17, 32, 256]},
 ]
 # Their axes on the levels of the small detectors.
 LEVELS = {

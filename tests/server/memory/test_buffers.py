@@ -125,7 +125,9 @@ def test_failed_run_gives_its_buffers_back(detector, pool, monkeypatch):
 
 def test_batch_that_does_not_fit_gives_back_what_it_had_got(detector):
     inputs = scene(detector)
-    detector.pool = pool = PoisonedPool(HostAllocator(), cap=1_500_000)
+    detector.pool = enough = PoisonedPool(HostAllocator())
+    detector.run_detector(*inputs)
+    detector.pool = pool = PoisonedPool(HostAllocator(), cap=enough.stats().high_water - 1)
     with pytest.raises(PoolExhausted, match="to grounding-dino-mini"):
         detector.run_detector(*inputs)
     assert pool.stats().high_water > 0, "some of its buffers there was room for"

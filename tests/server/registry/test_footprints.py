@@ -199,7 +199,7 @@ def test_server_that_does_not_fit_says_so_and_ends(monkeypatch, capsys, tmp_path
 
 def test_records_tell_what_a_bundle_will_have_on_the_gpu_before_it_is_opened(engines):
     clip, detector = map(by_record, engines)
-    assert (clip.device, clip.block_bytes, clip.bucket) == ("cuda:0", 2 * BLOCK, "8 images of 64x64")
+    assert (clip.device, clip.block_bytes, clip.bucket) == ("cuda:0", 2 * BLOCK, "8 images of 224x224")
     assert clip.weights_bytes == file_bytes(engines[0], "*.engine")
     assert detector.weights_bytes == file_bytes(engines[1], "*.engine")
     for folder, told in zip(engines, (clip, detector), strict=True):

@@ -15,6 +15,10 @@ from server.registry.warmup import largest_picture, warm_up, warm_up_shapes
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
 
+# Of the bundled models: the detector's shorter side and bound of the longer, and the encoder's square, in pixels.
+SHORTER, LONGER, SQUARE = 288, 480, 224
+CANVASES = {size for side in (SHORTER, 384, 448, LONGER) for size in ((SHORTER, side), (side, SHORTER))}
+
 
 @pytest.fixture
 def detector(bundled_detector):
@@ -62,12 +66,12 @@ def test_warm_up_reaches_the_largest_shapes(detector, encoder, fed):
     warm_up(detector)
     warm_up(encoder)
     (seen,), (prompted,), (detected,) = (runs["grounding-dino-mini", part] for _, part in bundles[:3])
-    assert seen["pixel_values"].shape == (1, 3, 160, 256)
-    assert detected["pixel_mask"].shape == (1, 160, 256)
+    assert seen["pixel_values"].shape == (1, 3, SHORTER, LONGER)
+    assert detected["pixel_mask"].shape == (1, SHORTER, LONGER)
     assert detected["text_features"].shape[:2] == (1, 256)
     assert prompted["input_ids"].shape == (1, 256)
     (embedded,), (written,) = runs["clip-mini", "image_encoder"], runs["clip-mini", "text_encoder"]
-    assert embedded["pixel_values"].shape == (1, 3, 64, 64)
+    assert embedded["pixel_values"].shape == (1, 3, SQUARE, SQUARE)
     assert written["input_ids"].shape[1] >= encoder.manifest.text.max_tokens - 1
 
 
@@ -76,20 +80,19 @@ def test_every_shape_bucket_is_run_alone_and_in_the_largest_batch(detector, enco
     assert warm_up_shapes(detector, batch=3) == 0
     assert warm_up_shapes(encoder, batch=3) == 0
     shapes = [(*run["pixel_mask"].shape, run["text_features"].shape[1]) for run in detected]
-    canvases = {size for side in (160, 224, 256) for size in ((160, side), (side, 160))}
     tokens = detector.manifest.buckets.tokens
     assert sorted(shapes) == sorted(
-        (count, *canvas, length) for count in (1, 3) for canvas in canvases for length in tokens
+        (count, *canvas, length) for count in (1, 3) for canvas in CANVASES for length in tokens
     )
     assert [count for count, *_ in shapes] == sorted(count for count, *_ in shapes), "alone first"
-    assert [run["pixel_values"].shape for run in embedded] == [(1, 3, 64, 64), (3, 3, 64, 64)]
+    assert [run["pixel_values"].shape for run in embedded] == [(count, 3, SQUARE, SQUARE) for count in (1, 3)]
     assert [len(run["input_ids"]) for run in written] == [1, 64]
 
 
 def test_time_for_shape_buckets_is_bounded_and_those_left_are_counted(detector, fed, monkeypatch):
     monkeypatch.setattr(warmup, "SHAPES_WITHIN_S", 1e-9)
     runs = fed(detector, "detector")
-    assert warm_up_shapes(detector, batch=8) == 5 * 5 * 2
+    assert warm_up_shapes(detector, batch=8) == len(CANVASES) * 5 * 2
     assert runs == []
 
 
@@ -98,7 +101,7 @@ def test_shape_that_has_no_room_in_the_pool_is_left(detector):
     plan = plan_bundle(detector, Settings())
     detector.pool = BufferPool(HostAllocator(), cap=plan.image_buffers_bytes)
     left = warm_up_shapes(detector, batch=8)
-    assert 0 < left <= 25, "alone all fit"
+    assert 0 < left <= len(CANVASES) * 5, "alone all fit"
 
 
 @pytest.mark.parametrize(

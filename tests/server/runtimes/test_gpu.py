@@ -25,7 +25,7 @@ from tests.server.fake_trt import ACTIVATION_BYTES, install_trt
 from tests.server.fakes import picture
 
 CLIP, DETECTOR = BUNDLED / "clip-mini", BUNDLED / "grounding-dino-mini"
-IMAGES = [np.ones((3, 64, 64), np.float32)] * 2
+IMAGES = [np.ones((3, 224, 224), np.float32)] * 2
 ILLEGAL_ADDRESS, LAUNCH_FAILURE = 700, 719
 PROBLEM = "urn:openset:problem:"
 
