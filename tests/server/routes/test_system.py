@@ -42,7 +42,7 @@ def test_models_lists_certificates_tasks_defaults_and_limits(client, detector):
     detect_model, encoder_model = answer["models"]
     assert detect_model["tasks"] == ["detect"]
     assert detect_model["defaults"]["box_threshold"] == 0.3
-    assert detect_model["limits"] == {"max_tokens": 64, "max_batch": 8}
+    assert detect_model["limits"] == {"max_tokens": 64, "max_batch": 8, "min_shorter": 8, "max_shorter": 32}
     assert detect_model["artefacts"][0]["part"] == "detector"
     assert detect_model["artefacts"][0]["certified"] is True
     assert detect_model["artefacts"][0]["provider"] == "arithmetic"
@@ -193,7 +193,8 @@ def test_wrong_method_is_a_problem_with_allow(client):
 def test_openapi_describes_both_bodies_and_the_problems(client, path):
     document = client.get("/openapi.json").json()
     operation = document["paths"][path]["post"]
-    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    schema = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    form = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
     assert form["properties"]["image"]["items"]["format"] == "binary"
     assert form["additionalProperties"] is False
     assert {"200", "400", "404", "413", "415", "422", "429", "500", "503"} <= set(operation["responses"])
