@@ -29,6 +29,7 @@ from models.training.distillation import BERT, CLIP_TEXT, DistilledWords
 from server.contract.text import PromptTokenizer
 
 RIDGE = 1e-3  # regularisation, as a share of a feature's mean square
+SCORED_TEXTS, TEXTS_AT_ONCE = 8000, 256
 LAST_STAGE = 3  # of stride 32
 DAMPING = 0.1  # scale of the weights of fresh layers, which add to the features that pass them
 LAST_LEVEL = 4.0  # logit by which points on the last level outweigh those on others at first
@@ -149,6 +150,7 @@ def _align_to_clip(
             embeddings,
             prompts,
         )
+        fit_word_scores(model, words, prompts)
         return
     if not isinstance(tower, ResNetTower) or not isinstance(tower.pool, nn.Sequential):
         return
@@ -189,9 +191,24 @@ def align(
     else:
         _set(model.text_proj, *ridge(_states(model, names, prompts), scale * wanted))
         _pass_on_grounding_dino(model)
-    if model.word_scores is not None:
-        tokens, rows = _tokens(model, names, prompts)
-        _set(model.word_scores.text, *ridge(tokens, embeddings[rows]))
+
+
+def fit_word_scores(model: GroundingDino | Glip, words: DistilledWords, prompts: PromptTokenizer) -> None:
+    """Fit the text side of a detector's word scores to names, and to other texts, so that names not taught count too.
+
+    Training spoils it: what it learns of a few names costs the others. Recipes freeze it, and what its features are of.
+    """
+    if model.word_scores is None:
+        return
+    others = list(words.embeddings)[len(words.names) :]
+    texts = [*words.names, *others[:: max(1, len(others) // SCORED_TEXTS)]]
+    tokens, targets = [], []
+    for first in range(0, len(texts), TEXTS_AT_ONCE):
+        some = texts[first : first + TEXTS_AT_ONCE]
+        features, rows = _tokens(model, some, prompts)
+        tokens.append(features)
+        targets.append(torch.stack([words.embeddings[some[row]] for row in rows.tolist()]))
+    _set(model.word_scores.text, *ridge(torch.cat(tokens), torch.cat(targets)))
 
 
 def shared_directions(embeddings: Tensor, width: int) -> tuple[Tensor, Tensor]:
