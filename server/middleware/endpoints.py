@@ -40,6 +40,8 @@ def endpoint_of(template: str) -> str:
         return INFER if template.endswith("/infer") else MODEL
     if template.startswith(ADMIN_BUNDLES):
         return ADMIN_BUNDLES
+    if template.startswith("/models/"):
+        return "/models"
     if template == "/redoc" or template.startswith("/docs/"):
         return "/docs"
     return "/" if template.startswith(PAGE_FILES) else template

@@ -36,6 +36,7 @@ from server.errors import (
     UrlRefused,
     WorkerStopped,
 )
+from server.middleware.endpoints import endpoint_of
 from server.request_context import MAX_TIMEOUT_MS, PRIORITIES, PRIORITY, REQUEST_ID, TIMEOUT
 from server.request_fields import EXAMPLE_IMAGE
 from server.routes.body import FORM, JSON
@@ -127,7 +128,7 @@ def completed(
             "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         }
     for path, operation in _operations(document):
-        needs_key = keys and path not in open_endpoints
+        needs_key = keys and endpoint_of(path) not in open_endpoints
         if needs_key:
             operation["security"] = [{"bearer": []}, {"header": []}]
         operation["responses"] = _responses(operation["responses"], needs_key=needs_key, url_images=url_images)
