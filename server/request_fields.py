@@ -8,9 +8,8 @@ from pydantic_core import PydanticCustomError
 
 from server.contract.list_text import ListTextError, check_caption, split_names, split_sentences
 from server.json_text import decode_base64
+from server.settings import MAX_ITEMS
 
-# Upper bound of any list, to bound the work of parsing; the limits of a request are settings, checked later.
-MAX_ITEMS = 100_000
 # A red disc, 16 x 16 pixels: a working example that is short.
 EXAMPLE_IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAS0lEQVR42mP88OEDAymAiYFEQLIGFkyhG3p6cLbGpUsEbEBWjclF"

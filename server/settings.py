@@ -18,11 +18,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from server.contract.regular_files import read_regular
 from server.memory.process_resources import available_cpus, machine_bytes, memory_limit
-from server.request_fields import MAX_ITEMS
 
 PREFIX = "OPENSET_"
 CONFIG = PREFIX + "CONFIG"
 MEBIBYTE = 2**20
+MAX_ITEMS = 100_000  # of any list in a request, to bound the work of parsing; the settings are checked later
 # Endpoints that run no model, and may be opened to clients without an API key; / includes the page's own files.
 OpenEndpoint = Literal[
     "/",

@@ -44,7 +44,7 @@ MAY_IMPORT = {
 # Rooms and root files of the server, from low to high: each imports only lower ones.
 SERVER_ORDER = (
     *("stop_signals", "console", "installation"),
-    *("contract", "memory", "errors", "json_text", "request_fields", "requests", "schemas", "settings"),
+    *("contract", "memory", "errors", "json_text", "settings", "request_fields", "requests", "schemas"),
     *("telemetry", "runtimes"),
     *("bundle", "client_address", "request_context", "inference", "registry", "middleware", "routes", "predictor"),
     *("app", "arguments", "__main__", "completion"),

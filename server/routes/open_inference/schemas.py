@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.request_fields import EXAMPLE_IMAGE, MAX_ITEMS
+from server.request_fields import EXAMPLE_IMAGE
+from server.settings import MAX_ITEMS
 
 Name = Annotated[str, Field(max_length=200)]
 Datatype = Literal["BYTES", "FP32", "INT64", "UINT8"]

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from server.contract.text import shown
 from server.errors import FieldFault, InvalidRequest, MalformedBody, RequestFault, invalid_request
 from server.json_text import LongString, read_json
-from server.request_fields import MAX_ITEMS
 from server.routes.open_inference.schemas import Datatype, InferRequest, RequestInput, ResponseOutput
+from server.settings import MAX_ITEMS
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 ALL_BINARY = "binary_data_output"
