@@ -29,8 +29,8 @@ _REQUIRED_TO_EXPORT = ("torch", "onnx", "onnxscript", "safetensors")
 def run(args: argparse.Namespace) -> int:
     """Run `openset pull`; exit status 0 if the certified bundles are there, 2 for an unknown name."""
     if not args.names:
-        for name, official in OFFICIAL.items():
-            print(f"{name:24} {official.title:24} {official.licence:12} {official.repository}")
+        for name, known in OFFICIAL.items():
+            print(f"{name:24} {known.title:24} {known.licence:12} {known.repository}")
         return 0
     names = [name for word in args.names for name in word.replace(",", " ").split()]
     if not names:
