@@ -184,4 +184,4 @@ def test_hostile_manifest_is_one_sentence(tmp_path, capsys, manifest):
 def test_manifest_that_is_a_pipe_is_not_waited_for(tmp_path, capsys):
     os.mkfifo(tmp_path / "manifest.json")
     assert main(["verify", str(tmp_path)]) == 1
-    assert "it is no file" in capsys.readouterr().err
+    assert "it is no regular file" in capsys.readouterr().err
