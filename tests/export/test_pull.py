@@ -243,7 +243,7 @@ def test_unknown_name_is_refused_with_what_to_do_instead(name, capsys, tmp_path,
     monkeypatch.setenv("OPENSET_CACHE_DIR", str(tmp_path / "none"))
     assert main(["pull", CLIP, name]) == 2
     told = capsys.readouterr().err
-    assert re.search(rf"{name!r} is no official model(, clip-vit-base-patch16 is)?; known are {CLIP}, ", told)
+    assert re.search(rf"{name!r} is no official model(, clip-vit-base-patch(16|32) is)?; known are {CLIP}, ", told)
     for way in ("repositories of these families as org/name", "openset export --checkpoint FILE", "serve --bundle"):
         assert way in told
     assert told.endswith(f"Pulled models are in {tmp_path / 'none'}\n")
