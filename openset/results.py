@@ -199,7 +199,7 @@ class ServedModel(BaseModel):
     source: str
     weights_sha256: str
     certified: str
-    card: str | None
+    card: str | None = None
     defaults: dict[str, Any]
     limits: dict[str, int]
     memory: dict[str, Any]

@@ -105,7 +105,7 @@ class Bundle:
 
     @property
     def has_card(self) -> bool:
-        """Whether there is a model card."""
+        """True where a model card is beside the manifest."""
         return (self.folder / CARD_FILE).is_file()
 
     def card(self) -> bytes:

@@ -110,7 +110,7 @@ def run(variant: Variant, chosen: argparse.Namespace) -> list[float]:
 
 def _recipe(variant: Variant, chosen: argparse.Namespace, **flags: Any) -> Recipe:
     """The bundled recipe at three quarters of its size, with the variant's scenes."""
-    table = tomllib.loads((CONFIGS / "clip-mini.toml").read_text())
+    table = tomllib.loads((CONFIGS / "clip-drawings.toml").read_text())
     (scenes,) = table["data"]["sets"]
     full, easy = {**scenes["full"], **variant.scenes}, {**vars(EASY), **variant.scenes}
     scenes |= {"full": full, "easy": easy, "until": 1.0, "small": 1.0, "block": chosen.batch}

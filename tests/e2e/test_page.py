@@ -17,7 +17,7 @@ from .visiting import ask, body_shown, choose, expect, labels_of, name, printed,
 
 EXAMPLES = ROOT / "server/examples"
 BUNDLE = ROOT / "server/bundles/grounding-dino-mini"
-SCENE = EXAMPLES / "scene.jpg"
+SCENE = EXAMPLES / "cow.jpg"
 
 
 def detections_of(server, **fields):
@@ -180,7 +180,7 @@ def test_drawn_picture_is_downloaded_in_the_pictures_own_size(opened):
     ask(page)
     with page.expect_download() as download:
         page.locator("#download").click()
-    assert download.value.suggested_filename == "scene-drawn.png"
+    assert download.value.suggested_filename == "cow-drawn.png"
     drawn = Image.open(Path(download.value.path())).convert("RGB")
     assert drawn.size == (640, 480)
     changed = np.abs(np.asarray(drawn, np.int16) - np.asarray(Image.open(SCENE), np.int16)).max(-1) > 60
@@ -214,7 +214,7 @@ def test_dropped_and_pasted_pictures_are_asked_about(opened, called):
 
 def test_example_that_arrives_late_does_not_replace_a_picture_brought_meanwhile(opened):
     held = []
-    late = ("page/examples/scene.jpg", lambda route: held.append(route))
+    late = ("page/examples/cow.jpg", lambda route: held.append(route))
     page = opened(routes=[late], wait_until="commit")
     expect(page.locator("#examples button")).not_to_have_count(0)
     choose(page, (EXAMPLES / "rocket.jpg").read_bytes(), called="mine.jpg")

@@ -23,7 +23,7 @@ def compare(page):
 
 def answer_of(server, model, labels):
     data = {"model": model, "labels": labels}
-    answer = server.post("/detect", files={"image": (EXAMPLES / "scene.jpg").read_bytes()}, data=data)
+    answer = server.post("/detect", files={"image": (EXAMPLES / "cow.jpg").read_bytes()}, data=data)
     return answer.json()["results"][0]["detections"]
 
 
@@ -81,7 +81,7 @@ def test_what_was_asked_in_the_tab_comes_back_without_a_request(opened):
     expect(page.locator("#past-list button").nth(1)).to_contain_text("dog, bicycle")
     asked = len(page.asked)
     page.locator("#past-list button").nth(1).click()
-    expect(page.locator("#picture-name")).to_have_text("scene.jpg")
+    expect(page.locator("#picture-name")).to_have_text("cow.jpg")
     assert labels_of(page)[:2] == ["dog", "bicycle"]
     assert listed(page) == first
     assert not [path for method, path in page.asked[asked:] if method == "POST"]
@@ -154,14 +154,14 @@ def downloaded(page, kind, suffix=""):
 def test_answers_of_several_pictures_are_downloaded_in_every_format(opened):
     page = opened()
     expect(page.locator("#downloads")).to_be_hidden()
-    page.locator("#file").set_input_files([EXAMPLES / "scene.jpg", EXAMPLES / "rocket.jpg"])
+    page.locator("#file").set_input_files([EXAMPLES / "cow.jpg", EXAMPLES / "rocket.jpg"])
     expect(page.locator("#film button")).to_have_count(2)
     name(page, "airplane", "dog")
     page.locator("#ask").click()
     expect(page.locator(".badge.found")).to_have_count(2)
     file, content = downloaded(page, "json")
     answers = json.loads(content)
-    assert (file, [answer["image"] for answer in answers]) == ("openset.json", ["scene.jpg", "rocket.jpg"])
+    assert (file, [answer["image"] for answer in answers]) == ("openset.json", ["cow.jpg", "rocket.jpg"])
     found = [each for answer in answers for each in answer["results"][0]["detections"]]
     assert {each["label"] for each in found} == {"airplane", "dog"}
     file, content = downloaded(page, "csv")
@@ -170,7 +170,7 @@ def test_answers_of_several_pictures_are_downloaded_in_every_format(opened):
     file, content = downloaded(page, "coco")
     coco = json.loads(content)
     assert (file, len(coco["annotations"])) == ("coco.json", len(found))
-    assert [image["file_name"] for image in coco["images"]] == ["scene.jpg", "rocket.jpg"]
+    assert [image["file_name"] for image in coco["images"]] == ["cow.jpg", "rocket.jpg"]
     file, content = downloaded(page, "yolo")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.testzip() is None
