@@ -20,7 +20,7 @@ EXAMPLES = ROOT / "server/examples"
 DOG, COW = EXAMPLES / "dog.jpg", EXAMPLES / "cow.jpg"
 SHOWN = {  # photographs, the thing they show, and where: x0, y0, x1, y1
     "dog.jpg": ("dog", (22, 15, 495, 398)),
-    "cow.jpg": ("cow", (128, 160, 500, 376)),
+    "cow.jpg": ("cow", (146, 183, 571, 430)),
     "cat.jpg": ("cat", (0, 0, 385, 300)),
     "coffee.jpg": ("cup", (75, 18, 480, 385)),
 }
@@ -83,9 +83,9 @@ def test_drawn_answer_is_the_picture_with_boxes(server):
     )
     drawn = Image.open(io.BytesIO(answer.content))
     changed = np.abs(np.asarray(drawn, np.int16) - np.asarray(Image.open(COW), np.int16)).max(-1) > 30
-    assert drawn.size == (560, 420)
+    assert drawn.size == (640, 480)
     assert changed[130:400, 90:540].any()
-    assert not changed[:60].any(), "only the cows are drawn on"
+    assert not changed[:80].any(), "only the cows are drawn on"
 
 
 def test_first_detector_answers_where_no_model_is_named(server):
@@ -145,4 +145,4 @@ def test_shell_draws_without_a_server(tmp_path):
     )
     answer = json.loads(done.stdout)
     assert {found["label"] for found in answer["results"][0]["detections"]} == {"a cow"}
-    assert Image.open(drawn).size == (560, 420)
+    assert Image.open(drawn).size == (640, 480)

@@ -105,7 +105,7 @@ def test_screen_reader_is_told_what_happens(opened):
     found = page.get_by_role("listbox", name="Detections, best first").get_by_role("option")
     assert re.fullmatch(r"\w+\s+0\.\d\d", found.first.inner_text())
     expect(page.get_by_role("slider", name="Box threshold")).to_be_visible()
-    expect(page.get_by_role("button", name="Remove dog")).to_be_visible()
+    expect(page.get_by_role("button", name="Remove cow")).to_be_visible()
     expect(page.get_by_role("radio", name="Detect")).to_be_checked()
     expect(page.get_by_role("img", name="The image in the request, cow.jpg")).to_be_visible()
     expect(page.get_by_role("textbox", name="Labels")).to_have_attribute("id", "token")
