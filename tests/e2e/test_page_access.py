@@ -225,7 +225,7 @@ def test_printed_commands_give_what_the_page_shows(opened, tmp_path, task, own):
     if own:
         (tmp_path / 'my "sea", 2;.jpg').write_bytes(SEA)
         choose(page, SEA, called='my "sea", 2;.jpg')
-        name(page, "sailboat", *HOSTILE)
+        name(page, "rocket", *HOSTILE)
         if task == "classify":
             page.locator("#options summary").click()
             page.locator("#multi_label").check()

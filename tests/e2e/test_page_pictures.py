@@ -241,6 +241,6 @@ def test_picture_by_url_is_downloaded_by_the_server_alone(opened, server):
     expect(page.locator("#address-dialog")).to_be_hidden()
     expect(page.locator("#picture-name")).to_have_text("my sea.png")
     assert [body["image_url"] for body in asked] == ["https://pictures.example/my%20rocket.jpg?size=2"] * 2
-    name(page, "sailboat")
+    name(page, "rocket")
     ask(page)
     assert "curl -s 'https://pictures.example/my%20rocket.jpg?size=2' | curl" in printed(page, "curl")
