@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name="clip-mini",
         source=SOURCE,
         licence="Apache-2.0",
-        serving={"preprocessing": PREPROCESSING.model_dump(mode="json")},
+        serving={"preprocessing": PREPROCESSING.model_dump(mode="json"), "buckets": {"max_batch": 8}},
     )
     LOG.info("wrote %s", args.out / "checkpoint")
     return 0

@@ -39,10 +39,28 @@ export function lacking({ task, way, texts, prompt }) {
   return task === 'similarity' ? 'Enter at least one text.' : 'Enter at least one label.';
 }
 
+/** The fields that are lists of texts. */
+export const LISTS = new Set(['labels', 'texts', 'templates']);
+
+/** `fields` as a form has them: a list of texts that could be read as more or fewer is one field with a JSON array. */
+export function formFields(fields) {
+  return grouped(fields).flatMap(([name, values]) => {
+    const exact = !LISTS.has(name) || !values.some((value) => /[,;|\t\n\r]|\.\s+\S|^\s*\[/.test(value));
+    return exact ? values.map((value) => [name, value]) : [[name, JSON.stringify(values)]];
+  });
+}
+
+/** [name, values] of `fields`, each name once. */
+export function grouped(fields) {
+  const groups = new Map();
+  for (const [name, value] of fields) groups.set(name, [...(groups.get(name) ?? []), value]);
+  return [...groups];
+}
+
 /** The body of a request: `image` (a file or blob) and the fields. */
 export function formOf(image, name, fields) {
   const form = new FormData();
   form.append('image', image, name);
-  for (const [field, value] of fields) form.append(field, value);
+  for (const [field, value] of formFields(fields)) form.append(field, value);
   return form;
 }

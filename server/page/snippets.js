@@ -1,6 +1,7 @@
 // A request as runnable code: for a POSIX shell with curl, and for Python without packages.
 
-const LISTS = new Set(['labels', 'texts', 'templates']);
+import { LISTS, formFields, grouped } from './question.js';
+
 const WIDTH = 88; // of a line of printed commands, if possible
 const KEY_VARIABLE = 'OPENSET_API_KEY';
 const PRINTS = {
@@ -17,7 +18,7 @@ const PRINTS = {
 export function curl({ task, fields, image, base, keyed }) {
   const file = image.url ? 'image=@-' : `image=@${fileName(image.name)}`;
   const lines = [`${image.url ? `curl -s ${quoted(image.url)} | ` : ''}curl -F ${quoted(file)}`];
-  for (const [name, values] of grouped(fields)) lines.push(...folded(values.map((value) => part(name, String(value)))));
+  for (const [name, values] of grouped(formFields(fields))) lines.push(...folded(values.map((value) => part(name, String(value)))));
   if (keyed) lines.push(`-H "Authorization: Bearer $${KEY_VARIABLE}"`);
   return [...lines, quoted(base + task)].join(' \\\n  ');
 }
@@ -46,12 +47,6 @@ export function python({ task, fields, image, base, keyed }) {
 export function needs({ image, keyed }) {
   const folder = image.url ? '' : `Run it in the folder of ${image.name}. `;
   return folder + (keyed ? `The key is read from the environment: export ${KEY_VARIABLE}=…` : '');
-}
-
-function grouped(fields) {
-  const groups = new Map();
-  for (const [name, value] of fields) groups.set(name, [...(groups.get(name) ?? []), value]);
-  return [...groups];
 }
 
 function folded(parts) {

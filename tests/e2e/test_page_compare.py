@@ -75,14 +75,14 @@ def test_what_was_asked_in_the_tab_comes_back_without_a_request(opened):
     ask(page)
     first = listed(page)
     page.locator("#examples button").nth(1).click()
-    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
+    expect(page.locator("#picture-name")).to_have_text("cat.jpg")
     ask(page)
     expect(page.locator("#past-list button")).to_have_count(2)
-    expect(page.locator("#past-list button").nth(1)).to_contain_text("dog, bicycle")
+    expect(page.locator("#past-list button").nth(1)).to_contain_text("cow, bicycle")
     asked = len(page.asked)
     page.locator("#past-list button").nth(1).click()
     expect(page.locator("#picture-name")).to_have_text("cow.jpg")
-    assert labels_of(page)[:2] == ["dog", "bicycle"]
+    assert labels_of(page)[:2] == ["cow", "bicycle"]
     assert listed(page) == first
     assert not [path for method, path in page.asked[asked:] if method == "POST"]
     page.locator("#past-clear").click()
@@ -93,7 +93,7 @@ def test_what_was_asked_in_the_tab_comes_back_without_a_request(opened):
 def test_link_restores_labels_and_settings_and_no_picture(opened):
     page = opened(permissions=["clipboard-read", "clipboard-write"])
     page.locator("#examples button").nth(1).click()
-    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
+    expect(page.locator("#picture-name")).to_have_text("cat.jpg")
     page.locator("#model").select_option("glip-mini")
     page.locator("#model-2").select_option("grounding-dino-mini")
     name(page, "a & b", "#犬", "<b>")
@@ -110,7 +110,7 @@ def test_link_restores_labels_and_settings_and_no_picture(opened):
     page.goto("about:blank")
     page.goto(link)
     expect(page.locator("#model")).to_have_value("glip-mini")
-    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
+    expect(page.locator("#picture-name")).to_have_text("cat.jpg")
     expect(page.locator("#model-2")).to_have_value("grounding-dino-mini")
     assert labels_of(page) == ["a & b", "#犬", "<b>"]
     values = [
@@ -132,7 +132,7 @@ def test_link_with_models_that_are_not_served_keeps_the_rest(opened, server):
 
 def test_text_threshold_is_sent_and_marks_words(opened):
     page = opened()
-    name(page, "yellow cat")
+    name(page, "yellow cow")
     page.locator("#options summary").click()
     expect(page.locator("#text_threshold")).to_have_attribute("placeholder", "0.2")
     page.locator("#text_threshold").fill("1")
@@ -156,14 +156,14 @@ def test_answers_of_several_pictures_are_downloaded_in_every_format(opened):
     expect(page.locator("#downloads")).to_be_hidden()
     page.locator("#file").set_input_files([EXAMPLES / "cow.jpg", EXAMPLES / "rocket.jpg"])
     expect(page.locator("#film button")).to_have_count(2)
-    name(page, "airplane", "dog")
+    name(page, "cow", "rocket")
     page.locator("#ask").click()
     expect(page.locator(".badge.found")).to_have_count(2)
     file, content = downloaded(page, "json")
     answers = json.loads(content)
     assert (file, [answer["image"] for answer in answers]) == ("openset.json", ["cow.jpg", "rocket.jpg"])
     found = [each for answer in answers for each in answer["results"][0]["detections"]]
-    assert {each["label"] for each in found} == {"airplane", "dog"}
+    assert {each["label"] for each in found} == {"cow", "rocket"}
     file, content = downloaded(page, "csv")
     rows = list(csv.DictReader(io.StringIO(content.decode())))
     assert (file, [row["label"] for row in rows]) == ("detections.csv", [each["label"] for each in found])
@@ -174,16 +174,16 @@ def test_answers_of_several_pictures_are_downloaded_in_every_format(opened):
     file, content = downloaded(page, "yolo")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.testzip() is None
-        assert yaml.safe_load(archive.read("data.yaml"))["names"] == ["airplane", "dog"]
+        assert yaml.safe_load(archive.read("data.yaml"))["names"] == ["cow", "rocket"]
         assert archive.read("images/rocket.jpg") == (EXAMPLES / "rocket.jpg").read_bytes()
-        lines = [line for name in ("scene", "sea") for line in archive.read(f"labels/{name}.txt").splitlines()]
+        lines = [line for name in ("cow", "rocket") for line in archive.read(f"labels/{name}.txt").splitlines()]
     assert (file, len(lines)) == ("yolo.zip", len(found))
 
 
 def test_scores_are_downloaded_as_json_and_csv(opened):
     page = opened()
     page.locator("[value=similarity]").check()
-    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
+    expect(page.locator("#picture-name")).to_have_text("cow.jpg")
     ask(page)
     visible = page.locator("#downloads button:visible").all_inner_texts()
     assert visible == ["JSON", "CSV"]
