@@ -100,6 +100,9 @@ def test_link_restores_labels_and_settings_and_no_picture(opened):
     page.locator("#options summary").click()
     page.locator("#text_threshold").fill("0.35")
     page.locator("#nms_iou").fill("0.7")
+    page.locator("#ask").click()
+    expect(page.locator("#threshold-2")).to_be_visible()
+    asked = len(page.asked)
     page.locator("#threshold").fill("0.22")
     page.locator("#threshold-2").fill("0.33")
     page.locator("#link").click()
@@ -117,7 +120,7 @@ def test_link_restores_labels_and_settings_and_no_picture(opened):
         page.locator(f"#{id_}").input_value() for id_ in ("text_threshold", "nms_iou", "threshold", "threshold-2")
     ]
     assert values == ["0.35", "0.7", "0.22", "0.33"]
-    assert not [path for method, path in page.asked if method == "POST"], "a link asks nothing by itself"
+    assert not [path for method, path in page.asked[asked:] if method == "POST"], "a link asks nothing by itself"
 
 
 def test_link_with_models_that_are_not_served_keeps_the_rest(opened, server):
@@ -138,7 +141,7 @@ def test_text_threshold_is_sent_and_marks_words(opened):
     page.locator("#text_threshold").fill("1")
     with page.expect_request("**/detect") as sent:
         page.locator("#ask").click()
-    assert 'name="text_threshold"' in sent.value.post_data
+    assert b'name="text_threshold"' in sent.value.post_data_buffer
     assert "-F text_threshold=1" in printed(page, "curl")
     page.locator("#threshold").fill("0.05")
     expect(page.locator("#results li").first).to_be_visible()
