@@ -181,7 +181,7 @@ class ModelBody(BaseModel):
     certified: Certified = Field(
         description="Least that vouches for its graphs: a certificate with these weights, the template's, or none."
     )
-    card: str | None = Field(None, description="Address of its model card, relative to the page's; null if it has none.")
+    card: str | None = Field(None, description="Address of its model card, relative to the page's; null without one.")
     defaults: dict[str, Any] = Field(description="Values of options that a request does not set.")
     limits: dict[str, int]
     memory: HostFootprint

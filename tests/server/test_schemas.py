@@ -5,8 +5,9 @@ import base64
 import pytest
 from pydantic import ValidationError
 
-from server.request_fields import EXAMPLE_IMAGE, MAX_ITEMS
+from server.request_fields import EXAMPLE_IMAGE
 from server.requests import ClassifyRequest, DetectRequest, SimilarityRequest
+from server.settings import MAX_ITEMS
 
 IMAGE = base64.b64encode(b"picture").decode()
 

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from server.request_fields import MAX_ITEMS
 from server.routes.open_inference.schemas import InferRequest, InferResponse, ResponseOutput
+from server.settings import MAX_ITEMS
 
 TEXTS = {"name": "labels", "shape": [1], "datatype": "BYTES", "data": ["dog"]}
 
