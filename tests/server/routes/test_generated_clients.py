@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from server.app import create_app
+from server.bundle import CARD_FILE
 from server.request_fields import EXAMPLE_IMAGE
 from server.settings import Settings
 from tests.server.fakes import FakeDetector, FakeEncoder, picture
@@ -36,7 +37,10 @@ needs_node = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles")
-    return create_app(Settings(decode_threads=1), [FakeDetector(folder), FakeEncoder(folder)])
+    detector = FakeDetector(folder)
+    detector.folder = folder
+    (folder / CARD_FILE).write_text("# A detector of doors", encoding="utf-8")
+    return create_app(Settings(decode_threads=1), [detector, FakeEncoder(folder)])
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +114,7 @@ def test_python_client_of_every_endpoint_gets_its_answer(app, generated, url):
         call(versioned, name="fake-detector", version="1", **body)
     for name in ("models", "livez", "readyz", "metrics", "server_metadata", "live", "ready"):
         call(name)
+    call("model_card", name="fake-detector")
     assert called == operations(app).keys()
 
 

@@ -42,6 +42,7 @@ const params = { path: { name: "fake-detector" } };
 const version = { path: { name: "fake-detector", version: "1" } };
 const tensor = { datatype: "BYTES", shape: [1] };
 const inference = { inputs: [{ ...tensor, name: "image", data: [image] }, { ...tensor, name: "labels", data: ["a dog"] }] };
+take("/models/{name}/card", await client.GET("/models/{name}/card", { params, parseAs: "text" }));
 take("/v2/models/{name}", await client.GET("/v2/models/{name}", { params }));
 take("/v2/models/{name}/ready", await client.GET("/v2/models/{name}/ready", { params }));
 take("/v2/models/{name}/infer", await client.POST("/v2/models/{name}/infer", { params, body: inference }));
