@@ -103,16 +103,14 @@ class ProcessDecoders:
         """See Decoders."""
         async with self._usual.slot(client=context.client, priority=context.priority):
             result = await self._submit(work, USUAL_BYTES)
-        if not isinstance(result, int):
-            return result
-        if result > self._most:
-            raise ImageTooLarge(
-                f"{work.name} would take {result / 2**20:.0f} MiB to decode, at most {self._most / 2**20:.0f} MiB are"
-                " given to one: send a smaller picture, or another format"
-            )
-        async with self._large.slot(client=context.client, priority=context.priority):
-            result = await self._submit(work, result)
-        assert not isinstance(result, int), "it needs what it asked for"
+        while isinstance(result, int):  # twice for a picture that needs more once it is open than to be opened
+            if result > self._most:
+                raise ImageTooLarge(
+                    f"{work.name} would take {result / 2**20:.0f} MiB to decode, at most"
+                    f" {self._most / 2**20:.0f} MiB are given to one: send a smaller picture, or another format"
+                )
+            async with self._large.slot(client=context.client, priority=context.priority):
+                result = await self._submit(work, result)
         return result
 
     async def _submit(self, work: Work, allowance: int) -> PreparedImage | bytes | int:

@@ -84,6 +84,15 @@ def test_large_image_of_every_format_is_decoded_within_its_bounds(processes, for
     assert result.size == size[::-1]
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_large_image_of_every_format_is_drawn_on(processes, form):
+    options = {"method": 0} if form == "WEBP" else {}
+    large = work(one_colour((5000, 4000), form=form, **options))._replace(rules=None, marks=())
+    (result,) = run(processes, large)
+    assert isinstance(result, bytes), result
+    assert result.startswith(b"\x89PNG")
+
+
 def test_refused_images_are_faults(either):
     faults = run(either, work(b"hello"), work(b""), work(picture(size=(20, 10)), max_pixels=100), work(picture()[:-40]))
     assert [type(fault) for fault in faults] == [UnsupportedImage, BrokenImage, ImageTooLarge, BrokenImage]
