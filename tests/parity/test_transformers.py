@@ -1,7 +1,9 @@
 """Models that transformers publishes, against its own code, with random weights in the files that it writes."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +12,9 @@ from torch import nn
 from models.clip.config import ClipConfig, TextConfig, VisionTransformerConfig
 from models.grounding_dino import config as configs
 from models.grounding_dino.config import GroundingDinoConfig
-from models.layers.configs import BertConfig, SwinConfig
 from models.registry import load
 from tests.models.shaking import shaken
+from tests.models.small_grounding_dino import MM_SWIN
 
 transformers = pytest.importorskip("transformers", reason="needs transformers, of the extra `dev`")
 IDS = [101, 1037, 1058, 1012, 1039, 1012, 102]  # special tokens and full stops are those of the published vocabulary
@@ -66,27 +68,10 @@ def test_clip_with_gelu_and_a_processor_of_its_own_computes_what_transformers_do
     torch.testing.assert_close(found.logits_per_image, wanted.logits_per_image, atol=1e-4, rtol=1e-4)
 
 
-def small(**own: object) -> GroundingDinoConfig:
-    sizes = {"stages": (1, 2, 3), "levels": 4} | own
-    return GroundingDinoConfig(
-        backbone=SwinConfig(embed_dim=8, depths=(1, 2, 2, 1), heads=(1, 2, 2, 4), window=3),
-        text=BertConfig(vocab_size=VOCABULARY, width=32, layers=2, heads=2, hidden=48, max_positions=16),
-        d_model=64,
-        heads=4,
-        points=2,
-        encoder_layers=2,
-        decoder_layers=2,
-        ffn_hidden=48,
-        text_heads=2,
-        text_ffn_hidden=24,
-        fusion_heads=2,
-        fusion_hidden=24,
-        num_queries=20,
-        logit_scale=0.125,
-        logit_bias_init=-4.0,
-        own_box_heads=True,
-        **sizes,
-    )
+def small(**own: Any) -> GroundingDinoConfig:
+    """The small model with the two widths that transformers derives from `ffn_hidden`."""
+    text = replace(MM_SWIN.text, vocab_size=VOCABULARY)
+    return replace(MM_SWIN, text=text, text_ffn_hidden=24, fusion_hidden=24, **own)
 
 
 def theirs(config: GroundingDinoConfig) -> nn.Module:
