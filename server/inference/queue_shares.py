@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from server.client_address import network_of
 
-# One place in so many is kept from clients that have a waiting item, or have lately had half the average or more; half
-# as many from all others of a network that has one. A network is an address's neighbourhood, a key is one of its own.
-CLIENT_SHARE, NETWORK_SHARE = 8, 16
+# One place in so many is kept from clients that have a waiting item, or have lately had half the average or more while
+# another of their network has one; half as many from all others of a network that has one; and a quarter from a network
+# that has none but has lately had its half. A network is an address's neighbourhood, a key is one of its own.
+CLIENT_SHARE, NETWORK_SHARE, NEXT_SHARE = 8, 16, 32
 WINDOW_S = 10.0  # what was had before counts less and less: a third after so long
 _FORGOTTEN_S = 5 * WINDOW_S
 _MAX_NAMES = 10_000
@@ -34,9 +35,10 @@ class QueueShares:
             return 0
         network = network_of(client)
         had_little = self._network_usage.is_low(network) or self._client_usage.is_low(client)
-        if self._clients[client] or not had_little:
-            return self._capacity // CLIENT_SHARE
-        return self._capacity // NETWORK_SHARE if self._networks[network] else 0
+        if not self._networks[network]:
+            return 0 if had_little else self._capacity // NEXT_SHARE
+        had_little = had_little and not self._clients[client]
+        return self._capacity // (NETWORK_SHARE if had_little else CLIENT_SHARE)
 
     def take(self, client: str, count: int) -> None:
         """Count `count` places as taken."""

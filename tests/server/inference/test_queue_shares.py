@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.inference.fair_queue import FairQueue
-from server.inference.queue_shares import CLIENT_SHARE, WINDOW_S, QueueShares
+from server.inference.queue_shares import CLIENT_SHARE, NEXT_SHARE, WINDOW_S, QueueShares
 
 CAPACITY = 64
 
@@ -28,8 +28,8 @@ class Clock:
         return self.now
 
 
-def shares_of(victim, crowd, *, seconds=60, runs_a_second=10, seed=0):
-    """Requests of the victim, and those accepted, beside a crowd that asks again as soon as it may."""
+def shares_of(victim, crowd, *, seconds=60, runs_a_second=10, seed=0, alone_for=0):
+    """Requests of the victim, alone at first, and those accepted, beside a crowd that asks again as soon as it may."""
     clock, chance = Clock(), random.Random(seed)
     shares, queue = QueueShares(CAPACITY, clock=clock), FairQueue()
     accepted = Counter()
@@ -42,6 +42,10 @@ def shares_of(victim, crowd, *, seconds=60, runs_a_second=10, seed=0):
         accepted[client] += 1
         return True
 
+    for _ in range(alone_for):
+        clock.now += 1
+        shares.take(victim, 20)
+        shares.give_back(victim, 20)
     asked = 0
     for _ in range(seconds * runs_a_second):
         clock.now += 1 / runs_a_second
@@ -76,6 +80,12 @@ def test_eighty_addresses_take_nothing_from_another_network(crowd):
     assert accepted == asked > 40
 
 
+@pytest.mark.parametrize("crowd", ["one network", "one IPv6 site", "two networks"])
+def test_who_was_there_before_loses_nothing_to_newcomers(crowd):
+    asked, accepted = shares_of("198.51.100.7", CROWDS[crowd], alone_for=60)
+    assert accepted == asked > 40
+
+
 @pytest.mark.parametrize("crowd", ["its own network", "networks everywhere", "keys"])
 def test_eighty_equals_leave_one_its_share(crowd):
     """The share is a run in 81; eager ones that ask ten times as often used to take nearly all of it."""
@@ -97,7 +107,7 @@ def test_usage_is_forgotten():
     shares.take("hog", 50)
     shares.give_back("hog", 50)
     shares.take("bob", 1)
-    assert shares.kept_from("hog") == CAPACITY // CLIENT_SHARE
+    assert shares.kept_from("hog") == CAPACITY // NEXT_SHARE
     clock.now += 6 * WINDOW_S
     shares.take("carol", 10)
     assert shares.kept_from("hog") == 0
