@@ -31,6 +31,12 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "serve": Command("answer requests over HTTP", "server.arguments", "server.app:run"),
+    "cluster": Command(
+        "serve with many replicas on a Ray cluster",
+        "server.cluster.arguments",
+        "server.cluster.cli:run",
+        ("cpu", "cluster"),
+    ),
     "key": Command("make API keys", "server.arguments", "server.middleware.auth:run"),
     "bundles": Command("change the bundles of a running server", "server.arguments", "server.registry.admin_cli:run"),
     "models": Command(

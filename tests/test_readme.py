@@ -29,6 +29,7 @@ ROOT = Path(__file__).parent.parent
 LIMITS = {
     "README.md": 200,
     "server/README.md": 230,
+    "server/cluster/README.md": 60,
     "server/contract/README.md": 50,
     "openset/README.md": 75,
     "models/README.md": 100,
