@@ -36,7 +36,8 @@ LIMITS = {
     "models/training/README.md": 160,
     "models/evaluation/README.md": 40,
     "export/README.md": 90,
-    "docker/README.md": 50,
+    "docker/README.md": 60,
+    "docker/kubernetes/README.md": 50,
     "tests/README.md": 50,
     "CONTRIBUTING.md": 120,
 }

@@ -85,12 +85,14 @@ def start_head(host: str) -> None:
 
 def await_running(dashboard: httpx.Client) -> None:
     """Wait until the replicas are loaded and warm, and print what Ray says meanwhile; ClusterError where one fails."""
-    told = ""
+    told, well = "", time.monotonic()
     while True:
         application = _status(dashboard).get(APPLICATION, {})
         if application.get("status") == "RUNNING":
             return
-        if application.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
+        if application.get("status") != "UNHEALTHY":  # which passes, as where a replica has just been lost
+            well = time.monotonic()
+        if application.get("status") == "DEPLOY_FAILED" or time.monotonic() - well > _WITHIN_S:
             reason = application.get("message", "").strip() or "no reason is told"
             raise ClusterError(f"the deployment failed: {reason.splitlines()[-1]} (`serve status` prints all of it)")
         for deployment in application.get("deployments", {}).values():

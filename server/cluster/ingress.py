@@ -17,8 +17,9 @@ _ENABLED = "RAY_SERVE_ENABLE_HA_PROXY"
 DRAIN_S = 5
 # Seconds for an answer: longer than the longest deadline of a request, since the ingress then asks another replica.
 ANSWER_S = 3620
-# A request is repeated on another replica only where its body fits into the buffer. Memory is taken as bytes arrive.
-BUFFER_BYTES = 8 * 2**20
+# A request is repeated on another replica only where its body fits into the buffer. HAProxy copies a whole buffer for
+# each request, however small: half a millisecond for a MiB.
+BUFFER_BYTES = 2**20
 VARIABLES = {
     _ENABLED: "1",
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response response-timeout",
@@ -33,8 +34,11 @@ _UNAVAILABLE = (
     ' string \'{{"type":"urn:openset:problem:not-ready","title":"Not ready","status":{status},'
     '"detail":"no replica can answer at present"}}\' hdr Retry-After 2'
 )
+# A body that fits is complete before it is handed on, else it could not be repeated.
 # The address behind what the client claims itself: a replica believes the last. Ray adds an id beside its replica's.
-_HEADERS = """    option forwardfor
+_FRONTEND = """    option forwardfor
+    option http-buffer-request
+    timeout http-request 60s
     http-after-response set-header X-Request-ID %[res.hdr(x-request-id,1)] if { res.hdr(x-request-id) -m found }"""
 
 
@@ -61,7 +65,7 @@ def hardened(configuration: str) -> str:
         (r"^  bind \*:(\d+)$", r"  bind 127.0.0.1:\1"),
         (r"^    bind :(\d+)$", r"    bind 127.0.0.1:\1"),
         (r"^(    stats socket \S+ mode) 666 ", r"\1 600 "),
-        (r"^frontend http_frontend\n(    bind .*)$", rf"frontend http_frontend\n\1\n{_HEADERS}"),
+        (r"^frontend http_frontend\n(    bind .*)$", rf"frontend http_frontend\n\1\n{_FRONTEND}"),
         (r"^    errorfile (502|503|504) .*$", lambda found: _UNAVAILABLE.format(status=found[1])),
     ]
     for pattern, replacement in changes:
@@ -77,7 +81,7 @@ def main() -> None:
     if "-f" in words:
         path = Path(words[words.index("-f") + 1])
         text = path.read_text(encoding="utf-8")
-        if _HEADERS not in text:
+        if _FRONTEND not in text:
             changed = path.with_name(f"{path.name}.{os.getpid()}")
             changed.write_text(hardened(text), encoding="utf-8")
             changed.replace(path)

@@ -94,6 +94,15 @@ def test_replica_that_does_not_start_is_told_in_a_line(dashboard, capsys):
     assert "the deployment failed: BundleError: /no is no bundle (" in capsys.readouterr().err
 
 
+def test_replica_that_was_just_lost_is_waited_for(dashboard, monkeypatch, capsys):
+    dashboard.states = [{}, state("UNHEALTHY", "a replica's health check failed"), state("RUNNING")]
+    assert main(["cluster", "up", "--address", dashboard.address]) == 0
+    monkeypatch.setattr(cli, "_WITHIN_S", 0.1)
+    dashboard.states = [{}, state("UNHEALTHY", "a replica's health check failed")]
+    assert main(["cluster", "up", "--address", dashboard.address]) == 2
+    assert "a replica's health check failed" in capsys.readouterr().err
+
+
 def test_applications_of_others_are_not_ended(dashboard, capsys):
     dashboard.states = [{"theirs": {"status": "RUNNING"}}]
     assert main(["cluster", "up", "--address", dashboard.address]) == 2
