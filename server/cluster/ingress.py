@@ -7,7 +7,7 @@ and doors that stand open to every interface.
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 BINARY = "openset-haproxy"
@@ -61,7 +61,7 @@ def hardened(configuration: str) -> str:
     Statistics and HAProxy's own metrics are for this machine only, its control socket for this user, a client's
     address is passed on, and where no replica can answer the client gets a problem document with Retry-After.
     """
-    changes = [
+    changes: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
         (r"^  bind \*:(\d+)$", r"  bind 127.0.0.1:\1"),
         (r"^    bind :(\d+)$", r"    bind 127.0.0.1:\1"),
         (r"^(    stats socket \S+ mode) 666 ", r"\1 600 "),

