@@ -48,6 +48,9 @@ COMMANDS = {
     "label": Command(
         "label pictures, folders and videos with boxes", "openset.label.arguments", "openset.label.cli:run"
     ),
+    "bench": Command(
+        "measure the rate of requests that a server answers in time", "openset.bench.arguments", "openset.bench.cli:run"
+    ),
     "export": Command(
         "make a bundle from a checkpoint", "export.arguments", "export.cli:run_export", ("cpu", "export")
     ),

@@ -1,12 +1,14 @@
 """A Ray cluster of several nodes on this machine, in a network namespace of its own."""
 
 import contextlib
+import json
 import os
 import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,7 +23,9 @@ from tests.benchmarks.live_server import ROOT
 
 PORT = 18400
 WITHIN_S = 120
+CLIENT = "10.1.2.3"  # an address of the namespace that is none of its nodes
 INSIDE = "OPENSET_ACCEPTANCE_INSIDE"
+LOGS = Path("/tmp/ray/session_latest/logs")
 _STORE_BYTES = 100 * 2**20
 _SERIES = re.compile(r"^(openset_\w+)(\{[^}]*\})? (\S+)$", re.MULTILINE)
 
@@ -32,7 +36,7 @@ def isolate(module: str, words: Sequence[str]) -> None:
         return
     os.environ[INSIDE] = "1"
     unshare = ["unshare", "-rn", "-pf", "--mount-proc", "--kill-child=KILL"]
-    shell = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    shell = ["sh", "-c", f'ip link set lo up && ip addr add {CLIENT}/32 dev lo && exec "$@"', "sh"]
     os.execvp("unshare", [*unshare, *shell, sys.executable, "-m", module, *words])
 
 
@@ -109,6 +113,22 @@ def await_true(held: Callable[[], bool], what: str) -> None:
         if time.monotonic() > give_up:
             raise TimeoutError(f"{what}: not within {WITHIN_S} s")
         time.sleep(0.2)
+
+
+def processor_s() -> float:
+    """Seconds of processor time of all processes in the namespace so far, without this one."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            ticks += 0 if int(path.parent.name) == os.getpid() else int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def logged(request_id: str) -> list[dict[str, Any]]:
+    """Lines about a request in the logs of replicas, which must be JSON."""
+    lines = [line for path in LOGS.glob("worker-*.err") for line in path.read_text(errors="replace").splitlines()]
+    return [json.loads(line) for line in lines if request_id in line and line.startswith("{")]
 
 
 def targets(prefix: str = "") -> list[dict[str, Any]]:
