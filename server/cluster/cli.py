@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     given = {name: value for name, value in vars(args).items() if name in Settings.model_fields}
     least, most = args.replicas
-    replicas = Replicas(least, most, args.cpus, args.gpus, args.memory, args.route_prefix, args.surge)
+    shares = {"cpus": args.cpus, "gpus": args.gpus, "memory": args.memory}
+    replicas = Replicas(least, most, **shares, surge=args.surge, route_prefix=args.route_prefix)
     try:
         settings = read_settings(args.config, **given)
         config = serve_config(settings, replicas)

@@ -11,7 +11,8 @@ import yaml
 
 from server.__main__ import main
 from server.cluster import cli
-from server.cluster.deployment import APPLICATION
+from server.cluster.deployment import APPLICATION, Replicas, serve_config
+from server.settings import read_settings
 
 
 class Dashboard(BaseHTTPRequestHandler):
@@ -63,10 +64,14 @@ def state(status, message=""):
 
 
 def test_config_is_printed_for_serve_deploy(capsys):
-    assert main(["cluster", "config", "--port", "81", "--replicas", "2-4", "--gpus", "0.5"]) == 0
-    (application,) = yaml.safe_load(capsys.readouterr().out)["applications"]
-    assert application["deployments"][0]["autoscaling_config"]["max_replicas"] == 4
-    assert application["deployments"][0]["ray_actor_options"]["num_gpus"] == 0.5
+    shares = ["--cpus", "3", "--gpus", "0.5", "--memory", "1KiB"]
+    words = ["--port", "81", "--replicas", "2-4", *shares, "--route-prefix", "/vision", "--no-surge"]
+    assert main(["cluster", "config", *words]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config == serve_config(
+        read_settings(port=81),
+        Replicas(2, 4, cpus=3, gpus=0.5, memory=1024, route_prefix="/vision", surge=False),
+    )
 
 
 def test_env_is_read_by_the_shell():
