@@ -11,8 +11,7 @@ from models.data.faults import RecordFault
 from models.data.images import DataError
 from server.contract.regular_files import open_regular, read_regular
 
-
-# Twice the largest COCO file that is published, and more than a record in a line of its own has.
+# Parsed JSON takes several times as much memory; a record in a line of its own has far fewer bytes.
 MOST_BYTES, MOST_LINE_BYTES = 2**33, 2**26
 
 
