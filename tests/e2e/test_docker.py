@@ -4,6 +4,7 @@ It needs a Docker engine (whichever `docker` talks to) and takes minutes: run it
 image is built, pip looks where PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS and PIP_TRUSTED_HOST say.
 """
 
+import http.client
 import json
 import os
 import re
@@ -184,6 +185,14 @@ def test_prometheus_has_the_series_and_the_rules_of_the_server(stack):
     assert set(stack.numbers("openset_certificate_valid")) == {1}
     groups = stack.prometheus.get("/api/v1/rules").json()["data"]["groups"]
     assert {group["name"] for group in groups} == {"openset-recording", "openset-alerts"}
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics?x=1", "/%6d%65trics", "http://other/metrics"])
+def test_proxy_keeps_metrics_back_however_they_are_spelt(stack, path):
+    connection = http.client.HTTPConnection("127.0.0.1", stack.server.base_url.port, timeout=60)
+    connection.request("GET", path)
+    assert connection.getresponse().status == 404
+    connection.close()
 
 
 def test_mounted_bundle_is_served_without_any_network(stack):
