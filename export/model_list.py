@@ -53,7 +53,7 @@ def bundled() -> Iterator[ListedModel]:
     """The models that ship with the package."""
     for folder in sorted(path.parent for path in BUNDLED.glob("*/manifest.json")):
         manifest = read_manifest(folder)
-        yield _there(manifest.name, "bundled", folder, manifest, about=manifest.source.partition(":")[0])
+        yield _there(manifest.name, "bundled", folder, manifest, "small: for a first try, and offline")
 
 
 def repositories(cache: Path) -> Iterator[ListedModel]:
@@ -62,8 +62,7 @@ def repositories(cache: Path) -> Iterator[ListedModel]:
     for folder in sorted(cache.glob("bundles/*")):
         if folder not in own and is_pulled(folder):
             manifest = read_manifest(folder)
-            about = f"{manifest.family} {manifest.variant}"
-            yield _there(_repository(folder, manifest.source), "pulled", folder, manifest, about=about)
+            yield _there(_repository(folder, manifest.source), "pulled", folder, manifest)
 
 
 def _repository(folder: Path, source: str) -> str:
@@ -76,7 +75,8 @@ def _repository(folder: Path, source: str) -> str:
     return folder.name if head or not revision else f"{repository}@{revision}"
 
 
-def _there(name: str, state: str, folder: Path, manifest: Manifest, *, about: str) -> ListedModel:
+def _there(name: str, state: str, folder: Path, manifest: Manifest, about: str | None = None) -> ListedModel:
+    about = about or f"{manifest.family}, {manifest.variant}"
     tasks = tuple(sorted(manifest.tasks))
     return ListedModel(name, state, tasks, _size(folder), manifest.licence, "cpu or gpu", about, str(folder))
 
@@ -87,7 +87,7 @@ def official(cache: Path) -> Iterator[ListedModel]:
         folder = pulled_bundle(cache, name)
         about = f"{model.title}, from {model.repository}"
         if is_pulled(folder):
-            yield _there(name, "pulled", folder, read_manifest(folder), about=about)
+            yield _there(name, "pulled", folder, read_manifest(folder), about)
         else:
             tasks = ("classify", "similarity") if model.family == "clip" else ("detect",)
             needs = "cpu or gpu" if _template(name).is_file() else "cpu,export"

@@ -27,7 +27,7 @@ def test_bundled_and_official_models_are_listed_with_what_they_need(tmp_path, ca
     assert all(model["licence"] and model["tasks"] and model["extra"] for model in models.values())
 
 
-@pytest.mark.parametrize("name", ["clip-vit-base-patch32"])
+@pytest.mark.parametrize("name", ["clip-vit-base-patch32", "clip-vit-base-patch32-datacomp"])
 def test_size_of_an_official_model_is_that_of_its_weights(tmp_path, capsys, name):
     template = read_template(template_file(name)).template
     weights = sum(one.nbytes for part in template.parts for one in part.initializers)
