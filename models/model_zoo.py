@@ -128,6 +128,7 @@ OFFICIAL = {
         variant="swin_b",
     ),
     "llmdet-tiny": _llmdet("Swin-T", "tiny", "t"),
+    "llmdet-base": _llmdet("Swin-B", "base", "b"),
     "glip-tiny": Official(
         "GLIP-T",
         "GLIPModel/GLIP",
