@@ -118,6 +118,9 @@ def _run(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+    except MemoryError:
+        print(f"{name}: this takes more memory than there is", file=sys.stderr)
+        return 2
     except OSError as error:
         if not is_of_output(error):
             raise

@@ -22,7 +22,7 @@ from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
 from server.inference.decoder_forks import SUPPORTED
 from server.inference.decoders import FORKS, ProcessDecoders
-from server.memory.heap import limit_arenas, trim_for_ever
+from server.memory.heap import freeze_objects, limit_arenas, trim_for_ever
 from server.memory.process_resources import open_files_limit
 from server.middleware.auth import Keys
 from server.middleware.connection_limit import ConnectionLimit, LimitedProtocol, LimitedServer
@@ -81,6 +81,7 @@ def create_app(
             else:
                 log.error("the bundles could not be loaded: %s", error)
             return
+        await in_daemon_thread(freeze_objects, name="load")
         if on_ready:
             await on_ready()
 

@@ -341,7 +341,7 @@ def _flag(name: str) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(read_regular(path).decode("utf-8-sig"))
+        return tomllib.loads(read_regular(path, most=MEBIBYTE).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"the settings file {path} cannot be read: {reason}") from None
