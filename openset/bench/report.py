@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from openset.bench.traffic import Sample
+from openset.bench.traffic import RequestOutcome
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 TOTAL = "total"  # of Server-Timing: all stages and what lies between them
@@ -33,7 +33,7 @@ class RateFigures:
     late_ms: float
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], *, rate: float, seconds: float, objective_s: float) -> "RateFigures":
+    def of(cls, samples: Sequence[RequestOutcome], *, rate: float, seconds: float, objective_s: float) -> "RateFigures":
         """The figures of what arrived within `seconds`."""
         answered = [sample for sample in samples if sample.outcome == "200"]
         good = sum(sample.seconds <= objective_s for sample in answered)

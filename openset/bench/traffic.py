@@ -32,7 +32,7 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Sample:
+class RequestOutcome:
     """The outcome of a request: a status, or the name of the error in its place.
 
     late_s: from when it should have been sent until it was; seconds: until its answer was read, `late_s` included;
@@ -61,7 +61,7 @@ class OpenLoop:
     ) -> None:
         self._client, self._pictures, self._task, self._model = client, pictures, task, model
 
-    async def run(self, planned: Sequence[Arrival]) -> list[Sample]:
+    async def run(self, planned: Sequence[Arrival]) -> list[RequestOutcome]:
         """The outcomes, in order of arrival, once all are known."""
         start, sending = time.monotonic(), []
         for arrival in planned:
@@ -80,7 +80,7 @@ class OpenLoop:
             path, content = self._content(endpoints.similarity_call(images, labels, {"model": self._model}))
         return self._client.build_request("POST", path, **content)
 
-    async def _send(self, request: httpx.Request, due: float) -> Sample:
+    async def _send(self, request: httpx.Request, due: float) -> RequestOutcome:
         late = time.monotonic() - due
         stages: dict[str, float] = {}
         try:
@@ -89,7 +89,7 @@ class OpenLoop:
             stages = {name: float(ms) for name, ms in _TIMING.findall(answer.headers.get("server-timing", ""))}
         except httpx.HTTPError as error:
             outcome = type(error).__name__
-        return Sample(outcome, late, time.monotonic() - due, stages)
+        return RequestOutcome(outcome, late, time.monotonic() - due, stages)
 
     @staticmethod
     def _content(call: "endpoints.VisionCall[endpoints.VisionAnswer]") -> tuple[str, dict[str, object]]:

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openset.bench.report import RateFigures, document, needed, quantile, sustained, table
-from openset.bench.traffic import Sample
+from openset.bench.traffic import RequestOutcome
 
 
 def samples(*seconds, outcome="200", late_s=0.0):
-    return [Sample(outcome, late_s, each, {"decode": 10.0, "infer": 30.0, "total": 50.0}) for each in seconds]
+    return [RequestOutcome(outcome, late_s, each, {"decode": 10.0, "infer": 30.0, "total": 50.0}) for each in seconds]
 
 
 def figures(found, *, rate=10.0, seconds=2.0, objective_s=0.5):
