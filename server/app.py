@@ -58,11 +58,12 @@ def create_app(
     on_failure: Callable[[], None] | None = None,
     on_ready: Callable[[], Awaitable[None]] | None = None,
     fetcher: ImageFetcher | None = None,
+    routers: Sequence[APIRouter] = (),
 ) -> FastAPI:
     """The app. `bundles` are served from the start; without them those of the settings are loaded in the background.
 
     Until they are loaded `/readyz` answers 503; where that fails `on_failure` is called, else `on_ready`.
-    `fetcher` fetches image URLs.
+    `fetcher` fetches image URLs; `routers` have endpoints beside the usual ones.
     """
     settings = settings or read_settings()
     keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
@@ -122,7 +123,7 @@ def create_app(
     app.state.keys, app.state.open_endpoints, app.state.hot_swap = keys, settings.open_endpoints, hot_swap
     app.state.fetcher = fetcher or (ImageFetcher(settings) if settings.url_images else None)
     app.state.documents, app.state.metrics_page = DocumentCache(), SharedRendering(service.metrics.exposition)
-    routers = [detect.router, classify.router, similarity.router, embed.router]
+    routers = [*routers, detect.router, classify.router, similarity.router, embed.router]
     routers += [system.router, open_inference.router, docs.router]
     if settings.bundle_roots:
         routers.append(admin.router)

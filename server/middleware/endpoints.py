@@ -40,8 +40,8 @@ def endpoint_of(template: str) -> str:
         return INFER if template.endswith("/infer") else MODEL
     if template.startswith(ADMIN_BUNDLES):
         return ADMIN_BUNDLES
-    if template.startswith("/models/"):
-        return "/models"
+    if template.startswith(("/models/", "/metrics/")):
+        return "/" + template.split("/")[1]
     if template == "/redoc" or template.startswith("/docs/"):
         return "/docs"
     return "/" if template.startswith(PAGE_FILES) else template
