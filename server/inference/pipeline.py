@@ -103,9 +103,11 @@ class Pipeline:
         answer, (found,) = await self._detect(request, context)
         if isinstance(found, Fault):  # there is nothing to draw on
             raise found
+        picture = request.pictures[0]
+        assert isinstance(picture, bytes), "one that could not be got is a fault"
         marks = [Mark(found.box, found.label, found.label_id, found.score) for found in found[1]]
         # Decoded again: kept until its turn comes, the image would take twenty times the memory of its file.
-        drawn = await self.decoders.run(self._work(request.pictures[0], "the image")._replace(marks=marks), context)
+        drawn = await self.decoders.run(self._work(picture, "the image")._replace(marks=marks), context)
         assert isinstance(drawn, bytes), "a drawing is a PNG"
         return answer, drawn
 
@@ -355,7 +357,7 @@ class Pipeline:
         context.model = model.name
         return model
 
-    def _check_counts(self, pictures: Sequence[bytes], field: str, texts: int, *, counted: str = "") -> None:
+    def _check_counts(self, pictures: Sequence[bytes | Fault], field: str, texts: int, *, counted: str = "") -> None:
         check_image_count(len(pictures), self.settings)
         if texts > self.settings.max_labels:
             reason = f"{texts} {counted or field}, at most {self.settings.max_labels} are accepted"

@@ -24,7 +24,7 @@ from httpcore import (
     Response,
 )
 
-from server.errors import IMAGE_FAULTS, ImageTooLarge, UrlFailed, UrlRefused
+from server.errors import IMAGE_FAULTS, Fault, ImageTooLarge, UrlFailed, UrlRefused
 from server.inference.fair_queue import FairSemaphore
 from server.middleware.loop_thread import LoopThread
 from server.middleware.pinned_network import Meter, PinnedNetwork
@@ -77,28 +77,29 @@ class ImageFetcher:
         self._thread.close()
 
     async def fetch(
-        self, urls: Sequence[str], names: Sequence[str], request: RequestContext, *, skip: bool = False
-    ) -> list[bytes]:
+        self, urls: Sequence[str | Fault], names: Sequence[str], request: RequestContext, *, skip: bool = False
+    ) -> list[bytes | Fault]:
         """The bytes behind each of `urls`; `names` are those of the images in errors.
 
-        With `skip`, an image that cannot be fetched is empty, and its fault among the request's `image_faults`.
+        With `skip`, in place of an image that cannot be fetched there is its fault.
         """
         return await self._thread.run(self._fetch_all(urls, names, request, skip))
 
     async def _fetch_all(
-        self, urls: Sequence[str], names: Sequence[str], request: RequestContext, skip: bool
-    ) -> list[bytes]:
+        self, urls: Sequence[str | Fault], names: Sequence[str], request: RequestContext, skip: bool
+    ) -> list[bytes | Fault]:
         budget = _Budget(self._settings.max_body_bytes)
 
-        async def one(index: int, url: str, name: str) -> bytes:
+        async def one(index: int, url: str | Fault, name: str) -> bytes | Fault:
             try:
+                if isinstance(url, Fault):
+                    raise url
                 return await self._fetch_in_time(url, name, budget, request)
             except IMAGE_FAULTS as fault:
                 fault.image_index = index
                 if not skip:
                     raise
-                request.image_faults[index] = fault
-                return b""
+                return fault
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -140,7 +140,7 @@ async def read_body(request: Request, model: type[RequestModel]) -> RequestModel
         return validated(model, lambda: model.model_validate(values))
 
     read = await unpacked(request, body, encoding, parse)
-    request_context(request.scope).hold(sum(map(len, read.pictures)))
+    request_context(request.scope).hold(read.picture_bytes)
     keep_inputs_for_log(request, read)
     return await until_disconnected(request, _download_images(request, read)) if read.urls else read
 
@@ -212,8 +212,9 @@ async def _download_images(request: Request, body: RequestModel) -> RequestModel
     except asyncio.CancelledError:
         pipeline.metrics.cancelled.labels("fetch").inc()
         raise
-    pipeline.metrics.fetched_bytes.inc(sum(map(len, images)))
-    return body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
+    fetched = body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
+    pipeline.metrics.fetched_bytes.inc(fetched.picture_bytes)
+    return fetched
 
 
 async def until_disconnected(request: Request, work: Awaitable[T]) -> T:

@@ -97,7 +97,7 @@ def test_validation_error_lists_field_and_reason_without_the_value():
 
 def test_bad_base64_is_not_echoed():
     fault = refusal(ClassifyRequest, image="SECRET!", labels=["dog"])
-    assert [(entry.field, entry.reason) for entry in fault.faults] == [("image", "this is not valid base64")]
+    assert [(entry.field, entry.reason) for entry in fault.faults] == [("image", "the image is not valid base64")]
     assert "SECRET" not in str(errors.problem(fault))
 
 
