@@ -138,6 +138,12 @@ class Settings(BaseModel):
     labels. Each pass costs a run of all but the image encoder; 1 refuses such requests."""
     max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024)
     """Bytes of a request body."""
+    max_jobs: int = Field(64, ge=0)
+    """Jobs that are held, those whose answers wait to be fetched among them; one client leaves a quarter to others."""
+    job_bytes: int = Field(128 * MEBIBYTE, ge=1024)
+    """Memory for the images and answers of jobs; raise for larger batches."""
+    job_keep_s: int = Field(3600, ge=1)
+    """Seconds for which the answer of a job is kept."""
     max_image_pixels: int = Field(50_000_000, ge=1, le=178_000_000)
     """Pixels of an image, checked before it is decoded. Decoding may take ten bytes of memory for each; lower it where
     memory is short."""

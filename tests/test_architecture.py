@@ -46,8 +46,8 @@ SERVER_ORDER = (
     *("stop_signals", "console", "installation"),
     *("contract", "memory", "errors", "json_text", "settings", "request_fields", "requests", "schemas"),
     *("telemetry", "runtimes"),
-    *("bundle", "client_address", "request_context", "inference", "registry", "middleware", "routes", "predictor"),
-    *("app", "arguments", "__main__", "completion"),
+    *("bundle", "client_address", "request_context", "inference", "registry", "middleware", "jobs", "routes"),
+    *("predictor", "app", "arguments", "__main__", "completion"),
 )
 CONTRACT_LIBRARIES = {"numpy", "PIL", "pydantic", "tokenizers", "ftfy"}
 # "What every request passes" says less than "ASGI middleware": a reader searches for the noun.

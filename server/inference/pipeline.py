@@ -91,6 +91,12 @@ class Pipeline:
         async with self._reading.slot(client=context.client, priority=context.priority):
             return await asyncio.wrap_future(self._bodies.submit(function))
 
+    def choose(self, name: str | None, task: Task, context: RequestContext) -> LoadedModel:
+        """The model of this name for a task, which the context notes; UnknownModel or UnsuitableModel without one."""
+        model = self._models.choose(name, task)
+        context.model = model.name
+        return model
+
     async def detect(self, request: DetectRequest, context: RequestContext) -> DetectAnswer:
         """Find the request's labels or phrases in each of its images."""
         answer, _ = await self._detect(request, context)
@@ -113,7 +119,7 @@ class Pipeline:
 
     async def classify(self, request: ClassifyRequest, context: RequestContext) -> ClassifyAnswer:
         """Score the labels for each image."""
-        model = self._choose(request.model, "classify", context)
+        model = self.choose(request.model, "classify", context)
         rules = model.classification
         templates = request.templates or rules.templates
         count = len(request.labels) * len(templates)
@@ -145,7 +151,7 @@ class Pipeline:
 
     async def similarity(self, request: SimilarityRequest, context: RequestContext) -> SimilarityAnswer:
         """The cosine of each image with each text."""
-        model = self._choose(request.model, "similarity", context)
+        model = self.choose(request.model, "similarity", context)
         self._check_counts(request.pictures, "texts", len(request.texts))
         with self._timed(context, model):
             images, texts = await self._embed(model, request, request.texts, context)
@@ -172,7 +178,7 @@ class Pipeline:
 
     async def embed(self, request: EmbedRequest, context: RequestContext) -> EmbedAnswer:
         """Unit-length embeddings of the images and of the texts."""
-        model = self._choose(request.model, "similarity", context)
+        model = self.choose(request.model, "similarity", context)
         self._check_counts(request.pictures, "texts", len(request.texts))
         with self._timed(context, model):
             images, texts = await self._embed(model, request, request.texts, context)
@@ -191,7 +197,7 @@ class Pipeline:
     async def _detect(
         self, request: DetectRequest, context: RequestContext
     ) -> tuple[DetectAnswer, list[tuple[PreparedImage, list[Detection]] | Fault]]:
-        model = self._choose(request.model, "detect", context)
+        model = self.choose(request.model, "detect", context)
         self._check_counts(request.pictures, "labels", len(request.labels))
         check_shorter(request, model)
         with self._timed(context, model):
@@ -351,11 +357,6 @@ class Pipeline:
         # A text that is too long fails here, before other requests could wait for the run that it fails.
         await model.check_texts([text for text in dict.fromkeys(texts) if not self._cache.holds(model, text)], context)
         return await self._cache.get(model, texts, encode)
-
-    def _choose(self, name: str | None, task: Task, context: RequestContext) -> LoadedModel:
-        model = self._models.choose(name, task)
-        context.model = model.name
-        return model
 
     def _check_counts(self, pictures: Sequence[bytes | Fault], field: str, texts: int, *, counted: str = "") -> None:
         check_image_count(len(pictures), self.settings)
