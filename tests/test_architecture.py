@@ -49,7 +49,7 @@ SERVER_ORDER = (
     *("bundle", "client_address", "request_context", "inference", "registry", "middleware", "jobs", "routes"),
     *("predictor", "app", "arguments", "__main__", "completion"),
 )
-CONTRACT_LIBRARIES = {"numpy", "PIL", "pydantic", "tokenizers", "ftfy"}
+CONTRACT_LIBRARIES = {"numpy", "PIL", "pillow_heif", "pydantic", "tokenizers", "ftfy"}
 # "What every request passes" says less than "ASGI middleware": a reader searches for the noun.
 RELATIVE_OPENING = re.compile(r"(What|Who|Whose|Of|How|Whether|Which|Where|When|Why)\b")
 NOT_A_ROOM = {"utils", "misc", "helpers", "common", "core", "manager"}
