@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.model_zoo import OFFICIAL
-from server.contract.manifest import BundleError, read_manifest
-from server.registry.model_cache import BUNDLED, cache_folder, is_pulled, pulled_bundle
+from server.contract.manifest import BundleError, Manifest, read_manifest
+from server.registry.model_cache import BUNDLED, bundle_name, cache_folder, is_pulled, pulled_bundle
 from server.settings import SettingsError
 
 TEMPLATES = Path(__file__).parent / "templates" / "published"
@@ -34,7 +34,8 @@ class ListedModel(NamedTuple):
 def run(args: argparse.Namespace) -> int:
     """Run `openset models`."""
     try:
-        models = [*bundled(), *official(cache_folder(args.cache_dir))]
+        cache = cache_folder(args.cache_dir)
+        models = [*bundled(), *repositories(cache), *official(cache)]
     except (BundleError, SettingsError) as error:
         print(f"openset models: {error}", file=sys.stderr)
         return 2
@@ -52,22 +53,43 @@ def bundled() -> Iterator[ListedModel]:
     """The models that ship with the package."""
     for folder in sorted(path.parent for path in BUNDLED.glob("*/manifest.json")):
         manifest = read_manifest(folder)
-        tasks = tuple(sorted(manifest.tasks))
-        about = manifest.source.partition(":")[0]
-        yield ListedModel(
-            manifest.name, "bundled", tasks, _size(folder), manifest.licence, "cpu or gpu", about, str(folder)
-        )
+        yield _there(manifest.name, "bundled", folder, manifest, "small: for a first try, and offline")
+
+
+def repositories(cache: Path) -> Iterator[ListedModel]:
+    """Those of other repositories that were pulled, as "org/name" or "org/name@revision"."""
+    own = {pulled_bundle(cache, name) for name in OFFICIAL}
+    for folder in sorted(cache.glob("bundles/*")):
+        if folder not in own and is_pulled(folder):
+            manifest = read_manifest(folder)
+            yield _there(_repository(folder, manifest.source), "pulled", folder, manifest)
+
+
+def _repository(folder: Path, source: str) -> str:
+    """The name that was pulled to this folder: a repository, its revision where one was given."""
+    repository = source.removeprefix("hf://").partition("@")[0]
+    own = bundle_name(repository)
+    if folder.name == own:
+        return repository
+    head, _, revision = folder.name.partition(f"{own}--")
+    return folder.name if head or not revision else f"{repository}@{revision}"
+
+
+def _there(name: str, state: str, folder: Path, manifest: Manifest, about: str | None = None) -> ListedModel:
+    about = about or f"{manifest.family}, {manifest.variant}"
+    tasks = tuple(sorted(manifest.tasks))
+    return ListedModel(name, state, tasks, _size(folder), manifest.licence, "cpu or gpu", about, str(folder))
 
 
 def official(cache: Path) -> Iterator[ListedModel]:
     """The official models, as far as `cache` has them."""
     for name, model in OFFICIAL.items():
         folder = pulled_bundle(cache, name)
-        tasks = ("classify", "similarity") if model.family == "clip" else ("detect",)
         about = f"{model.title}, from {model.repository}"
         if is_pulled(folder):
-            yield ListedModel(name, "pulled", tasks, _size(folder), model.licence, "cpu or gpu", about, str(folder))
+            yield _there(name, "pulled", folder, read_manifest(folder), about)
         else:
+            tasks = ("classify", "similarity") if model.family == "clip" else ("detect",)
             needs = "cpu or gpu" if _template(name).is_file() else "cpu,export"
             size = _size_of_template(name)
             yield ListedModel(name, "to be pulled", tasks, size, model.licence, needs, about)

@@ -64,7 +64,7 @@ def _unknown(name: str, cache: Path) -> str:
 
 def _pull(name: str, cache: Path, progress: Progress, *, full: bool) -> int:
     bundle, known = pulled_bundle(cache, name), OFFICIAL.get(name)
-    full = full or (known is not None and not template_file(known.template or name).is_file())
+    full = full or (known is not None and not template_file(name).is_file())
     if _is_there(bundle, full):
         print(f"{bundle}: {name} is already there; remove the folder to pull it again")
         return 0
@@ -85,6 +85,11 @@ def _pull(name: str, cache: Path, progress: Progress, *, full: bool) -> int:
         return _failed(
             f"{error}. Without a network: pull it on another machine and copy {bundle}, or serve a bundle that you have"
             " with --bundle"
+        )
+    except PermissionError as error:
+        return _failed(
+            f"{error}: this user may not write there. Change the folder's owner, or choose another with --cache-dir or"
+            " OPENSET_CACHE_DIR"
         )
     except (ValueError, OSError) as error:
         return _failed(str(error))
@@ -145,7 +150,7 @@ def _template(name: str, wanted: Official, checkpoint: Path, progress: Progress)
     from export.templates.choice import template_for
 
     if name in OFFICIAL:
-        return read_template(template_file(wanted.template or name))
+        return read_template(template_file(name))
     try:
         return template_for(checkpoint)
     except UnknownCheckpoint as error:

@@ -37,7 +37,7 @@ class Official:
     revision: branch, tag or commit. weights: names of files with the same weights, in order of preference; the first
     that the repository has is fetched. config: file beside weights whose shapes do not determine the model; `beside`
     are fetched too, where they are there. family and variant: of the model, as `models.registry` and the family's
-    configs name them. template: name of the graph template that fits it; its own name where it is None.
+    configs name them.
     """
 
     title: str
@@ -49,7 +49,6 @@ class Official:
     config: str | None = "config.json"
     beside: tuple[str, ...] = ("preprocessor_config.json",)
     revision: str = "main"
-    template: str | None = None
 
     @property
     def is_folder(self) -> bool:
@@ -78,6 +77,29 @@ def repository(name: str) -> Official | None:
     )
 
 
+def _datacomp(patches: str, repository: str) -> Official:
+    return Official(
+        f"CLIP {patches} of DataComp",
+        f"laion/{repository}",
+        "MIT",
+        family="clip",
+        variant=f"{patches} (GELU)",
+        weights=OPEN_CLIP_WEIGHTS,
+        config="open_clip_config.json",
+        beside=(),
+    )
+
+
+def _llmdet(backbone: str, size: str, letter: str) -> Official:
+    return Official(
+        f"LLMDet {backbone}",
+        f"iSEE-Laboratory/llmdet_{size}",
+        "Apache-2.0",
+        family="grounding_dino",
+        variant=f"mm_swin_{letter}",
+    )
+
+
 OFFICIAL = {
     "clip-vit-base-patch32": Official(
         "CLIP ViT-B/32", "openai/clip-vit-base-patch32", "MIT", family="clip", variant="ViT-B/32"
@@ -88,6 +110,9 @@ OFFICIAL = {
     "clip-vit-large-patch14": Official(
         "CLIP ViT-L/14", "openai/clip-vit-large-patch14", "MIT", family="clip", variant="ViT-L/14"
     ),
+    "clip-vit-base-patch32-datacomp": _datacomp("ViT-B/32", "CLIP-ViT-B-32-DataComp.XL-s13B-b90K"),
+    "clip-vit-base-patch16-datacomp": _datacomp("ViT-B/16", "CLIP-ViT-B-16-DataComp.XL-s13B-b90K"),
+    "clip-vit-large-patch14-datacomp": _datacomp("ViT-L/14", "CLIP-ViT-L-14-DataComp.XL-s13B-b90K"),
     "grounding-dino-tiny": Official(
         "Grounding DINO Swin-T",
         "IDEA-Research/grounding-dino-tiny",
@@ -102,6 +127,8 @@ OFFICIAL = {
         family="grounding_dino",
         variant="swin_b",
     ),
+    "llmdet-tiny": _llmdet("Swin-T", "tiny", "t"),
+    "llmdet-base": _llmdet("Swin-B", "base", "b"),
     "glip-tiny": Official(
         "GLIP-T",
         "GLIPModel/GLIP",

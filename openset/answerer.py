@@ -120,4 +120,7 @@ def _chosen(models: Sequence[tuple[str, str, str]], name: str | None, task: Task
             return own, sha256
     names = ", ".join(own for own, _, _ in models) or "none"
     named = "model" if name is None else f"model {name!r}"
-    raise NoAnswers(f"there is no {named} that can {task}; there are: {names}; openset models lists all to be had")
+    raise NoAnswers(
+        f"there is no {named} that can {task}; there are: {names}; openset models lists all to be had, and openset"
+        " pull NAME fetches one"
+    )

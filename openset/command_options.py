@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,20 @@ class ListAction(argparse.Action):
         )
 
 
+def model_name(text: str) -> str:
+    """Name of a model in requests; one that was pulled as "org/name@revision" is called "org--name--revision"."""
+    return re.sub("[/@]", "--", text.strip()).lower() if "/" in text else text
+
+
 def add_model_options(parser: argparse.ArgumentParser, *, parallel: int) -> None:
     """Add the options that choose a model in this process or at a server; `parallel`: requests at a time."""
-    parser.add_argument("--model", help="name or family of the model; by default the first that can do this")
+    parser.add_argument(
+        "--model",
+        type=model_name,
+        metavar="NAME",
+        help="name, family or repository (org/name) of the model, as openset models lists it; by default the first that"
+        " can do this",
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--bundle", action="append", type=Path, metavar="PATH", help="bundle folder, instead of the bundled ones"

@@ -23,7 +23,7 @@ from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_re
 from server.inference.decoder_forks import SUPPORTED
 from server.inference.decoders import FORKS, ProcessDecoders
 from server.jobs.jobs import Jobs
-from server.memory.heap import limit_arenas, trim_for_ever
+from server.memory.heap import freeze_objects, limit_arenas, trim_for_ever
 from server.memory.process_resources import open_files_limit
 from server.middleware.admission import Admission
 from server.middleware.auth import Keys
@@ -60,11 +60,12 @@ def create_app(
     on_failure: Callable[[], None] | None = None,
     on_ready: Callable[[], Awaitable[None]] | None = None,
     fetcher: ImageFetcher | None = None,
+    routers: Sequence[APIRouter] = (),
 ) -> FastAPI:
     """The app. `bundles` are served from the start; without them those of the settings are loaded in the background.
 
     Until they are loaded `/readyz` answers 503; where that fails `on_failure` is called, else `on_ready`.
-    `fetcher` fetches image URLs.
+    `fetcher` fetches image URLs; `routers` have endpoints beside the usual ones.
     """
     settings = settings or read_settings()
     keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
@@ -82,6 +83,7 @@ def create_app(
             else:
                 log.error("the bundles could not be loaded: %s", error)
             return
+        await in_daemon_thread(freeze_objects, name="load")
         if on_ready:
             await on_ready()
 
@@ -126,8 +128,10 @@ def create_app(
     admission = Admission(settings, retry_after=registry.retry_after)
     app.state.jobs = Jobs(service.pipeline, admission, app.state.fetcher)
     app.state.documents, app.state.metrics_page = DocumentCache(), SharedRendering(service.metrics.exposition)
-    routers = [detect.router, classify.router, similarity.router, embed.router, jobs.router]
+    routers = [*routers, detect.router, classify.router, similarity.router, embed.router]
     routers += [system.router, open_inference.router, docs.router]
+    if settings.max_jobs:
+        routers.append(jobs.router)
     if settings.bundle_roots:
         routers.append(admin.router)
     for router in routers:

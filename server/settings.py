@@ -141,7 +141,8 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024)
     """Bytes of a request body."""
     max_jobs: int = Field(64, ge=0)
-    """Jobs that are held, those whose answers wait to be fetched among them; one client leaves a quarter to others."""
+    """Jobs that are held, those whose answers wait to be fetched among them; one client leaves a quarter to others. 0:
+    no jobs, as several servers behind one address need, each of which knows its own alone."""
     job_bytes: int = Field(128 * MEBIBYTE, ge=1024)
     """Memory for the images and answers of jobs; raise for larger batches."""
     job_keep_s: int = Field(3600, ge=1)
@@ -351,7 +352,7 @@ def _flag(name: str) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(read_regular(path).decode("utf-8-sig"))
+        return tomllib.loads(read_regular(path, most=MEBIBYTE).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"the settings file {path} cannot be read: {reason}") from None

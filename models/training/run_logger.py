@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ EVENTS = "tensorboard"
 # Figures of the log's lines; all others are in the curve and in TensorBoard.
 WATCHED = ("loss", "rate", "seconds_per_step", "validation_loss", "validation_ap", "validation_ap50", "quiet_recall")
 SHOWN_LABELS = 8
+FORBIDDEN = re.compile(r"[^-/\w.]")  # in TensorBoard's names: it warns of each, and replaces it
 
 
 class RunLogger:
@@ -51,7 +53,7 @@ class RunLogger:
         LOG.info("%s", self._line(step, figures))
         if self._events is not None:
             for name, value in figures.items():
-                self._events.add_scalar(name, value, step)
+                self._events.add_scalar(FORBIDDEN.sub("_", name), value, step)
 
     def _line(self, step: int, figures: dict[str, float]) -> str:
         """A line to read: progress, the figures that one watches, time gone and to go."""

@@ -193,6 +193,7 @@ def align(
         _pass_on_grounding_dino(model)
 
 
+@torch.no_grad()
 def fit_word_scores(model: GroundingDino | Glip, words: DistilledWords, prompts: PromptTokenizer) -> None:
     """Fit the text side of a detector's word scores to names, and to other texts, so that names not taught count too.
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from openset.answerer import NoAnswers, open_answerer
 from openset.command_options import DETECTION_OPTIONS, given
+from openset.images import read_regular
 from openset.label.detector import ModelDetector
 from openset.label.drawn import draw_pictures
 from openset.label.formats import FORMATS, Labelled
@@ -76,7 +77,11 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _labels_of(args: argparse.Namespace) -> list[str]:
-    lines = args.labels_file.read_text("utf-8-sig").splitlines()
+    try:
+        lines = read_regular(args.labels_file).decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SourceError(f"{args.labels_file} cannot be read: {reason}") from None
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
         raise SourceError(f"{args.labels_file} names nothing to find")

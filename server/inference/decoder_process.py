@@ -28,6 +28,7 @@ from PIL import AvifImagePlugin, Image
 from server.contract import heic
 from server.contract.image_file import ImageFileError
 from server.inference.images import USUAL_BYTES, Work, draw_on, memory_bytes, opened, opening_bytes, prepare
+from server.memory.process_resources import end_first
 
 NUMBER = struct.Struct("<cQ")
 TASK = struct.Struct("<QQQ")  # bytes of the pickled work, bytes of the image, bytes of memory that it may take
@@ -72,6 +73,7 @@ def _decode(tasks: socket.socket) -> None:
     try:
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_first()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff writes its own lines there
         AvifImagePlugin.DEFAULT_MAX_THREADS = 1
         _work(tasks, Bounds(data_bytes()), trim=getattr(libc, "malloc_trim", lambda _: None))

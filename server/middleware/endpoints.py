@@ -43,8 +43,8 @@ def endpoint_of(template: str) -> str:
         return ADMIN_BUNDLES
     if template.startswith("/jobs/"):
         return JOBS if "{" in template else SUBMIT
-    if template.startswith("/models/"):
-        return "/models"
+    if template.startswith(("/models/", "/metrics/")):
+        return "/" + template.split("/")[1]
     if template == "/redoc" or template.startswith("/docs/"):
         return "/docs"
     return "/" if template.startswith(PAGE_FILES) else template

@@ -51,7 +51,7 @@ def test_bundled_model_is_readable_as_a_start(name):
     read = registry.load(BUNDLED / name)
     assert (read.family, read.variant, read.weights_sha256) == (manifest.family, name, manifest.weights_sha256)
     tower = read.model.image_tower.backbone if manifest.family == "clip" else read.model.backbone
-    assert sum(value.numel() for value in tower.parameters()) > 3e6
+    assert sum(value.numel() for value in tower.parameters()) > 2.5e6
     assert read.serving["preprocessing"]["mean"] == manifest.preprocessing.model_dump(mode="json")["mean"]
 
 

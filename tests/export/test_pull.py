@@ -250,6 +250,17 @@ def test_unknown_name_is_refused_with_what_to_do_instead(name, capsys, tmp_path,
     assert not (tmp_path / "none").exists()
 
 
+def test_cache_that_this_user_may_not_write_to_is_told_with_the_way_out(capsys, tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "bundles"))
+
+    monkeypatch.setattr(Path, "mkdir", refused)  # the tests may run as root, whom no folder refuses
+    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert f"Permission denied: '{tmp_path / 'bundles'}': this user may not write there. " in told
+    assert told.endswith("choose another with --cache-dir or OPENSET_CACHE_DIR\n")
+
+
 def test_no_name_in_a_variable_is_nothing_to_pull(capsys):
     assert main(["pull", ""]) == 0
     assert capsys.readouterr().out == "no model is named: there is nothing to pull\n"

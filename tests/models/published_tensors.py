@@ -1,9 +1,37 @@
-"""Tensors of a model under the names of a published container: the inverse of its table."""
+"""Checkpoints of a model in every container that its family is published in: the inverse of the containers' tables."""
+
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.registry import FAMILIES, LoadedCheckpoint
 from models.tensor_sources import PublishedTable
+from tests.models.small_clip import open_clip_config
+from tests.parity import containers
+
+
+def published_containers(family: str, config: Any) -> tuple[str, ...]:
+    """The containers of a family's model; a CLIP with GELU is open_clip's, and none of OpenAI's."""
+    tables = FAMILIES[family].weights.published_tables(config)
+    if family == "clip" and config.text.activation == "gelu":
+        return tuple("open_clip" if name == "openai" else name for name in tables)
+    return tuple(tables)
+
+
+def write_published(loaded: LoadedCheckpoint, container: str, folder: Path) -> Path:
+    """Write the model's weights in a container; returns the path to load."""
+    tables = FAMILIES[loaded.family].weights.published_tables(loaded.config)
+    table = tables["openai" if container == "open_clip" else container]
+    tensors = published_tensors(loaded.model, table)
+    if container == "openai":
+        return containers.write_openai_archive(folder / "weights.pt", tensors)
+    if container == "open_clip":
+        return containers.write_open_clip(folder / "folder", tensors, open_clip_config(loaded.config))
+    if container == "huggingface":
+        return containers.write_huggingface(folder / "folder", tensors, config_json(table))
+    return containers.write_data_parallel(folder / "weights.pth", tensors)
 
 
 def published_tensors(model: nn.Module, table: PublishedTable) -> dict[str, Tensor]:

@@ -69,3 +69,26 @@ def hf_config(config: ClipConfig) -> dict[str, object]:
             "eos_token_id": 2,
         },
     }
+
+
+def open_clip_config(config: ClipConfig) -> dict[str, object]:
+    """The model_cfg of an open_clip_config.json."""
+    image, text = config.image, config.text
+    assert isinstance(image, VisionTransformerConfig)
+    return {
+        "embed_dim": config.embed_dim,
+        "vision_cfg": {
+            "image_size": image.image_size,
+            "layers": image.layers,
+            "width": image.width,
+            "patch_size": image.patch_size,
+            "head_width": image.width // image.heads,
+        },
+        "text_cfg": {
+            "context_length": text.context_length,
+            "vocab_size": text.vocab_size,
+            "width": text.width,
+            "heads": text.heads,
+            "layers": text.layers,
+        },
+    } | ({"quick_gelu": True} if text.activation == "quick_gelu" else {})

@@ -276,7 +276,12 @@ def test_each_official_model_names_its_repository_and_weights():
         "openai/clip-vit-base-patch32",
         "openai/clip-vit-base-patch16",
         "openai/clip-vit-large-patch14",
+        "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
+        "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K",
+        "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K",
         "IDEA-Research/grounding-dino-tiny",
         "IDEA-Research/grounding-dino-base",
+        "iSEE-Laboratory/llmdet_tiny",
+        "iSEE-Laboratory/llmdet_base",
         "GLIPModel/GLIP",
     }

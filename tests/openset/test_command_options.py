@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from openset.command_options import ListAction, add_detection_options, add_model_options, api_key
 from openset.command_options import given as given_options
+from server.registry.model_cache import bundle_name
 
 LABEL = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters=",;|.[]-"), min_size=1, max_size=8)
 
@@ -76,6 +77,13 @@ def test_bundle_and_server_exclude_each_other():
         with pytest.raises(SystemExit):
             made.parse_args(words)
     assert made.parse_args([]).parallel == 3
+
+
+@pytest.mark.parametrize("name", ["grounding-dino-tiny", "laion/CLIP-ViT-B-32", "laion/CLIP-ViT-B-32@v1.0"])
+def test_model_of_a_repository_is_asked_for_by_the_name_of_its_bundle(name):
+    made = argparse.ArgumentParser()
+    add_model_options(made, parallel=3)
+    assert made.parse_args(["--model", name]).model == bundle_name(name)
 
 
 def test_key_is_that_of_the_options_or_of_the_environment(monkeypatch):

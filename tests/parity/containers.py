@@ -56,6 +56,14 @@ def write_huggingface(folder: Path, tensors: Mapping[str, Tensor], config: Mappi
     return folder
 
 
+def write_open_clip(folder: Path, tensors: Mapping[str, Tensor], model_cfg: Mapping[str, Any]) -> Path:
+    """A folder of open_clip's: OpenAI's names, and a configuration beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(tensors), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg}), encoding="utf-8")
+    return folder
+
+
 def stored_once(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`tensors` without the repeated members of alias groups: equal random values under names that end alike."""
     kept: dict[str, Tensor] = {}

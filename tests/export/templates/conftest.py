@@ -13,8 +13,7 @@ from models.clip.config import ClipConfig, TextConfig, VisionTransformerConfig
 from models.registry import FAMILIES, LoadedCheckpoint
 from models.tensor_sources import PublishedTable
 from tests.models import small_glip, small_grounding_dino
-from tests.models.published_tensors import config_json, published_tensors
-from tests.parity import containers
+from tests.models.published_tensors import write_published
 
 QUIET = Progress(quiet=True)
 WORDS = 30522  # of BERT, whose vocabulary official detectors have
@@ -48,12 +47,7 @@ class TinyModel:
 
     def checkpoint(self, container: str, folder: Path) -> Path:
         """Write the model's weights in a container."""
-        tensors = published_tensors(self.loaded.model, self.table(container))
-        if container == "openai":
-            return containers.write_openai_archive(folder / "weights.pt", tensors)
-        if container == "huggingface":
-            return containers.write_huggingface(folder / "folder", tensors, config_json(self.table(container)))
-        return containers.write_data_parallel(folder / "weights.pth", tensors)
+        return write_published(self.loaded, container, folder)
 
 
 @pytest.fixture(scope="session")

@@ -9,38 +9,22 @@ from export.templates.fill import fill_bundle
 from export.templates.make import ModelSpec
 from export.templates.template import read_template, template_file
 from models.model_zoo import OFFICIAL
-from models.registry import FAMILIES
 from server.bundle import Bundle
 from server.contract.arrays import read_arrays
 from server.contract.manifest import read_manifest
-from tests.models.published_tensors import config_json, published_tensors
-from tests.parity import containers
+from tests.models.published_tensors import published_containers, write_published
 
 pytestmark = pytest.mark.slow
 PUBLISHED = [
     (name, container)
-    for name, official in OFFICIAL.items()
-    for container in {"clip": ("openai", "huggingface"), "grounding_dino": ("idea", "huggingface")}.get(
-        official.family, ("microsoft",)
-    )
+    for name in OFFICIAL
+    for container in published_containers(ModelSpec.official(name).family, ModelSpec.official(name).config)
 ]
-
-
-def written(name, container, folder):
-    """A checkpoint of synthetic weights in the container."""
-    spec = ModelSpec.official(name)
-    table = FAMILIES[spec.family].weights.published_tables(spec.config)[container]
-    tensors = published_tensors(spec.synthetic(seed=3).model, table)
-    if container == "openai":
-        return containers.write_openai_archive(folder / "weights.pt", tensors)
-    if container == "huggingface":
-        return containers.write_huggingface(folder / "folder", tensors, config_json(table))
-    return containers.write_data_parallel(folder / "weights.pth", tensors)
 
 
 @pytest.mark.parametrize(("name", "container"), PUBLISHED)
 def test_filled_bundle_meets_the_exported_one_s_reference(name, container, tmp_path):
-    checkpoint = written(name, container, tmp_path)
+    checkpoint = write_published(ModelSpec.official(name).synthetic(seed=3), container, tmp_path)
     exported = export_bundle(checkpoint, tmp_path / "exported", name=name)
     filled = fill_bundle(read_template(template_file(name)), checkpoint, tmp_path / "filled", licence="MIT")
     sections = ("preprocessing", "text", "detection", "buckets", "weights_sha256", "family")

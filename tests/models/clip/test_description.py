@@ -9,8 +9,10 @@ from safetensors.torch import save_file
 
 from models import UnknownCheckpoint, registry
 from models.clip import config as configs
+from models.clip.config import with_activation
 from models.clip.description import OPENAI_SCALARS
 from models.clip.serving import serving_rules
+from tests.models import small_clip
 from tests.models.small_clip import RESNET, VIT, hf_config, hf_tensors, openai_tensors, random_model
 from tests.parity import containers
 
@@ -34,15 +36,9 @@ def transformers_config(activation):
 
 
 def open_clip_config(activation, *, whole=True, **preprocess):
-    image, text = VIT.image, VIT.text
-    sizes = {
-        "embed_dim": VIT.embed_dim,
-        "vision_cfg": {"image_size": image.image_size, "layers": image.layers, "width": image.width,
-                       "patch_size": image.patch_size, "head_width": image.width // image.heads},
-        "text_cfg": {"context_length": text.context_length, "vocab_size": text.vocab_size, "width": text.width,
-                     "heads": text.heads, "layers": text.layers},
-    }  # fmt: skip
-    model = (sizes if whole else {}) | ({"quick_gelu": True} if activation == "quick_gelu" else {})
+    model = small_clip.open_clip_config(with_activation(VIT, activation))
+    if not whole:
+        model = {name: value for name, value in model.items() if name == "quick_gelu"}
     return {"model_cfg": model, "preprocess_cfg": preprocess}
 
 

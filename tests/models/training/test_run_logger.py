@@ -38,6 +38,12 @@ def test_figures_stand_in_the_curve_and_in_tensorboards_events(tmp_path: Path):
     assert events(tmp_path) == [(1, "loss", 2.5), (2, "loss", 1.25)]
 
 
+def test_labels_of_any_spelling_are_named_in_the_events_without_a_word_in_the_log(tmp_path: Path, caplog):
+    record(tmp_path, step=0, rows={1: {"ap/rag doll (old)": 0.5, "ap/Äpfel": 0.25}})
+    assert events(tmp_path) == [(1, "ap/rag_doll__old_", 0.5), (1, "ap/Äpfel", 0.25)]
+    assert not [message for message in caplog.messages if "illegal" in message]
+
+
 def test_a_resumed_run_drops_what_came_after_its_checkpoint_and_a_line_cut_off(tmp_path: Path):
     record(tmp_path, step=0, rows={step: {"loss": 1.0} for step in (1, 2, 3)})
     with (tmp_path / CURVE).open("a") as file:

@@ -95,7 +95,6 @@ def test_aligned_detector_names_what_the_tower_names(family, kind, words, prompt
 
 
 @pytest.mark.parametrize(("family", "kind"), [("grounding-dino", GroundingDino), ("glip", Glip)])
-@torch.no_grad()
 def test_a_detector_knows_the_words_of_its_backbones_cells(family, kind, words, prompts):
     backbone = EfficientNetConfig((4, 4, 8, 8, 8, 8, 8), (1,) * 7, stem=4, head=16, classes=10, words=DIMENSIONS)
     clip = Clip(ClipConfig(DIMENSIONS, EfficientNetTowerConfig(64, backbone), TextConfig(32, 1, 2))).eval()

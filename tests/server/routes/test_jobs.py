@@ -103,7 +103,15 @@ def test_job_that_is_not_there_is_a_404(client, method, name):
         assert (response.status_code, response.json()["type"]) == (404, "urn:openset:problem:unknown-job")
 
 
-def test_submission_packed_by_gzip_or_too_large_is_as_of_any_request(start):
+def test_server_without_jobs_has_no_such_endpoint(start):
+    client = start(max_jobs=0)
+    for method, path in (("GET", "/jobs"), ("POST", "/jobs/detect"), ("GET", "/jobs/x")):
+        response = client.request(method, path)
+        assert (response.status_code, response.json()["type"]) == (404, "urn:openset:problem:not-found")
+    assert not [path for path in client.app.openapi()["paths"] if path.startswith("/jobs")]
+
+
+def test_body_that_is_too_large_is_as_of_any_request(start):
     client = start(max_body_bytes=2000)
     response = client.post("/jobs/detect", content=b"x" * 3000, headers={"Content-Type": "image/png"})
     assert response.status_code == 413
