@@ -1,4 +1,4 @@
-"""Print the requirements of a project and its extras, one per line: `requirements.py pyproject.toml EXTRA...`."""
+"""Print the requirements of a project and its extras, one per line: `requirements.py pyproject.toml EXTRA[,EXTRA]`."""
 
 import re
 import sys
@@ -17,4 +17,5 @@ def requirements(extras: Iterable[str]) -> Iterator[str]:
             yield from requirements(own[1].split(",")) if own else [line]
 
 
-print(*dict.fromkeys([*project["dependencies"], *requirements(sys.argv[2:])]), sep="\n")
+extras = ",".join(sys.argv[2:]).split(",")
+print(*dict.fromkeys([*project["dependencies"], *requirements(extras)]), sep="\n")

@@ -1,5 +1,6 @@
 """Images as the clients take them, and as they are sent. Pillow and numpy are used only where an image is of theirs."""
 
+import errno
 import io
 import os
 import stat
@@ -29,6 +30,8 @@ _ACCEPTED = (
 )
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 _COLOUR_MODES = {"CMYK", "HSV", "LAB", "RGBX", "RGBa", "YCbCr"}  # PNG has none of them
+
+_MOST_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,16 @@ def encoded(image: Any) -> bytes | Url:
     if _is_pil(image):
         return _png(image)
     return _rest_of(image) if _is_open_file(image) else bytes(image)
+
+
+def read_regular(path: Path) -> bytes:
+    """Read the bytes of a file; OSError for a pipe, socket or device, which may have no end, or a gibibyte and more."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if found.st_size > _MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, at most {_MOST_BYTES} are read", str(path))
+    return path.read_bytes()
 
 
 def name_of(image: object) -> str:
@@ -143,9 +156,7 @@ def _rest_of(file: Any) -> bytes:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.exists() and not path.is_file():  # since it was checked
-            raise ImageError(f"{str(path)!r} cannot be read: it is no regular file")
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise ImageError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
 

@@ -31,6 +31,12 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "serve": Command("answer requests over HTTP", "server.arguments", "server.app:run"),
+    "cluster": Command(
+        "serve with many replicas on a Ray cluster",
+        "server.cluster.arguments",
+        "server.cluster.cli:run",
+        ("cpu", "cluster"),
+    ),
     "key": Command("make API keys", "server.arguments", "server.middleware.auth:run"),
     "bundles": Command("change the bundles of a running server", "server.arguments", "server.registry.admin_cli:run"),
     "models": Command(
@@ -41,6 +47,9 @@ COMMANDS = {
     "similarity": Command("compare pictures with texts", "openset.arguments", "openset.cli:run"),
     "label": Command(
         "label pictures, folders and videos with boxes", "openset.label.arguments", "openset.label.cli:run"
+    ),
+    "bench": Command(
+        "measure the rate of requests that a server answers in time", "openset.bench.arguments", "openset.bench.cli:run"
     ),
     "export": Command(
         "make a bundle from a checkpoint", "export.arguments", "export.cli:run_export", ("cpu", "export")
@@ -109,6 +118,9 @@ def _run(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+    except MemoryError:
+        print(f"{name}: this takes more memory than there is", file=sys.stderr)
+        return 2
     except OSError as error:
         if not is_of_output(error):
             raise

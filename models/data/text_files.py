@@ -11,6 +11,9 @@ from models.data.faults import RecordFault
 from models.data.images import DataError
 from server.contract.regular_files import open_regular, read_regular
 
+# Parsed JSON takes several times as much memory; a record in a line of its own has far fewer bytes.
+MOST_BYTES, MOST_LINE_BYTES = 2**33, 2**26
+
 
 class RepeatedKeys(dict[str, Any]):
     """A JSON object with a key that occurs twice, so that nobody knows which value is meant."""
@@ -24,7 +27,9 @@ class Lines:
         offsets, numbers, position = [], [], 0
         try:
             with open_regular(file) as stream:
-                for number, line in enumerate(stream, 1):
+                for number, line in enumerate(iter(lambda: stream.readline(MOST_LINE_BYTES + 1), b""), 1):
+                    if len(line) > MOST_LINE_BYTES:
+                        raise DataError(f"{file}, line {number}, has more than {MOST_LINE_BYTES} bytes")
                     if line.removeprefix(codecs.BOM_UTF8).strip():
                         offsets.append(position)
                         numbers.append(number)
@@ -59,7 +64,7 @@ class Lines:
 def read_text(file: Path) -> str:
     """Read a UTF-8 file, without the byte order mark that Windows puts first; DataError names a file that is none."""
     try:
-        return decode_text(read_regular(file), str(file))
+        return decode_text(read_regular(file, most=MOST_BYTES), str(file))
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
 

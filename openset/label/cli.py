@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from openset.answerer import NoAnswers, open_answerer
 from openset.command_options import DETECTION_OPTIONS, given
+from openset.images import read_regular
 from openset.label.detector import ModelDetector
 from openset.label.drawn import draw_pictures
 from openset.label.formats import FORMATS, Labelled
@@ -20,7 +21,7 @@ from openset.sources import SourceError, find_sources
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command: 0 once every picture has a result, 1 if some could not be read, 2 for a job that cannot run."""
+    """Run the command: 0 once every picture has a result, 1 if some have none, 2 if all have none or it cannot run."""
     try:
         return _run(args)
     except (SourceError, LogError, NoAnswers, OSError) as error:
@@ -62,11 +63,11 @@ def _run(args: argparse.Namespace) -> int:
             options = {name: _shown(value) for name, value in request.items()}
             options |= {f"least score of {label}": str(score) for label, score in thresholds.items()}
             report = write_report(labelled, args.out, options=options, written=written)
-            failures = log.failures
+            failures, pictures = log.failures, len(log.done())
     if not args.quiet:
         print(report.read_text("utf-8").splitlines()[2])
         print(f"written: {', '.join(map(str, [*written, report]))}")
-    return int(failures > 0)
+    return 0 if not failures else 1 if failures < pictures else 2
 
 
 def _request(args: argparse.Namespace) -> dict[str, Any]:
@@ -76,7 +77,11 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _labels_of(args: argparse.Namespace) -> list[str]:
-    lines = args.labels_file.read_text("utf-8-sig").splitlines()
+    try:
+        lines = read_regular(args.labels_file).decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SourceError(f"{args.labels_file} cannot be read: {reason}") from None
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
         raise SourceError(f"{args.labels_file} names nothing to find")

@@ -1,10 +1,15 @@
-"""Files by a path that somebody gave: a pipe, socket or device is refused, since reading it may never end."""
+"""Files by a path that somebody gave: a pipe, socket or device is refused, since reading it may never end.
+
+So is a file of more bytes than one of its kind has, before any memory is taken for them.
+"""
 
 import errno
 import os
 import stat
 from io import BufferedReader
 from pathlib import Path
+
+MOST_BYTES = 2**30
 
 
 def open_regular(path: Path | str) -> BufferedReader:
@@ -19,9 +24,12 @@ def open_regular(path: Path | str) -> BufferedReader:
     return file
 
 
-def read_regular(path: Path | str) -> bytes:
-    """Read the bytes of a regular file; OSError as of `open_regular`."""
+def read_regular(path: Path | str, *, most: int = MOST_BYTES) -> bytes:
+    """Read the bytes of a regular file; OSError as of `open_regular`, and for one of more than `most` bytes."""
     with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, at most {most} are read", str(path))
         return file.read()
 
 

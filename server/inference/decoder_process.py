@@ -25,8 +25,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, Image
 
+from server.contract import heic
 from server.contract.image_file import ImageFileError
 from server.inference.images import USUAL_BYTES, Work, draw_on, memory_bytes, opened, opening_bytes, prepare
+from server.memory.process_resources import end_first
 
 NUMBER = struct.Struct("<cQ")
 TASK = struct.Struct("<QQQ")  # bytes of the pickled work, bytes of the image, bytes of memory that it may take
@@ -41,6 +43,8 @@ _PR_SET_PDEATHSIG = 1
 def main(control: socket.socket) -> None:
     """Fork, kill and await decoders until `control` ends."""
     Image.init()  # registers Pillow's plugins, for which the first image would wait
+    if heic.is_installed():
+        heic.register()
     processes: dict[int, int] = {}
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, NUMBER.size, 1)
@@ -69,6 +73,7 @@ def _decode(tasks: socket.socket) -> None:
     try:
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_first()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff writes its own lines there
         AvifImagePlugin.DEFAULT_MAX_THREADS = 1
         _work(tasks, Bounds(data_bytes()), trim=getattr(libc, "malloc_trim", lambda _: None))

@@ -1,11 +1,12 @@
-"""The C heap of a server: few arenas, and memory that a peak left free goes back to the system.
+"""The heaps of a server: free memory goes back to the system, and garbage collection passes over what stays.
 
 glibc keeps an arena for each thread and returns only what lies at an arena's end: after pictures and bodies of many
-sizes a process would stay at its peak.
+sizes a process would stay at its peak. Python's full collections go through all objects while every thread waits.
 """
 
 import asyncio
 import ctypes
+import gc
 import os
 
 from server.memory.process_resources import resident_bytes, return_free_memory
@@ -23,6 +24,17 @@ def limit_arenas() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, ARENAS)
+
+
+def freeze_objects() -> None:
+    """Free what is garbage now, and take all other objects out of garbage collection, until the next call.
+
+    Modules, schemas and models are hundreds of thousands of objects: a collection that went through them held the event
+    loop for 70 ms of processor time. What is frozen is still freed with its last reference, unless that is in a cycle.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 async def trim_for_ever() -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -93,6 +94,12 @@ def return_free_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def end_first() -> None:
+    """Let the system end this process before others where memory is short; where it cannot be told so, nothing."""
+    with suppress(OSError):
+        (_PROC / "self" / "oom_score_adj").write_text("1000")
 
 
 def _status(name: str, proc: Path) -> int | None:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 # Until its head has arrived a request has no bound in the app, and its connection holds a file descriptor.
 HEAD_TIMEOUT_S = 30.0
 MAX_HEAD_BYTES, MAX_HEADERS = 64 * 1024, 200
+_MAX_LENGTH_DIGITS = 20  # as 64 bits have; zeros may come before, and Python converts no more than some thousands
 # Bodies and answers must keep up this pace in each window, or their memory and their place would be held for long.
 LOWEST_BYTES_PER_S, PACE_WINDOW_S = 4 * 1024, 5.0
 # The time of a body in chunks goes by their number; so many may be small.
@@ -262,6 +263,8 @@ def _head_fault(headers: list[tuple[bytes, bytes]], version: str) -> str:
         return "it has too many headers"
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         return "it must have one Host"
+    if any(name == b"content-length" and len(value) > _MAX_LENGTH_DIGITS for name, value in headers):
+        return "its Content-Length has too many digits"
     if codings and (codings != [b"chunked"] or version == "1.0"):
         return "its Transfer-Encoding is not just chunked"
     return ""

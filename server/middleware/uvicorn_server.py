@@ -78,9 +78,10 @@ class LingeringClose:
     async def receive(self) -> Message:
         """The next message of the request; MalformedRequest where its body turns into something that is no HTTP."""
         message = await self._receive()
-        if self._state.get(MALFORMED) and message["type"] == "http.request" and not self._response_begun:
+        malformed = bool(self._state.get(MALFORMED))
+        self._body_read = malformed or message["type"] == "http.disconnect" or not message.get("more_body", False)
+        if malformed and message["type"] == "http.request" and not self._response_begun:
             raise MalformedRequest("a chunk of the body is malformed, or its chunks are very small")
-        self._body_read = message["type"] == "http.disconnect" or not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:

@@ -9,7 +9,7 @@ from http.client import HTTPException
 from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
-from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,7 @@ from server.schemas import ADMIN_BUNDLES, BundleBody, BundleChange, BundlesAnswe
 
 Answer = TypeVar("Answer", bound=BaseModel)
 KEY = "OPENSET_API_KEY"
+_MAX_KEY_BYTES, _MAX_ANSWER_BYTES = 2**16, 2**24
 
 
 class CommandError(Exception):
@@ -67,7 +68,7 @@ def _send(
     try:
         request = Request(args.url.rstrip("/") + ADMIN_BUNDLES + name, data, headers, method=method)
         with _opener(args.url).open(request) as response:
-            return answer.model_validate_json(response.read())
+            return answer.model_validate_json(response.read(_MAX_ANSWER_BYTES))
     except HTTPError as error:
         raise CommandError(_reason(error)) from None
     except ValidationError:
@@ -83,13 +84,20 @@ def _opener(url: str) -> OpenerDirector:
         own = ipaddress.ip_address(host).is_loopback
     except ValueError:
         own = host == "localhost"
-    return build_opener(ProxyHandler({})) if own else build_opener()
+    return build_opener(_NoRedirect, *([ProxyHandler({})] if own else []))
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """Follows no redirect, which would send the key to wherever it leads."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
 
 
 def _reason(error: HTTPError) -> str:
     try:
-        problem = Problem.model_validate_json(error.read())
-    except (ValidationError, OSError):
+        problem = Problem.model_validate_json(error.read(_MAX_ANSWER_BYTES))
+    except (ValidationError, HTTPException, OSError):
         return f"the server answered {error.code} {error.reason}"
     if problem.type.endswith(":not-found"):
         return "this server does not let its bundles be changed: start it with bundle_roots and api_keys_file"
@@ -100,7 +108,7 @@ def _authorization(args: argparse.Namespace) -> dict[str, str]:
     key = os.environ.get(KEY, "")
     if args.key_file:
         try:
-            key = read_regular(args.key_file).decode("utf-8-sig")
+            key = read_regular(args.key_file, most=_MAX_KEY_BYTES).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise CommandError(f"{args.key_file} cannot be read: {error}") from None
     return {"Authorization": f"Bearer {key.strip()}"} if key.strip() else {}

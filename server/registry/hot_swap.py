@@ -5,7 +5,6 @@ the model that accepted them, whose memory is freed after the last.
 """
 
 import asyncio
-import gc
 import logging
 import subprocess
 import time
@@ -28,6 +27,7 @@ from server.errors import (
     UnknownModel,
 )
 from server.inference.loaded_model import LoadedModel
+from server.memory.heap import freeze_objects
 from server.memory.memory_budget import OverBudget
 from server.memory.process_resources import return_free_memory
 from server.registry.daemon_thread import in_daemon_thread
@@ -167,7 +167,7 @@ def body_of(model: LoadedModel) -> BundleBody:
 
 def _collect() -> None:
     # Failed requests leave tracebacks in reference cycles, whose frames hold the bundle.
-    gc.collect()
+    freeze_objects()
     return_free_memory()
 
 

@@ -4,7 +4,6 @@
 runs it.
 """
 
-import contextlib
 import ctypes
 import json
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from server.contract.manifest import BundleError
-from server.memory.process_resources import available_memory
+from server.memory.process_resources import available_memory, end_first
 from server.registry.model_registry import open_bundle
 from server.registry.warmup import Peaks, warm_up
 from server.settings import Settings
@@ -80,8 +79,7 @@ def confine(memory_bytes: int | None, parent: int) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has ended before
         os._exit(1)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    end_first()
     if memory_bytes is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         limit = max(0, memory_bytes) + _OVERHEAD_BYTES

@@ -2,7 +2,9 @@
 
     python -m tests.benchmarks.attacks_service
 
-Each attack runs for some seconds in processes of its own; `/livez` is asked every few milliseconds meanwhile.
+Each attack runs for some seconds in processes of its own; `/livez` is asked every few milliseconds meanwhile. First the
+same is measured beside processes that only take the processors: what the machine does to /livez by itself. The exit
+status is 1 if /livez waited longer than 100 ms and three times that.
 """
 
 import base64
@@ -28,7 +30,7 @@ from PIL import Image
 from tests.benchmarks.live_server import LiveServer, serving
 
 FLAGS = ("--trusted-proxies", "127.0.0.0/8", "--log-level", "warning")
-LIVE_WITHIN_S = 0.1
+LIVE_WITHIN_S, NOISE = 0.1, 3
 EVERY_S = 0.004
 Stopped = multiprocessing.synchronize.Event
 
@@ -41,6 +43,12 @@ class Impact:
     median_s: float
     peak_bytes: int
     others: list[tuple[int, float]]
+
+
+def processor(server: LiveServer, stopped: Stopped) -> None:
+    """Take one processor, as any attacker on this machine does."""
+    while not stopped.is_set():
+        sum(range(10_000))
 
 
 def pages(server: LiveServer, stopped: Stopped) -> None:
@@ -101,11 +109,11 @@ ATTACKS: tuple[Callable[[LiveServer, Stopped], None], ...] = (
 )
 
 
-def impact(server: LiveServer, attack: Callable[[LiveServer, Stopped], None] | None, *, seconds: float) -> Impact:
-    """The impact of `attack`, or of none, on /livez and on another client that classifies with one label each time."""
+def impact(server: LiveServer, attack: Callable[[LiveServer, Stopped], None], *, seconds: float) -> Impact:
+    """The impact of `attack` on /livez and on another client that classifies with one label each time."""
     processes = multiprocessing.get_context("fork")  # a thread would share the interpreter with who measures
     stopped, waits, others, peak = processes.Event(), [], [], 0
-    count = 0 if attack is None else 4 if attack is pages else 1
+    count = 4 if attack is pages else 1
     attacking: list[Any] = [processes.Process(target=attack, args=(server, stopped)) for _ in range(count)]
     for process in attacking:
         process.start()
@@ -156,7 +164,12 @@ def _classify(
 ) -> int:
     body = {"image": _picture(), "labels": labels} | ({"templates": templates} if templates else {})
     headers = {"X-Forwarded-For": address, "Content-Type": "application/json"}
-    return httpx.post(server.url + path, content=json.dumps(body), headers=headers, timeout=120).status_code
+    # httpx would read certificates for each: more work than the server's, in the process that measures.
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)) as client:
+        client.request("POST", path, json.dumps(body), headers)
+        answer = client.getresponse()
+        answer.read()
+        return answer.status
 
 
 def _picture() -> str:
@@ -166,21 +179,22 @@ def _picture() -> str:
 
 
 def main() -> int:
-    """Print the impact of each attack; status 1 where one keeps /livez waiting for longer than LIVE_WITHIN_S."""
-    failed = 0
+    """Print the impact of each attack; status 1 where one keeps /livez waiting for too long."""
+    failed, bound = 0, LIVE_WITHIN_S
     print("| attack | /livez worst | median | peak MiB | other client: answered | median |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), *FLAGS) as server:
-        for attack in (None, *ATTACKS):
+        for attack in (processor, *ATTACKS):
             found = impact(server, attack, seconds=8)
             good = sorted(seconds for status, seconds in found.others if status == 200)
-            name = attack.__name__ if attack else "none"
             print(
-                f"| {name} | {found.worst_s * 1000:.0f} ms | {found.median_s * 1000:.1f} ms |"
+                f"| {attack.__name__} | {found.worst_s * 1000:.0f} ms | {found.median_s * 1000:.1f} ms |"
                 f" {found.peak_bytes >> 20} | {len(good)} of {len(found.others)} |"
                 f" {good[len(good) // 2] * 1000 if good else float('nan'):.0f} ms |",
                 flush=True,
             )
-            failed += found.worst_s > LIVE_WITHIN_S
+            if attack is processor:
+                bound = max(bound, NOISE * found.worst_s)
+            failed += found.worst_s > bound
     return 1 if failed else 0
 
 

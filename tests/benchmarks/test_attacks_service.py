@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.benchmarks.attacks_service import ATTACKS, FLAGS, LIVE_WITHIN_S, impact
+from tests.benchmarks.attacks_service import ATTACKS, FLAGS, LIVE_WITHIN_S, impact, processor
 from tests.benchmarks.live_server import serving
 
 
@@ -14,7 +14,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quiet(server):
-    return impact(server, None, seconds=2)
+    return impact(server, processor, seconds=2)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)

@@ -1,6 +1,7 @@
 """Checkpoints of a model in every container that its family is published in: the inverse of the containers' tables."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from tests.models.small_clip import open_clip_config
 from tests.parity import containers
 
 
-def published_containers(family: str, config: object) -> tuple[str, ...]:
+def published_containers(family: str, config: Any) -> tuple[str, ...]:
     """The containers of a family's model; a CLIP with GELU is open_clip's, and none of OpenAI's."""
     tables = FAMILIES[family].weights.published_tables(config)
     if isinstance(config, ClipConfig) and config.text.activation == "gelu":

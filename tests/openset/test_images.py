@@ -213,3 +213,10 @@ def test_what_may_have_no_end_is_refused_by_name(tmp_path, kind):
 def test_an_open_device_is_refused():
     with open("/dev/zero", "rb") as device, pytest.raises(ImageError, match="the image is an open device"):
         as_list(device)
+
+
+def test_file_that_no_server_would_take_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ImageError, match=r"sparse\.jpg' cannot be read: it has 1099511627776 bytes"):
+        encoded(tmp_path / "sparse.jpg")

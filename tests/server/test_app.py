@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import threading
 from types import SimpleNamespace
 
@@ -473,8 +474,10 @@ def test_server_that_is_ready_tells_so_once_the_bundles_are_loaded(monkeypatch, 
         async with app.router.lifespan_context(app):
             await until(lambda: told)
 
+    gc.unfreeze()
     asyncio.run(scene())
     assert told == [True]
+    assert gc.get_freeze_count(), "collections would go through all that was loaded"
 
 
 @pytest.mark.parametrize(

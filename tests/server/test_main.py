@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
         (["serve"], "fastapi", "cpu"),
         (["key", "new", "ann"], "starlette", "cpu"),
         (["completion", "bash"], "shtab", "cpu"),
+        (["cluster", "config"], "yaml", "cluster"),
         (["evaluate", "coco.json", "--out", "y"], "numpy", "evaluate"),
         (["evaluate", "coco.json", "--out", "y"], "onnxruntime", "cpu,evaluate"),
     ],

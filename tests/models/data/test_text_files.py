@@ -55,6 +55,15 @@ def test_a_pipe_or_a_folder_is_no_file_of_lines(tmp_path: Path):
             Lines(path)
 
 
+def test_a_line_or_a_file_of_gigabytes_is_named(tmp_path: Path):
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError, match="line 1, has more than 67108864 bytes"):
+        Lines(tmp_path / "sparse")
+    with pytest.raises(DataError, match="sparse cannot be read: it has 1099511627776 bytes"):
+        read_text(tmp_path / "sparse")
+
+
 @pytest.mark.parametrize("path", ["pipe", "/dev/zero"])
 def test_a_text_that_may_have_no_end_is_named(tmp_path: Path, path: str):
     os.mkfifo(tmp_path / "pipe")

@@ -80,7 +80,9 @@ def rounded(out):
             "there is no model 'clip-mini' that can detect; there are: grounding-dino-mini",
         ),
         (["--labels", "dog", "--every", "0"], "--every must be positive"),
-        (["--labels-file", "missing.txt"], "missing.txt"),
+        (["--labels-file", "missing.txt"], "missing.txt cannot be read: No such file or directory"),
+        (["--labels-file", "/dev/zero"], "/dev/zero cannot be read: it is no regular file"),
+        (["--labels-file", __file__.replace("test_cli.py", "")], "cannot be read: it is no regular file"),
         (["--labels", "dog", "--bundle", "missing"], "missing"),
     ],
 )
@@ -89,6 +91,12 @@ def test_job_that_cannot_run_says_why_in_one_line(pictures, tmp_path, capsys, op
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("openset label: ")
     assert reason in line
+
+
+def test_file_of_labels_in_another_encoding_is_refused_in_one_line(pictures, tmp_path, capsys):
+    (tmp_path / "labels.txt").write_bytes("Hündin\n".encode("latin-1"))
+    assert main(["label", str(pictures), "--out", "x", "--labels-file", str(tmp_path / "labels.txt")]) == 2
+    assert "labels.txt cannot be read: it is not UTF-8" in capsys.readouterr().err
 
 
 def test_other_labels_in_the_same_folder_are_refused(pictures, tmp_path, capsys):
@@ -107,7 +115,7 @@ def test_phrases_of_a_prompt_are_the_categories(pictures, tmp_path):
 
 
 def test_quiet_job_prints_nothing_and_keeps_its_status(pictures, tmp_path, capsys):
-    assert main(label(pictures / "03.jpg", tmp_path / "out", "--quiet")) == 1
+    assert main(label(pictures / "03.jpg", tmp_path / "out", "--quiet")) == 2
     assert capsys.readouterr() == ("", "")
 
 

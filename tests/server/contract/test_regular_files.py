@@ -40,3 +40,15 @@ def test_folder_is_no_file_and_what_is_missing_is_not_found(tmp_path: Path):
         open_regular(tmp_path)
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "none")
+
+
+def test_file_of_too_many_bytes_is_refused_before_it_is_read(tmp_path: Path):
+    for size in (10, 11):
+        (tmp_path / f"{size}").write_bytes(bytes(size))
+    assert len(read_regular(tmp_path / "10", most=10)) == 10
+    with pytest.raises(OSError, match="it has 11 bytes, at most 10 are read"):
+        read_regular(tmp_path / "11", most=10)
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(OSError, match="it has 1099511627776 bytes"):
+        read_regular(tmp_path / "sparse")

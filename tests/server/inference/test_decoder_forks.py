@@ -72,6 +72,12 @@ def test_decoder_answers_again_and_again(forks):
     assert decoder.end() == signal.SIGKILL
 
 
+def test_decoder_is_ended_before_the_server_where_memory_is_short(forks):
+    forks.fork().ask(drawing(), USUAL_BYTES)
+    (decoder,) = children(forks._process.pid)
+    assert int(Path(f"/proc/{decoder}/oom_score_adj").read_text()) == 1000
+
+
 def test_killed_decoder_tells_its_signal(forks):
     decoder, other = forks.fork(), forks.fork()
     decoder.kill()

@@ -1,4 +1,4 @@
-"""The C heap: what a peak left free goes back to the system, and only then."""
+"""The heaps: what a peak left free goes back to the system, and collections pass over what stays."""
 
 import asyncio
 import subprocess
@@ -62,3 +62,27 @@ print((resident_bytes() - before) // 2**20)
 """
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(ran.stdout) < 100, "of 240 MB"
+
+
+def test_collections_pass_over_what_stays_and_the_next_call_frees_what_no_longer_does():
+    code = """
+import gc, weakref
+from server.memory.heap import freeze_objects
+
+class Cycle:
+    def __init__(self):
+        self.own = self
+
+garbage, kept = Cycle(), Cycle()
+seen = [weakref.ref(garbage), weakref.ref(kept)]
+del garbage
+freeze_objects()
+assert [ref() is None for ref in seen] == [True, False]
+assert len(gc.get_objects()) < 1000 < gc.get_freeze_count()
+del kept
+gc.collect()
+assert seen[1]() is not None, "it is frozen"
+freeze_objects()
+assert seen[1]() is None
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

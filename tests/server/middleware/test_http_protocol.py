@@ -29,6 +29,7 @@ SMUGGLED = {
     "list of lengths": POST + b"Content-Length: 1, 1\r\n\r\nx",
     "signed length": POST + b"Content-Length: +1\r\n\r\nx",
     "length with a space inside": POST + b"Content-Length: 1 1\r\n\r\nx",
+    "length of more digits than Python reads": POST + b"Content-Length: " + b"0" * 5000 + b"1\r\n\r\nx",
     "space before the colon": POST + b"Content-Length : 1\r\n\r\nx",
     "space before a name": POST + b" Content-Length: 1\r\n\r\nx",
     "folded header": POST + b"X: a\r\n b\r\n\r\n",
@@ -110,6 +111,14 @@ def test_requests_before_a_malformed_one_are_answered_first(address, data):
     with connected(address) as client:
         client.sendall(WHOLE + NEXT + data + NEXT)
         assert statuses(rest(client)) == ["200", "200", "400"]
+
+
+def test_connection_whose_body_is_malformed_ends_with_its_answer(address, monkeypatch):
+    monkeypatch.setattr(uvicorn_server, "LINGER_SILENCE_S", 10 * SOON)
+    refused_unread = CHUNKED.replace(b"image/png", b"text/plain")
+    with connected(address) as client:
+        client.sendall(refused_unread + b"zz\r\n")
+        assert statuses(rest(client)) == ["415"]
 
 
 def test_malformed_chunk_of_a_form_is_one_line_in_the_log(address, caplog):

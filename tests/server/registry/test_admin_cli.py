@@ -20,6 +20,7 @@ class PreparedServer(http.server.HTTPServer):
     def __init__(self, handler):
         super().__init__(("127.0.0.1", 0), handler)
         self.asked, self.url = [], f"http://127.0.0.1:{self.server_port}"
+        self.more: dict[str, str] = {}  # headers of the answer
 
 
 @pytest.fixture
@@ -30,6 +31,8 @@ def server():
             listener.asked.append((self.command, self.path, self.headers["Authorization"], body and json.loads(body)))
             status, content = listener.next
             self.send_response(status)
+            for name, value in listener.more.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content if isinstance(content, bytes) else json.dumps(content).encode())
 
@@ -133,3 +136,19 @@ def test_server_of_this_machine_is_asked_without_a_proxy(server, monkeypatch, ca
 def test_key_file_that_is_missing_is_named(capsys, tmp_path):
     assert main(["bundles", "list", "--key-file", str(tmp_path / "none")]) == 2
     assert "none cannot be read" in capsys.readouterr().err
+
+
+def test_key_is_not_sent_to_where_a_server_redirects(server, capsys):
+    server.next = 302, {"": ""}
+    server.more = {"Location": f"{server.url}/elsewhere"}
+    assert bundles(server, "list") == 2
+    assert [path for _, path, *_ in server.asked] == ["/admin/bundles"]
+    assert "the server answered 302 Found" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [200, 502])
+def test_answer_that_breaks_off_is_a_sentence(server, capsys, status):
+    server.next = status, b"{"
+    server.more = {"Content-Length": "100"}
+    assert bundles(server, "list") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
