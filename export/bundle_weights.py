@@ -6,8 +6,7 @@ of its counterpart came from. The canary then shows that the model computes what
 """
 
 import tempfile
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,11 @@ from export.bundle_folder import CANARY_FILE, TOKENIZER_FILE
 from export.certificate.reference import canary_outputs
 from export.graph_spec import GraphSpec
 from export.onnx.tracing import DEFAULT_LOWERING, to_onnx
-from models import config_io, tokenizers
+from models import config_io
 from models.family import ServingRules
 from models.registry import FAMILIES, LoadedCheckpoint
 from server.contract.manifest import Artefact, Manifest, read_manifest
 
-RECIPES = Path(__file__).parents[1] / "models" / "training" / "configs"
 # Elements that float32 can number, as multiples of a power of two that keeps activations small.
 MAX_ELEMENTS, UNIT = 2**24 - 1, 2.0**-26
 TOLERANCE = 1e-2  # of an output's largest value: the runtime adds in another order
@@ -43,7 +41,9 @@ def load_bundle(folder: Path) -> LoadedCheckpoint:
     manifest = read_manifest(folder)
     family = FAMILIES[manifest.family]
     tokenizer = folder / TOKENIZER_FILE
-    config = config_io.from_json(family.config, _config(manifest, folder))
+    if manifest.config is None:
+        raise ExportError(f"the manifest of {manifest.name} has no config: export the bundle anew from its checkpoint")
+    config = config_io.from_json(family.config, manifest.config)
     model = family.model(config).eval()
     if (count := sum(value.numel() for value in model.state_dict().values())) > MAX_ELEMENTS:
         raise ExportError(f"{folder} has {count / 1e6:.0f} M weights: start from the checkpoint it was made of")
@@ -62,25 +62,6 @@ def load_bundle(folder: Path) -> LoadedCheckpoint:
     _fill(loaded, manifest, folder)
     _check(family.graphs(loaded), folder)
     return loaded
-
-
-def _config(manifest: Manifest, folder: Path) -> Mapping[str, Any]:
-    """The sizes of the model: the manifest's, or for bundles without, those of the recipe of this name.
-
-    A CLIP's text tower is as wide as the words it was given, whatever its recipe says.
-    """
-    if manifest.config is not None:
-        return manifest.config
-    recipe = RECIPES / f"{manifest.variant}.toml"
-    if not recipe.is_file():
-        raise ExportError(f"the manifest of {manifest.name} has no config: export the bundle anew from its checkpoint")
-    table: dict[str, Any] = tomllib.loads(recipe.read_text(encoding="utf-8"))["model"]
-    text = {**table.get("text", {}), "vocab_size": tokenizers.vocabulary_size(folder / TOKENIZER_FILE)}
-    artefact = next(one for one in manifest.artefacts if one.part == "text_encoder" and one.engine is None)
-    for name, value in _graph(folder / artefact.file)[1].items():
-        if name.endswith("text_tower.positions"):
-            text["context_length"], text["width"] = value.shape
-    return {**table, "text": text}
 
 
 def _serving(manifest: Manifest) -> dict[str, Any]:

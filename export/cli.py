@@ -12,7 +12,7 @@ from server.contract.manifest import Artefact, Manifest, read_manifest
 
 
 def run_export(args: argparse.Namespace) -> int:
-    """Run `openset export`; exit status 0 if every certificate passed."""
+    """Run `openset export`: 0 if every certificate passed, 1 if one failed, 2 for what cannot be exported."""
     progress = Progress(args.quiet)
     try:
         if args.checkpoint is not None:
@@ -72,7 +72,7 @@ def _add_engines(args: argparse.Namespace, progress: Progress) -> None:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Run `openset verify`; exit status 0 if the bundle has no fault."""
+    """Run `openset verify`: 0 if the bundle has no fault, 1 if it has, 2 for what is no bundle."""
     progress = Progress(args.quiet)
     try:
         if args.checkpoint is not None:
@@ -114,4 +114,4 @@ def _print_figures(artefact: Artefact, figures: Figures, label: str, others: Fig
 
 def _failed(command: str, error: Exception) -> int:
     print(f"openset {command}: {error}", file=sys.stderr)
-    return 1
+    return 2

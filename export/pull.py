@@ -27,7 +27,7 @@ _REQUIRED_TO_EXPORT = ("torch", "onnx", "onnxscript", "safetensors")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run `openset pull`; exit status 0 if the certified bundles are there, 2 for an unknown name."""
+    """Run `openset pull`; 0 if the bundles are there, 1 if one failed its certificate, 2 for what cannot be pulled."""
     if not args.names:
         for name, known in OFFICIAL.items():
             print(f"{name:24} {known.title:24} {known.licence:12} {known.repository}")
@@ -39,10 +39,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         cache, progress = cache_folder(args.cache_dir), Progress(args.quiet)
         if unknown := [name for name in names if official(name) is None]:
-            return _failed(_unknown(unknown[0], cache), status=2)
-        return max(_pull(name, cache, progress, full=args.full) for name in names)
+            return _failed(_unknown(unknown[0], cache))
+        statuses = [_pull(name, cache, progress, full=args.full) for name in names]
+        return 1 if 0 < statuses.count(0) < len(statuses) else max(statuses)
     except SettingsError as error:
-        return _failed(str(error), status=2)
+        return _failed(str(error))
     except KeyboardInterrupt:
         return _failed("interrupted; downloaded data is kept, and the same command resumes there", status=130)
 
@@ -72,8 +73,7 @@ def _pull(name: str, cache: Path, progress: Progress, *, full: bool) -> int:
         return _failed(
             f"it needs {', '.join(missing)}, which is not installed. Install it with"
             f" {install_command(('cpu', 'export') if full else ('cpu',))}, or pull on another machine and serve the"
-            " bundle's folder with --bundle",
-            status=2,
+            " bundle's folder with --bundle"
         )
     from models.hub import HubError
 
@@ -94,7 +94,7 @@ def _pull(name: str, cache: Path, progress: Progress, *, full: bool) -> int:
     except (ValueError, OSError) as error:
         return _failed(str(error))
     if not is_pulled(bundle):
-        return _failed(f"{bundle} is written, but FAILED its certificate")
+        return _failed(f"{bundle} is written, but FAILED its certificate", status=1)
     print(f"{bundle}: {name}, certified: {read_manifest(bundle).certified}; openset serve --model {name}")
     return 0
 
@@ -163,6 +163,6 @@ def _template(name: str, wanted: Official, checkpoint: Path, progress: Progress)
         return None
 
 
-def _failed(reason: str, *, status: int = 1) -> int:
+def _failed(reason: str, *, status: int = 2) -> int:
     print(f"openset pull: {reason}", file=sys.stderr)
     return status

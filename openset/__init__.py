@@ -19,6 +19,7 @@ from openset.results import (
     ImageDetections,
     ImageProblem,
     ImageScores,
+    Job,
     ModelsAnswer,
     SimilarityAnswer,
 )
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnswerError", "AsyncClient", "CallOptions", "ClassifyAnswer", "ClassifyOptions", "Client", "ClientError",
     "ConnectionFailed", "DetectAnswer", "DetectOptions", "Detection", "EmbedAnswer", "ImageDetections", "ImageError",
-    "ImageInput", "ImageInputs", "ImageProblem", "ImageScores", "ModelsAnswer", "ProblemError", "Retries",
+    "ImageInput", "ImageInputs", "ImageProblem", "ImageScores", "Job", "ModelsAnswer", "ProblemError", "Retries",
     "SimilarityAnswer", "SimilarityOptions", "UrlsUnsupported",
 ]  # fmt: skip
 

@@ -9,12 +9,12 @@ from typing import Any, Self, Unpack
 import httpx
 from tenacity import AsyncRetrying
 
-from openset import endpoints, proxies
+from openset import endpoints, jobs, proxies
 from openset.endpoints import Task, Texts
-from openset.errors import ClientError, no_answer
+from openset.errors import ClientError, no_answer, problem_error
 from openset.images import ImageInputs
 from openset.reading import is_ready, read
-from openset.results import ClassifyAnswer, DetectAnswer, EmbedAnswer, ModelsAnswer, SimilarityAnswer
+from openset.results import ClassifyAnswer, DetectAnswer, EmbedAnswer, Job, JobsAnswer, ModelsAnswer, SimilarityAnswer
 from openset.retries import Retries
 from openset.splitting import Limits
 from openset.vision_call import VisionAnswer, VisionCall
@@ -90,6 +90,42 @@ class AsyncClient:
         finally:
             for task_left in pending:
                 task_left.cancel()
+
+    async def submit(self, images: ImageInputs = (), *, task: Task = "detect", **options: Any) -> Job:
+        """As `Client.submit`."""
+        call = jobs.job_call(task, images, options)
+        if self._limits is None:
+            self._limits = read(await self._send("GET", "/models"), endpoints.LimitsAnswer).limits
+        batch = await asyncio.to_thread(jobs.only_batch, call, self._limits)
+        with call.concerning(batch):
+            response = await self._send("POST", f"/jobs{call.path}", **call.content(batch))
+            return jobs.SubmittedJob.read(response, call, batch)
+
+    async def job(self, job: Job | str) -> Job:
+        """As `Client.job`."""
+        return read(await self._send("GET", jobs.path_of(job)), Job)
+
+    async def jobs(self) -> list[Job]:
+        """As `Client.jobs`."""
+        return read(await self._send("GET", "/jobs"), JobsAnswer).jobs
+
+    async def result(self, job: Job | str, *, wait_s: float | None = None) -> Any:
+        """As `Client.result`."""
+        now = await self.job(job)
+        for wait in jobs.waits(wait_s):
+            jobs.tell(job, now)
+            if now.ended:
+                break
+            await asyncio.sleep(wait)
+            now = await self.job(job)
+        with jobs.concerning(job):
+            return jobs.answer_of(job, now, await self._send("GET", f"{jobs.path_of(job)}/result"))
+
+    async def cancel(self, job: Job | str) -> None:
+        """As `Client.cancel`."""
+        response = await self._send("DELETE", jobs.path_of(job))
+        if not response.is_success:
+            raise problem_error(response)
 
     async def models(self) -> ModelsAnswer:
         """As `Client.models`."""

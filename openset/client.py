@@ -1,5 +1,6 @@
 """`Client`: a blocking client of an Openset server."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -7,13 +8,13 @@ from typing import Any, Self, Unpack
 import httpx
 from tenacity import Retrying
 
-from openset import endpoints, proxies
+from openset import endpoints, jobs, proxies
 from openset.endpoints import Task, Texts
-from openset.errors import ClientError, no_answer
+from openset.errors import ClientError, no_answer, problem_error
 from openset.images import ImageInputs
 from openset.ordered_map import map_in_order
 from openset.reading import is_ready, read
-from openset.results import ClassifyAnswer, DetectAnswer, EmbedAnswer, ModelsAnswer, SimilarityAnswer
+from openset.results import ClassifyAnswer, DetectAnswer, EmbedAnswer, Job, JobsAnswer, ModelsAnswer, SimilarityAnswer
 from openset.retries import Retries
 from openset.splitting import Limits
 from openset.vision_call import VisionAnswer, VisionCall
@@ -86,6 +87,48 @@ class Client:
                 return error
 
         return (answer for _, answer in map_in_order(ask, requests, parallel=parallel))
+
+    def submit(self, images: ImageInputs = (), *, task: Task = "detect", **options: Any) -> Job:
+        """Submit a job: the server answers at once, and works on more images than one request may have.
+
+        Arguments of the task's method: `submit(paths, task="detect", labels=["a dog"])`; all go in one request.
+        """
+        call = jobs.job_call(task, images, options)
+        if self._limits is None:
+            self._limits = read(self._send("GET", "/models"), endpoints.LimitsAnswer).limits
+        batch = jobs.only_batch(call, self._limits)
+        with call.concerning(batch):
+            response = self._send("POST", f"/jobs{call.path}", **call.content(batch))
+            return jobs.SubmittedJob.read(response, call, batch)
+
+    def job(self, job: Job | str) -> Job:
+        """Tell how far a job has come, by itself or its id; ProblemError 404 once it is forgotten."""
+        return read(self._send("GET", jobs.path_of(job)), Job)
+
+    def jobs(self) -> list[Job]:
+        """List the jobs of this key, or without keys of this address, oldest first."""
+        return read(self._send("GET", "/jobs"), JobsAnswer).jobs
+
+    def result(self, job: Job | str, *, wait_s: float | None = None) -> Any:
+        """Wait for the answer of a job, at most `wait_s` seconds, and return it as its task's method would.
+
+        ProblemError where the job failed, or has not ended (`urn:openset:problem:job-unfinished`).
+        """
+        now = self.job(job)
+        for wait in jobs.waits(wait_s):
+            jobs.tell(job, now)
+            if now.ended:
+                break
+            time.sleep(wait)
+            now = self.job(job)
+        with jobs.concerning(job):
+            return jobs.answer_of(job, now, self._send("GET", f"{jobs.path_of(job)}/result"))
+
+    def cancel(self, job: Job | str) -> None:
+        """End a job and forget its answer."""
+        response = self._send("DELETE", jobs.path_of(job))
+        if not response.is_success:
+            raise problem_error(response)
 
     def models(self) -> ModelsAnswer:
         """List the models being served, their certificates, and what the server takes in one request."""

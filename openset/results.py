@@ -4,6 +4,7 @@ The models have the fields of the server's own; those that a newer server adds a
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from pydantic import BaseModel
@@ -185,6 +186,30 @@ class EmbedAnswer(BaseModel):
     problems: list[ImageProblem] = []
     warnings: list[FieldProblem] = []
     timings_ms: dict[str, float]
+
+
+class Job(BaseModel):
+    """Job of a server: `state` is queued, running, succeeded or failed, and then `problem` says why."""
+
+    id: str
+    endpoint: str
+    state: str
+    images: int
+    images_done: int
+    created_at: datetime
+    expires_at: datetime | None = None
+    problem: dict[str, Any] | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether it has an answer, or never will."""
+        return self.state in ("succeeded", "failed")
+
+
+class JobsAnswer(BaseModel):
+    """Answer of /jobs: the client's jobs, oldest first."""
+
+    jobs: list[Job]
 
 
 class ServedModel(BaseModel):

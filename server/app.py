@@ -22,8 +22,10 @@ from server.contract.text import PromptError
 from server.errors import Fault, FieldFault, InvalidRequest, kind_of, problem_response
 from server.inference.decoder_forks import SUPPORTED
 from server.inference.decoders import FORKS, ProcessDecoders
+from server.jobs.jobs import Jobs
 from server.memory.heap import freeze_objects, limit_arenas, trim_for_ever
 from server.memory.process_resources import open_files_limit
+from server.middleware.admission import Admission
 from server.middleware.auth import Keys
 from server.middleware.connection_limit import ConnectionLimit, LimitedProtocol, LimitedServer
 from server.middleware.endpoints import Endpoints, local_path
@@ -34,7 +36,7 @@ from server.registry.daemon_thread import any_daemon_thread, end_process, in_dae
 from server.registry.hot_swap import HotSwap
 from server.registry.model_cache import PullFailed, with_models
 from server.request_context import request_context
-from server.routes import admin, classify, detect, docs, embed, page, similarity, system
+from server.routes import admin, classify, detect, docs, embed, jobs, page, similarity, system
 from server.routes.documents import DocumentCache, SharedRendering
 from server.routes.open_inference import endpoints as open_inference
 from server.routes.openapi import completed
@@ -95,6 +97,7 @@ def create_app(
         trimming = asyncio.create_task(trim_for_ever())
         yield
         trimming.cancel()
+        await app.state.jobs.close()
         if loading and loading.cancel():
             log.warning("the server stops while its bundles are being loaded")
         await hot_swap.close()
@@ -122,9 +125,13 @@ def create_app(
     app.state.service, app.state.pipeline, app.state.registry = service, service.pipeline, registry
     app.state.keys, app.state.open_endpoints, app.state.hot_swap = keys, settings.open_endpoints, hot_swap
     app.state.fetcher = fetcher or (ImageFetcher(settings) if settings.url_images else None)
+    admission = Admission(settings, retry_after=registry.retry_after)
+    app.state.jobs = Jobs(service.pipeline, admission, app.state.fetcher)
     app.state.documents, app.state.metrics_page = DocumentCache(), SharedRendering(service.metrics.exposition)
     routers = [*routers, detect.router, classify.router, similarity.router, embed.router]
     routers += [system.router, open_inference.router, docs.router]
+    if settings.max_jobs:
+        routers.append(jobs.router)
     if settings.bundle_roots:
         routers.append(admin.router)
     for router in routers:
@@ -138,7 +145,7 @@ def create_app(
         endpoints=Endpoints(_templates(app, routers)),
         metrics=service.metrics,
         keys=keys,
-        retry_after=registry.retry_after,
+        admission=admission,
         tracing=service.tracing,
     )
     for error in (Fault, PromptError, HTTPException, RequestValidationError):
@@ -214,6 +221,7 @@ def serve(settings: Settings) -> int:
 
     def stop() -> None:
         app.state.stopping = True
+        app.state.jobs.stop()
         service.stop()
         overtime.start()
 

@@ -7,10 +7,13 @@
     │   ├── Unauthorized        401  no API key, or a wrong one
     │   ├── Forbidden           403  the API key may not do this
     │   ├── UnknownModel        404
+    │   ├── UnknownJob          404  never submitted here, cancelled, expired, or before a restart
     │   ├── NotAcceptable       406
     │   ├── BodyTimeout         408
     │   ├── ChangeInProgress    409  bundles are changed one at a time
     │   ├── BundleNameTaken     409  a bundle of this name is being served
+    │   ├── JobUnfinished       409  its answer is not there yet
+    │   ├── ModelChanged        409  a job's model was replaced while it ran
     │   ├── BodyTooLarge        413
     │   ├── ImageTooLarge       413  too many pixels
     │   ├── UnsupportedBody     415
@@ -25,6 +28,7 @@
     ├── Overload                try again after `retry_after` seconds
     │   ├── QueueFull           429
     │   ├── TooManyRequests     429
+    │   ├── TooManyJobs         429
     │   └── MemoryExhausted     503  no room to run even one image
     └── ServiceFault
         ├── InferenceFailed     500
@@ -89,6 +93,22 @@ class Forbidden(RequestFault):
 
 class UnknownModel(RequestFault):
     """No bundle of this name is loaded."""
+
+
+class UnknownJob(RequestFault):
+    """No job of this id is held, or it is another client's."""
+
+
+class JobUnfinished(RequestFault):
+    """A job that has no answer yet."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": "1"}
+
+
+class ModelChanged(RequestFault):
+    """A job whose model was replaced before all its images were done."""
 
 
 class NotAcceptable(RequestFault):
@@ -168,6 +188,7 @@ class Overload(Fault):
 
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
+        self.retry_after = retry_after
         self.headers = {"Retry-After": str(retry_after)}
 
 
@@ -177,6 +198,10 @@ class QueueFull(Overload):
 
 class TooManyRequests(Overload):
     """Too many requests are in progress."""
+
+
+class TooManyJobs(Overload):
+    """As many jobs are held as may be."""
 
 
 class MemoryExhausted(Overload):
@@ -226,10 +251,13 @@ KINDS: dict[type[Exception], Kind] = {
     Unauthorized: Kind(401, "unauthorized", "An API key is needed"),
     Forbidden: Kind(403, "forbidden", "The API key may not do this"),
     UnknownModel: Kind(404, "unknown-model", "No such model"),
+    UnknownJob: Kind(404, "unknown-job", "No such job"),
     NotAcceptable: Kind(406, "not-acceptable", "No acceptable media type"),
     BodyTimeout: Kind(408, "body-timeout", "The body did not arrive in time"),
     ChangeInProgress: Kind(409, "change-in-progress", "Bundles are being changed"),
     BundleNameTaken: Kind(409, "bundle-name-taken", "A bundle of this name is served"),
+    JobUnfinished: Kind(409, "job-unfinished", "The job has not ended"),
+    ModelChanged: Kind(409, "model-changed", "The job's model was replaced"),
     BodyTooLarge: Kind(413, "body-too-large", "The body is too large"),
     ImageTooLarge: Kind(413, "image-too-large", "An image is too large"),
     UnsupportedBody: Kind(415, "unsupported-body", "Unsupported content type"),
@@ -244,6 +272,7 @@ KINDS: dict[type[Exception], Kind] = {
     UrlFailed: Kind(424, "url-failed", "An image's URL gives no image"),
     QueueFull: Kind(429, "queue-full", "The queue is full"),
     TooManyRequests: Kind(429, "too-many-requests", "Too many requests in progress"),
+    TooManyJobs: Kind(429, "too-many-jobs", "Too many jobs are held"),
     ClientGone: Kind(499, "client-gone", "The client closed the connection"),
     MemoryExhausted: Kind(503, "memory-exhausted", "Memory is short"),
     InferenceFailed: Kind(500, "inference-failed", "The model run failed"),

@@ -291,7 +291,7 @@ def _request(kind: type[Request], *, images: ImageInputs = (), **fields: Any) ->
     numbered = image_names(len(listed))
     names = (str(each) if isinstance(each, str | Path) else name for each, name in zip(listed, numbered, strict=True))
     context = RequestContext(image_names=tuple(names))
-    pictures = []
+    pictures: list[bytes | Fault] = []
     for index, image in enumerate(listed):
         try:
             pictures.append(_encoded(image))
@@ -299,8 +299,7 @@ def _request(kind: type[Request], *, images: ImageInputs = (), **fields: Any) ->
             fault.image_index = index
             if given.get("on_error") != "skip":
                 raise
-            context.image_faults[index] = fault
-            pictures.append(b"")
+            pictures.append(fault)
     try:
         return kind(**given, images=tuple(pictures)), context
     except ValidationError as error:

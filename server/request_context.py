@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from server.client_address import client_of
-from server.errors import Fault, FieldFault, InvalidRequest, MemoryExhausted
+from server.errors import FieldFault, InvalidRequest, MemoryExhausted
 from server.memory.client_shares import Holding
 from server.telemetry.stage_timer import StageTimer
 
@@ -39,7 +39,6 @@ class RequestContext:
     model: str = ""
     timer: StageTimer = field(default_factory=StageTimer)
     inputs: Mapping[str, Any] | None = None  # the request's fields, where the operator wants them logged
-    image_faults: dict[int, Fault] = field(default_factory=dict)  # of images that could not be got, by index
     image_names: tuple[str, ...] = ()  # in errors, where images have names of their own
     memory: Holding | None = None  # of the memory for bodies and answers
     _arrived: float = 0.0

@@ -3,10 +3,20 @@
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, FailFast, Field, StringConstraints, ValidationInfo, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    FailFast,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from server.contract.list_text import ListTextError, check_caption, split_names, split_sentences
+from server.errors import BrokenImage, Fault, UrlRefused
 from server.json_text import decode_base64
 from server.settings import MAX_ITEMS
 
@@ -15,6 +25,7 @@ EXAMPLE_IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAS0lEQVR42mP88OEDAymAiYFEQLIGFkyhG3p6cLbGpUsEbEBWjclF"
     "14ApjSnIhF81phTtQ4kCDZghiFWKCZcELkEm/NKYRjAOvsQHAFrOGsECaDVqAAAAAElFTkSuQmCC"
 )
+_MAX_URL = 2048
 Item = TypeVar("Item")
 Parse = Callable[["RepeatedField"], Sequence[str | None]]
 
@@ -47,15 +58,30 @@ def _numbers(texts: RepeatedField) -> list[str | None]:
     return [None if part in ("", "null") else part for part in parts]
 
 
-def _image_bytes(value: object, info: ValidationInfo) -> object:
-    if isinstance(value, bytes):  # a file from a form
+def _image(value: object, info: ValidationInfo) -> bytes | Fault:
+    if isinstance(value, bytes | Fault):  # a file from a form; an image that could not be got
         return value
     if not isinstance(value, str):
-        raise PydanticCustomError("image", "an image must be base64 text (in a form: a file)")
+        return _refused(info, BrokenImage, "must be base64 text (in a form: a file)")
     try:
         return decode_base64((info.context or {}).get(value, value))
     except ValueError:
-        raise PydanticCustomError("image", "this is not valid base64") from None
+        return _refused(info, BrokenImage, "is not valid base64")
+
+
+def _url(value: object, info: ValidationInfo) -> str | Fault:
+    if not isinstance(value, str):
+        return _refused(info, UrlRefused, "has a URL that is no text")
+    if not 1 <= len(value) <= _MAX_URL:
+        return _refused(info, UrlRefused, f"has a URL that is empty or of more than {_MAX_URL} characters")
+    return value
+
+
+def _refused(info: ValidationInfo, kind: type[Fault], reason: str) -> Fault:
+    """The fault that stands in an image's place where the request's `on_error`, a field before it, is skip."""
+    if info.data.get("on_error") != "skip":
+        raise PydanticCustomError("image", "the image {reason}", {"reason": reason})
+    return kind(f"the image {reason}")
 
 
 def _visible(value: object) -> object:
@@ -85,11 +111,13 @@ def _not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 ImageBytes = Annotated[
-    bytes,
-    BeforeValidator(_image_bytes),
+    bytes | Fault,
+    PlainValidator(_image),
     WithJsonSchema({"type": "string", "contentEncoding": "base64", "description": "Base64, or a data: URL."}),
 ]
-Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+Url = Annotated[
+    str | Fault, PlainValidator(_url), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": _MAX_URL})
+]
 # The length comes first: after a validator its message would speak of "items".
 Text = Annotated[str, StringConstraints(max_length=1000), BeforeValidator(_visible)]
 Caption = Annotated[str, StringConstraints(max_length=10_000), BeforeValidator(_visible), AfterValidator(_phrases_end)]

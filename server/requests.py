@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from server.errors import Fault
 from server.request_fields import (
     EXAMPLE_IMAGE,
     AtLeastOne,
@@ -26,6 +27,13 @@ BoxFormat = Literal["xyxy", "xywh", "cxcywh", "xyxyn", "xywhn", "cxcywhn"]
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
+    # First, since the validators of images ask for it.
+    on_error: Literal["raise", "skip"] = Field(
+        "raise",
+        description="`skip`: an image that cannot be read or run gets an empty result, and an entry in `problems`; the"
+        " others are answered. `raise`: the request is refused.",
+        examples=["skip"],
+    )
     image: ImageBytes | None = Field(None, description="One image; for several use `images`.", examples=[EXAMPLE_IMAGE])
     images: Items[ImageBytes] = Field((), description="Several images; results are in their order.")
     image_url: Url | None = Field(
@@ -36,13 +44,6 @@ class _Request(BaseModel):
         None,
         max_length=200,
         description="Name or family of the model, as in `GET /models`; by default the first that supports the task.",
-    )
-
-    on_error: Literal["raise", "skip"] = Field(
-        "raise",
-        description="`skip`: an image that cannot be read or run gets an empty result, and an entry in `problems`; the"
-        " others are answered. `raise`: the request is refused.",
-        examples=["skip"],
     )
     _least_images: ClassVar[int] = 1
 
@@ -56,12 +57,17 @@ class _Request(BaseModel):
         return self
 
     @property
-    def pictures(self) -> tuple[bytes, ...]:
-        """The encoded images, in order."""
+    def pictures(self) -> tuple[bytes | Fault, ...]:
+        """The encoded images in order, in place of one that could not be got its fault."""
         return self.images if self.image is None else (self.image,)
 
     @property
-    def urls(self) -> tuple[str, ...]:
+    def picture_bytes(self) -> int:
+        """Bytes of the encoded images."""
+        return sum(len(picture) for picture in self.pictures if isinstance(picture, bytes))
+
+    @property
+    def urls(self) -> tuple[str | Fault, ...]:
         """The URLs of the images, if they are not in the request."""
         return self.image_urls if self.image_url is None else (self.image_url,)
 

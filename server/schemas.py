@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from server.contract.manifest import Certificate, Certified, Task
 from server.memory.memory_budget import HostBudget, HostFootprint
@@ -234,12 +234,6 @@ class BundleChange(BaseModel):
     bundles: list[BundleBody] = Field(description="The bundles being served now.")
 
 
-class Health(BaseModel):
-    """The server is healthy."""
-
-    status: Literal["ok"] = "ok"
-
-
 class Problem(BaseModel):
     """The reason why a request got no result (RFC 9457)."""
 
@@ -251,3 +245,34 @@ class Problem(BaseModel):
     index: int | None = Field(None, description="The image that it is about, from 0, where it is one image.")
     request_id: str | None = Field(None, description="The id in the header X-Request-ID and in the server's log.")
     error: str | None = Field(None, description="Below /v2: `detail`, under the name of the Open Inference Protocol.")
+
+
+JobEndpoint = Literal["/detect", "/classify", "/similarity", "/embed"]
+JobState = Literal["queued", "running", "succeeded", "failed"]
+
+
+class JobBody(BaseModel):
+    """A job: a request whose answer is fetched later."""
+
+    model_config = ConfigDict(title="Job")
+
+    id: str = Field(description="Its name in `/jobs/{id}`.")
+    endpoint: JobEndpoint = Field(description="The endpoint whose answer it will have.")
+    state: JobState = Field(description="`succeeded`: `/jobs/{id}/result` has the answer. `failed`: see `problem`.")
+    images: int = Field(description="Number of its images.")
+    images_done: int = Field(description="Number of those that are done.")
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None = Field(None, description="Once it has ended: when it will be forgotten.")
+    problem: Problem | None = Field(None, description="The reason why it failed.")
+
+
+class JobsAnswer(BaseModel):
+    """Jobs of a client, oldest first."""
+
+    jobs: list[JobBody]
+
+
+class Health(BaseModel):
+    """The server is healthy."""
+
+    status: Literal["ok"] = "ok"

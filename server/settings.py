@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from server.contract import heic
 from server.contract.regular_files import read_regular
+from server.installation import install_command
 from server.memory.process_resources import available_cpus, machine_bytes, memory_limit
 
 PREFIX = "OPENSET_"
@@ -41,7 +43,7 @@ OPEN_ENDPOINTS = get_args(OpenEndpoint)
 _OTHER_VARIABLES = re.compile(
     PREFIX + r"(CONFIG|API_KEY|BUNDLES|CHECKPOINTS|REFERENCE|(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\w+|\w+_PORT)"
 )
-ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC"]
 _ORIGIN = re.compile(r"\*|https?://[\w.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", re.IGNORECASE)
 
 
@@ -138,11 +140,18 @@ class Settings(BaseModel):
     labels. Each pass costs a run of all but the image encoder; 1 refuses such requests."""
     max_body_bytes: int = Field(32 * MEBIBYTE, ge=1024)
     """Bytes of a request body."""
+    max_jobs: int = Field(64, ge=0)
+    """Jobs that are held, those whose answers wait to be fetched among them; one client leaves a quarter to others. 0:
+    no jobs, as several servers behind one address need, each of which knows its own alone."""
+    job_bytes: int = Field(128 * MEBIBYTE, ge=1024)
+    """Memory for the images and answers of jobs; raise for larger batches."""
+    job_keep_s: int = Field(3600, ge=1)
+    """Seconds for which the answer of a job is kept."""
     max_image_pixels: int = Field(50_000_000, ge=1, le=178_000_000)
     """Pixels of an image, checked before it is decoded. Decoding may take ten bytes of memory for each; lower it where
     memory is short."""
-    image_formats: Annotated[tuple[ImageFormat, ...], BeforeValidator(_split_formats)] = get_args(ImageFormat)[:-1]
-    """Picture formats that are read, separated by commas; AVIF may be added."""
+    image_formats: Annotated[tuple[ImageFormat, ...], BeforeValidator(_split_formats)] = get_args(ImageFormat)[:-2]
+    """Picture formats that are read, separated by commas; AVIF may be added, and with the extra `heic` HEIC."""
     url_images: bool = False
     """Download images from https URLs in requests. Clients can then make this server send requests, to public addresses
     only."""
@@ -198,6 +207,8 @@ class Settings(BaseModel):
 
         if "AVIF" in value and not features.check("avif"):
             raise ValueError("this machine's build of Pillow cannot read AVIF")
+        if "HEIC" in value and not heic.is_installed():
+            raise ValueError(f"the extra heic is needed for HEIC: {install_command(('cpu', 'heic'))}")
         return value
 
     @field_validator("bundle_roots")

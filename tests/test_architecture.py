@@ -46,10 +46,10 @@ SERVER_ORDER = (
     *("stop_signals", "console", "installation"),
     *("contract", "memory", "errors", "json_text", "settings", "request_fields", "requests", "schemas"),
     *("telemetry", "runtimes"),
-    *("bundle", "client_address", "request_context", "inference", "registry", "middleware", "routes", "predictor"),
-    *("app", "cluster", "arguments", "__main__", "completion"),
+    *("bundle", "client_address", "request_context", "inference", "registry", "middleware", "jobs", "routes"),
+    *("predictor", "app", "cluster", "arguments", "__main__", "completion"),
 )
-CONTRACT_LIBRARIES = {"numpy", "PIL", "pydantic", "tokenizers", "ftfy"}
+CONTRACT_LIBRARIES = {"numpy", "PIL", "pillow_heif", "pydantic", "tokenizers", "ftfy"}
 # "What every request passes" says less than "ASGI middleware": a reader searches for the noun.
 RELATIVE_OPENING = re.compile(r"(What|Who|Whose|Of|How|Whether|Which|Where|When|Why)\b")
 NOT_A_ROOM = {"utils", "misc", "helpers", "common", "core", "manager"}

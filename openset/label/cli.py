@@ -21,7 +21,7 @@ from openset.sources import SourceError, find_sources
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command: 0 once every picture has a result, 1 if some could not be read, 2 for a job that cannot run."""
+    """Run the command: 0 once every picture has a result, 1 if some have none, 2 if all have none or it cannot run."""
     try:
         return _run(args)
     except (SourceError, LogError, NoAnswers, OSError) as error:
@@ -63,11 +63,11 @@ def _run(args: argparse.Namespace) -> int:
             options = {name: _shown(value) for name, value in request.items()}
             options |= {f"least score of {label}": str(score) for label, score in thresholds.items()}
             report = write_report(labelled, args.out, options=options, written=written)
-            failures = log.failures
+            failures, pictures = log.failures, len(log.done())
     if not args.quiet:
         print(report.read_text("utf-8").splitlines()[2])
         print(f"written: {', '.join(map(str, [*written, report]))}")
-    return int(failures > 0)
+    return 0 if not failures else 1 if failures < pictures else 2
 
 
 def _request(args: argparse.Namespace) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class _Replica:
             )
         settings = read_settings(**given)
         replica_settings(settings)  # refuses what cannot be one of a replica, also from the node's own environment
-        self._settings = within(ray.get_runtime_context().get_assigned_resources(), with_models(settings))
+        own = within(ray.get_runtime_context().get_assigned_resources(), with_models(settings))
+        self._settings = own.model_copy(update={"max_jobs": 0})  # another replica would not know them
         logs.configure(self._settings)
         limit_arenas()
 

@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
+from server.contract import heic
 from server.contract.jpeg_scans import has_all_scans
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-OPTIONAL_FORMATS = ("AVIF",)  # some builds of Pillow lack it
+OPTIONAL_FORMATS = {"AVIF": "", "HEIC": " and the extra heic"}  # and what they need besides the setting
 MAX_PIXELS = 178_000_000  # above it Pillow itself refuses
 MAX_ASPECT_RATIO = 100.0  # longer over shorter side: the model's input of a thin strip would be huge
 # Colour modes that `convert("RGB")` renders as a person sees them.
@@ -49,6 +50,7 @@ _END_OF_JPEG = b"\xff\xd9"
 # Entropy-coded bytes that begin with different bits, so that missing blocks do not come out alike.
 _FILLINGS = tuple(bytes.fromhex(word) * 64 for word in ("5ac39917", "a53c66e8", "e71bd284"))
 _STRIP = 64
+_NAMES: dict[str | None, str] = {heic.FORMAT: "HEIC"}
 _SIGNATURES = (
     *(("JPEG", b"\xff\xd8\xff"), ("PNG", _PNG), ("GIF", b"GIF8"), ("BMP", b"BM")),
     *(("TIFF", sign) for sign in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
@@ -130,7 +132,10 @@ def load(image: Image.Image, data: bytes, *, name: str, size: tuple[int, int] | 
             raise DamagedFile(f"{name} is animated or has several pages: send one still picture")
         # Pillow forgets a TIFF's orientation once it is loaded; a PNG's may come after the pixels.
         orientation = _number(image, _ORIENTATION) if image.format == "TIFF" else None
+        told = image.size
         stored = _loaded(image, data)
+        if image.format == heic.FORMAT and stored.size != told:  # bounds were those of its header
+            raise DamagedFile(f"{name} is a damaged HEIC: its header tells another size")
         orientation = _orientation(stored) if orientation is None else orientation
         return _eight_bit(_upright(stored, orientation, size), image, name)
     except ImageFileError:
@@ -138,7 +143,7 @@ def load(image: Image.Image, data: bytes, *, name: str, size: tuple[int, int] | 
     except MemoryError:
         raise no_memory(name) from None
     except Exception as error:  # as above
-        raise DamagedFile(f"{name} is a damaged or truncated {image.format}") from error
+        raise DamagedFile(f"{name} is a damaged or truncated {_NAMES.get(image.format, image.format)}") from error
 
 
 def may_turn(image: Image.Image) -> bool:
@@ -164,6 +169,11 @@ def _opened(data: bytes, formats: Sequence[str]) -> Image.Image:
         return JpegImageFile(io.BytesIO(data))
     if data.startswith(_PNG):
         data = b"".join(_png_picture(data))
+    if "HEIC" in formats and _kind(data) == "HEIC":
+        heic.register()
+        formats = (heic.FORMAT,)
+    else:
+        formats = [name for name in formats if name != "HEIC"]
     image = Image.open(io.BytesIO(data), formats=tuple(formats))
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         page = _full_page(image)
@@ -365,7 +375,8 @@ def _foreign(data: bytes, formats: Sequence[str]) -> str:
     if kind in formats:
         return f"is a damaged or truncated {kind}, or a variant of {kind} that is not read"
     if kind:
-        option = " (a server reads it with --image-formats)" if kind in OPTIONAL_FORMATS else ""
+        more = OPTIONAL_FORMATS.get(kind)
+        option = "" if more is None else f" (a server reads it with --image-formats{more})"
         return f"is {kind}, which is not read{option}: convert it to JPEG, or send one of {read}"
     return f"is not a picture in a format this server reads: {read}"
 

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, Image
 
+from server.contract import heic
 from server.contract.image_file import ImageFileError
 from server.inference.images import USUAL_BYTES, Work, draw_on, memory_bytes, opened, opening_bytes, prepare
 from server.memory.process_resources import end_first
@@ -42,6 +43,8 @@ _PR_SET_PDEATHSIG = 1
 def main(control: socket.socket) -> None:
     """Fork, kill and await decoders until `control` ends."""
     Image.init()  # registers Pillow's plugins, for which the first image would wait
+    if heic.is_installed():
+        heic.register()
     processes: dict[int, int] = {}
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, NUMBER.size, 1)

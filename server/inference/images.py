@@ -21,7 +21,7 @@ from server.inference.drawing import Mark, draw
 USUAL_BYTES = 112 * 2**20
 # Bytes of memory that decoding takes for each pixel at most, of each format, besides the file; measured with Pillow 13.
 # WebP: two canvases of the decoder, its output and the picture.
-_DECODER_BYTES = {"WEBP": 16, "AVIF": 10}
+_DECODER_BYTES = {"WEBP": 16, "AVIF": 10, "HEIF": 12}
 _PICTURE_BYTES = 4  # also of pictures with three channels
 _FLOAT_BYTES = 4
 Empty = Callable[[tuple[int, ...]], npt.NDArray[np.float32]]

@@ -91,6 +91,12 @@ class Pipeline:
         async with self._reading.slot(client=context.client, priority=context.priority):
             return await asyncio.wrap_future(self._bodies.submit(function))
 
+    def choose(self, name: str | None, task: Task, context: RequestContext) -> LoadedModel:
+        """The model of this name for a task, which the context notes; UnknownModel or UnsuitableModel without one."""
+        model = self._models.choose(name, task)
+        context.model = model.name
+        return model
+
     async def detect(self, request: DetectRequest, context: RequestContext) -> DetectAnswer:
         """Find the request's labels or phrases in each of its images."""
         answer, _ = await self._detect(request, context)
@@ -103,15 +109,17 @@ class Pipeline:
         answer, (found,) = await self._detect(request, context)
         if isinstance(found, Fault):  # there is nothing to draw on
             raise found
+        picture = request.pictures[0]
+        assert isinstance(picture, bytes), "one that could not be got is a fault"
         marks = [Mark(found.box, found.label, found.label_id, found.score) for found in found[1]]
         # Decoded again: kept until its turn comes, the image would take twenty times the memory of its file.
-        drawn = await self.decoders.run(self._work(request.pictures[0], "the image")._replace(marks=marks), context)
+        drawn = await self.decoders.run(self._work(picture, "the image")._replace(marks=marks), context)
         assert isinstance(drawn, bytes), "a drawing is a PNG"
         return answer, drawn
 
     async def classify(self, request: ClassifyRequest, context: RequestContext) -> ClassifyAnswer:
         """Score the labels for each image."""
-        model = self._choose(request.model, "classify", context)
+        model = self.choose(request.model, "classify", context)
         rules = model.classification
         templates = request.templates or rules.templates
         count = len(request.labels) * len(templates)
@@ -143,7 +151,7 @@ class Pipeline:
 
     async def similarity(self, request: SimilarityRequest, context: RequestContext) -> SimilarityAnswer:
         """The cosine of each image with each text."""
-        model = self._choose(request.model, "similarity", context)
+        model = self.choose(request.model, "similarity", context)
         self._check_counts(request.pictures, "texts", len(request.texts))
         with self._timed(context, model):
             images, texts = await self._embed(model, request, request.texts, context)
@@ -170,7 +178,7 @@ class Pipeline:
 
     async def embed(self, request: EmbedRequest, context: RequestContext) -> EmbedAnswer:
         """Unit-length embeddings of the images and of the texts."""
-        model = self._choose(request.model, "similarity", context)
+        model = self.choose(request.model, "similarity", context)
         self._check_counts(request.pictures, "texts", len(request.texts))
         with self._timed(context, model):
             images, texts = await self._embed(model, request, request.texts, context)
@@ -189,7 +197,7 @@ class Pipeline:
     async def _detect(
         self, request: DetectRequest, context: RequestContext
     ) -> tuple[DetectAnswer, list[tuple[PreparedImage, list[Detection]] | Fault]]:
-        model = self._choose(request.model, "detect", context)
+        model = self.choose(request.model, "detect", context)
         self._check_counts(request.pictures, "labels", len(request.labels))
         check_shorter(request, model)
         with self._timed(context, model):
@@ -350,12 +358,7 @@ class Pipeline:
         await model.check_texts([text for text in dict.fromkeys(texts) if not self._cache.holds(model, text)], context)
         return await self._cache.get(model, texts, encode)
 
-    def _choose(self, name: str | None, task: Task, context: RequestContext) -> LoadedModel:
-        model = self._models.choose(name, task)
-        context.model = model.name
-        return model
-
-    def _check_counts(self, pictures: Sequence[bytes], field: str, texts: int, *, counted: str = "") -> None:
+    def _check_counts(self, pictures: Sequence[bytes | Fault], field: str, texts: int, *, counted: str = "") -> None:
         check_image_count(len(pictures), self.settings)
         if texts > self.settings.max_labels:
             reason = f"{texts} {counted or field}, at most {self.settings.max_labels} are accepted"

@@ -25,7 +25,7 @@ def image_names(count: int) -> list[str]:
 
 
 def each_image(
-    pictures: Sequence[bytes],
+    pictures: Sequence[bytes | Fault],
     work: Callable[[bytes, str], Awaitable[T]],
     context: RequestContext,
     *,
@@ -33,10 +33,10 @@ def each_image(
 ) -> list[Coroutine[Any, Any, T | Fault]]:
     """The work on each image and its name; with `skip`, a fault of one image is its result, else it is raised."""
 
-    async def one(index: int, data: bytes, name: str) -> T | Fault:
+    async def one(index: int, data: bytes | Fault, name: str) -> T | Fault:
         try:
-            if index in context.image_faults:
-                raise context.image_faults[index]
+            if isinstance(data, Fault):
+                raise data
             return await work(data, name)
         except IMAGE_FAULTS as fault:
             fault.image_index = index

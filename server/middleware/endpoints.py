@@ -14,12 +14,13 @@ from server.settings import OPEN_ENDPOINTS
 
 PAGE_FILES = "/page/"
 INFER, MODEL = "/v2/models/:name/infer", "/v2/models/:name"
-INFERENCE_ENDPOINTS = ("/detect", "/classify", "/similarity", "/embed", INFER)
+SUBMIT, JOBS = "/jobs/:endpoint", "/jobs"
+INFERENCE_ENDPOINTS = ("/detect", "/classify", "/similarity", "/embed", SUBMIT, INFER)
 # Polled every few seconds by machines: not traced, and successes logged at debug level only.
 POLLED_ENDPOINTS = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 OTHER = "other"  # no route
 # Values of the metrics' label `endpoint`: never the client's own path.
-ENDPOINTS = frozenset((*INFERENCE_ENDPOINTS, *OPEN_ENDPOINTS, MODEL, ADMIN_BUNDLES, OTHER))
+ENDPOINTS = frozenset((*INFERENCE_ENDPOINTS, *OPEN_ENDPOINTS, MODEL, JOBS, ADMIN_BUNDLES, OTHER))
 
 
 class Endpoints:
@@ -40,6 +41,8 @@ def endpoint_of(template: str) -> str:
         return INFER if template.endswith("/infer") else MODEL
     if template.startswith(ADMIN_BUNDLES):
         return ADMIN_BUNDLES
+    if template.startswith("/jobs/"):
+        return JOBS if "{" in template else SUBMIT
     if template.startswith(("/models/", "/metrics/")):
         return "/" + template.split("/")[1]
     if template == "/redoc" or template.startswith("/docs/"):

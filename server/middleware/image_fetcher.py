@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from httpcore import (
@@ -24,14 +25,18 @@ from httpcore import (
     Response,
 )
 
-from server.errors import IMAGE_FAULTS, ImageTooLarge, UrlFailed, UrlRefused
+from server.errors import IMAGE_FAULTS, Fault, ImageTooLarge, UrlFailed, UrlRefused
 from server.inference.fair_queue import FairSemaphore
+from server.inference.pipeline import Pipeline
+from server.inference.request_images import check_image_count, image_names
 from server.middleware.loop_thread import LoopThread
 from server.middleware.pinned_network import Meter, PinnedNetwork
 from server.middleware.ssrf import is_public
 from server.registry.daemon_thread import in_daemon_thread
 from server.request_context import RequestContext
+from server.requests import ClassifyRequest, DetectRequest, EmbedRequest, SimilarityRequest
 from server.settings import Settings
+from server.telemetry.stage_timer import FETCH
 
 PORT = 443
 MAX_REDIRECTS = 3
@@ -45,7 +50,33 @@ _UNTYPED = ("", "application/octet-stream", "binary/octet-stream")
 _SAFE = "/%:@!$&'()*+,;=-._~?[]"  # characters of a path and a query that are sent as they are
 _HEADERS = [("User-Agent", "openset"), ("Accept", "image/*"), ("Accept-Encoding", "identity"), ("Connection", "close")]
 
+RequestModel = TypeVar("RequestModel", DetectRequest, ClassifyRequest, SimilarityRequest, EmbedRequest)
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
+
+
+def check_fetching(fetcher: "ImageFetcher | None") -> "ImageFetcher":
+    """The fetcher; UrlRefused where the server has none."""
+    if fetcher is None:
+        raise UrlRefused("this server does not download images (its setting `url_images` is off): send the image")
+    return fetcher
+
+
+async def with_images(
+    body: RequestModel, fetcher: "ImageFetcher | None", pipeline: Pipeline, context: RequestContext
+) -> RequestModel:
+    """A request with the images of its URLs in place of these."""
+    fetcher = check_fetching(fetcher)
+    check_image_count(len(body.urls), pipeline.settings)
+    names = context.image_names or image_names(len(body.urls))
+    try:
+        with context.timer.timed(FETCH, pipeline.metrics.fetch_duration):
+            images = await fetcher.fetch(body.urls, names, context, skip=body.on_error == "skip")
+    except asyncio.CancelledError:
+        pipeline.metrics.cancelled.labels("fetch").inc()
+        raise
+    fetched = body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
+    pipeline.metrics.fetched_bytes.inc(fetched.picture_bytes)
+    return fetched
 
 
 async def resolve_host(host: str) -> Sequence[str]:
@@ -77,28 +108,29 @@ class ImageFetcher:
         self._thread.close()
 
     async def fetch(
-        self, urls: Sequence[str], names: Sequence[str], request: RequestContext, *, skip: bool = False
-    ) -> list[bytes]:
+        self, urls: Sequence[str | Fault], names: Sequence[str], request: RequestContext, *, skip: bool = False
+    ) -> list[bytes | Fault]:
         """The bytes behind each of `urls`; `names` are those of the images in errors.
 
-        With `skip`, an image that cannot be fetched is empty, and its fault among the request's `image_faults`.
+        With `skip`, in place of an image that cannot be fetched there is its fault.
         """
         return await self._thread.run(self._fetch_all(urls, names, request, skip))
 
     async def _fetch_all(
-        self, urls: Sequence[str], names: Sequence[str], request: RequestContext, skip: bool
-    ) -> list[bytes]:
+        self, urls: Sequence[str | Fault], names: Sequence[str], request: RequestContext, skip: bool
+    ) -> list[bytes | Fault]:
         budget = _Budget(self._settings.max_body_bytes)
 
-        async def one(index: int, url: str, name: str) -> bytes:
+        async def one(index: int, url: str | Fault, name: str) -> bytes | Fault:
             try:
+                if isinstance(url, Fault):
+                    raise url
                 return await self._fetch_in_time(url, name, budget, request)
             except IMAGE_FAULTS as fault:
                 fault.image_index = index
                 if not skip:
                     raise
-                request.image_faults[index] = fault
-                return b""
+                return fault
 
         try:
             async with asyncio.TaskGroup() as group:

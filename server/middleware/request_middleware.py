@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any
 
@@ -19,13 +20,12 @@ from server.errors import (
     Fault,
     Forbidden,
     NotReady,
-    TooManyRequests,
     kind_of,
     problem_response,
 )
-from server.memory.client_shares import ClientShares, Holding
+from server.middleware.admission import Admission
 from server.middleware.auth import Keys
-from server.middleware.endpoints import INFERENCE_ENDPOINTS, OTHER, POLLED_ENDPOINTS, Endpoints, local_path
+from server.middleware.endpoints import INFERENCE_ENDPOINTS, OTHER, POLLED_ENDPOINTS, SUBMIT, Endpoints, local_path
 from server.middleware.uvicorn_server import LingeringClose
 from server.request_context import PRIORITY, REQUEST_ID, TIMEOUT, RequestContext, request_context
 from server.schemas import ADMIN_BUNDLES
@@ -41,7 +41,7 @@ TRACEPARENT = "traceparent"  # W3C Trace Context
 _CORS_REQUEST_HEADERS = (
     *("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT, TRACEPARENT, "tracestate"),
 )
-_CORS_RESPONSE_HEADERS = ("Retry-After", "Server-Timing", REQUEST_ID, TRACEPARENT)
+_CORS_RESPONSE_HEADERS = ("Location", "Retry-After", "Server-Timing", REQUEST_ID, TRACEPARENT)
 
 
 class RequestMiddleware:
@@ -55,20 +55,17 @@ class RequestMiddleware:
         endpoints: Endpoints,
         metrics: Metrics,
         keys: Keys | None,
-        retry_after: Callable[[], int],
+        admission: Admission,
         tracing: Tracing,
     ) -> None:
         self._app, self._settings, self._metrics, self._keys = app, settings, metrics, keys
-        self._endpoints, self._retry_after, self._tracing = endpoints, retry_after, tracing
-        limit = settings.max_inflight_requests
-        self._places = ClientShares(limit, kept=limit // 8)
-        self._memory = ClientShares(settings.body_bytes, kept=settings.body_bytes // 4)
+        self._endpoints, self._admission, self._tracing = endpoints, admission, tracing
         self._inner: ASGIApp = self._guard
         if settings.cors_origins:  # outside the guard, so that a web page can read why it was refused
             self._inner = _ProblemCors(
                 self._guard,
                 allow_origins=settings.cors_origins,
-                allow_methods=("GET", "POST"),
+                allow_methods=("GET", "POST", "DELETE"),
                 allow_headers=_CORS_REQUEST_HEADERS,
                 expose_headers=_CORS_RESPONSE_HEADERS,
             )
@@ -108,31 +105,28 @@ class RequestMiddleware:
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = _ResponseSend(send)
         endpoint = request_context(scope).endpoint
-        held: list[Holding] = []
-        try:
-            self._authenticate(scope)
-            if endpoint == OTHER:
-                await self._send_problem(HTTPException(404), scope, receive, response)
-                return
-            self._check_limits(scope, held)
-            await self._run_within_deadline(scope, _BoundedReceive(receive, self._settings.max_body_bytes), response)
-        except asyncio.CancelledError:
-            if response.status or not _stopping(scope):
-                raise
-            limit = self._settings.shutdown_timeout_s
-            error = NotReady(f"the server is stopping, and the request did not finish within {limit} s")
-            await self._send_problem(error, scope, receive, response)
-        except Exception as error:
-            if not isinstance(error, Fault):
-                log.exception(
-                    "unexpected error in %s %s", known_method(scope["method"]), response.status or "before the response"
-                )
-            if response.status:
-                raise  # the response has begun: only closing the connection shows that it is incomplete
-            await self._send_problem(error, scope, receive, response)
-        finally:
-            for holding in held:
-                holding.release()
+        with ExitStack() as held:
+            try:
+                self._authenticate(scope)
+                if endpoint == OTHER:
+                    await self._send_problem(HTTPException(404), scope, receive, response)
+                    return
+                self._check_limits(scope, held)
+                bounded = _BoundedReceive(receive, self._settings.max_body_bytes)
+                await self._run_within_deadline(scope, bounded, response)
+            except asyncio.CancelledError:
+                if response.status or not _stopping(scope):
+                    raise
+                limit = self._settings.shutdown_timeout_s
+                error = NotReady(f"the server is stopping, and the request did not finish within {limit} s")
+                await self._send_problem(error, scope, receive, response)
+            except Exception as error:
+                if not isinstance(error, Fault):
+                    when = response.status or "before the response"
+                    log.exception("unexpected error in %s %s", known_method(scope["method"]), when)
+                if response.status:
+                    raise  # the response has begun: only closing the connection shows that it is incomplete
+                await self._send_problem(error, scope, receive, response)
 
     async def _send_problem(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         self._metrics.reject(kind_of(error))
@@ -161,19 +155,14 @@ class RequestMiddleware:
         if context.endpoint == ADMIN_BUNDLES and not context.admin:  # before anything of the body is read
             raise Forbidden(f"the API key of {context.client} is not an admin key: `openset key new --admin` makes one")
 
-    def _check_limits(self, scope: Scope, held: list[Holding]) -> None:
+    def _check_limits(self, scope: Scope, held: ExitStack) -> None:
         """Refuse what passes a limit; otherwise `held` has a place and, for its body, a share of memory."""
         headers, context = Headers(scope=scope), request_context(scope)
         if context.endpoint in INFERENCE_ENDPOINTS:
+            context.priority = "batch" if context.endpoint == SUBMIT else context.priority
             context.read_scheduling(headers)
         if context.endpoint in (*INFERENCE_ENDPOINTS, ADMIN_BUNDLES):
-            place, context.memory = self._places.hold(context.client), self._memory.hold(context.client)
-            if not place.resize(1):
-                whose = "" if self._places.used == self._places.total else "your share of "
-                raise TooManyRequests(
-                    f"{whose}{self._places.total} requests are in progress, the limit", retry_after=self._retry_after()
-                )
-            held += [place, context.memory]
+            held.enter_context(self._admission.place(context))
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_body_bytes:
             raise _body_too_large(self._settings.max_body_bytes)

@@ -15,12 +15,10 @@ from server.errors import (
     InvalidRequest,
     NotAcceptable,
     UnsupportedBody,
-    UrlRefused,
     invalid_request,
 )
-from server.inference.request_images import check_image_count, image_names
 from server.json_text import JsonText, read_json
-from server.middleware.image_fetcher import ImageFetcher
+from server.middleware.image_fetcher import with_images
 from server.request_context import request_context
 from server.request_fields import RepeatedField
 from server.requests import ClassifyRequest, DetectRequest, EmbedRequest, SimilarityRequest
@@ -28,7 +26,6 @@ from server.routes.form import Part, parse_form
 from server.routes.payload import charset_of, check_encoding, codec_of, content_type_of, inflate, receive_body
 from server.routes.services import pipeline_of
 from server.settings import Settings
-from server.telemetry.stage_timer import FETCH
 
 Model = TypeVar("Model", bound=BaseModel)
 RequestModel = TypeVar("RequestModel", DetectRequest, ClassifyRequest, SimilarityRequest, EmbedRequest)
@@ -111,6 +108,17 @@ def negotiate(accept: str | None, offered: Sequence[str]) -> str:
 
 async def read_body(request: Request, model: type[RequestModel]) -> RequestModel:
     """The request's body as `model`, with images by URL downloaded; a RequestFault if it is wrong."""
+    body = await parsed_body(request, model)
+    if not body.urls:
+        return body
+    context = request_context(request.scope)
+    return await until_disconnected(
+        request, with_images(body, request.app.state.fetcher, pipeline_of(request), context)
+    )
+
+
+async def parsed_body(request: Request, model: type[RequestModel]) -> RequestModel:
+    """The request's body as `model`; a RequestFault if it is wrong."""
     media_type, options = content_type_of(request)
     if not media_type.startswith("image/"):
         if media_type not in (JSON, FORM):
@@ -140,9 +148,9 @@ async def read_body(request: Request, model: type[RequestModel]) -> RequestModel
         return validated(model, lambda: model.model_validate(values))
 
     read = await unpacked(request, body, encoding, parse)
-    request_context(request.scope).hold(sum(map(len, read.pictures)))
+    request_context(request.scope).hold(read.picture_bytes)
     keep_inputs_for_log(request, read)
-    return await until_disconnected(request, _download_images(request, read)) if read.urls else read
+    return read
 
 
 async def read_object(request: Request, model: type[Model]) -> Model:
@@ -197,23 +205,6 @@ def keep_inputs_for_log(request: Request, body: BaseModel) -> None:
     """With `log_inputs`, keep the body without its images for the request's log line."""
     if pipeline_of(request).settings.log_inputs:
         request_context(request.scope).inputs = body.model_dump(exclude=set(IMAGE_FIELDS), exclude_defaults=True)
-
-
-async def _download_images(request: Request, body: RequestModel) -> RequestModel:
-    fetcher: ImageFetcher | None = request.app.state.fetcher
-    if fetcher is None:
-        raise UrlRefused("this server does not download images (its setting `url_images` is off): send the image")
-    pipeline, context = pipeline_of(request), request_context(request.scope)
-    check_image_count(len(body.urls), pipeline.settings)
-    try:
-        with context.timer.timed(FETCH, pipeline.metrics.fetch_duration):
-            skip = body.on_error == "skip"
-            images = await fetcher.fetch(body.urls, image_names(len(body.urls)), context, skip=skip)
-    except asyncio.CancelledError:
-        pipeline.metrics.cancelled.labels("fetch").inc()
-        raise
-    pipeline.metrics.fetched_bytes.inc(sum(map(len, images)))
-    return body.model_copy(update={"images": tuple(images), "image_url": None, "image_urls": ()})
 
 
 async def until_disconnected(request: Request, work: Awaitable[T]) -> T:

@@ -3,6 +3,7 @@
 from fastapi import Request
 
 from server.inference.pipeline import Pipeline
+from server.jobs.jobs import Jobs
 from server.registry.model_registry import ModelRegistry
 
 
@@ -10,6 +11,12 @@ def pipeline_of(request: Request) -> Pipeline:
     """The pipeline of the app that handles `request`."""
     pipeline: Pipeline = request.app.state.pipeline
     return pipeline
+
+
+def jobs_of(request: Request) -> Jobs:
+    """The jobs of the app that handles `request`."""
+    jobs: Jobs = request.app.state.jobs
+    return jobs
 
 
 def registry_of(request: Request) -> ModelRegistry:

@@ -30,7 +30,16 @@ async def models(request: Request) -> Response:
     registry, settings = registry_of(request), pipeline_of(request).settings
     served, budget = registry.models, registry.budget
     downloads = request.app.state.fetcher is not None
-    names = ("max_images", "max_labels", "max_passes", "max_body_bytes", "max_image_pixels")
+    names = (
+        "max_jobs",
+        "job_bytes",
+        "job_keep_s",
+        "max_images",
+        "max_labels",
+        "max_passes",
+        "max_body_bytes",
+        "max_image_pixels",
+    )
 
     def encode() -> bytes:
         answer = ModelsAnswer(

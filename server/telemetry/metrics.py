@@ -65,6 +65,7 @@ class Metrics:
         self.fetched_bytes = self._counter("fetched_bytes", "Bytes of images downloaded from URLs.")
         self.image_pixels = self._histogram("image_pixels", "Pixels of an image.", PIXELS)
         self.inflight_requests = self._gauge("inflight_requests", "Requests in progress.")
+        self.jobs = self._gauge("jobs", "Jobs that are held, by state.", "state")
         self.tasks = self._gauge("tasks", "Tasks of the event loop.")
         self.prompt_cache_bytes = self._gauge("prompt_cache_bytes", "Memory of the prompt cache.")
         self.certificate_valid = self._gauge(

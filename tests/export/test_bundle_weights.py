@@ -9,6 +9,7 @@ from export.bundle import export_bundle
 from export.bundle_weights import load_bundle
 from models import registry
 from server.contract.manifest import read_manifest, write_manifest
+from server.registry.model_cache import BUNDLED
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,17 @@ def test_model_of_a_bundle_is_the_one_that_was_exported(save_checkpoint, tmp_pat
 def _encoded(model, pixels):
     found = model.encode_image(pixels)
     return [one.numpy() for one in (found if isinstance(found, tuple | list) else [found])]
+
+
+@pytest.mark.parametrize("name", ["clip-mini", "grounding-dino-mini", "glip-mini"])
+def test_bundled_model_is_readable_as_a_start(name):
+    """Its canary is compared in `load_bundle`."""
+    manifest = read_manifest(BUNDLED / name)
+    read = registry.load(BUNDLED / name)
+    assert (read.family, read.variant, read.weights_sha256) == (manifest.family, name, manifest.weights_sha256)
+    tower = read.model.image_tower.backbone if manifest.family == "clip" else read.model.backbone
+    assert sum(value.numel() for value in tower.parameters()) > 2.5e6
+    assert read.serving["preprocessing"]["mean"] == manifest.preprocessing.model_dump(mode="json")["mean"]
 
 
 def test_bundle_without_the_sizes_of_its_model_is_refused(save_checkpoint, tmp_path):

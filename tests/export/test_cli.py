@@ -26,18 +26,18 @@ def test_quiet_prints_the_result_only(exported, capsys):
 
 
 def test_checkpoint_that_is_not_there_is_an_error_in_one_line(tmp_path, capsys):
-    assert main(["export", "--checkpoint", str(tmp_path / "none.pth"), "--out", str(tmp_path / "out")]) == 1
+    assert main(["export", "--checkpoint", str(tmp_path / "none.pth"), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "none.pth does not exist" in error
     assert "Traceback" not in error
 
 
-def test_wrong_bundle_exits_with_one(copied, capsys):
+def test_bundle_with_a_fault_exits_with_one(copied, capsys):
     (copied / "tokenizer.json").write_text("{}")
     assert main(["verify", str(copied)]) == 1
     assert "FAILED" in capsys.readouterr().err
 
 
-def test_folder_that_is_no_bundle_exits_with_one(tmp_path, capsys):
-    assert main(["verify", str(tmp_path)]) == 1
+def test_folder_that_is_no_bundle_exits_with_two(tmp_path, capsys):
+    assert main(["verify", str(tmp_path)]) == 2
     assert "no manifest.json" in capsys.readouterr().err

@@ -207,7 +207,7 @@ def test_verify_with_another_checkpoint_is_refused(cache, published, tmp_path, c
     for name, content in published.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "model.safetensors").write_bytes(save(hf_tensors(shaken(Clip(CONFIG)))))
-    assert main(["verify", str(bundle), "--checkpoint", str(tmp_path), "--quiet"]) == 1
+    assert main(["verify", str(bundle), "--checkpoint", str(tmp_path), "--quiet"]) == 2
     assert "has other weights than" in capsys.readouterr().err
 
 
@@ -294,7 +294,7 @@ def test_revision_of_a_repository_is_a_model_of_its_own(another, hub, small_temp
     names = {folder.name for folder in (tmp_path / "bundles").iterdir()}
     assert names == {"someone--clip-tuned", "someone--clip-tuned--v2"}
     assert [asked.path for asked in hub.of("hub", "v2")] == [f"/api/models/{ANOTHER}/revision/v2"]
-    assert main(["pull", f"{ANOTHER}@v3", "--cache-dir", str(tmp_path)]) == 1
+    assert main(["pull", f"{ANOTHER}@v3", "--cache-dir", str(tmp_path)]) == 2
 
 
 def test_repository_of_another_model_is_refused_with_what_it_needs(
@@ -305,7 +305,7 @@ def test_repository_of_another_model_is_refused_with_what_it_needs(
     )
     found = importlib.util.find_spec
     monkeypatch.setattr(pull.importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
-    assert main(["pull", ANOTHER, "--cache-dir", str(tmp_path)]) == 1
+    assert main(["pull", ANOTHER, "--cache-dir", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert f"{ANOTHER}: no template has this model; the nearest is {CLIP}: " in told
     assert "needs torch: " in told
@@ -345,7 +345,7 @@ def test_what_is_not_installed_is_told_before_anything_is_fetched(
 
 def test_refusal_of_the_hub_is_one_line_and_status_one(hub, tmp_path, capsys):
     hub.faults.refusals, hub.faults.status = 1, 429
-    assert main(["pull", CLIP, "--cache-dir", str(tmp_path), "--quiet"]) == 1
+    assert main(["pull", CLIP, "--cache-dir", str(tmp_path), "--quiet"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -353,7 +353,7 @@ def test_wrong_checkpoint_is_refused_and_leaves_no_bundle(
     hub, published, small_template, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setitem(hub.repositories, REPOSITORY, published | {"model.safetensors": b"no tensors"})
-    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 1
+    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 2
     assert "model.safetensors is a text, not weights" in capsys.readouterr().err
     assert not (tmp_path / "bundles" / CLIP).exists()
 

@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from server.contract import heic
 from tests.server.fakes import manifest, picture
 
 SIZE = (24, 16)
@@ -32,6 +33,9 @@ def pictures() -> dict[str, bytes]:
         "deflate.tif": picture(size=SIZE, form="TIFF", compression="tiff_adobe_deflate"),
         "jpeg.tif": picture(size=SIZE, form="TIFF", compression="jpeg"),
     }
+    if heic.is_installed():
+        heic.register()
+        made["plain.heic"] = picture(size=SIZE, form=heic.FORMAT)
     made["no_end.jpg"] = made["plain.jpg"][:-2]
     made["exif_resolution.jpg"] = _with_exif({_ORIENTATION: 6}, odd=_rational_entry(_X_RESOLUTION, 2**32 - 1, 0))
     made["exif_gps.jpg"] = _with_exif({_ORIENTATION: 3}, odd=struct.pack("<HHI4s", _GPS_ALTITUDE_REF, 2, 4, b"abc\0"))

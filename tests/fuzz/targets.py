@@ -12,7 +12,8 @@ from models.data.coco import CocoSet
 from models.data.images import DataError
 from models.data.odvg import OdvgSet, read_label_map
 from server.app import create_app
-from server.contract.image_file import ImageFileError, decode
+from server.contract import heic
+from server.contract.image_file import FORMATS, ImageFileError, decode
 from server.contract.manifest import MANIFEST_FILE, BundleError, read_manifest
 from server.settings import Settings
 from tests.server.fakes import FakeDetector, FakeEncoder
@@ -45,8 +46,10 @@ class Target:
 
 
 def _pictures() -> Target:
+    formats = (*FORMATS, *(["HEIC"] if heic.is_installed() else []))
+
     def read(data: bytes) -> None:
-        image = decode(data, name="the image", max_pixels=MAX_PIXELS)
+        image = decode(data, name="the image", max_pixels=MAX_PIXELS, formats=formats)
         assert 0 < image.width * image.height <= MAX_PIXELS, "within bounds"
         image.convert("RGB")
 

@@ -55,8 +55,15 @@ class FromTasks:
 @pytest.fixture
 def clock(monkeypatch):
     clock = FakeClock()
-    for name in ("tenacity.time", "tenacity.nap.time", "openset.retries.time", "openset.retries.random"):
+    for name in (
+        "tenacity.time",
+        "tenacity.nap.time",
+        "openset.retries.time",
+        "openset.retries.random",
+        "openset.client.time",
+    ):
         monkeypatch.setattr(name, clock)
+    monkeypatch.setattr("openset.retries.random", clock)
     monkeypatch.setattr("asyncio.sleep", clock.sleep_async)
     return clock
 

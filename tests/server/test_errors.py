@@ -17,10 +17,13 @@ TYPES = {
     errors.Unauthorized: (401, "unauthorized"),
     errors.Forbidden: (403, "forbidden"),
     errors.UnknownModel: (404, "unknown-model"),
+    errors.UnknownJob: (404, "unknown-job"),
     errors.NotAcceptable: (406, "not-acceptable"),
     errors.BodyTimeout: (408, "body-timeout"),
     errors.ChangeInProgress: (409, "change-in-progress"),
     errors.BundleNameTaken: (409, "bundle-name-taken"),
+    errors.JobUnfinished: (409, "job-unfinished"),
+    errors.ModelChanged: (409, "model-changed"),
     errors.BodyTooLarge: (413, "body-too-large"),
     errors.ImageTooLarge: (413, "image-too-large"),
     errors.UnsupportedBody: (415, "unsupported-body"),
@@ -35,6 +38,7 @@ TYPES = {
     PromptTooLong: (422, "prompt-too-long"),
     errors.QueueFull: (429, "queue-full"),
     errors.TooManyRequests: (429, "too-many-requests"),
+    errors.TooManyJobs: (429, "too-many-jobs"),
     errors.ClientGone: (499, "client-gone"),
     errors.InferenceFailed: (500, "inference-failed"),
     errors.MemoryExhausted: (503, "memory-exhausted"),
@@ -97,7 +101,7 @@ def test_validation_error_lists_field_and_reason_without_the_value():
 
 def test_bad_base64_is_not_echoed():
     fault = refusal(ClassifyRequest, image="SECRET!", labels=["dog"])
-    assert [(entry.field, entry.reason) for entry in fault.faults] == [("image", "this is not valid base64")]
+    assert [(entry.field, entry.reason) for entry in fault.faults] == [("image", "the image is not valid base64")]
     assert "SECRET" not in str(errors.problem(fault))
 
 

@@ -145,7 +145,7 @@ async def _infer(request: Request, name: str, version: str | None = None) -> Res
 
     inference, body = await unpacked(request, received, encoding, parse)
     del received
-    context.hold(sum(map(len, body.pictures)))
+    context.hold(body.picture_bytes)
     read_scheduling(inference.parameters, context)
     keep_inputs_for_log(request, body)
     tensors = await until_disconnected(request, infer_tensors(pipeline, body, context))

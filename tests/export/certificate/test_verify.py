@@ -177,11 +177,11 @@ def test_hostile_graph_is_a_fault_and_no_traceback(copied, tmp_path, graph, caps
 )
 def test_hostile_manifest_is_one_sentence(tmp_path, capsys, manifest):
     (tmp_path / "manifest.json").write_bytes(manifest)
-    assert main(["verify", str(tmp_path)]) == 1
+    assert main(["verify", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("openset verify: ")
 
 
 def test_manifest_that_is_a_pipe_is_not_waited_for(tmp_path, capsys):
     os.mkfifo(tmp_path / "manifest.json")
-    assert main(["verify", str(tmp_path)]) == 1
+    assert main(["verify", str(tmp_path)]) == 2
     assert "it is no regular file" in capsys.readouterr().err

@@ -115,7 +115,7 @@ def test_phrases_of_a_prompt_are_the_categories(pictures, tmp_path):
 
 
 def test_quiet_job_prints_nothing_and_keeps_its_status(pictures, tmp_path, capsys):
-    assert main(label(pictures / "03.jpg", tmp_path / "out", "--quiet")) == 1
+    assert main(label(pictures / "03.jpg", tmp_path / "out", "--quiet")) == 2
     assert capsys.readouterr() == ("", "")
 
 

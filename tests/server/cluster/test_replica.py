@@ -24,6 +24,7 @@ def node(monkeypatch):
 def test_replica_has_threads_of_its_cpus(node):
     made = replica._Replica(max_queue=30)
     assert (made._settings.threads, made._settings.max_queue) == (1, 30)
+    assert made._settings.max_jobs == 0, "jobs are one process's own"
 
 
 def test_node_with_another_ingress_is_refused(node, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, features
 
+from server.contract import heic
 from server.contract.image_file import FORMATS
 from server.contract.manifest import Preprocessing
 from server.inference.images import Work, draw_on, memory_bytes, opened, prepare
@@ -62,10 +63,13 @@ def turned():
         ("TIFF", {"compression": "tiff_lzw"}),
         ("TIFF", {"compression": "tiff_adobe_deflate", "exif": turned()}),
         pytest.param("AVIF", {"speed": 10}, marks=pytest.mark.skipif(not features.check("avif"), reason="no AVIF")),
+        pytest.param("HEIF", {}, marks=pytest.mark.skipif(not heic.is_installed(), reason="no HEIC")),
     ],
     ids=str,
 )
 def test_work_takes_no_more_memory_than_is_reserved(form, options, rules):
+    if form == heic.FORMAT:
+        heic.register()
     data = one_colour(SIZE, form=form, **options)
-    taken, reserved = growth(Work(data, "x", 10**8, (*FORMATS, "AVIF"), rules))
+    taken, reserved = growth(Work(data, "x", 10**8, (*FORMATS, "AVIF", "HEIC"), rules))
     assert taken <= reserved + SLACK

@@ -50,8 +50,8 @@ def test_other_faults_are_never_skipped():
 
 
 def test_image_that_could_not_be_got_has_its_fault_and_names_are_the_contexts():
-    context = RequestContext(image_faults={0: BrokenImage("gone")}, image_names=("x.jpg", "y.jpg"))
-    found = outcomes(b"", b"bad", skip=True, context=context)
+    context = RequestContext(image_names=("x.jpg", "y.jpg"))
+    found = outcomes(BrokenImage("gone"), b"bad", skip=True, context=context)
     assert [problem.detail for problem in image_problems(found)] == ["gone", "y.jpg is damaged"]
 
 

@@ -96,7 +96,7 @@ def test_other_spelling_of_a_path_reaches_no_route(client, detector, ending):
         for method in ("GET", "POST", "HEAD", "PUT") if path != "/" else ():
             assert client.request(method, f"{path}{ending}").status_code in (404, 405), (method, path)
     assert len(detector.runs) == runs
-    assert set(counted(client)) <= {OTHER, "/v2/models/:name", "/v2/models/:name/infer", "/metrics"}
+    assert set(counted(client)) <= {OTHER, "/jobs", "/v2/models/:name", "/v2/models/:name/infer", "/metrics"}
 
 
 @pytest.mark.parametrize("ending", ["", *ENDINGS])
@@ -116,6 +116,7 @@ def test_no_spelling_passes_the_keys(start, tmp_path, ending):
     client = start(api_keys_file=keys)
     assert [sent(client, path + ending).status_code for path in PATHS] == [401] * len(PATHS)
     assert client.get(f"/metrics{ending}").status_code == 401
+    assert sent(client, f"/jobs/detect{ending}").status_code == client.get(f"/jobs{ending}").status_code == 401
 
 
 def test_limits_hold_below_the_path_of_another_app(detector, encoder):

@@ -444,7 +444,7 @@ def memory_of(client):
     layer = client.app.middleware_stack
     while not isinstance(layer, RequestMiddleware):
         layer = layer.app
-    return layer._memory
+    return layer._admission._memory
 
 
 def test_answers_and_bodies_share_the_memory_for_them(start, detector):

@@ -47,6 +47,25 @@ def test_without_it_the_request_is_refused_with_the_index(client, path):
 
 
 @pytest.mark.parametrize("path", FIELDS)
+@pytest.mark.parametrize("value", ["not base64!", "data:,x", "====", "ä", None, 7, [GOOD], "!" * 200_000])
+def test_value_that_is_no_image_is_skipped_as_one_that_cannot_be_read(client, path, value):
+    answer = client.post(path, json={"images": [GOOD, value, GOOD], "on_error": "skip", **FIELDS[path]}).json()
+    first, second, third = rows(path, answer)
+    assert is_empty(second)
+    assert first == third
+    (problem,) = answer["problems"]
+    assert (problem["index"], problem["type"]) == (1, "urn:openset:problem:broken-image")
+    assert problem["detail"].startswith("the image ")
+    refused = client.post(path, json={"images": [GOOD, value], **FIELDS[path]})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "images.1")
+
+
+def test_one_image_that_is_no_base64_is_a_problem_too(client):
+    answer = client.post("/detect", json={"image": "???", "labels": ["dog"], "on_error": "skip"}).json()
+    assert [problem["index"] for problem in answer["problems"]] == [0]
+
+
+@pytest.mark.parametrize("path", FIELDS)
 def test_answer_without_a_bad_image_has_no_problems(client, path):
     answer = client.post(path, json={"images": [GOOD], "on_error": "skip", **FIELDS[path]}).json()
     assert "problems" not in answer

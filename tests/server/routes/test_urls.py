@@ -75,6 +75,16 @@ def test_several_urls_are_answered_in_their_order(client):
     assert best(client.post("/classify", json={"image_urls": urls, "labels": ["g", "r"]})) == ["g", "r"]
 
 
+@pytest.mark.parametrize("url", ["", "https://" + "a" * 3000, 7, None])
+def test_value_that_is_no_url_is_skipped_as_one_that_gives_no_image(client, url):
+    fields = {"image_urls": [url, URL], "labels": ["g", "r"], "on_error": "skip"}
+    answer = client.post("/classify", json=fields).json()
+    assert [bool(result["scores"]) for result in answer["results"]] == [False, True]
+    assert [(each["index"], each["type"]) for each in answer["problems"]] == [(0, "urn:openset:problem:url-refused")]
+    refused = client.post("/classify", json=fields | {"on_error": "raise"})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "image_urls.0")
+
+
 def test_form_takes_repeated_urls(client):
     fields = {"image_url": [URL, f"https://{HOST}/lime.png"], "labels": ["g", "r"]}
     files = {name: (None, value) for name, value in {"model": "clip"}.items()}  # makes it multipart

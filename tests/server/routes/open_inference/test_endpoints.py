@@ -262,7 +262,7 @@ def test_tensors_may_follow_the_json_both_ways(client):
         ({"inputs": []}, "image: this input is required"),
         ({"inputs": [image(PICTURE)]}, "give either 'prompt' or 'labels'"),
         ({"inputs": [image(), texts("labels", "dog")]}, "with at least one image"),
-        ({"inputs": [image("?"), texts("labels", "dog")]}, "images.0: this is not valid base64"),
+        ({"inputs": [image("?"), texts("labels", "dog")]}, "images.0: the image is not valid base64"),
         ({"inputs": [image("x"), texts("prompt", "a", "b")]}, "prompt: it has 2 values, but must have one"),
         ({"inputs": [image("x"), texts("lables", "dog")]}, "lables: there is no such input in detect; there are"),
         ({"inputs": [image("x"), image("x")]}, "image: this input is given twice"),

@@ -30,6 +30,22 @@ const cosine: number = cosines.similarity[0][0] + score;
 const vectors = take("/embed", await client.POST("/embed", { body: { texts: ["r"] } }));
 if (!(vectors.texts[0].length > 0 && cosine > 0)) throw new Error("no numbers");
 
+const pause = () => new Promise((resolve) => setTimeout(resolve, 50));
+for (const [path, submit] of [
+  ["/jobs/detect", () => client.POST("/jobs/detect", { body: { image, labels: ["a dog"] } })],
+  ["/jobs/classify", () => client.POST("/jobs/classify", { body: { image, labels: ["r", "g"] } })],
+  ["/jobs/similarity", () => client.POST("/jobs/similarity", { body: { image, texts: ["r"] } })],
+  ["/jobs/embed", () => client.POST("/jobs/embed", { body: { texts: ["r"] } })],
+] as const) {
+  const job = take(path, await submit());
+  const params = { path: { id: job.id } };
+  while (take("/jobs/{id}", await client.GET("/jobs/{id}", { params })).state !== "succeeded") await pause();
+  const whole = take("/jobs/{id}/result", await client.GET("/jobs/{id}/result", { params }));
+  if (path === "/jobs/detect" && "results" in whole && !whole.results.length) throw new Error("no result");
+  if ((await client.DELETE("/jobs/{id}", { params })).error) throw new Error(job.id);
+}
+if (take("/jobs", await client.GET("/jobs")).jobs.length) throw new Error("jobs are left");
+
 take("/models", await client.GET("/models"));
 take("/livez", await client.GET("/livez"));
 take("/readyz", await client.GET("/readyz"));
