@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import httpx
 
 from openset import endpoints
-from openset.vision_call import Batch
+from openset.splitting import Limits
+from openset.vision_call import VisionAnswer, VisionCall
 
 # No answer is better than one after so long: each waiting request holds a connection.
 TIMEOUT_S = 60.0
@@ -73,12 +74,14 @@ class OpenLoop:
         """The request of one arrival."""
         images, labels = [self._pictures[arrival.picture]], list(arrival.labels)
         if self._task == "detect":
-            path, content = self._content(endpoints.detect_call(images, {"labels": labels, "model": self._model}))
-        elif self._task == "classify":
-            path, content = self._content(endpoints.classify_call(images, labels, {"model": self._model}))
-        else:
-            path, content = self._content(endpoints.similarity_call(images, labels, {"model": self._model}))
-        return self._client.build_request("POST", path, **content)
+            return self._build(endpoints.detect_call(images, {"labels": labels, "model": self._model}))
+        if self._task == "classify":
+            return self._build(endpoints.classify_call(images, labels, {"model": self._model}))
+        return self._build(endpoints.similarity_call(images, labels, {"model": self._model}))
+
+    def _build(self, call: VisionCall[VisionAnswer]) -> httpx.Request:
+        (batch,) = call.batches(Limits())
+        return self._client.build_request("POST", call.path, **call.content(batch))
 
     async def _send(self, request: httpx.Request, due: float) -> RequestOutcome:
         late = time.monotonic() - due
@@ -90,7 +93,3 @@ class OpenLoop:
         except httpx.HTTPError as error:
             outcome = type(error).__name__
         return RequestOutcome(outcome, late, time.monotonic() - due, stages)
-
-    @staticmethod
-    def _content(call: "endpoints.VisionCall[endpoints.VisionAnswer]") -> tuple[str, dict[str, object]]:
-        return call.path, call.content(Batch([call.images[0]], [0]))  # type: ignore[list-item] # bytes, as given
