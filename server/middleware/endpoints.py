@@ -1,7 +1,7 @@
 """Endpoints by the route that answers: limits, deadlines, keys and metrics follow it, not the spelling of the path.
 
 The router's own patterns end in "$", which a line break may follow (`/detect%0A`). Here a path matches as a whole, and
-one that matches no route is answered with 404 before the router sees it.
+one that matches no route, or has a line break, is answered with 404 before the router sees it.
 """
 
 from collections.abc import Iterable
@@ -32,6 +32,8 @@ class Endpoints:
     def of(self, scope: Scope) -> str:
         """The endpoint that a request is for, whatever its method; OTHER where no route has its path."""
         path = local_path(scope)
+        if "\n" in path:  # "/jobs/detect\n" would be one route by its parameter, and another for the router
+            return OTHER
         return next((name for pattern, name in self._patterns if pattern.fullmatch(path)), OTHER)
 
 
