@@ -6,6 +6,8 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -35,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     given = {name: value for name, value in vars(args).items() if name in Settings.model_fields}
     least, most = args.replicas
-    replicas = Replicas(least, most, args.cpus, args.gpus, args.memory, args.route_prefix, args.surge)
+    shares = {"cpus": args.cpus, "gpus": args.gpus, "memory": args.memory}
+    replicas = Replicas(least, most, **shares, surge=args.surge, route_prefix=args.route_prefix)
     try:
         settings = read_settings(args.config, **given)
         config = serve_config(settings, replicas)
@@ -55,7 +58,8 @@ def up(config: dict[str, Any], *, address: str | None = None) -> None:
         start_head(config["http_options"]["host"])
     elif not address.startswith(("http://", "https://")):
         raise ClusterError(f"--address {address!r} is no address like {DASHBOARD}")
-    with httpx.Client(base_url=address or DASHBOARD, timeout=_WITHIN_S, trust_env=False) as dashboard:
+    head = {"Authorization": f"Bearer {token}"} if (token := auth_token()) else {}
+    with httpx.Client(base_url=address or DASHBOARD, headers=head, timeout=_WITHIN_S, trust_env=False) as dashboard:
         try:
             _reject_others(_status(dashboard))
             answer = dashboard.put(APPLICATIONS, json=config)
@@ -71,16 +75,36 @@ def up(config: dict[str, Any], *, address: str | None = None) -> None:
 
 
 def start_head(host: str) -> None:
-    """Start Ray on this machine; on loopback only where `host` is. Its dashboard, where code can be run, is always."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--dashboard-host", "127.0.0.1"]
-    if host in _LOOPBACK:
-        command += ["--node-ip-address", "127.0.0.1"]
+    """Start Ray on this machine, on loopback only where `host` is, and for holders of its token alone.
+
+    A token is made where there is none; RAY_AUTH_MODE says otherwise.
+    """
     # This installation, also where it is a checkout, for the replicas.
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    started = subprocess.run(command, env=os.environ | node_variables() | {"PYTHONPATH": path}, capture_output=True)
-    if started.returncode:
-        told = (started.stderr or started.stdout).decode(errors="replace").strip().splitlines() or [""]
+    environment = {"RAY_AUTH_MODE": "token"} | os.environ | node_variables() | {"PYTHONPATH": path}
+    if environment["RAY_AUTH_MODE"] == "token" and not auth_token():
+        _ray("get-auth-token", "--generate", environment=environment)
+    # The dashboard, where code can be run, is on loopback always.
+    local = ["--node-ip-address", "127.0.0.1"] if host in _LOOPBACK else []
+    _ray("start", "--head", "--dashboard-host", "127.0.0.1", *local, environment=environment)
+
+
+def _ray(*words: str, environment: Mapping[str, str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "ray.scripts.scripts", *words], env=environment, capture_output=True)
+    if done.returncode:
+        told = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines() or [""]
         raise ClusterError(f"Ray cannot be started: {told[-1]} (`ray stop` ends a cluster of this machine)")
+
+
+def auth_token() -> str:
+    """Ray's token, from where its own commands read it: the environment, the file it names, or ~/.ray; else empty."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray/auth_token")
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def await_running(dashboard: httpx.Client) -> None:

@@ -1,6 +1,6 @@
 """The file that deploys replicas, in Ray Serve's format: for `serve deploy`, KubeRay, and `openset cluster up`."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Replicas:
 
     least: int = 1
     most: int = 1
+    _: KW_ONLY
     cpus: float = 1
     gpus: float = 0
     memory: int = 0

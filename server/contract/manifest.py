@@ -36,6 +36,7 @@ Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 # Precision of a graph, which holds the casts; "mixed" is fp16 with fp32 where needed (`export/onnx/precision.py`).
 Precision = Literal["fp32", "fp16", "bf16", "mixed"]
 Certified = Literal["full", "template", "none"]
+_Positive = Annotated[float, Field(gt=0)]
 ComputeCapability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}\.[0-9]$")]
 
 
@@ -44,7 +45,7 @@ class BundleError(ValueError):
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class FileHash(_Data):
@@ -71,9 +72,9 @@ class Preprocessing(_Data):
     resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     rgb_after_resize: bool = False
     channels: Literal["rgb", "bgr"] = "rgb"
-    scale: float = 1 / 255
+    scale: _Positive = 1 / 255
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[_Positive, _Positive, _Positive]
 
     @property
     def shorter_range(self) -> tuple[int, int]:
@@ -143,7 +144,7 @@ class TextRules(_Data):
 class ClassificationRules(_Data):
     """Rules from image and text embeddings to class scores: `logit_scale` times the cosine; default `templates`."""
 
-    logit_scale: float = Field(gt=0)
+    logit_scale: float = Field(gt=0, le=1e6)
     logit_bias: float = 0.0
     templates: tuple[str, ...] = ("{}",)
 

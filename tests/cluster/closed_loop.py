@@ -1,26 +1,33 @@
 """Clients that ask, wait for the answer and ask again, without retries, and keep what became of each request."""
 
 import http.client
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import NamedTuple, Self
 
 from tests.benchmarks.traffic import FORM, form
 
 ANSWERED_WITHIN_S = 60
+_TOTAL = re.compile(r"total;dur=([\d.]+)")
 _PAUSE_S = 0.05  # after a connection that failed
 
 
 class Outcome(NamedTuple):
-    """Status of an answer, or the name of the error in its place; `ended` on the monotonic clock."""
+    """Status of an answer, or the name of the error in its place; `ended` on the monotonic clock.
+
+    server_s: of `seconds`, those that the server itself tells of.
+    """
 
     ended: float
     seconds: float
     result: str
     retry_after: str | None
+    server_s: float
 
 
 @dataclass(frozen=True)
@@ -90,19 +97,25 @@ class ClosedLoop:
     @property
     def median_s(self) -> float:
         """Seconds of the median answer."""
-        took = sorted(outcome.seconds for outcome in self.outcomes if outcome.result == "200")
-        return took[len(took) // 2]
+        return median(outcome.seconds for outcome in self.outcomes if outcome.result == "200")
+
+    @property
+    def median_outside_s(self) -> float:
+        """Seconds of the median answer that passed outside the server: on the way, and in what stands before it."""
+        return median(outcome.seconds - outcome.server_s for outcome in self.outcomes if outcome.result == "200")
 
     def _work(self) -> None:
         connection: http.client.HTTPConnection | None = None
         while not self._stop.is_set():
-            began, retry_after = time.monotonic(), None
+            began, retry_after, server_s = time.monotonic(), None, 0.0
             try:
                 connection = connection or http.client.HTTPConnection(
                     "127.0.0.1", self._port, timeout=ANSWERED_WITHIN_S
                 )
                 answer, _ = self._question.ask(connection)
                 result, retry_after = str(answer.status), answer.headers.get("Retry-After")
+                if found := _TOTAL.search(answer.headers.get("Server-Timing", "")):
+                    server_s = float(found[1]) / 1000
             except (OSError, http.client.HTTPException) as error:
                 result = type(error).__name__
                 if connection:
@@ -110,4 +123,4 @@ class ClosedLoop:
                 connection = None
                 time.sleep(_PAUSE_S)
             ended = time.monotonic()
-            self.outcomes.append(Outcome(ended, ended - began, result, retry_after))
+            self.outcomes.append(Outcome(ended, ended - began, result, retry_after, server_s))

@@ -27,6 +27,11 @@ def test_no_extra_asks_for_the_project_itself(extra):
     assert [line for line in requirements(extra) if line.startswith(PROJECT["name"])] == []
 
 
+def test_extras_may_stand_in_one_argument_as_a_build_gives_them():
+    assert requirements("cpu,cluster") == requirements("cpu", "cluster")
+    assert any(line.startswith("ray[serve]==") for line in requirements("cpu,cluster"))
+
+
 def test_requirement_of_several_extras_is_given_once():
     lines = requirements("cpu", "export", "train")
     assert len(lines) == len(set(lines))

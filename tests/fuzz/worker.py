@@ -6,7 +6,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["server", "models.data", "PIL", "python_multipart"]):
+with atheris.instrument_imports(include=["server", "models.data", "PIL", "python_multipart", "tests.fuzz.targets"]):
     from .targets import PLANTED, TARGETS
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -11,7 +12,18 @@ import yaml
 
 from server.__main__ import main
 from server.cluster import cli
-from server.cluster.deployment import APPLICATION
+from server.cluster.deployment import APPLICATION, Replicas, serve_config
+from server.cluster.ingress import node_variables
+from server.settings import read_settings
+
+
+@dataclass
+class Done:
+    """A program that has ended."""
+
+    returncode: int = 0
+    stderr: bytes = b""
+    stdout: bytes = b""
 
 
 class Dashboard(BaseHTTPRequestHandler):
@@ -20,8 +32,12 @@ class Dashboard(BaseHTTPRequestHandler):
     states: list
     put: list
     address: str
+    token = ""
 
     def do_GET(self):
+        if self.token and self.headers["Authorization"] != f"Bearer {self.token}":
+            self.answer(401, "Unauthorized: Missing authentication token")
+            return
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         self.answer(state if isinstance(state, int) else 200, {"applications": {} if isinstance(state, int) else state})
 
@@ -63,10 +79,14 @@ def state(status, message=""):
 
 
 def test_config_is_printed_for_serve_deploy(capsys):
-    assert main(["cluster", "config", "--port", "81", "--replicas", "2-4", "--gpus", "0.5"]) == 0
-    (application,) = yaml.safe_load(capsys.readouterr().out)["applications"]
-    assert application["deployments"][0]["autoscaling_config"]["max_replicas"] == 4
-    assert application["deployments"][0]["ray_actor_options"]["num_gpus"] == 0.5
+    shares = ["--cpus", "3", "--gpus", "0.5", "--memory", "1KiB"]
+    words = ["--port", "81", "--replicas", "2-4", *shares, "--route-prefix", "/vision", "--no-surge"]
+    assert main(["cluster", "config", *words]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config == serve_config(
+        read_settings(port=81),
+        Replicas(2, 4, cpus=3, gpus=0.5, memory=1024, route_prefix="/vision", surge=False),
+    )
 
 
 def test_env_is_read_by_the_shell():
@@ -108,6 +128,56 @@ def test_applications_of_others_are_not_ended(dashboard, capsys):
     assert main(["cluster", "up", "--address", dashboard.address]) == 2
     assert "the cluster also serves theirs, which this would end" in capsys.readouterr().err
     assert dashboard.put == []
+
+
+def test_token_of_ray_is_sent_from_where_ray_reads_it(dashboard, monkeypatch, tmp_path, capsys):
+    dashboard.token, dashboard.states = "secret", [{}, state("RUNNING")]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["cluster", "up", "--address", dashboard.address]) == 2
+    assert "Missing authentication token" in capsys.readouterr().err
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("secret\n")
+    assert main(["cluster", "up", "--address", dashboard.address]) == 0
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    assert main(["cluster", "up", "--address", dashboard.address]) == 2
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert main(["cluster", "up", "--address", dashboard.address]) == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "mode", "started"),
+    [
+        (
+            "127.0.0.1",
+            "",
+            None,
+            ["get-auth-token --generate", "start --head --dashboard-host 127.0.0.1 --node-ip-address"],
+        ),
+        ("127.0.0.1", "secret", None, ["start --head --dashboard-host 127.0.0.1 --node-ip-address 127.0.0.1"]),
+        ("0.0.0.0", "secret", None, ["start --head --dashboard-host 127.0.0.1"]),
+        ("127.0.0.1", "", "disabled", ["start --head --dashboard-host 127.0.0.1 --node-ip-address 127.0.0.1"]),
+    ],
+)
+def test_ray_is_started_for_holders_of_its_token(host, token, mode, started, monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(subprocess, "run", lambda words, **given: ran.append((words, given)) or Done())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    cli.start_head(host)
+    assert len(ran) == len(started)
+    for (words, given), expected in zip(ran, started, strict=True):
+        assert " ".join(words[3:]).startswith(expected)
+        assert given["env"]["RAY_AUTH_MODE"] == (mode or "token")
+        assert node_variables().items() <= given["env"].items()
+    assert ("--node-ip-address" in ran[-1][0]) == (host == "127.0.0.1")
+
+
+def test_ray_that_does_not_start_is_told(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: Done(returncode=1, stderr=b"...\nthe port is taken\n"))
+    with pytest.raises(cli.ClusterError, match="Ray cannot be started: the port is taken"):
+        cli.start_head("127.0.0.1")
 
 
 def test_refusal_of_the_cluster_is_told(dashboard, capsys):

@@ -1,6 +1,7 @@
 """The manifest: read completely, or refused with the field that does not fit."""
 
 import json
+import math
 
 import pytest
 
@@ -68,6 +69,9 @@ def test_folder_without_manifest_is_no_bundle(tmp_path):
         ({"detection": DETECTION}, "exactly one of"),
         ({"artefacts": manifest()["artefacts"][:1]}, "text_encoder"),
         ({"preprocessing": {"resize": "shorter_longer", "shorter": 8, "mean": [0, 0, 0], "std": [1, 1, 1]}}, "longer"),
+        ({"preprocessing": manifest()["preprocessing"] | {"std": [1, 0, 1]}}, r"preprocessing\.std\.1"),
+        ({"preprocessing": manifest()["preprocessing"] | {"mean": [math.nan, 0, 0]}}, r"preprocessing\.mean\.0"),
+        ({"classification": manifest()["classification"] | {"logit_scale": 1e308}}, r"classification\.logit_scale"),
         ({"text": manifest()["text"] | {"style": "phrases"}}, "separator_ids"),
         ({"text": manifest()["text"] | {"attention": "prompt"}}, "accepted is style='phrases'"),
         ({"text": PHRASES | {"attention": "prompt", "max_label_tokens": 8}}, "max_label_tokens=8"),

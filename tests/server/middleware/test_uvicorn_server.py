@@ -273,4 +273,6 @@ def test_offer_to_upgrade_is_passed_over_in_silence(address, caplog, offer, meth
         answer = client.getresponse()
         assert (answer.status, answer.read()[:1]) == (200, b"{")
     client.close()
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []
+    # The end of another test's server may be logged meanwhile.
+    lines = [line.getMessage() for line in caplog.records if line.name.startswith("uvicorn")]
+    assert [line for line in lines if "pgrade" in line or "websocket" in line] == []
