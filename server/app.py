@@ -129,9 +129,9 @@ def create_app(
     app.state.jobs = Jobs(service.pipeline, admission, app.state.fetcher)
     app.state.documents, app.state.metrics_page = DocumentCache(), SharedRendering(service.metrics.exposition)
     routers = [*routers, detect.router, classify.router, similarity.router, embed.router]
-    routers += [system.router, open_inference.router, docs.router]
     if settings.max_jobs:
         routers.append(jobs.router)
+    routers += [system.router, open_inference.router, docs.router]
     if settings.bundle_roots:
         routers.append(admin.router)
     for router in routers:

@@ -13,6 +13,7 @@ from server.errors import (
     ClientGone,
     FieldFault,
     InvalidRequest,
+    MalformedBody,
     NotAcceptable,
     UnsupportedBody,
     invalid_request,
@@ -39,6 +40,7 @@ CHARSET_FIELD = "_charset_"
 _TEXT_LISTS = {"image_urls", "label_thresholds", "labels", "texts", "templates"}
 _LISTS = {"images", *_TEXT_LISTS}
 _PLURALS = {"image": "images", "image_url": "image_urls"}
+_GZIP = b"\x1f\x8b\x08"  # its magic number and method: no JSON, form or image begins so
 # Faults that are told.
 _MAX_FAULTS = 20
 
@@ -171,6 +173,8 @@ async def unpacked(request: Request, body: bytearray, encoding: str, parse: Call
     """The result of `parse` for the body without its content encoding, in a thread, when it is the client's turn."""
     pipeline, context = pipeline_of(request), request_context(request.scope)
     limit = pipeline.settings.max_body_bytes
+    if not encoding and body.startswith(_GZIP):
+        raise MalformedBody("the body is packed by gzip: send it with Content-Encoding: gzip")
     if encoding:
         context.hold(len(body) + limit)
     return await pipeline.in_turn(lambda: parse(inflate(body, encoding, limit=limit) if encoding else body), context)

@@ -33,6 +33,17 @@ def test_several_pictures_are_asked_about_at_once(opened):
     assert page.asked.count(("POST", "/detect")) == 3, "looking through them asks nothing"
 
 
+def test_thumbnails_keep_their_shape_on_a_phone(opened):
+    page = opened(width=390, height=844)
+    bring(page, *SEVERAL, EXAMPLES / "dog.jpg")
+    for place in range(4):
+        shown = page.locator("#film img").nth(place).bounding_box()
+        natural = page.locator("#film img").nth(place).evaluate("image => image.naturalWidth / image.naturalHeight")
+        assert abs(shown["width"] / shown["height"] - natural) < 0.2
+    film, tools = page.locator("#film").bounding_box(), page.locator("#film-tools").bounding_box()
+    assert tools["y"] >= film["y"] + film["height"], "what is done with them is below, not beside"
+
+
 def test_threshold_counts_in_every_picture(opened):
     page = opened()
     bring(page, *SEVERAL)

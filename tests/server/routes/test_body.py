@@ -335,6 +335,13 @@ def test_packed_body_is_unpacked(client, coding):
     assert client.post("/detect?labels=dog", content=PACK[coding](picture()), headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("media_type", ["application/json", "image/jpeg"])
+def test_body_that_is_packed_without_a_word_says_which_header_is_missing(client, media_type):
+    headers = {"Content-Type": media_type}
+    answer = client.post("/detect", content=gzip.compress(b"{}"), headers=headers)
+    refused(answer, 400, "malformed-body", "packed by gzip: send it with Content-Encoding: gzip")
+
+
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "gzip, br"])
 def test_packing_that_cannot_be_undone_is_named_with_those_that_can(client, coding):
     answer = client.post("/detect", content=b"x", headers={"Content-Type": "image/png", "Content-Encoding": coding})
