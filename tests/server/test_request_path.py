@@ -18,6 +18,7 @@ BODY = {"image": base64.b64encode(SCENE).decode(), "labels": ["a dog", "a red ba
 # Files that a warm request passes, from the app on.
 PATH = {
     "middleware/request_middleware.py",
+    "middleware/admission.py",
     "routes/detect.py",
     "routes/body.py",
     "routes/payload.py",
@@ -73,7 +74,7 @@ def files():
     sys.setprofile(before)
 
 
-def test_detection_passes_eighteen_files(files, bundled_detector):
+def test_detection_passes_nineteen_files(files, bundled_detector):
     passed, recording = files
     with TestClient(create_app(Settings(threads=1, decode_threads=1), [bundled_detector])) as client:
         assert client.post("/detect", json=BODY).status_code == 200, "warm"
@@ -81,7 +82,7 @@ def test_detection_passes_eighteen_files(files, bundled_detector):
         assert client.post("/detect", json=BODY).status_code == 200
         recording.clear()
     assert passed() - DATA - TRANSPORT - OBSERVERS - CONTRACT - DECODER_PROCESS == PATH
-    assert len(PATH) == 18
+    assert len(PATH) == 19
 
 
 def test_first_requests_import_nothing():
