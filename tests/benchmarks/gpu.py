@@ -205,7 +205,7 @@ async def _requests(pipeline: Pipeline, bundles: Sequence[Bundle], count: int) -
 
 
 def _runs(bundle: Bundle) -> Iterator[tuple[str, Callable[[], object]]]:
-    batches = [batch for batch in BATCHES if batch <= bundle.manifest.buckets.max_batch]
+    batches = sorted({min(batch, bundle.manifest.buckets.max_batch) for batch in BATCHES})
     if "detect" not in bundle.tasks:
         side = bundle.manifest.preprocessing.shorter
         image = bundle.preprocess(Image.new("RGB", (side, side)))

@@ -255,7 +255,7 @@ def test_cache_that_this_user_may_not_write_to_is_told_with_the_way_out(capsys, 
         raise PermissionError(13, "Permission denied", str(tmp_path / "bundles"))
 
     monkeypatch.setattr(Path, "mkdir", refused)  # the tests may run as root, whom no folder refuses
-    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 1
+    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert f"Permission denied: '{tmp_path / 'bundles'}': this user may not write there. " in told
     assert told.endswith("choose another with --cache-dir or OPENSET_CACHE_DIR\n")
