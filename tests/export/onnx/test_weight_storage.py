@@ -134,8 +134,17 @@ def test_a_weight_that_half_precision_cannot_hold_is_named() -> None:
         round_weights([spec_of(module)], "fp16")
 
 
-@pytest.mark.parametrize("name", ["clip-words", "detector-swin", "glip"])
-@pytest.mark.parametrize(("storage", "part"), [("fp16", 0.75), ("int8", 0.7)])
+@pytest.mark.parametrize(
+    ("name", "storage", "part"),
+    [
+        ("clip-words", "fp16", 0.75),
+        ("clip-words", "int8", 0.7),
+        ("detector-swin", "fp16", 0.75),
+        ("glip", "int8", 0.7),
+        pytest.param("detector-swin", "int8", 0.7, marks=pytest.mark.slow),
+        pytest.param("glip", "fp16", 0.75, marks=pytest.mark.slow),
+    ],
+)
 def test_bundle_of_rounded_weights_is_certified_for_what_it_stores(
     name, storage, part, save_checkpoint, tmp_path
 ) -> None:
