@@ -25,7 +25,7 @@ from tests.server.fakes import FakeDetector, FakeEncoder, picture
 from tests.server.listening import listening
 
 FOLDER = Path(__file__).parent / "typescript"
-NODE_MODULES = Path(os.environ.get("OPENSET_NODE_MODULES", FOLDER / "node_modules"))
+NODE_MODULES = Path(os.environ.get("TYPESCRIPT_NODE_MODULES", FOLDER / "node_modules"))
 needs_generator = pytest.mark.skipif(
     not shutil.which("openapi-python-client"), reason="openapi-python-client, of the extra dev, is missing"
 )
