@@ -106,6 +106,7 @@ def opened(browser, server):
         page.on("dialog", lambda dialog: faults.append(dialog.message))
         page.on("console", lambda said: faults.append(said.text) if "Security Policy" in said.text else None)
         page.goto(base, wait_until=wait_until)
+        page.bring_to_front()  # the clipboard and the focus are the foremost window's
         return page
 
     yield open_
