@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gc
 import weakref
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -25,6 +26,16 @@ async def submitted(client, count=1, **options):
     response = await client.post("/jobs/detect", json=body(count), **options)
     assert response.status_code == 202, response.text
     return response.json()["id"]
+
+
+@asynccontextmanager
+async def job_that_runs(detector, images, **settings):
+    """A client, the gate that holds its job's first run, and the job's name."""
+    held = Held(detector)
+    async with running(detector, **settings) as client:
+        name = await submitted(client, images)
+        await until(held.started.is_set)
+        yield client, held, name
 
 
 async def ended(client, name, **options):
@@ -49,10 +60,7 @@ def test_job_runs_beside_requests_in_parts_no_larger_than_a_batch(detector):
 
 def test_jobs_leave_room_in_the_queue_for_requests(detector):
     async def scene():
-        held = Held(detector)
-        async with running(detector, max_queue=8, max_images=8, max_batch=8) as client:
-            name = await submitted(client, 40)
-            await until(held.started.is_set)
+        async with job_that_runs(detector, 40, max_queue=8, max_images=8, max_batch=8) as (client, held, name):
             asked = asyncio.ensure_future(client.post("/detect", json=body(4)))
             await until(lambda: waiting(client) >= 4)
             held.gate.set()
@@ -64,10 +72,7 @@ def test_jobs_leave_room_in_the_queue_for_requests(detector):
 
 def test_requests_go_before_jobs(detector):
     async def scene():
-        held = Held(detector)
-        async with running(detector, max_batch=1) as client:
-            name = await submitted(client, 6)
-            await until(held.started.is_set)
+        async with job_that_runs(detector, 6, max_batch=1) as (client, held, name):
             asked = asyncio.ensure_future(client.post("/detect", json=body(1)))
             await until(lambda: waiting(client) >= 2)
             held.gate.set()
@@ -188,10 +193,7 @@ def test_answer_for_which_there_is_no_room_fails_the_job(detector):
 
 def test_cancelled_job_ends_and_leaves_nothing(detector):
     async def scene():
-        held = Held(detector)
-        async with running(detector, max_batch=1) as client:
-            name = await submitted(client, 20)
-            await until(held.started.is_set)
+        async with job_that_runs(detector, 20, max_batch=1) as (client, held, name):
             job = weakref.ref(client.app.state.jobs._jobs[name])
             assert (await client.delete(f"/jobs/{name}")).status_code == 204
             assert (await client.get(f"/jobs/{name}")).status_code == 404
@@ -246,10 +248,7 @@ def test_another_process_says_that_jobs_end_with_theirs(detector, tmp_path):
 
 def test_server_that_stops_ends_its_jobs_and_takes_no_more(detector):
     async def scene():
-        held = Held(detector)
-        async with running(detector, max_batch=1) as client:
-            name = await submitted(client, 20)
-            await until(held.started.is_set)
+        async with job_that_runs(detector, 20, max_batch=1) as (client, held, name):
             client.app.state.jobs.stop()
             held.gate.set()
             state = await ended(client, name)
@@ -263,10 +262,7 @@ def test_server_that_stops_ends_its_jobs_and_takes_no_more(detector):
 
 def test_model_that_is_replaced_while_a_job_runs_fails_it(detector, tmp_path):
     async def scene():
-        held = Held(detector)
-        async with running(detector, max_batch=1) as client:
-            name = await submitted(client, 6)
-            await until(held.started.is_set)
+        async with job_that_runs(detector, 6, max_batch=1) as (client, held, name):
             registry = client.app.state.registry
             (tmp_path / "other").mkdir()
             service = client.app.state.service
