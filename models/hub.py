@@ -182,7 +182,7 @@ class _Hub:
             yield
         except HfHubHTTPError as error:
             raise HubError(self._refusal(error.response.status_code, error.response.headers)) from error
-        except httpx2.TransportError as error:
+        except httpx2.HTTPError as error:  # also a redirect without end, or a body that cannot be unpacked
             raise HubError(
                 f"{self._endpoint} cannot be reached{note(self._endpoint)} ({error}): is there a network? {_SAVED};"
                 " HF_ENDPOINT names another address"
@@ -196,7 +196,7 @@ class _Hub:
                 f"{self._endpoint} is not asked: a proxy that the environment names cannot be used ({error}); SOCKS"
                 " needs httpx2[socks], and NO_PROXY names the hosts that are reached without a proxy"
             ) from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise HubError(
                 f"{self._endpoint} answers{note(self._endpoint)}, but not as the hub does ({type(error).__name__}): a"
                 " wrong HF_ENDPOINT does so, and a proxy that asks for a login"

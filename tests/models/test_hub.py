@@ -219,6 +219,20 @@ def test_server_that_is_no_hub_is_one_sentence(server, pull, monkeypatch, listin
     assert "answers, but not as the hub does (" in refusal(pull)
 
 
+def test_redirect_without_end_and_a_body_that_cannot_be_unpacked_are_one_sentence(server, pull, monkeypatch):
+    for headers, status in (({"Location": "/again"}, 302), ({"Content-Encoding": "gzip"}, 200)):
+        monkeypatch.setattr(
+            server, "serve_hub", lambda handler, path, s=status, h=headers: handler.answer(s, b"no gzip", headers=h)
+        )
+        assert "cannot be reached (" in refusal(pull)
+
+
+def test_refusal_that_is_no_object_is_one_sentence(server, pull, monkeypatch):
+    told = {"Content-Type": "application/json"}
+    monkeypatch.setattr(server, "serve_hub", lambda handler, path: handler.answer(403, b"null", headers=told))
+    assert "answers, but not as the hub does (" in refusal(pull)
+
+
 def test_hub_that_cannot_be_reached_is_one_sentence(server, pull, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
