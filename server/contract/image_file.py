@@ -193,20 +193,23 @@ def _png_picture(data: bytes) -> bytes:
 
     What may turn it stands before the pixels.
     """
-    parts, pixels = [_PNG], None
-    at = len(_PNG)
-    while at < len(data):
+    view = memoryview(data)
+    parts, pixels = [view[: len(_PNG)]], None
+    at, kind = len(_PNG), b""
+    while at < len(data) and kind != b"IEND":
         length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
         start, at = at, at + 12 + length
-        orients = kind == b"eXIf" or _may_orient(kind, data[start + 8 : at - 4])
+        orients = kind == b"eXIf" or (
+            kind[:1].islower() and _may_orient(kind, data[start + 8 : min(at - 4, start + 9 + _MAX_TEXT)])
+        )
         if kind[:1].islower() and not (
             (orients or kind in _PNG_CHUNKS)
-            and zlib.crc32(data[start + 4 : at - 4]) == int.from_bytes(data[at - 4 : at])
+            and zlib.crc32(view[start + 4 : at - 4]) == int.from_bytes(data[at - 4 : at])
         ):
             continue
         if kind == b"IDAT" and pixels is None:
             pixels = len(parts)
-        parts.insert(len(parts) if pixels is None or not orients else pixels, data[start:at])
+        parts.insert(len(parts) if pixels is None or not orients else pixels, view[start:at])
     return b"".join(parts)
 
 

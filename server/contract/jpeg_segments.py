@@ -33,14 +33,14 @@ def picture(data: bytes, *, may_orient: Callable[[bytes], bool]) -> bytes:
 
     Kept are those that tell the colours, and EXIF and XMP of which `may_orient` is true.
     """
-    parts, taken = [], 0
+    parts, taken, view = [], 0, memoryview(data)
     for marker, start, end in segments(data):
         if marker == SOS:
             break
         if marker == _COMMENT or (marker in _APPLICATION and not _is_kept(marker, data[start:end], may_orient)):
-            parts.append(data[taken : start - 4])  # up to its marker
+            parts.append(view[taken : start - 4])  # up to its marker
             taken = end
-    return b"".join([*parts, data[taken:]]) if parts else data
+    return b"".join([*parts, view[taken:]]) if parts else data
 
 
 def _is_kept(marker: int, content: bytes, may_orient: Callable[[bytes], bool]) -> bool:
