@@ -227,8 +227,9 @@ class _Hub:
             )
         if status in (401, 403):
             return HubError(
-                f"{endpoint} denies access to {repository} ({status}): there is none of this name, or it is gated or"
-                f" private. Ask for access at {endpoint}/{repository}, and set HF_TOKEN to a token with access"
+                f"{endpoint} denies access to {repository}{note(str(response.url))} ({status}): there is none of this"
+                f" name, or it is gated or private. Ask for access at {endpoint}/{repository}, and set HF_TOKEN to a"
+                " token with access"
             )
         if status == 404:
             return HubError(

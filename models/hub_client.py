@@ -47,9 +47,13 @@ class ProxyTransport(httpx2.BaseTransport):
 
 
 def _transport(proxy: str | None) -> httpx2.HTTPTransport:
-    """Transport through a proxy; HubUnreachable names one that cannot be used."""
+    """Transport through a proxy; HubUnreachable names one that cannot be used, or certificates that cannot be read."""
     try:
         return httpx2.HTTPTransport(proxy=proxy)
+    except OSError as error:
+        raise HubUnreachable(
+            f"the hub is not asked: the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read ({error})"
+        ) from error
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
         if proxy is None:
             raise

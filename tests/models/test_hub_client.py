@@ -48,6 +48,14 @@ def test_proxy_that_cannot_be_used_is_named_without_its_password(monkeypatch, pr
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["there is none", "no certificates"])
+def test_certificates_that_cannot_be_read_are_told(monkeypatch, tmp_path, name):
+    (tmp_path / "no certificates").write_text("no certificate")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+    with pytest.raises(HubUnreachable, match="that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read"):
+        ProxyTransport().handle_request(httpx2.Request("GET", "http://localhost"))
+
+
 def test_library_uses_it():
     from huggingface_hub.utils import get_session
 
