@@ -14,7 +14,7 @@ from openset.answerer import Answerer, NoAnswers, PictureFault, open_answerer
 from openset.arguments import DRAWN
 from openset.command_options import DETECTION_OPTIONS, given
 from openset.ordered_map import map_in_order
-from openset.sources import SourceError, find_sources
+from openset.sources import SourceError, find_sources, printable
 
 # Options that carry the names of the request's fields.
 _FIELDS = {
@@ -32,6 +32,7 @@ class OutputError(Exception):
 class _Picture(NamedTuple):
     name: str
     image: str | bytes
+    fault: str | None = None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,6 +66,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _ask(answerer: Answerer, fields: dict[str, Any], out: Path | None, picture: _Picture) -> Any:
+    if picture.fault is not None:
+        return PictureFault(picture.fault)
     try:
         if out is None:
             return answerer.ask(picture.image, **fields)
@@ -88,7 +91,9 @@ def _pictures(images: list[str]) -> list[_Picture]:
             sources = find_sources([name]).files
             named = len(sources) == 1 and Path(name).is_file()
             found += [
-                _Picture(name if named else str(each.path), str(each.path)) for each in sources if not each.is_video
+                _Picture(printable(name if named else each.path), str(each.path), each.fault)
+                for each in sources
+                if not each.is_video
             ]
     return list({each.name: each for each in found}.values())
 

@@ -1,9 +1,12 @@
 """`openset label`: find labels in many pictures and write them as data sets, drawn pictures and a report."""
 
 import argparse
+import importlib
+import math
 import sys
 from collections.abc import Mapping
 from contextlib import closing
+from itertools import islice
 from typing import Any
 
 from tqdm import tqdm
@@ -13,11 +16,13 @@ from openset.command_options import DETECTION_OPTIONS, given
 from openset.images import read_regular
 from openset.label.detector import ModelDetector
 from openset.label.drawn import draw_pictures
-from openset.label.formats import FORMATS, Labelled
+from openset.label.formats import FORMATS, NEEDS, Labelled
 from openset.label.job import label_all
 from openset.label.report import write_report
-from openset.label.results_log import LogError, ResultsLog
-from openset.sources import SourceError, find_sources
+from openset.label.results_log import LogError, PictureResult, ResultsLog
+from openset.sources import SourceError, find_sources, printable
+
+SHOWN_FAILURES = 5
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,14 +38,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.every <= 0:
-        raise SourceError("--every must be positive")
+    if not 0 < args.every < math.inf:
+        raise SourceError("--every must be a number of seconds above 0")
+    for name in args.format or ():
+        if name in NEEDS:
+            importlib.import_module(NEEDS[name])  # what is missing is told before the work, not after it
     sources = find_sources(args.sources, stdin=sys.stdin, without=args.out)
     request, thresholds = _request(args), dict(args.thresholds or ())
     _check_thresholds(request, thresholds)
     with closing(open_answerer(args, "detect")) as model:
         description: dict[str, Any] = {
-            "root": str(sources.root),
+            "root": printable(sources.root),
             "model": model.name,
             "weights_sha256": model.weights_sha256,
         }
@@ -64,7 +72,12 @@ def _run(args: argparse.Namespace) -> int:
             options |= {f"least score of {label}": str(score) for label, score in thresholds.items()}
             report = write_report(labelled, args.out, options=options, written=written)
             failures, pictures = log.failures, len(log.done())
+            reasons = list(islice((_reason(each) for each in log.read() if each.error is not None), SHOWN_FAILURES))
     if not args.quiet:
+        for reason in reasons:
+            print(f"openset label: {reason}", file=sys.stderr)
+        if failures > len(reasons):
+            print(f"openset label: and {failures - len(reasons)} more, in {report}", file=sys.stderr)
         print(report.read_text("utf-8").splitlines()[2])
         print(f"written: {', '.join(map(str, [*written, report]))}")
     return 0 if not failures else 1 if failures < pictures else 2
@@ -102,6 +115,11 @@ def _categories(request: Mapping[str, Any], log: ResultsLog) -> dict[int, str]:
     if "labels" in request:
         return dict(enumerate(request["labels"]))
     return dict(sorted({found.label_id: found.label for each in log.read() for found in each.detections}.items()))
+
+
+def _reason(failed: PictureResult) -> str:
+    told = failed.error or ""
+    return told if failed.image in told else f"{failed.image}: {told}"
 
 
 def _shown(value: Any) -> str:

@@ -32,6 +32,9 @@ def label_all(
 def _pictures(sources: Iterable[MediaFile], frames: Path, every_s: float) -> Iterator[MediaFile | PictureResult]:
     """Pictures, and frames of videos; a result for a video that cannot be read."""
     for source in sources:
+        if source.fault is not None:
+            yield PictureResult(image=source.name, error=source.fault)
+            continue
         if not source.is_video:
             yield source
             continue

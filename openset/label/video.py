@@ -18,8 +18,11 @@ def sample_frames(video: MediaFile, folder: Path, *, every_s: float) -> Iterator
     A frame's name is the video's with its time in milliseconds. VideoError, also after some frames, where the file
     ends in something unreadable.
     """
-    import av
-    from PIL import Image
+    try:
+        import av
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise VideoError(f"it is a video, which needs {error.name}: the extra `video` brings it") from error
 
     target = folder / video.name
     target.mkdir(parents=True, exist_ok=True)
@@ -38,5 +41,6 @@ def sample_frames(video: MediaFile, folder: Path, *, every_s: float) -> Iterator
                     image.save(part := path.with_suffix(".part"), "JPEG", quality=JPEG_QUALITY)
                     part.replace(path)
                 yield MediaFile(path, f"{video.name}/{path.name}")
-    except av.FFmpegError as error:
-        raise VideoError(f"{video.name} cannot be read as a video: {error.strerror}") from error
+    except (av.FFmpegError, ValueError) as error:  # ValueError: frames of a size or format that no picture has
+        reason = getattr(error, "strerror", None) or error
+        raise VideoError(f"{video.name} cannot be read as a video: {reason}") from error

@@ -309,3 +309,33 @@ def test_yolo_set_is_trained_on_and_validated_with(folder: Path, tmp_path: Path)
     run = begun("glip", folder, tmp_path / "run", sets=[table], validation=[table])
     assert run._one_step()["loss"] > 0
     assert {f"ap/{name}" for name in sets.NAMES} & run.validate().keys()
+
+
+def class_folders(folder: Path, *names: str) -> dict[str, Any]:
+    for name in names:
+        sets.write_pictures(folder / name, 3)
+    return {"format": "classes", "path": str(folder)}
+
+
+def test_clip_learns_from_folders_of_classes_and_is_validated_by_its_names(folder: Path, tmp_path: Path):
+    data = {
+        "sets": [class_folders(tmp_path / "train", "red_square", "blue", "green")],
+        "validation": [class_folders(tmp_path / "val", "Green", "blue")],
+    }
+    run = begun("clip", folder, tmp_path / "run", **data)
+    (batch,) = run.task.batches(1)
+    assert set(batch.picture_keys.tolist()) <= {0, 1, 2}
+    (held_out,) = run.task.held_out()
+    assert set(held_out.picture_keys.tolist()) <= {0, 1}  # blue and green, in the order of those to train on
+    run.run()
+    (figures,) = [row for row in rows(tmp_path / "run") if "validation_top1" in row]
+    assert 0 <= figures["validation_top1"] <= 1
+
+
+def test_class_that_is_only_validated_is_refused_before_the_run(folder: Path, tmp_path: Path):
+    data = {
+        "sets": [class_folders(tmp_path / "train", "red", "blue")],
+        "validation": [class_folders(tmp_path / "val", "pink")],
+    }
+    with pytest.raises(RecipeError, match="has the class 'pink'; classes to train on are blue, red"):
+        begun("clip", folder, tmp_path / "run", **data)

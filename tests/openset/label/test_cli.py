@@ -35,9 +35,10 @@ def results(out):
 def test_folder_becomes_data_sets_drawn_pictures_and_a_report(pictures, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(label(pictures, out, "--format", "coco,yolo", "--draw")) == 1  # one picture cannot be read
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
     assert "11 pictures" in printed
     assert "1 unreadable" in printed
+    assert "03.jpg is not a picture" in told
     coco = json.loads((out / "coco.json").read_text())
     assert {each["name"] for each in coco["categories"]} == {"dog", "bicycle"}
     assert len(coco["images"]) == 11
@@ -79,7 +80,7 @@ def rounded(out):
             ["--labels", "dog", "--model", "clip-mini"],
             "there is no model 'clip-mini' that can detect; there are: grounding-dino-mini",
         ),
-        (["--labels", "dog", "--every", "0"], "--every must be positive"),
+        (["--labels", "dog", "--every", "0"], "--every must be a number of seconds above 0"),
         (["--labels-file", "missing.txt"], "missing.txt cannot be read: No such file or directory"),
         (["--labels-file", "/dev/zero"], "/dev/zero cannot be read: it is no regular file"),
         (["--labels-file", __file__.replace("test_cli.py", "")], "cannot be read: it is no regular file"),
@@ -117,6 +118,14 @@ def test_phrases_of_a_prompt_are_the_categories(pictures, tmp_path):
 def test_quiet_job_prints_nothing_and_keeps_its_status(pictures, tmp_path, capsys):
     assert main(label(pictures / "03.jpg", tmp_path / "out", "--quiet")) == 2
     assert capsys.readouterr() == ("", "")
+
+
+def test_format_whose_package_is_missing_is_told_before_the_work(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "pyarrow.parquet", raising=False)
+    assert main(label(pictures, tmp_path / "out", "--format", "parquet")) == 2
+    assert "[label]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_label_keeps_what_is_above_its_own_least_score(pictures, tmp_path):

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from openset.answerer import NoAnswers
@@ -25,8 +27,9 @@ def test_each_picture_has_one_result_in_order(sources, tmp_path):
 
 def test_unreadable_picture_is_a_result_and_ends_nothing(sources, tmp_path):
     assert len(label(sources, FakeDetector(broken={"3.jpg"}), tmp_path)) == 20
-    with ResultsLog(tmp_path / "out", {}) as log:
-        assert [result.image for result in log.read() if result.error] == ["3.jpg"]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [line["image"] for line in lines if "error" in line] == ["3.jpg"]
+    assert label(sources, FakeDetector(), tmp_path) == ["3.jpg"]  # what failed is tried again
 
 
 def test_second_run_asks_only_for_what_is_missing(sources, tmp_path):
@@ -62,4 +65,12 @@ def test_unreadable_video_is_a_result_with_its_reason(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     detector = FakeDetector()
     assert label([MediaFile(tmp_path / "clip.mp4", "clip.mp4")], detector, tmp_path) == ["clip.mp4"]
-    assert label([MediaFile(tmp_path / "clip.mp4", "clip.mp4")], detector, tmp_path) == []
+    assert detector.asked == []
+
+
+def test_file_with_a_fault_is_a_result_and_nobody_is_asked(tmp_path):
+    detector = FakeDetector()
+    assert label([MediaFile(tmp_path / "locked", "locked", "cannot be read")], detector, tmp_path) == ["locked"]
+    assert detector.asked == []
+    (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert json.loads(line)["error"] == "cannot be read"
