@@ -25,6 +25,8 @@ from huggingface_hub.utils import build_hf_headers
 from models.hub_client import use_own_client
 from models.model_card import licence_of, spdx_name
 from models.model_zoo import Official
+from openset.errors import PROXY_LOGIN
+from openset.proxies import note
 
 # Else its user agent lists the installed packages, after a request to the hub for the names to look for.
 constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -180,9 +182,9 @@ class _Hub:
             yield
         except HfHubHTTPError as error:
             raise HubError(self._refusal(error.response.status_code, error.response.headers)) from error
-        except httpx2.TransportError as error:
+        except httpx2.HTTPError as error:  # also a redirect without end, or a body that cannot be unpacked
             raise HubError(
-                f"{self._endpoint} cannot be reached ({error}): is there a network? {_SAVED};"
+                f"{self._endpoint} cannot be reached{note(self._endpoint)} ({error}): is there a network? {_SAVED};"
                 " HF_ENDPOINT names another address"
             ) from error
         except OSError as error:
@@ -194,10 +196,10 @@ class _Hub:
                 f"{self._endpoint} is not asked: a proxy that the environment names cannot be used ({error}); SOCKS"
                 " needs httpx2[socks], and NO_PROXY names the hosts that are reached without a proxy"
             ) from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise HubError(
-                f"{self._endpoint} answers, but not as the hub does ({type(error).__name__}): is HF_ENDPOINT right, and"
-                " is there a proxy that asks for a login?"
+                f"{self._endpoint} answers{note(self._endpoint)}, but not as the hub does ({type(error).__name__}): a"
+                " wrong HF_ENDPOINT does so, and a proxy that asks for a login"
             ) from error
 
     def _refusal(self, status: int, headers: Mapping[str, str]) -> str:
@@ -209,6 +211,8 @@ class _Hub:
             )
         if status == 404:
             return f"{endpoint} has no {repository} at {self._official.revision}, or not the required files (404)"
+        if status == 407:
+            return f"{endpoint} is not reached (407): {PROXY_LOGIN}"
         if status == 429:
             wait = f" in {headers['Retry-After']} s" if headers.get("Retry-After") else " later"
             return f"{endpoint} gets too many requests from this address (429): try again{wait}; {_SAVED}"

@@ -27,7 +27,10 @@ class ProxyTransport(httpx2.BaseTransport):
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         proxy = proxy_for(str(request.url))
         if proxy not in self._transports:
-            self._transports[proxy] = httpx2.HTTPTransport(proxy=proxy)
+            try:
+                self._transports[proxy] = httpx2.HTTPTransport(proxy=proxy)
+            except ValueError as error:
+                raise httpx2.InvalidURL(str(error)) from error
         response = self._transports[proxy].handle_request(request)
         if request.url.path.startswith("/api/models/"):
             response.stream = _BoundedStream(response.stream)

@@ -18,6 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from openset.results import FieldProblem
 
+# Words for a 407, which only a proxy answers.
+PROXY_LOGIN = (
+    "the proxy that the environment names asks for a login: write its address as http://USER:PASSWORD@HOST:PORT"
+)
 _MAX_EXCERPT = 300
 _IMAGE_NAME = re.compile(r"^(the image|image \d+ of \d+)")
 _MARKUP = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
@@ -114,6 +118,8 @@ def _problem(response: httpx.Response) -> Problem:
         return Problem.model_validate(members | response.json() | status)
     except (ValueError, TypeError, RecursionError, ValidationError):
         detail = excerpt(response)
+        if response.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            detail = PROXY_LOGIN
         if response.has_redirect_location:
             detail = f"it points to {response.headers['location']}, and redirects are not followed: use that address"
         return Problem.model_validate(members | status | {"detail": detail})

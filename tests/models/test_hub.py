@@ -200,6 +200,7 @@ def test_checkpoint_is_complete_only_once_all_files_are(server, pull, tmp_path):
         (401, {}, "denies access to openai/clip-vit-base-patch32 (401): it may be gated or deleted."),
         (403, {"X-Error-Code": "GatedRepo"}, "set HF_TOKEN to a token with access"),
         (404, {}, "has no openai/clip-vit-base-patch32 at main, or not the required files (404)"),
+        (407, {}, "is not reached (407): the proxy that the environment names asks for a login"),
         (429, {"Retry-After": "17"}, "gets too many requests from this address (429): try again in 17 s"),
         (429, {}, "(429): try again later"),
         (503, {}, "answers 503 for openai/clip-vit-base-patch32: try again later"),
@@ -218,11 +219,36 @@ def test_server_that_is_no_hub_is_one_sentence(server, pull, monkeypatch, listin
     assert "answers, but not as the hub does (" in refusal(pull)
 
 
+def test_redirect_without_end_and_a_body_that_cannot_be_unpacked_are_one_sentence(server, pull, monkeypatch):
+    for headers, status in (({"Location": "/again"}, 302), ({"Content-Encoding": "gzip"}, 200)):
+        monkeypatch.setattr(
+            server, "serve_hub", lambda handler, path, s=status, h=headers: handler.answer(s, b"no gzip", headers=h)
+        )
+        assert "cannot be reached (" in refusal(pull)
+
+
+def test_refusal_that_is_no_object_is_one_sentence(server, pull, monkeypatch):
+    told = {"Content-Type": "application/json"}
+    monkeypatch.setattr(server, "serve_hub", lambda handler, path: handler.answer(403, b"null", headers=told))
+    assert "answers, but not as the hub does (" in refusal(pull)
+
+
 def test_hub_that_cannot_be_reached_is_one_sentence(server, pull, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
         assert "cannot be reached (" in refusal(pull)
+
+
+def test_proxy_that_cannot_be_reached_is_named(server, pull, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("HTTP_PROXY", proxy.replace("//", "//user:secret@"))
+        monkeypatch.setenv("HF_ENDPOINT", "http://hub.test")
+        told = refusal(pull)
+    assert f"http://hub.test cannot be reached through the proxy {proxy}, which the environment names (" in told
+    assert "secret" not in told
 
 
 def test_offline_mode_asks_nothing_and_says_so(server, pull, monkeypatch):
