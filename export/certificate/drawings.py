@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-import models.synthetic
 from export.certificate.parity_cases import BundleTokenizer, ParityCase
 from server.contract.manifest import Preprocessing
 from server.contract.text import SentenceTokenizer
 
-PACK = Path(models.synthetic.__file__).parent / "sprites"
+PACK = Path(__file__).parents[2] / "models" / "synthetic" / "sprites"
 STYLES = ("noto", "twemoji", "fluent")
 # Height and width of the pictures, one batch of BATCH each; a run at the full size of a large model is expensive.
 SIZES = ((240, 320), (320, 240), (288, 288), (216, 360), (240, 320), (320, 240), (288, 288), (360, 216))
