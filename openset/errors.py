@@ -5,7 +5,7 @@ ClientError
 ├── ConnectionFailed      no answer came: refused, dropped or too late
 ├── AnswerError           an answer that is not the server's
 └── ProblemError          the server, or a proxy before it, refused
-    └── UrlsUnsupported   the server takes no URLs of images
+    └── UrlsUnsupported   the server does not fetch the URL of an image
 """
 
 import html
@@ -79,7 +79,7 @@ class ProblemError(ClientError):
 
 
 class UrlsUnsupported(ProblemError):
-    """The server does not know the field `image_urls`."""
+    """The server does not know the field `image_urls`, fetches no images, or not this one: pass the image's bytes."""
 
 
 def named(detail: str, image: str) -> str:
@@ -100,7 +100,7 @@ def problem_error(response: httpx.Response) -> ProblemError:
     if "image_urls" in unknown:
         detail = "this server takes no URLs of images: download the image and pass its bytes"
         return UrlsUnsupported(problem.model_copy(update={"detail": detail}))
-    return ProblemError(problem)
+    return (UrlsUnsupported if problem.type.endswith(":url-refused") else ProblemError)(problem)
 
 
 def excerpt(response: httpx.Response) -> str:

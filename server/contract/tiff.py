@@ -48,7 +48,7 @@ def prepare(image: TiffImageFile) -> None:
             else tile
             for tile in image.tile
         ]
-    if image.mode in ("P", "PA") and max(colours := image.tag_v2[_COLOUR_MAP]) < 256:
+    if image.mode in ("P", "PA") and max(colours := cast("tuple[int, ...]", image.tag_v2[_COLOUR_MAP])) < 256:
         image.palette = ImagePalette.raw("RGB;L", bytes(colours))
 
 

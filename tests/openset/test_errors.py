@@ -102,6 +102,9 @@ def test_server_without_urls_of_images_is_told_from_other_refusals():
     assert "takes no URLs of images" in str(error)
     errors = [{"field": "image_urls.0", "reason": "too long"}]
     assert type(problem_error(problem(422, "invalid-request", errors=errors))) is ProblemError
+    refused = problem_error(problem(422, "url-refused"))
+    assert isinstance(refused, UrlsUnsupported)
+    assert refused.detail == "a detail"
 
 
 def test_errors_have_one_base():
