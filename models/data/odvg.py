@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from models.data.categories import CategoryNames
 from models.data.entries import (
@@ -189,10 +189,11 @@ def record(
 def read_label_map(file: Path) -> dict[str, str]:
     """Read a label map; DataError if the file is none."""
     data = json_object(read_text(file), str(file))
-    for key, name in data.items():
-        if not isinstance(name, str) or not name.strip():
-            raise DataError(f'{file}: the name of {key!r} is {shown(name)}; like {{"0": "person", ...}} is expected')
-    return data
+    try:
+        return TypeAdapter(dict[str, Words]).validate_python(data)
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+    raise DataError(f'{file}: the name of {key!r} is {shown(data[key])}; like {{"0": "person", ...}} is expected')
 
 
 def _read(entry: Any, where: str, labels: Mapping[str, str] | None) -> _Parts:

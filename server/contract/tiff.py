@@ -63,7 +63,7 @@ def eight_bit_grey(grey: npt.NDArray[np.uint16], file: Image.Image) -> npt.NDArr
     """The samples of 16-bit grey as 8 bits, black as 0; `file`: the opened TIFF."""
     eight: npt.NDArray[np.uint8] = np.minimum(grey >> (_sample_bits(file) - 8), 255).astype(np.uint8)
     if _PHOTOMETRIC in cast(TiffImageFile, file).tag_v2 and number(file, _PHOTOMETRIC) == _WHITE_IS_ZERO:
-        return ~eight  # Pillow inverts such pictures of 8 bits alone
+        eight = ~eight  # Pillow inverts such pictures of 8 bits alone
     return eight
 
 

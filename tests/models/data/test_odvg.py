@@ -133,6 +133,7 @@ def test_labels_of_one_name_are_one_category(tmp_path: Path, lines: list[dict[st
     [
         ('{"0": null}', "the name of '0' is None"),
         ('{"0": " "}', "the name of '0' is ' '"),
+        ('{"0": "red", "1": "\\ud800"}', r"the name of '1' is '.ud800'"),
         ('["red"]', "holds a list"),
         ('{"0": "red", "0": "blue"}', "a key occurs twice"),
         ("{", "is no JSON"),
