@@ -201,6 +201,7 @@ def test_checkpoint_is_complete_only_once_all_files_are(server, pull, tmp_path):
         (401, {}, "denies access to openai/clip-vit-base-patch32 (401): there is none of this name"),
         (403, {"X-Error-Code": "GatedRepo"}, "set HF_TOKEN to a token with access"),
         (404, {}, "has no openai/clip-vit-base-patch32 at main, or not the required files (404)"),
+        (407, {}, "asks for a login (407)"),
         (429, {"Retry-After": "17"}, "gets too many requests from this address (429): try again in 17 s"),
         (429, {}, "(429): try again later"),
         (503, {}, "answers 503 for openai/clip-vit-base-patch32: try again later"),
@@ -218,6 +219,12 @@ def test_refusal_of_the_hub_is_one_sentence_that_says_what_to_do(server, pull, s
 @pytest.mark.parametrize("listing", [b"<html>Welcome to the airport</html>", b"[]", b"{}"])
 def test_server_that_is_no_hub_is_one_sentence(server, pull, monkeypatch, listing):
     monkeypatch.setattr(server, "serve_hub", lambda handler, path: handler.answer(200, listing))
+    assert "answers, but not as the hub does (" in refusal(pull)
+
+
+def test_refusal_that_is_no_object_is_one_sentence(server, pull, monkeypatch):
+    told = {"Content-Type": "application/json"}
+    monkeypatch.setattr(server, "serve_hub", lambda handler, path: handler.answer(403, b"null", headers=told))
     assert "answers, but not as the hub does (" in refusal(pull)
 
 
@@ -288,6 +295,17 @@ def test_hub_that_cannot_be_reached_is_one_sentence(server, pull, monkeypatch):
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
         assert "cannot be reached (" in refusal(pull)
+
+
+def test_proxy_that_cannot_be_reached_is_named(server, pull, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("HTTP_PROXY", proxy.replace("//", "//user:secret@"))
+        monkeypatch.setenv("HF_ENDPOINT", "http://hub.test")
+        told = refusal(pull)
+    assert f"http://hub.test cannot be reached through the proxy {proxy}, which the environment names (" in told
+    assert "secret" not in told
 
 
 def test_offline_mode_asks_nothing_and_says_so(server, pull, monkeypatch):
