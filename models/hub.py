@@ -21,13 +21,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
-from models import CheckpointError, printable
+from models import CheckpointError
 from models.files_beside import CONFIG_FILE, read_json
-from models.hub_client import HubError, HubUnreachable, use_own_client
+from models.hub_client import SAVED, HubAddress, HubError, HubUnreachable, use_own_client
 from models.model_card import licence_of, spdx_name
 from models.model_zoo import Official
 from models.repository_files import check_model_type, check_size_of_settings, weights_of
-from openset.proxies import note, proxy_for, shown
 
 # Else its user agent lists the installed packages, after a request to the hub for the names to look for.
 constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -37,7 +36,6 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 ATTEMPTS = 3
 _PAUSE_S = 1.0
 _TIMEOUT_S = 30.0
-_SAVED = "downloaded data is kept, and the same command resumes there"
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,7 @@ class _Hub:
 
     def __init__(self, official: Official) -> None:
         self._official = official
-        self._endpoint = (os.environ.get("HF_ENDPOINT", "").strip() or constants.ENDPOINT).rstrip("/")
-        self._shown = shown(self._endpoint)  # without a password
-        self._host = _host(self._endpoint)
-        if self._host is None:
-            raise HubError(f"HF_ENDPOINT is {self._shown!r}; an address such as https://huggingface.co is expected")
+        self._hub = HubAddress(os.environ.get("HF_ENDPOINT", "").strip() or constants.ENDPOINT)
         token = os.environ.get("HF_TOKEN", "").strip()
         if not (token.isascii() and token.isprintable()):
             raise HubError("HF_TOKEN holds characters that no token has: set it to the token alone")
@@ -115,7 +109,7 @@ class _Hub:
 
     def listing(self, say: Callable[[str], None]) -> dict[str, Any]:
         """The newest commit, and its files to fetch."""
-        api = HfApi(self._endpoint, token=self._token, library_name="openset")
+        api = HfApi(self._hub.url, token=self._token, library_name="openset")
         info = api.model_info(
             self._official.repository, revision=self._official.revision, timeout=_TIMEOUT_S, files_metadata=True
         )
@@ -175,7 +169,7 @@ class _Hub:
         raise HubError(f"{remote.name} arrived damaged {ATTEMPTS} times: its hash is not the hub's")
 
     def _append(self, remote: RemoteFile, part: Path, commit: str) -> None:
-        url = hf_hub_url(self._official.repository, remote.name, revision=commit, endpoint=self._endpoint)
+        url = hf_hub_url(self._official.repository, remote.name, revision=commit, endpoint=self._hub.url)
         headers = build_hf_headers(token=self._token, library_name="openset")
         with part.open("ab") as file:
             http_get(
@@ -193,63 +187,24 @@ class _Hub:
         try:
             yield
         except HfHubHTTPError as error:
-            raise self._refusal(error.response) from error
+            raise self._hub.refusal(error.response, self._official) from error
         except httpx2.TransportError as error:
             hint = "; SSL_CERT_FILE names the authorities that are trusted" if "CERTIFICATE" in str(error) else ""
             raise HubUnreachable(
-                f"{self._shown} cannot be reached{note(self._endpoint)} ({error}): {_SAVED} once it can{hint};"
+                f"{self._hub.shown} cannot be reached{self._hub.way} ({error}): {SAVED} once it can{hint};"
                 " HF_ENDPOINT names another address"
             ) from error
         except OSError as error:
             if error.errno is None:  # of the library, whose advice does not apply here
-                raise HubUnreachable(f"{self._shown} sends less than it has announced: {_SAVED}") from error
+                raise HubUnreachable(f"{self._hub.shown} sends less than it has announced: {SAVED}") from error
             raise
         except (httpx2.RequestError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise HubError(
-                f"{self._shown} answers{note(self._endpoint)}, but not as the hub does ({type(error).__name__}): is"
+                f"{self._hub.shown} answers{self._hub.way}, but not as the hub does ({type(error).__name__}): is"
                 " HF_ENDPOINT right, and is there a proxy that asks for a login? Open the address in a browser to see"
             ) from error
-
-    def _refusal(self, response: httpx2.Response) -> HubError:
-        """The refusal of the hub, of where it keeps its files, or of a proxy, as a sentence."""
-        status, repository, endpoint = response.status_code, self._official.repository, self._shown
-        if status == 407:
-            proxy = shown(proxy_for(str(response.url)) or "on the way")
-            return HubUnreachable(
-                f"the proxy {proxy} asks for a login (407): name it with both, as http://user:password@host"
-            )
-        if response.url.host != self._host:
-            return HubUnreachable(
-                f"{response.url.host}, where {endpoint} keeps its files, answers {status}{note(str(response.url))}: try"
-                f" again later, and see that no firewall keeps it out; {_SAVED}"
-            )
-        if status in (401, 403):
-            return HubError(
-                f"{endpoint} denies access to {repository}{note(str(response.url))} ({status}): there is none of this"
-                f" name, or it is gated or private. Ask for access at {endpoint}/{repository}, and set HF_TOKEN to a"
-                " token with access"
-            )
-        if status == 404:
-            return HubError(
-                f"{endpoint} has no {repository} at {self._official.revision}, or not the required files (404)"
-            )
-        if status == 429:
-            after = printable(response.headers.get("Retry-After", ""))
-            wait = f" in {after} s" if after else " later"
-            return HubError(f"{endpoint} gets too many requests from this address (429): try again{wait}; {_SAVED}")
-        what_to_do = f"try again later; {_SAVED}" if status >= 500 else "are HF_ENDPOINT and HF_TOKEN right?"
-        return HubError(f"{endpoint} answers {status} for {repository}: {what_to_do}")
-
-
-def _host(endpoint: str) -> str | None:
-    """The host of an address of the web, None where it is none."""
-    try:
-        url = httpx2.URL(endpoint)
-    except httpx2.InvalidURL:
-        return None
-    return url.host or None if url.scheme in ("http", "https") else None
 
 
 class _Bounded:

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from models import hub
 from models.hub import fetch
-from models.hub_client import HubError
+from models.hub_client import SAVED, HubError
 from models.model_zoo import OFFICIAL, repository
 from tests.models.hub_server import COMMIT, HubServer
 
@@ -260,7 +260,7 @@ def test_host_of_the_files_that_refuses_is_named(server, pull, monkeypatch):
 def test_answer_that_is_short_each_time_is_one_sentence(server, pull, monkeypatch):
     monkeypatch.setattr(server, "serve_large", lambda handler, path: handler.answer(200, b"short"))
     told = refusal(pull)
-    assert told == f"{server.url} sends less than it has announced: {hub._SAVED}"
+    assert told == f"{server.url} sends less than it has announced: {SAVED}"
 
 
 @pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://x", "http://[::1", "http://", "file:///etc"])
