@@ -58,7 +58,7 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class FitConfig:
+class CellFitConfig:
     """Length and strengths of the fit: `quiet` weighs the square of what is added to a photograph, `empty` to empty
     places, `smooth` to any; `seen` of a box's nine cells are taken at a time.
     """
@@ -190,7 +190,7 @@ def _joined(parts: Sequence[Cells]) -> Cells:
     return Cells(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Cells)))
 
 
-def fit(layers: DrawnWords, cells: Cells, known: Tensor, names: Tensor, config: FitConfig, *, seed: int) -> None:
+def fit(layers: DrawnWords, cells: Cells, known: Tensor, names: Tensor, config: CellFitConfig, *, seed: int) -> None:
     """Fit the layers in place.
 
     known [N, 9, D]: embeddings of the cells without them; names [K, D]: embeddings of the labels, of unit length.
@@ -289,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sprites", type=Path, default=SMALL_PACK, help="sprite pack, zip or folder")
     parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of the drawn objects")
     parser.add_argument("--scenes", type=int, default=16000, help="scenes to learn from")
-    parser.add_argument("--steps", type=int, default=FitConfig.steps, help="steps of the fit")
+    parser.add_argument("--steps", type=int, default=CellFitConfig.steps, help="steps of the fit")
     parser.add_argument("--hidden", type=int, default=512, help="width of the layers")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -315,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     layers = DrawnWords(replace(detectors[0].model.config.backbone, drawn=args.hidden))
     embeddings = torch.stack([words.embeddings[name] for name in names])
-    fit(layers, cells, known_words(backbone, cells.features), embeddings, FitConfig(steps=args.steps), seed=0)
+    fit(layers, cells, known_words(backbone, cells.features), embeddings, CellFitConfig(steps=args.steps), seed=0)
     for checkpoint in detectors:
         model = with_drawn(checkpoint.model, layers)
         registry.save(

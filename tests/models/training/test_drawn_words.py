@@ -23,8 +23,8 @@ from models.training import drawn_words
 from models.training.drawn_words import (
     BLOCK,
     EMPTY,
+    CellFitConfig,
     Cells,
-    FitConfig,
     Scene,
     SceneSource,
     cells_in_boxes,
@@ -72,7 +72,7 @@ def test_drawings_are_named_while_photographs_and_empty_places_stay():
     layers = DrawnWords(replace(SMALL, drawn=32))
     with torch.no_grad():
         assert layers(features).abs().max() == 0  # nothing changes before
-    fit(layers, Cells(features.half(), labels, is_photo), known, names, FitConfig(steps=400), seed=0)
+    fit(layers, Cells(features.half(), labels, is_photo), known, names, CellFitConfig(steps=400), seed=0)
     with torch.no_grad():
         added = layers(features)
     named = ((known + added).mean(1) @ names.T).argmax(1) == labels
