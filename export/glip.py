@@ -57,7 +57,7 @@ def graphs(checkpoint: LoadedCheckpoint) -> tuple[GraphSpec, ...]:
 
 def _strides(config: GlipConfig) -> tuple[int, ...]:
     """Strides of the image features: the levels, and the map of words if there is one."""
-    return (*config.strides, 4 << config.stages[-1]) if config.words else config.strides
+    return (*config.strides, config.strides[config.words_level]) if config.words else config.strides
 
 
 def _inputs(config: GlipConfig, *, batch: int, height: int, width: int, length: int) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.glip.config import GlipConfig
-from models.layers.backbone import nearest_index
+from models.layers.backbone import nearest
 
 
 class FeaturePyramid(nn.Module):
@@ -35,10 +35,3 @@ class FeaturePyramid(nn.Module):
             last = levels[-1]
             levels.append(conv(torch.relu(last) if number else last))
         return levels
-
-
-def nearest(x: Tensor, height: int, width: int) -> Tensor:
-    """Resize [B, C, h, w] to [B, C, height, width] by nearest neighbour."""
-    rows = nearest_index(x.shape[2], height, x.device)
-    columns = nearest_index(x.shape[3], width, x.device)
-    return x.index_select(2, rows).index_select(3, columns)

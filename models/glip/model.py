@@ -15,7 +15,7 @@ from models.glip.config import GlipConfig
 from models.glip.fpn import FeaturePyramid
 from models.glip.heads import BoxHead, TokenAlignment, cell_anchors, decode_boxes, grid_anchors
 from models.glip.vl_dyhead import TowerLayer, flatten_levels
-from models.layers.backbone import build_backbone
+from models.layers.backbone import build_backbone, word_maps
 from models.layers.bert import Bert
 from models.layers.word_scores import WordScores, at_points
 
@@ -65,11 +65,10 @@ class Glip(nn.Module):
 
     def encode_image(self, pixel_values: Tensor) -> list[Tensor]:
         """pixel_values [B, 3, H, W], normalised (published weights read BGR), zeros on padding -> levels of the feature
-        pyramid, [B, C, h, w] each; with words, also their map [B, words, h, w] on the backbone's last level.
+        pyramid, [B, C, h, w] each; with words, also their map [B, words, h, w] on the level `words_level`.
         """
         maps = self.backbone(pixel_values)
-        words = [maps[-1][:, -self.config.words :]] if self.config.words else []
-        return [*self.pyramid(maps), *words]
+        return [*self.pyramid(maps), *word_maps(self.backbone, maps)]
 
     def detect(self, image_features: Sequence[Tensor], text_features: Tensor, text_mask: Tensor) -> GlipOutput:
         """Detect in image_features of `encode_image`, by text_features [B, T, W] and text_mask [B, T] bool."""
@@ -86,7 +85,7 @@ class Glip(nn.Module):
         )
         logits = self.token_alignment(flatten_levels(levels), text, text_mask)
         if self.word_scores is not None:
-            stride = self.config.strides[len(self.config.stages) - 1]
+            stride = self.config.strides[self.config.words_level]
             y, x = (torch.ones_like(words[0][0, 0]).sum(axis).amax() * stride for axis in (0, 1))
             size = torch.stack((x, y))
             points = ((anchors[:, :2] + anchors[:, 2:] + 1) / 2 / size).expand(words[0].shape[0], -1, -1)

@@ -59,6 +59,11 @@ class GroundingDinoConfig:
         return getattr(self.backbone, "words", 0)
 
     @property
+    def words_level(self) -> int:
+        """Level whose cells the map of words has."""
+        return len(self.stages) - (2 if getattr(self.backbone, "drawn", 0) else 1)
+
+    @property
     def strides(self) -> tuple[int, ...]:
         """Pixels per cell of each level."""
         first = tuple(4 << stage for stage in self.stages)

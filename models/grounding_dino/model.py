@@ -16,7 +16,7 @@ from models.grounding_dino.encoder import Encoder
 from models.grounding_dino.feature_levels import FeatureLevels, Neck, level_geometry, level_mask
 from models.grounding_dino.position_encoding import ImagePosition
 from models.grounding_dino.query_selection import QuerySelection, TokenLogits
-from models.layers.backbone import build_backbone
+from models.layers.backbone import build_backbone, word_maps
 from models.layers.bert import Bert
 from models.layers.blocks import Mlp
 from models.layers.word_scores import WordScores, at_points, in_boxes
@@ -108,11 +108,10 @@ class GroundingDino(nn.Module):
     def encode_image(self, pixel_values: Tensor) -> list[Tensor]:
         """pixel_values [B, 3, H, W] -> levels before the feature enhancer, [B, d_model, h, w] each.
 
-        With words, also their map [B, words, h, w] on the last of the backbone's levels.
+        With words, also their map [B, words, h, w] on the level `words_level`.
         """
         maps = self.backbone(pixel_values)
-        words = [maps[-1][:, -self.config.words :]] if self.config.words else []
-        return [*self.neck(maps), *words]
+        return [*self.neck(maps), *word_maps(self.backbone, maps)]
 
     def detect(
         self,
@@ -165,7 +164,7 @@ class GroundingDino(nn.Module):
             image, positions, levels, text_features, text_mask, position_ids, self_attention_mask
         )
         queries = self.query_embed.weight[: memory.shape[1]]  # [N, C], N = min(num_queries, S)
-        part = levels.valid_ratios[:, len(self.config.stages) - 1, None]  # [B, 1, 2], of the map of words
+        part = levels.valid_ratios[:, self.config.words_level, None]  # [B, 1, 2], of the map of words
         at_cells = None if known is None else at_points(known, levels.centres * part)
         proposals = self.selection(memory, levels, text, text_mask, queries.shape[0], at_cells)
         queries, references, query_mask = queries.expand(memory.shape[0], -1, -1), proposals.references, None

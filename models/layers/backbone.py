@@ -1,9 +1,12 @@
-"""Image backbones of the detectors, and nearest-neighbour indices to resize maps by."""
+"""Image backbones of the detectors, and the resizing of maps by nearest neighbour."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from models.layers.efficientnet import ClassWords, EfficientNet, EfficientNetConfig
+from models.layers.efficientnet import ClassWords, DrawnWords, EfficientNet, EfficientNetConfig
 from models.layers.resnet import ModifiedResNet, ResNetConfig
 from models.layers.swin import Swin, SwinConfig
 
@@ -29,15 +32,36 @@ class EfficientNetStages(nn.Module):
 
     def __init__(self, config: EfficientNetConfig, stages: tuple[int, ...]) -> None:
         super().__init__()
+        if config.drawn and stages[-3:] != (1, 2, 3):
+            raise ValueError(f"drawn needs the stages 1, 2 and 3 last; stages is {stages}")
         self.stages = stages
         self.efficientnet = EfficientNet(config)
         self.words = ClassWords(config) if config.words else None
+        self.drawn = DrawnWords(config) if config.drawn else None
 
     def forward(self, pixel_values: Tensor) -> list[Tensor]:
         maps = self.efficientnet(pixel_values)
         if self.words is not None:
             maps[-1] = torch.cat([maps[-1], self.words.of_cells(maps[-1])], 1)
         return [maps[stage] for stage in self.stages]
+
+
+def word_maps(backbone: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
+    """Map of words [B, words, h, w] of a backbone that has them, of stride 32, or of 16 with drawings."""
+    if not isinstance(backbone, EfficientNetStages) or backbone.words is None:
+        return []
+    size = backbone.words.embeddings.out_features
+    words = maps[-1][:, -size:]
+    if backbone.drawn is None:
+        return [words]
+    fine, middle, coarse = maps[-3:]
+    drawn = backbone.drawn.of_cells(drawn_cells(fine, middle, coarse[:, :-size]))
+    return [nearest(words, *middle.shape[2:]) + drawn]
+
+
+def drawn_cells(fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
+    """Maps of strides 8, 16 and 32 -> what `DrawnWords` reads in each cell of stride 16 [B, C, h, w]."""
+    return torch.cat([functional.avg_pool2d(fine, 2), middle, nearest(coarse, *middle.shape[2:])], 1)
 
 
 BackboneConfig = SwinConfig | ResNetConfig | EfficientNetConfig
@@ -59,3 +83,10 @@ def nearest_index(source: int, target: int, device: torch.device) -> Tensor:
     """
     position = torch.arange(target, device=device).float()
     return (position * (source / target)).long()
+
+
+def nearest(x: Tensor, height: int, width: int) -> Tensor:
+    """Resize [B, C, h, w] to [B, C, height, width] by nearest neighbour."""
+    rows = nearest_index(x.shape[2], height, x.device)
+    columns = nearest_index(x.shape[3], width, x.device)
+    return x.index_select(2, rows).index_select(3, columns)

@@ -27,7 +27,8 @@ class EfficientNetConfig:
 
     widths, repeats: channels and blocks of the seven groups of blocks; head: channels of the last 1x1 convolution;
     classes: those of its classifier; words: size of the space that the classes are embedded in, 0 for none. With words,
-    a stage map of stride 32 ends with the embedding of each cell.
+    a stage map of stride 32 ends with the embedding of each cell. drawn: width of the layers of `DrawnWords`, 0 for
+    none.
     """
 
     widths: tuple[int, ...] = (16, 24, 40, 80, 112, 192, 320)
@@ -36,16 +37,25 @@ class EfficientNetConfig:
     head: int = 1280
     classes: int = 1000
     words: int = 0
+    drawn: int = 0
 
     def __post_init__(self) -> None:
+        if self.drawn and not self.words:
+            raise ValueError("drawn needs words, whose space the embeddings of drawings are in")
         for name, values in (("widths", self.widths), ("repeats", self.repeats)):
             if len(values) != len(EFFICIENTNET_STRIDES) or min(values) < 1:
                 raise ValueError(f"{name} is {values}; {len(EFFICIENTNET_STRIDES)} positive numbers are needed")
 
     @property
+    def map_channels(self) -> tuple[int, int, int, int]:
+        """Channels of the maps of strides 4, 8, 16 and 32."""
+        first, second, third, last = (self.widths[level] for level in EFFICIENTNET_LEVELS)
+        return first, second, third, last
+
+    @property
     def channels(self) -> tuple[int, int, int, int]:
         """Channels of the stage maps of strides 4, 8, 16 and 32."""
-        first, second, third, last = (self.widths[level] for level in EFFICIENTNET_LEVELS)
+        first, second, third, last = self.map_channels
         return first, second, third, last + self.words
 
 

@@ -78,7 +78,11 @@ def _model(name: str, vocabulary: int) -> tuple[nn.Module, object]:
         return shaken(Clip(clip)), clip
     swin = SwinConfig(8, (1, 2, 2, 1), (1, 2, 2, 4), 3)
     backbone: SwinConfig | BackboneConfig | EfficientNetConfig = BackboneConfig(blocks=(1, 1, 1, 1), width=4)
-    backbone = {"swin": swin, "words": EFFICIENTNET}.get(name.rpartition("-")[2], backbone)
+    backbone = {
+        "swin": swin,
+        "words": EFFICIENTNET,
+        "drawn": replace(EFFICIENTNET, drawn=16),
+    }.get(name.rpartition("-")[2], backbone)
     bert = BertConfig(vocab_size=vocabulary, width=32, layers=1, heads=2, hidden=64, max_positions=48)
     tiny = name.endswith("-tiny")
     if name.startswith("glip"):

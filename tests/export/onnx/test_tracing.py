@@ -25,7 +25,7 @@ def run(session, named):
 
 
 @pytest.fixture(
-    scope="module", params=["detector", "detector-swin", "detector-words", "glip", "glip-swin", "glip-words"]
+    scope="module", params=["detector", "detector-swin", "detector-drawn", "glip", "glip-swin", "glip-drawn"]
 )
 def detector(request, save_checkpoint, tmp_path_factory):
     checkpoint = registry.load(save_checkpoint(request.param))

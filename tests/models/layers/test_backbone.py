@@ -1,10 +1,12 @@
 """Backbones of the detectors, and nearest-neighbour indices."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from models.layers.backbone import EfficientNetStages, ResNetStages, build_backbone, nearest_index
+from models.layers.backbone import EfficientNetStages, ResNetStages, build_backbone, nearest_index, word_maps
 from models.layers.efficientnet import EfficientNetConfig
 from models.layers.resnet import ResNetConfig
 from models.layers.swin import Swin, SwinConfig
@@ -29,6 +31,23 @@ def test_the_last_map_of_an_efficientnet_ends_with_the_words_of_each_cell():
     assert backbone.words is not None
     last = backbone.efficientnet(pixels)[-1]
     torch.testing.assert_close(backbone(pixels)[-1], torch.cat([last, backbone.words.of_cells(last)], 1))
+
+
+def test_words_of_drawings_are_added_on_finer_cells():
+    backbone = build_backbone(replace(EFFICIENTNET, drawn=7), (1, 2, 3)).eval()
+    assert isinstance(backbone, EfficientNetStages)
+    assert backbone.drawn is not None
+    torch.nn.init.normal_(backbone.drawn.output.weight)
+    maps = backbone(torch.randn(2, 3, 64, 96))
+    (found,) = word_maps(backbone, maps)
+    size = EFFICIENTNET.words
+    coarse = maps[2].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    cells = torch.cat([F.avg_pool2d(maps[0], 2), maps[1], coarse[:, :-size]], 1)
+    expected = coarse[:, -size:] + backbone.drawn(cells.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(found, expected)
+    assert word_maps(build_backbone(RESNET, (1, 2, 3)), maps) == []
+    with pytest.raises(ValueError, match="drawn needs the stages 1, 2 and 3"):
+        build_backbone(replace(EFFICIENTNET, drawn=7), (2, 3))
 
 
 @pytest.mark.parametrize(("source", "target"), [(7, 3), (3, 7), (100, 13), (5, 5), (1, 4)])

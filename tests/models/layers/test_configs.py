@@ -37,3 +37,8 @@ def test_channels_of_the_published_sizes(config, channels):
 def test_sizes_that_make_no_network_are_refused(changes):
     with pytest.raises(ValueError, match="7 positive numbers are needed"):
         EfficientNetConfig(**changes)
+
+
+def test_drawings_without_a_space_of_words_are_refused():
+    with pytest.raises(ValueError, match="drawn needs words"):
+        EfficientNetConfig(drawn=8)
