@@ -110,9 +110,9 @@ def test_copy_that_a_kill_ended_is_made_again(job, out, monkeypatch):
         Path(target).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(formats.os, "link", refuse)
+    monkeypatch.setattr("os.link", refuse)
     with monkeypatch.context() as killed:
-        killed.setattr(formats.shutil, "copy2", half)
+        killed.setattr("shutil.copy2", half)
         with pytest.raises(KeyboardInterrupt):
             formats.write_yolo(job, out)
     target = formats.write_yolo(job, out)
