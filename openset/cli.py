@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from openset.answerer import Answerer, NoAnswers, PictureFault, open_answerer
 from openset.arguments import DRAWN
-from openset.command_options import DETECTION_OPTIONS, given
+from openset.command_options import DETECTION_OPTIONS, OptionError, given, label_thresholds
 from openset.ordered_map import map_in_order
 from openset.sources import SourceError, find_sources, printable
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Run one command; exit status 1 where some pictures got no answer, 2 where none did."""
     try:
         return _run(args)
-    except (SourceError, NoAnswers, OutputError) as error:
+    except (SourceError, NoAnswers, OptionError, OutputError) as error:
         print(f"openset {args.command}: {error}", file=sys.stderr)
         return 2
 
@@ -49,8 +49,11 @@ def _run(args: argparse.Namespace) -> int:
     several, out, failed = len(pictures) > 1, getattr(args, "out", None), 0
     if out:
         _check_drawing(args, several=several)
+    fields = given(args, _FIELDS[args.command])
+    if args.command == "detect":
+        fields |= label_thresholds(args, args.labels)
     with closing(open_answerer(args, args.command)) as answerer:
-        ask = partial(_ask, answerer, given(args, _FIELDS[args.command]), out)
+        ask = partial(_ask, answerer, fields, out)
         for picture, answer in map_in_order(ask, pictures, parallel=args.parallel):
             if isinstance(answer, PictureFault):
                 failed += 1

@@ -96,11 +96,11 @@ def _length(records: Any, limit: int | None) -> int:
     return len(records) if limit is None else min(limit, len(records))
 
 
-def _detection(records: OdvgSet | CocoSet | YoloSet, index: int) -> Query:
+def _detection(records: OdvgSet | CocoSet | YoloSet, index: int) -> Query | None:
     record, objects = _detection_record(records, index)
     labels = _annotated_labels(record)
     texts = tuple(record.names[label] for label in labels)
-    return _query(record, texts, lambda size: (labels, _fitted(objects, size, record.where)))
+    return _query(record, texts, lambda size: (labels, _fitted(objects, size, record.where))) if texts else None
 
 
 def _absent(records: OdvgSet | CocoSet | YoloSet, index: int) -> Query | None:
@@ -158,7 +158,7 @@ def _fit(box: Any, size: Size, where: str) -> tuple[float, float, float, float]:
 
 
 def _annotated_labels(record: DetectionRecord) -> tuple[int, ...]:
-    """Indices of all labels, or where the set lists those annotated in this image, as LVIS does, of those."""
+    """Indices of all labels, or where not all are annotated in this image, as in LVIS, of those that are."""
     if record.absent is None:
         return tuple(range(len(record.names)))
     return tuple(sorted({*record.labels.tolist(), *record.absent}))

@@ -104,7 +104,10 @@ class Task(Protocol):
 
 
 class Trainer:
-    """A run of a task, with its optimiser, its averaged weights and its folder, which one process writes."""
+    """A run of a task, with its optimiser, its averaged weights and its folder, which one process writes.
+
+    baseline: validate before the first step too, to tell what the run has gained.
+    """
 
     def __init__(
         self,
@@ -114,8 +117,9 @@ class Trainer:
         group: ProcessGroup = ALONE,
         *,
         steps_per_epoch: float | None = None,
+        baseline: bool = False,
     ) -> None:
-        self._steps_per_epoch = steps_per_epoch
+        self._steps_per_epoch, self._baseline = steps_per_epoch, baseline
         self.task, self.config, self.folder, self.group = task, config, folder, group
         self.step = 0
         self.precision = Precision(config.precision, self.group.device)
@@ -192,6 +196,8 @@ class Trainer:
 
     def _steps(self, logger: RunLogger | None) -> None:
         config = self.config
+        if self._baseline and self.step == 0:
+            self._write(logger, self.validate() if logger is not None else {})
         started, seen = time.monotonic(), self.step
         while self.step < config.steps:
             figures = self._one_step()

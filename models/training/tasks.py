@@ -33,7 +33,7 @@ from models.training.detectors import DetectorAdapter, GlipAdapter, GroundingDin
 from models.training.distillation import DistilledWords
 from models.training.distributed import ALONE, ProcessGroup
 from models.training.loop import Task
-from models.training.param_groups import freeze
+from models.training.param_groups import batch_norms, freeze
 from models.training.recipe import ClipRecipe, DetectorData, GlipRecipe, GroundingDinoRecipe, Recipe, RecipeError
 from models.training.warm_start import start_clip, start_detector
 from server.contract.text import PromptTokenizer, SentenceTokenizer
@@ -50,7 +50,10 @@ WORDS = "words distilled from all-MiniLM-L6-v2 (Apache-2.0), which read WordNet'
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A task ready to run, and what its checkpoint will hold beside the weights."""
+    """A task ready to run, and what its checkpoint will hold beside the weights.
+
+    continued: whether all weights are a checkpoint's, which the run may make worse.
+    """
 
     task: Task
     tokenizer: Path
@@ -58,6 +61,7 @@ class PreparedRun:
     licence: str
     serving: Mapping[str, Any]
     steps_per_epoch: float | None = None
+    continued: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ def prepare(recipe: Recipe, *, folder: Path, group: ProcessGroup = ALONE) -> Pre
     if isinstance(recipe, ClipRecipe) and words is not None:
         frozen.append("text_tower.")
     frozen_modules = freeze(made.model, frozen)
+    if recipe.model is None:
+        frozen_modules += batch_norms(made.model)
     made.model.to(group.device)
     if group.device.type == "cpu":
         # Convolutions run about a fifth faster with the channels last.
@@ -90,7 +96,8 @@ def prepare(recipe: Recipe, *, folder: Path, group: ProcessGroup = ALONE) -> Pre
     continued = start if recipe.model is None else None
     licence = "Apache-2.0" if continued is None else continued.licence
     steps = task.pictures and task.pictures / (recipe.loop.accumulate * recipe.data.batch * group.size)
-    return PreparedRun(task, made.tokenizer, _source(recipe, continued), licence, made.serving, steps)
+    source = _source(recipe, continued)
+    return PreparedRun(task, made.tokenizer, source, licence, made.serving, steps, continued is not None)
 
 
 def _continued(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords | None) -> _Model:

@@ -6,9 +6,7 @@ and keeps no scores in most of them.
 
 import csv
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as xml
 
+from openset.label.derived_files import copy, remove_others
 from openset.label.results_log import PictureResult, ResultsLog
 from openset.results import Detection, ImageDetections
 from openset.sources import printable
@@ -98,16 +97,21 @@ def write_coco(labelled: Labelled, folder: Path) -> Path:
 
 
 def write_yolo(labelled: Labelled, folder: Path) -> Path:
-    """`yolo/`: a data set with `data.yaml`, `images` (links where the disk can, else copies) and `labels`."""
+    """`yolo/`: a data set with `data.yaml`, `images`, which are copies, and `labels`."""
     target = folder / "yolo"
     numbers = {label_id: number for number, label_id in enumerate(labelled.categories)}
+    written: set[Path] = set()
     for each, stem in labelled.stems():
-        _link(labelled.path(each.image), target / "images" / (stem + Path(each.image).suffix))
+        picture = target / "images" / (stem + Path(each.image).suffix)
+        copy(labelled.path(each.image), picture)
         lines = [
             " ".join([str(numbers[found.label_id]), *(f"{side:.6f}" for side in _boxes(each, "cxcywhn", found))])
             for found in each.detections
         ]
-        _write_text(target / "labels" / f"{stem}.txt", "".join(line + "\n" for line in lines))
+        labels = _write_text(target / "labels" / f"{stem}.txt", "".join(line + "\n" for line in lines))
+        written |= {picture, labels}
+    for part in ("images", "labels"):
+        remove_others(target / part, written)
     names = json.dumps(list(labelled.categories.values()), ensure_ascii=False)  # JSON is YAML, but for a few characters
     names = _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", names)
     _write_text(target / "data.yaml", f"train: images\nval: images\nnames: {names}\n")
@@ -117,6 +121,7 @@ def write_yolo(labelled: Labelled, folder: Path) -> Path:
 def write_voc(labelled: Labelled, folder: Path) -> Path:
     """`voc/Annotations/`: an XML file for each picture, boxes in whole pixels from 1."""
     target = folder / "voc" / "Annotations"
+    written: set[Path] = set()
     for each, stem in labelled.stems():
         root = xml.Element("annotation")
         _add(root, folder=printable(labelled.root.name), filename=each.image)
@@ -134,7 +139,8 @@ def write_voc(labelled: Labelled, folder: Path) -> Path:
                 xmax=min(max(round(x1), int(x0) + 1), each.width),
                 ymax=min(max(round(y1), int(y0) + 1), each.height),
             )
-        _write_text(target / f"{stem}.xml", _xml_text(root))
+        written.add(_write_text(target / f"{stem}.xml", _xml_text(root)))
+    remove_others(target, written)
     return target
 
 
@@ -227,15 +233,3 @@ def _write_text(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
     return path
-
-
-def _link(source: Path, target: Path) -> None:
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        part = target.parent / ".part"
-        shutil.copy2(source, part)
-        part.replace(target)  # whole, even if the run is killed

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,28 +19,42 @@ class LogError(ValueError):
 
 
 class PictureResult(BaseModel):
-    """Result of one picture: its size and detections (boxes x0, y0, x1, y1 in pixels), or the `error` instead."""
+    """Result of one picture: its size and detections (boxes x0, y0, x1, y1 in pixels), or the `error` instead.
+
+    `modified_ns` and `file_bytes` tell whether the file has changed since.
+    """
 
     image: str
     width: int = 0
     height: int = 0
     detections: list[Detection] = []
     error: str | None = None
+    modified_ns: int | None = None
+    file_bytes: int | None = None
 
 
 class ResultsLog:
     """The results in `folder`, of one job, which the folder's `run.json` describes.
 
     A job with the same description goes on where the last one ended, even if that was killed in the middle of a line,
-    and tries again what failed; LogError for any other, or while another process writes.
+    and tries again what failed, and what is no longer current; LogError for any other, or while another process writes.
+    `outdated`: how many results of earlier runs were not current.
     """
 
-    def __init__(self, folder: Path, description: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        description: dict[str, Any],
+        *,
+        is_current: Callable[[PictureResult], bool] = lambda _: True,
+    ) -> None:
         description_file, results_file = OUTPUT_FILES
         self.file = folder / results_file
         folder.mkdir(parents=True, exist_ok=True)
         self._done: set[str] = set()
         self.failures = 0  # results with an error
+        self.outdated = 0
+        self._is_current = is_current
         with ExitStack() as held:
             held.enter_context(_locked(folder))
             _check_description(folder / description_file, self.file, description)
@@ -50,7 +64,7 @@ class ResultsLog:
             self._held = held.pop_all()
 
     def _keep_found(self) -> None:
-        """Drop a line cut short, and what failed."""
+        """Drop a line cut short, what failed, and what is no longer current."""
         part = self.file.with_suffix(".part")
         with self.file.open("rb") as written, part.open("wb") as kept:
             for number, line in enumerate(written, 1):
@@ -62,9 +76,13 @@ class ResultsLog:
                     raise LogError(
                         f"{self.file}, line {number} is damaged: remove the line, and its picture is asked for again"
                     ) from None
-                if result.error is None and result.image not in self._done:
-                    kept.write(line)
-                    self._count(result)
+                if result.error is not None or result.image in self._done:
+                    continue
+                if not self._is_current(result):
+                    self.outdated += 1
+                    continue
+                kept.write(line)
+                self._count(result)
         part.replace(self.file)
 
     def append(self, result: PictureResult) -> None:

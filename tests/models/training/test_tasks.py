@@ -19,6 +19,7 @@ from models.training.tasks import prepare
 from tests.models.data import annotated_sets as sets
 from tests.models.training.small_recipes import FAMILIES, LOOP, RULES, SCENES, recipe, table, trainer, write_sets
 
+BUNDLED = Path(__file__).parents[3] / "server" / "bundles"
 CAPTIONS = {"format": "captions", "path": "captions"}
 EACH = pytest.mark.parametrize("family", FAMILIES)
 EACH_DATA = pytest.mark.parametrize("scenes", [False, True], ids=["files", "scenes"])
@@ -35,6 +36,23 @@ def begun(family: str, folder: Path, out: Path, **changes: Any) -> Trainer:
     """A run of a small model, with changes to its loop or data."""
     loop = {name: changes.pop(name) for name in list(changes) if hasattr(LOOP, name)}
     return trainer(recipe(family, folder, loop=replace(LOOP, **loop), **changes), out)
+
+
+def test_a_continued_model_keeps_the_statistics_of_its_batch_norms_while_their_weights_learn(
+    folder: Path, tmp_path: Path
+):
+    changes = {"start": str(BUNDLED / "grounding-dino-mini")}
+    given = table("grounding_dino", preprocessing=sets.SIZE.model_dump(mode="json")) | changes
+    run = trainer(parse_recipe(given, folder), tmp_path)
+    before = weights(run)
+    run._one_step()
+    after = weights(run)
+    statistics = [name for name in before if ".running_" in name]
+    assert statistics
+    for name in statistics:
+        assert torch.equal(before[name], after[name]), name
+        learnt = f"{name.rpartition('.')[0]}.weight"
+        assert not torch.equal(before[learnt], after[learnt]), learnt
 
 
 def weights(run: Trainer) -> dict[str, Tensor]:

@@ -63,6 +63,24 @@ def test_killed_run_goes_on_without_a_double_and_ends_as_one_that_was_not(pictur
     assert rounded(killed) == rounded(whole)
 
 
+def test_repaired_changed_and_deleted_pictures_are_seen_by_the_next_run(pictures, tmp_path, capsys):
+    for number in range(4, 12):
+        (pictures / f"{number:02d}.jpg").unlink()
+    out = tmp_path / "out"
+    assert main(label(pictures, out, "--format", "coco,yolo")) == 1
+    capsys.readouterr()
+    shutil.copy(EXAMPLES / "scene.jpg", pictures / "03.jpg")
+    shutil.copy(EXAMPLES / "coffee.jpg", pictures / "01.jpg")
+    (pictures / "02.jpg").unlink()
+    assert main(label(pictures, out, "--format", "coco,yolo")) == 0
+    assert "from an earlier run: 1 pictures; changed or gone since: 2" in capsys.readouterr().out
+    sizes = {each["file_name"]: each["width"] for each in json.loads((out / "coco.json").read_text())["images"]}
+    assert sizes.keys() == {"00.jpg", "01.jpg", "03.jpg"}
+    assert sizes["01.jpg"] != sizes["00.jpg"]
+    assert {path.name for path in (out / "yolo" / "labels").iterdir()} == {"00.txt", "01.txt", "03.txt"}
+    assert (out / "yolo" / "images" / "01.jpg").read_bytes() == (pictures / "01.jpg").read_bytes()
+
+
 def rounded(out):
     """Results but for the last digits of scores, which depend on the pictures of a batch."""
     return [
@@ -75,7 +93,7 @@ def rounded(out):
     ("options", "reason"),
     [
         (["--labels", "dog", "--threshold", "cat=0.5"], "--threshold cat=…: the labels are dog"),
-        (["--labels", "dog,cat", "--threshold", "cat=0.5"], "give --box-threshold, the least score of the others"),
+        (["--prompt", "a dog.", "--threshold", "a dog=0.5"], "--threshold is for one of --labels"),
         (
             ["--labels", "dog", "--model", "clip-mini"],
             "there is no model 'clip-mini' that can detect; there are: grounding-dino-mini",
@@ -137,3 +155,4 @@ def test_label_keeps_what_is_above_its_own_least_score(pictures, tmp_path):
     main(label(pictures / "00.jpg", own, "--box-threshold", "0.1", "--threshold", f"dog={best - 0.001}"))
     (result,) = results(own)
     assert len(result["detections"]) == len(others) + 1
+    assert f"least score of dog: {best - 0.001}" in (own / "report.md").read_text()

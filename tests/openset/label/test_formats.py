@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
@@ -102,17 +103,41 @@ def test_characters_that_xml_and_yaml_cannot_hold_spoil_no_file(out, tmp_path):
     assert ElementTree.parse(annotation).getroot().findtext("filename") == "a\ufffd.jpg"
 
 
-def test_copy_that_a_kill_ended_is_made_again(job, out, monkeypatch):
-    def refuse(*_):
-        raise OSError("no links here")
+def test_originals_survive_a_tool_that_rewrites_the_set_in_place(job, out):
+    for picture in (formats.write_yolo(job, out) / "images").rglob("*.*"):
+        picture.write_bytes(b"augmented")
+    assert (job.root / "sub" / "b.jpg").read_bytes() == b"sub/b.jpg"
+    assert (job.root / "a.png").read_bytes() == b"a.png"
 
+
+def test_files_of_pictures_that_are_gone_are_removed_and_others_are_left(job, out, tmp_path):
+    for write in (formats.write_yolo, formats.write_voc):
+        write(job, out)
+    (out / "yolo" / "labels.cache").write_text("of a reader")
+    (out / "yolo" / "images" / "mine.md").write_text("mine")
+    job.log.close()
+    (tmp_path / "out" / "results.jsonl").unlink()
+    rest = labelled(tmp_path, result("a.png", DOG))
+    for write in (formats.write_yolo, formats.write_voc):
+        write(rest, out)
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {name for name in left if name.startswith(("yolo", "voc"))} == {
+        "yolo/data.yaml",
+        "yolo/images/a.png",
+        "yolo/images/mine.md",
+        "yolo/labels/a.txt",
+        "yolo/labels.cache",
+        "voc/Annotations/a.xml",
+    }
+
+
+def test_copy_that_a_kill_ended_is_made_again(job, out, monkeypatch):
     def half(source, target):
         Path(target).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("os.link", refuse)
     with monkeypatch.context() as killed:
-        killed.setattr("shutil.copy2", half)
+        killed.setattr(shutil, "copyfile", half)
         with pytest.raises(KeyboardInterrupt):
             formats.write_yolo(job, out)
     target = formats.write_yolo(job, out)
