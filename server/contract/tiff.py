@@ -43,10 +43,12 @@ def prepare(image: TiffImageFile) -> None:
     if bits == 16 and number(image, _PLANES) == _SEPARATE:
         order = "B" if image.tag_v2.prefix == b"MM" else "L"
         image.tile = [
-            tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:])) if tile.codec_name == "raw" else tile
+            tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
+            if tile.codec_name == "raw" and isinstance(tile.args, tuple)
+            else tile
             for tile in image.tile
         ]
-    if image.mode in ("P", "PA") and max(colours := image.tag_v2[_COLOUR_MAP]) < 256:
+    if image.mode in ("P", "PA") and max(colours := cast("tuple[int, ...]", image.tag_v2[_COLOUR_MAP])) < 256:
         image.palette = ImagePalette.raw("RGB;L", bytes(colours))
 
 
@@ -59,7 +61,7 @@ def number(image: Image.Image, tag: int) -> int:
 
 def eight_bit_grey(grey: npt.NDArray[np.uint16], file: Image.Image) -> npt.NDArray[np.uint8]:
     """The samples of 16-bit grey as 8 bits, black as 0; `file`: the opened TIFF."""
-    eight = np.minimum(grey >> (_sample_bits(file) - 8), 255).astype(np.uint8)
+    eight: npt.NDArray[np.uint8] = np.minimum(grey >> (_sample_bits(file) - 8), 255).astype(np.uint8)
     if _PHOTOMETRIC in cast(TiffImageFile, file).tag_v2 and number(file, _PHOTOMETRIC) == _WHITE_IS_ZERO:
         return ~eight  # Pillow inverts such pictures of 8 bits alone
     return eight

@@ -18,7 +18,7 @@ class Words:
 
 def test_names_are_filled_into_one_template_a_step_and_into_the_first_to_validate():
     words = Words()
-    texts = TemplateTexts(["cat", "hot dog"], ["{}", "a photo of a {}."], words)  # type: ignore[arg-type]
+    texts = TemplateTexts(["cat", "hot dog"], ["{}", "a photo of a {}."], words)
     assert texts.labels.tolist() == [[3], [7]]
     drawn = {tuple(texts.input_ids(random.Random(seed)).flatten().tolist()) for seed in range(20)}
     assert drawn == {(3, 7), (17, 21)}

@@ -341,6 +341,7 @@ def test_clip_learns_from_folders_of_classes_and_is_validated_by_its_names(folde
         "validation": [class_folders(tmp_path / "val", "Green", "blue")],
     }
     run = begun("clip", folder, tmp_path / "run", **data)
+    assert isinstance(run.task, DatasetTask)
     (batch,) = run.task.batches(1)
     assert set(batch.picture_keys.tolist()) <= {0, 1, 2}
     (held_out,) = run.task.held_out()
