@@ -33,3 +33,10 @@ def test_stopping_takes_longer_than_the_server_needs():
     unit.optionxform = str
     unit.read(UNIT)
     assert int(unit["Service"]["TimeoutStopSec"]) > Settings.model_fields["shutdown_timeout_s"].default + 10
+
+
+def test_commands_of_its_head_name_what_is_there_from_the_root_of_the_repository():
+    head = UNIT.read_text().partition("[Unit]")[0].split()
+    assert "'.[cpu]'" in head, "the package is on no index"
+    copied = Path(head[head.index("cp") + 1])
+    assert (UNIT.parents[2] / copied).samefile(UNIT)
