@@ -1,6 +1,7 @@
 """Models of this process and at a server, asked in the same way."""
 
 import argparse
+import hashlib
 import io
 
 import pytest
@@ -99,7 +100,7 @@ def test_server_that_is_not_there_is_one_sentence(address):
 
 
 def test_server_that_asks_for_a_key_is_told_with_the_way_to_give_one(tmp_path):
-    (tmp_path / "keys.txt").write_text("")
+    (tmp_path / "keys.txt").write_text(f"ann {hashlib.sha256(b'another').hexdigest()}\n")
     app = create_app(Settings(warm_up="none", api_keys_file=tmp_path / "keys.txt"), [FakeDetector(tmp_path)])
     with listening(app) as ((host, port), _), pytest.raises(NoAnswers, match="give it by --api-key or OPENSET_API_KEY"):
         open_answerer(options(url=f"http://{host}:{port}"), "detect")
