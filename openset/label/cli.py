@@ -30,8 +30,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the command: 0 once every picture has a result, 1 if some have none, 2 if all have none or it cannot run."""
     try:
         return _run(args)
-    except (SourceError, LogError, NoAnswers, OptionError, OSError) as error:
+    except (SourceError, LogError, NoAnswers, OptionError) as error:
         print(f"openset label: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        place, reason = error.filename or args.out, error.strerror or error
+        print(f"openset label: {place}: {reason}; the same command goes on from here", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("openset label: interrupted; the same command goes on from here", file=sys.stderr)

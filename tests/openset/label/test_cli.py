@@ -1,5 +1,6 @@
 """`openset label` as a user runs it, with the bundled models."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -136,6 +137,19 @@ def test_phrases_of_a_prompt_are_the_categories(pictures, tmp_path):
 def test_quiet_job_prints_nothing_and_keeps_its_status(pictures, tmp_path, capsys):
     assert main(label(pictures / "03.jpg", tmp_path / "out", "--quiet")) == 2
     assert capsys.readouterr() == ("", "")
+
+
+def test_full_disk_is_told_with_the_way_to_go_on(pictures, tmp_path, capsys, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("openset.label.results_log.ResultsLog.append", refuse)
+        assert main(label(pictures / "00.jpg", tmp_path / "out")) == 2
+    assert capsys.readouterr().err == (
+        f"openset label: {tmp_path / 'out'}: No space left on device; the same command goes on from here\n"
+    )
+    assert main(label(pictures / "00.jpg", tmp_path / "out", "--quiet")) == 0
 
 
 def test_format_whose_package_is_missing_is_told_before_the_work(pictures, tmp_path, capsys, monkeypatch):
