@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openset.client import Client
-from openset.command_options import api_key
+from openset.command_options import API_KEY, api_key
 from openset.errors import ClientError, ImageError, ProblemError
 
 TIMEOUT_S = 300.0
@@ -54,10 +54,12 @@ def _in_process(bundles: Sequence[Path], model: str | None, task: Task, **settin
     from server.contract.text import PromptError
     from server.errors import Fault, kind_of
     from server.registry.model_cache import bundles_of
-    from server.settings import SettingsError
+    from server.settings import SettingsError, read_settings, readable_formats
 
     try:
-        predictor = load(task=task, bundle=bundles_of(model, bundles), **settings)
+        own = {"image_formats": readable_formats()}  # the user's pictures are no stranger's
+        settings |= {"bundle": bundles_of(model, bundles), "warm_up": "none"}
+        predictor = load(read_settings(defaults=own, **settings), task=task)
     except (BundleError, SettingsError) as error:
         raise NoAnswers(str(error)) from error
 
@@ -109,7 +111,9 @@ def _at_server(url: str, key: str | None, model: str | None, task: Task) -> Answ
         name, sha256 = _chosen(names, model, task)
     except (NoAnswers, ClientError) as error:
         client.close()
-        raise NoAnswers(str(error)) from error
+        refused = isinstance(error, ProblemError) and error.status == 401
+        advice = f"; give it by --api-key or {API_KEY}" if refused else ""
+        raise NoAnswers(f"{error}{advice}") from error
     return Answerer(name, sha256, ask, None, client.close)
 
 

@@ -103,6 +103,8 @@ def _lines(stdin: Iterable[str]) -> list[str]:
 def _find(name: str, own: Path | None) -> tuple[Path, dict[Path, str | None]]:
     """The folder of a source and its files, as absolute paths, with their faults."""
     path = Path(os.path.abspath(name))
+    if own in (path, *path.parents):
+        raise SourceError(f"{name!r} is or lies in the folder of the output: give --out a folder of its own")
     if os.path.isdir(path):
         folder, found = path, _below(path, own)
     elif os.path.lexists(path):

@@ -74,6 +74,7 @@ def create_app(
     hot_swap = HotSwap(settings, registry, forget=service.pipeline.forget)
 
     async def load() -> None:
+        log.info("loading the bundles; requests are answered once they are ready")
         try:
             await in_daemon_thread(service.load, name="load")
         except Exception as error:

@@ -25,6 +25,7 @@ def _bundles(parser: argparse.ArgumentParser) -> None:
         "--key-file", type=Path, metavar="PATH", help="file with an admin key, instead of OPENSET_API_KEY"
     )
     reach.add_argument("--json", action="store_true", help="print the answer of the HTTP endpoint")
+    parser.epilog = "Options come after the action: openset bundles list --url http://localhost:8000"
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser(
         "list", parents=[reach], help="bundles being served; the first that can do a task is its default"

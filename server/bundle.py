@@ -85,10 +85,9 @@ class Bundle:
         self.artefacts, self.refused, self._sessions = loaded.artefacts, loaded.refused, loaded.sessions
         if lacking := {artefact.part for artefact in self.manifest.artefacts} - self.artefacts.keys():
             faults = "; ".join(f"{file}: {fault}" for file, fault in self.refused.items())
-            raise BundleError(
-                f"{folder} has no usable {' and '.join(sorted(lacking))} ({faults}); export it again, or, where an"
-                " artefact is not certified, serve it with --allow-uncertified"
-            )
+            uncertified = any(artefact.uncertified for artefact in self.manifest.artefacts)
+            advice = "; export it again, or serve it with --allow-uncertified" if uncertified else ""
+            raise BundleError(f"{folder} has no usable {' and '.join(sorted(lacking))} ({faults}){advice}")
         self.uncertified = {part: fault for part, artefact in self.artefacts.items() if (fault := artefact.uncertified)}
         self.providers = {part: session.provider for part, session in self._sessions.items()}
         self.fallbacks = {part: why for part, session in self._sessions.items() if (why := session.fallback)}

@@ -267,15 +267,25 @@ class _Given(NamedTuple):
     value: Any
 
 
-def read_settings(config: Path | None = None, **flags: Any) -> Settings:
+def readable_formats() -> tuple[str, ...]:
+    """All picture formats that this installation can read."""
+    from PIL import features
+
+    missing = {"AVIF": not features.check("avif"), "HEIC": not heic.is_installed()}
+    return tuple(name for name in get_args(ImageFormat) if not missing.get(name))
+
+
+def read_settings(config: Path | None = None, *, defaults: Mapping[str, Any] | None = None, **flags: Any) -> Settings:
     """The settings from `flags`, the environment and the file `config` (by default the one OPENSET_CONFIG names).
 
-    SettingsError names each unknown flag or line of the file, and each wrong value, with its place.
+    `defaults` stand in place of the settings' own. SettingsError names each unknown flag or line of the file, and each
+    wrong value, with its place.
     """
     environment = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
     config = config or (Path(environment[CONFIG]) if environment.get(CONFIG) else None)
     file = _read_toml(config) if config else {}
-    given = {name: _Given(f"{config}: {name}", value) for name, value in file.items()}
+    given = {name: _Given(name, value) for name, value in (defaults or {}).items()}
+    given |= {name: _Given(f"{config}: {name}", value) for name, value in file.items()}
     for variable, value in environment.items():
         name = variable.removeprefix(PREFIX).lower()
         if name in Settings.model_fields and not _is_of_a_service(variable, value):

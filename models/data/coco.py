@@ -109,7 +109,7 @@ class CocoSet:
     """The images of a COCO file; records are without crowd regions, as in the official training code.
 
     A faulty entry raises DataError, or with `skip` is left out and counted in `faults`. Of a picture that lacks an
-    annotation nobody says that it does not show its category.
+    annotation nobody says that it does not show its category. `has_scores`: whether annotations have a `score`.
     """
 
     def __init__(self, annotations: Path, pictures: Path, *, skip: bool = False) -> None:
@@ -123,6 +123,8 @@ class CocoSet:
         self._images = list(self.faults.kept(images, self._image))
         rows = {image.id: row for row, image in enumerate(self._images)}
         self._doubtful: dict[int, set[int]] = {}  # labels of which a picture, by its index, may have further objects
+        # Of truth nobody is more or less certain: boxes with scores are a model's.
+        self.has_scores = any(isinstance(one, dict) and "score" in one for one in data["annotations"])
         entries = enumerate(data["annotations"])
         found = list(self.faults.kept(entries, lambda numbered: self._kept_annotation(*numbered, rows)))
         found.sort(key=lambda one: one.image)  # keeps the file's order within an image

@@ -27,6 +27,8 @@ from models.evaluation.query_runner import (
 from models.evaluation.report import MARKDOWN, Section, figures_table, write_report
 from models.evaluation.retrieval import RetrievalMetric
 
+FOUND_BY_MODEL = "the annotations have scores, as a model's: figures tell how far models agree, not how right they are"
+
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; its exit status is 2 for a set or model that cannot be used."""
@@ -56,10 +58,13 @@ def evaluate(args: argparse.Namespace) -> str:
         raise DataError(f"{data.name}: no image could be used; the first fault is {first}")
     about: dict[str, Any] = {"set": data.name, "format": set_format, "faulty entries left out": dict(data.faults)}
     about["models"] = sorted({section.model for section in sections})
+    if data.found_by_model:
+        about["note"] = FOUND_BY_MODEL
     write_report(args.out, about, sections)
+    notes = [f"{data.name}: {FOUND_BY_MODEL}"] if data.found_by_model else []
     left_out = [f"{data.name}: left out as faulty: {counts_text(data.faults)}"] if data.faults else []
     left_out += [f"{one.name}: left out as faulty: {kinds}" for one in sections if (kinds := counts_text(one.by_kind))]
-    return "\n".join([figures_table(sections), "", *left_out, f"wrote {args.out / MARKDOWN}"])
+    return "\n".join([figures_table(sections), "", *notes, *left_out, f"wrote {args.out / MARKDOWN}"])
 
 
 def _metric(name: str, data: EvaluationSet, args: argparse.Namespace) -> Metric:

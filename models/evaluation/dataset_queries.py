@@ -87,7 +87,8 @@ def _boxes_and_phrases(records: OdvgSet | CocoSet | YoloSet, limit: int | None) 
         "grounding": drawn(GroundingRecord, _grounding),
     }
     kept = {name: query_set for name, query_set in queries.items() if query_set.count}
-    return EvaluationSet(records.name, kept, records.names, records.faults.counts)
+    found_by_model = isinstance(records, CocoSet) and records.has_scores
+    return EvaluationSet(records.name, kept, records.names, records.faults.counts, found_by_model)
 
 
 def _length(records: Any, limit: int | None) -> int:

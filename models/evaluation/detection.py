@@ -91,9 +91,10 @@ class DetectionMetric:
         objects = np.bincount(matches.objects[:, 0].astype(int), minlength=count)
         f1 = 2 * hits / np.maximum(1, detected + objects)
         images = np.flatnonzero(objects)
+        ranked = images[np.lexsort((-objects[images], -f1[images]))]
         half = (len(images) + 1) // 2  # no image is among the best and the worst
-        for kind, order, most in (("best", -f1[images], half), ("worst", f1[images], len(images) - half)):
-            for image in images[np.lexsort((-objects[images], order))][: min(most, MAX_EXAMPLES)].tolist():
+        for kind, some in (("best", ranked[:half]), ("worst", ranked[half:][::-1])):
+            for image in some[:MAX_EXAMPLES].tolist():
                 caption = f"{hits[image]} of {objects[image]} objects found, {detected[image] - hits[image]} false"
                 boxes = [self._box(row) for row in self._found[image] if row[5] > threshold]
                 yield ExampleImage(kind, self._queries[image], boxes, caption)

@@ -59,12 +59,16 @@ class QuerySet:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Query sets by metric, the label names of the set, and the number of faulty entries left out of it by kind."""
+    """Query sets by metric, the label names of the set, and the number of faulty entries left out of it by kind.
+
+    found_by_model: whether the boxes seem to be a model's, which tells nothing about truth.
+    """
 
     name: str
     queries: Mapping[str, QuerySet]
     labels: tuple[str, ...] = ()
     faults: Mapping[str, int] = field(default_factory=dict)
+    found_by_model: bool = False
 
 
 @dataclass(frozen=True, eq=False)

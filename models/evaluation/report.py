@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from models.data.faults import counts_text
 from models.data.images import BrokenPicture
-from models.evaluation.metrics import ExampleImage, MetricResult, Plot
+from models.evaluation.metrics import ExampleImage, MetricResult, Plot, Query
 from models.evaluation.query_runner import LeftOut
 from models.html_report import write_reports
 from server.inference.drawing import Mark, draw
@@ -91,7 +91,7 @@ def _section(section: Section, folder: Path) -> list[str]:
     for number, example in enumerate(section.result.examples):
         file = Path(IMAGES) / f"{section.name}-{example.kind.replace(' ', '-')}-{number}.png"
         if _write_example(example, folder / file):
-            text = f"{example.kind}: {example.caption} ({example.query.source})"
+            text = f"{example.kind}: {example.caption} ({_place(example.query)})"
             lines += [f"![{_escaped(text)}]({file.as_posix()})", "", _escaped(text), ""]
     return lines
 
@@ -128,6 +128,12 @@ def _write_example(example: ExampleImage, file: Path) -> bool:
     return True
 
 
+def _place(query: Query) -> str:
+    """The record of a query, and the picture's file where the record does not name it."""
+    file = Path(query.image.where).name
+    return query.source if file in query.source else f"{file}, {query.source}"
+
+
 def _json_figures(figures: dict[str, float]) -> dict[str, float | None]:
     """Figures with NaN, which JSON lacks, as None."""
     return {name: None if math.isnan(value) else value for name, value in figures.items()}
@@ -144,7 +150,9 @@ def _cell(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return _escaped(value if isinstance(value, str) else json.dumps(value))
+    if isinstance(value, dict):
+        value = counts_text(value)
+    return _escaped(value if isinstance(value, str) else ", ".join(map(str, value))) or "none"
 
 
 def _escaped(text: str) -> str:

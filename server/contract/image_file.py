@@ -20,7 +20,7 @@ from server.contract import heic, jpeg_segments, tiff
 from server.contract.jpeg_scans import has_all_scans
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-OPTIONAL_FORMATS = {"AVIF": "", "HEIC": " and the extra heic"}  # and what they need besides the setting
+OPTIONAL_FORMATS = {"AVIF": "", "HEIC": " with the extra heic"}  # and what they need besides the setting
 MAX_PIXELS = 178_000_000  # above it Pillow itself refuses
 MAX_ASPECT_RATIO = 100.0  # longer over shorter side: the model's input of a thin strip would be huge
 # Colour modes that `convert("RGB")` renders as a person sees them.
@@ -100,7 +100,7 @@ def open_image(data: bytes, *, name: str, max_pixels: int, formats: Sequence[str
     except MemoryError:
         raise no_memory(name) from None
     except Image.DecompressionBombError:
-        raise OversizedPicture(f"{name} has far more pixels than this server accepts") from None
+        raise OversizedPicture(f"{name} has far more than the {max_pixels} pixels accepted") from None
     except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
         raise UnsupportedFile(f"{name} {_foreign(data, formats)}") from error
     _check_bounds(image.size, name, max_pixels)
@@ -357,7 +357,7 @@ def _foreign(data: bytes, formats: Sequence[str]) -> str:
         return f"is a damaged or truncated {kind}, or a variant of {kind} that is not read"
     if kind:
         more = OPTIONAL_FORMATS.get(kind)
-        option = "" if more is None else f" (a server reads it with --image-formats{more})"
+        option = "" if more is None else f" (the setting image_formats{more} reads it)"
         return f"is {kind}, which is not read{option}: convert it to JPEG, or send one of {read}"
     return f"is not a picture in a format this server reads: {read}"
 

@@ -1,8 +1,11 @@
 """Models of this process and at a server, asked in the same way."""
 
 import argparse
+import hashlib
+import io
 
 import pytest
+from PIL import Image, features
 
 from openset.answerer import NoAnswers, PictureFault, open_answerer
 from server.app import create_app
@@ -54,6 +57,20 @@ def test_boxes_have_the_format_that_was_asked_for(opened):
     assert found.box[:2] == pytest.approx((0.5, 0.5))
 
 
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow reads no AVIF here")
+def test_own_pictures_are_read_in_all_formats_of_the_installation_unless_settings_name_some(
+    opened, request, monkeypatch
+):
+    if "server" in request.node.callspec.id:
+        pytest.skip("a server has formats of its own")
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(stream, "AVIF")
+    assert opened("detect").ask(stream.getvalue(), labels=["dog"]).results[0].width == 40
+    monkeypatch.setenv("OPENSET_IMAGE_FORMATS", "JPEG,PNG")
+    with pytest.raises(PictureFault, match="AVIF, which is not read"):
+        opened("detect").ask(stream.getvalue(), labels=["dog"])
+
+
 @pytest.mark.parametrize("data", [b"no picture", b"", picture()[:60], picture(size=(4000, 2))])
 def test_picture_that_cannot_be_read_is_its_own_fault(opened, data):
     with pytest.raises(PictureFault):
@@ -80,3 +97,10 @@ def test_model_of_another_task_is_refused_and_those_of_this_one_named(opened):
 def test_server_that_is_not_there_is_one_sentence(address):
     with pytest.raises(NoAnswers, match=address):
         open_answerer(options(url=address), "detect")
+
+
+def test_server_that_asks_for_a_key_is_told_with_the_way_to_give_one(tmp_path):
+    (tmp_path / "keys.txt").write_text(f"ann {hashlib.sha256(b'another').hexdigest()}\n")
+    app = create_app(Settings(warm_up="none", api_keys_file=tmp_path / "keys.txt"), [FakeDetector(tmp_path)])
+    with listening(app) as ((host, port), _), pytest.raises(NoAnswers, match="give it by --api-key or OPENSET_API_KEY"):
+        open_answerer(options(url=f"http://{host}:{port}"), "detect")

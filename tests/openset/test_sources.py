@@ -1,6 +1,7 @@
 import errno
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +131,13 @@ def test_source_without_pictures_is_named(tmp_path, monkeypatch, given):
 def test_empty_list_on_standard_input_is_refused():
     with pytest.raises(SourceError, match="standard input"):
         find_sources(["-"], stdin=[])
+
+
+@pytest.mark.parametrize("source", ["photos", "photos/cats", "photos/*.jpg", "photos/cats/a.jpg"])
+def test_source_in_the_folder_of_the_output_is_refused_by_that_reason(tmp_path, monkeypatch, source):
+    (tmp_path / "photos" / "cats").mkdir(parents=True)
+    (tmp_path / "photos" / "cats" / "a.jpg").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match="give --out a folder of its own"):
+        find_sources([source], without=Path("photos"))
+    assert find_sources([source] if source != "photos/*.jpg" else ["photos"], without=Path("out")).files

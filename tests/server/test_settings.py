@@ -4,11 +4,21 @@ import argparse
 import os
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from server.__main__ import main
-from server.settings import Settings, SettingsError, add_flags, markdown_table, odd_variables, read_settings
+from server.settings import (
+    ImageFormat,
+    Settings,
+    SettingsError,
+    add_flags,
+    markdown_table,
+    odd_variables,
+    read_settings,
+    readable_formats,
+)
 
 
 def test_environment_sets_a_value(monkeypatch):
@@ -246,3 +256,17 @@ def test_compose_passes_every_setting_on_but_the_address():
     server = compose.partition("x-server:")[2].partition("x-pip:")[0]
     passed = {name.lower() for name in re.findall(r"^    OPENSET_(\w+):", server, re.MULTILINE)}
     assert passed == Settings.model_fields.keys() - {"host", "port"}
+
+
+def test_defaults_of_a_caller_yield_to_the_file_the_environment_and_flags(tmp_path, monkeypatch):
+    assert read_settings(defaults={"max_labels": 7}).max_labels == 7
+    (tmp_path / "openset.toml").write_text("max_labels = 8")
+    assert read_settings(tmp_path / "openset.toml", defaults={"max_labels": 7}).max_labels == 8
+    monkeypatch.setenv("OPENSET_MAX_LABELS", "9")
+    assert read_settings(tmp_path / "openset.toml", defaults={"max_labels": 7}).max_labels == 9
+    assert read_settings(defaults={"max_labels": 7}, max_labels=10).max_labels == 10
+
+
+def test_readable_formats_are_accepted_as_a_setting():
+    assert set(get_args(ImageFormat)[:6]) <= set(readable_formats()) <= set(get_args(ImageFormat))
+    assert Settings(image_formats=readable_formats()).image_formats == readable_formats()

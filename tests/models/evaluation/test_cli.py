@@ -54,6 +54,19 @@ def test_an_oracle_reaches_one_and_the_report_is_complete(coco: Path, tmp_path: 
     assert (out / "report.html").read_text().count("data:image/png;base64,") == len(named)
 
 
+@pytest.mark.parametrize("scored", [True, False])
+def test_boxes_that_a_model_found_are_told_to_be_no_truth(coco: Path, tmp_path: Path, answer, capsys, scored):
+    data = json.loads(coco.read_text())
+    if scored:
+        for annotation in data["annotations"]:
+            annotation["score"] = 0.5
+    coco.write_text(json.dumps(data))
+    answer(detect=oracle(tmp_path / "pictures"))
+    assert evaluate(coco, "--pictures", tmp_path / "pictures", "--out", tmp_path / "out") == 0
+    assert ("how far models agree" in capsys.readouterr().out) == scored
+    assert ("how far models agree" in (tmp_path / "out" / "report.md").read_text()) == scored
+
+
 def test_misses_and_false_alarms_are_shown(coco: Path, tmp_path: Path, answer):
     right = oracle(tmp_path / "pictures", missed=1)
     answer(detect=lambda picture, labels: [*right(picture, labels), ((0, 0, 5, 5), 0, 0.8)])

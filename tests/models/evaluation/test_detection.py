@@ -56,6 +56,13 @@ def test_examples_show_the_best_the_worst_false_alarms_and_misses():
     assert result.examples[-1].boxes[0].score == pytest.approx(1)  # IoU with the detection below the threshold
 
 
+def test_no_image_is_among_the_best_and_the_worst_where_all_are_equal():
+    found = [[(LEFT, 0, 0.9)]] * 3
+    result = detected(found, *[((0, 1), [GroundTruthBox(0, 0, LEFT)])] * 3)
+    shown = [id(example.query) for example in result.examples if example.kind in ("best", "worst")]
+    assert len(shown) == len(set(shown)) == 3
+
+
 def test_nothing_annotated_gives_no_figure():
     figures = detected([[(LEFT, 0, 0.9)]], ((0, 1), [])).figures
     assert np.isnan(figures["AP"])

@@ -51,6 +51,18 @@ def test_texts_of_a_data_set_are_escaped(tmp_path: Path):
     assert r"| a\|b \*c\* | 0.500 |" in (tmp_path / "report.md").read_text()
 
 
+def test_what_the_report_is_about_is_written_in_words(tmp_path: Path):
+    about = {"left out": {}, "faulty": {"picture": 2, "box": 1}, "models": ["mini 1", "large 2"], "note": "a_b"}
+    write_report(tmp_path, about, [section()])
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert lines[2:6] == [
+        "- left out: none",
+        "- faulty: picture 2, box 1",
+        "- models: mini 1, large 2",
+        "- note: a\\_b",
+    ]
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_examples_are_drawn_unless_their_image_has_gone(tmp_path: Path, there: bool):
     if there:
@@ -60,4 +72,4 @@ def test_examples_are_drawn_unless_their_image_has_gone(tmp_path: Path, there: b
     write_report(tmp_path / "out", {}, [section(examples=(example,))])
     files = {file.name for file in (tmp_path / "out" / "pictures").iterdir()}
     assert files == {"detection-curve.png"} | ({"detection-misses-0.png"} if there else set())
-    assert ("misses: missed dog (set: 1)" in (tmp_path / "out" / "report.md").read_text()) == there
+    assert ("misses: missed dog (a.png, set: 1)" in (tmp_path / "out" / "report.md").read_text()) == there

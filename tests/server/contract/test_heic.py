@@ -39,7 +39,7 @@ def is_red(image, place):
 
 
 def test_without_it_heic_is_refused_with_the_way_to_read_it():
-    with pytest.raises(UnsupportedFile, match=r"HEIC, which is not read \(a server reads it with --image-formats and"):
+    with pytest.raises(UnsupportedFile, match=r"HEIC, which is not read \(the setting image_formats with the extra"):
         decode(HEADER, name="x")
 
 

@@ -260,7 +260,7 @@ def test_picture_of_another_kind_is_named():
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
     with pytest.raises(UnsupportedFile, match=r"is HEIC, which is not read .*: convert it to JPEG"):
         read(heic)
-    with pytest.raises(UnsupportedFile, match=r"is AVIF, which is not read \(a server reads it with --image-formats\)"):
+    with pytest.raises(UnsupportedFile, match=r"is AVIF, which is not read \(the setting image_formats reads it\)"):
         read(b"\0\0\0\x1cftypavif\0\0\0\0mif1avif" + bytes(100))
 
 

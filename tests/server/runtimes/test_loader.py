@@ -87,8 +87,11 @@ def test_graph_takes_the_place_on_the_gpu_where_that_can_be_else_on_the_processo
 def test_demanded_gpu_that_nothing_runs_on_is_refused_with_every_reason(monkeypatch, binding, folder):
     Provider(monkeypatch, binding, loads=False)
     replace_bytes(folder, ENGINE, b"no engine")
-    with pytest.raises(BundleError, match=r"no usable image_encoder.*magicTag.*could not load its CUDA provider"):
+    with pytest.raises(
+        BundleError, match=r"no usable image_encoder.*magicTag.*could not load its CUDA provider"
+    ) as refused:
         Bundle(folder, device=Device("cuda:0"))
+    assert "--allow-uncertified" not in str(refused.value)  # which would change nothing
 
 
 def test_file_that_is_not_the_one_its_record_names_gives_way_to_none(folder):
