@@ -16,6 +16,16 @@ class Detector(Protocol):
         """Find what was asked for; a picture that cannot be read gives a result with an `error`."""
 
 
+class ReadablePicture(Protocol):
+    """A picture that can be read, under its name in the job."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self) -> bytes:
+        """Read the bytes; OSError."""
+
+
 class ModelDetector:
     """A model with the fields of a request; `thresholds`: least scores of single labels, `rest` of all others."""
 
@@ -26,9 +36,13 @@ class ModelDetector:
         least = {"box_threshold": min([*thresholds.values(), *_given(request)])} if thresholds else {}
         self._request = {**request, **least}
 
-    def label(self, picture: MediaFile) -> PictureResult:
+    def label(self, picture: ReadablePicture) -> PictureResult:
         try:
-            answer = self._model.ask(picture.path, **self._request)
+            data = picture.read()
+        except OSError as error:
+            return unreadable(picture, error)
+        try:
+            answer = self._model.ask(data, **self._request)
         except PictureFault as fault:
             return PictureResult(image=picture.name, error=str(fault))
         (found,) = answer.results
@@ -37,6 +51,11 @@ class ModelDetector:
 
     def _is_wanted(self, found: Any) -> bool:
         return not self._thresholds or found.score >= self._thresholds.get(found.label, self._rest)
+
+
+def unreadable(picture: ReadablePicture, error: OSError) -> PictureResult:
+    """The result for a file that cannot be read."""
+    return PictureResult(image=picture.name, error=f"the file cannot be read: {error.strerror or error}")
 
 
 def _given(request: Mapping[str, Any]) -> list[float]:

@@ -21,7 +21,7 @@ def draw_pictures(labelled: Labelled, folder: Path) -> Path:
         if path.exists():
             continue
         image = decode(
-            labelled.path(each.image).read_bytes(),
+            labelled.picture(each.image).read(),
             name=each.image,
             max_pixels=each.width * each.height,
             formats=(*FORMATS, *OPTIONAL_FORMATS),

@@ -17,16 +17,17 @@ from xml.etree import ElementTree as xml
 
 from openset.label.results_log import PictureResult, ResultsLog
 from openset.results import Detection, ImageDetections
+from openset.sources import MediaFile, Sources
 
 COLUMNS = ("image", "label", "score", "x0", "y0", "x1", "y1", "width", "height")
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Results to write: `categories` are the labels by label_id, pictures lie below `root`, frames below `frames`."""
+    """Results to write: `categories` are the labels by label_id, pictures the sources', frames lie below `frames`."""
 
     log: ResultsLog
-    root: Path
+    sources: Sources
     frames: Path
     categories: Mapping[int, str]
     model: str
@@ -45,10 +46,12 @@ class Labelled:
             taken.add(stem)
             yield each, stem
 
-    def path(self, name: str) -> Path:
-        """Path of a picture or of a video's frame."""
-        path = self.root / name
-        return path if path.is_file() else self.frames / name
+    def picture(self, name: str) -> MediaFile:
+        """A picture or a video's frame."""
+        frame = self.frames / name
+        if frame.is_file():
+            return MediaFile(frame, name)
+        return MediaFile(self.sources.root / name, name, self.sources.filesystem)
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """A row of COLUMNS for each detection."""
@@ -88,7 +91,7 @@ def write_yolo(labelled: Labelled, folder: Path) -> Path:
     target = folder / "yolo"
     numbers = {label_id: number for number, label_id in enumerate(labelled.categories)}
     for each, stem in labelled.stems():
-        _link(labelled.path(each.image), target / "images" / (stem + Path(each.image).suffix))
+        _link(labelled.picture(each.image), target / "images" / (stem + Path(each.image).suffix))
         lines = [
             " ".join([str(numbers[found.label_id]), *(f"{side:.6f}" for side in _boxes(each, "cxcywhn", found))])
             for found in each.detections
@@ -104,7 +107,7 @@ def write_voc(labelled: Labelled, folder: Path) -> Path:
     target = folder / "voc" / "Annotations"
     for each, stem in labelled.stems():
         root = xml.Element("annotation")
-        _add(root, folder=labelled.root.name, filename=each.image)
+        _add(root, folder=labelled.sources.root.name, filename=each.image)
         _add(xml.SubElement(root, "source"), database="Openset", annotation=labelled.model)
         _add(xml.SubElement(root, "size"), width=each.width, height=each.height, depth=3)
         _add(root, segmented=0)
@@ -208,11 +211,14 @@ def _write_text(path: Path, text: str) -> Path:
     return path
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: MediaFile, target: Path) -> None:
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    if source.filesystem is not None:
+        target.write_bytes(source.read())
+        return
     try:
-        os.link(source, target)
+        os.link(source.path, target)
     except OSError:  # another disk, or one without links
-        shutil.copy2(source, target)
+        shutil.copy2(source.path, target)

@@ -24,7 +24,8 @@ def sample_frames(video: MediaFile, folder: Path, *, every_s: float) -> Iterator
     target = folder / video.name
     target.mkdir(parents=True, exist_ok=True)
     try:
-        with av.open(str(video.path)) as container:
+        here = video.filesystem is None
+        with av.open(str(video.path) if here else video.filesystem.open(str(video.path), "rb")) as container:
             if not container.streams.video:
                 raise VideoError(f"{video.name} has no video stream")
             due = 0.0
@@ -38,5 +39,5 @@ def sample_frames(video: MediaFile, folder: Path, *, every_s: float) -> Iterator
                     image.save(part := path.with_suffix(".part"), "JPEG", quality=JPEG_QUALITY)
                     part.replace(path)
                 yield MediaFile(path, f"{video.name}/{path.name}")
-    except av.FFmpegError as error:
+    except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{video.name} cannot be read as a video: {error.strerror}") from error

@@ -101,4 +101,4 @@ def test_frame_of_a_video_is_found_below_the_frames(job, out):
     frame = out / "frames" / "clip.mp4" / "000001000.jpg"
     frame.parent.mkdir(parents=True)
     frame.write_bytes(b"frame")
-    assert job.path("clip.mp4/000001000.jpg") == frame
+    assert job.picture("clip.mp4/000001000.jpg").path == frame
