@@ -137,7 +137,7 @@ def _find_remote(filesystem: FileSystem, name: str) -> tuple[PurePath, list[Pure
         below = [PurePosixPath(path) for match in matches for path in sorted(filesystem.find(match))]
     except Exception as error:  # each implementation has errors of its own
         raise SourceError(f"{filesystem.unstrip_protocol(name)} cannot be listed: {error}") from None
-    found = [path for path in below if _is_shown(path, folder) and _is_wanted(path, None)]
+    found: list[PurePath] = [path for path in below if _is_shown(path, folder) and _is_wanted(path, None)]
     if not found:
         raise SourceError(f"{filesystem.unstrip_protocol(name)} is not there, or has no picture or video")
     return PurePosixPath(os.path.commonpath([path.parent for path in found])) if pattern else folder, found
