@@ -42,6 +42,13 @@ def _pull(parser: argparse.ArgumentParser) -> None:
         help="export the checkpoint, with a certificate of its own weights, rather than fill in the template: needs"
         " the extra export, and minutes",
     )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "int8"),
+        default="fp32",
+        help="int8: also write graphs that compute products in int8, as far as the answers stay, and serve those: needs"
+        " the extra int8, and minutes (default: fp32)",
+    )
 
 
 def _export(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +99,7 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         choices=get_args(Precision),
         default="fp32",
         help="also write graphs in a lower precision and build engines from those; mixed: products in fp16, the rest in"
-        " fp32 (default: fp32)",
+        " fp32; int8: products in int8, for CPUs, where the answers stay (default: fp32)",
     )
     parser.add_argument(
         "--compute-capability",

@@ -17,6 +17,7 @@ from export.bundle_folder import (
     hashed,
     store,
 )
+from export.certificate.int8_agreement import int8_graphs
 from export.certificate.parity import certificate, describe, measure, versions
 from export.certificate.parity_cases import BundleTokenizer, ParityCase, make_cases, pack_cases
 from export.certificate.reference import OutputArrays, canary_outputs, reference_outputs
@@ -169,9 +170,13 @@ def certify_filled(folder: Path, checkpoint: str | Path, progress: Progress = QU
         raise ExportError(f"{folder} has other weights than {checkpoint}: SHA-256 {manifest.weights_sha256}")
     rules = ServingRules.model_validate({name: getattr(manifest, name) for name in ServingRules.model_fields})
     reference = store_reference(folder, rules, FAMILIES[loaded.family].graphs(loaded), progress)
-    graphs = tuple(artefact for artefact in manifest.artefacts if artefact.engine is None)
+    graphs = tuple(a for a in manifest.artefacts if a.engine is None and a.precision == "fp32")
     changes = {"reference": reference.file, "artefacts": graphs}
-    return certify_graphs(folder, manifest.model_copy(update=changes), reference, progress)
+    certified = certify_graphs(folder, manifest.model_copy(update=changes), reference, progress)
+    if int8 := int8_graphs(manifest):  # certified by the float32 graphs, with these weights
+        certified = certified.model_copy(update={"artefacts": (*int8.values(), *certified.artefacts)})
+        write_manifest(folder, certified)
+    return certified
 
 
 def _tokenizer(file: Path, rules: ServingRules) -> BundleTokenizer:

@@ -15,6 +15,8 @@ def run_export(args: argparse.Namespace) -> int:
     """Run `openset export`: 0 if every certificate passed, 1 if one failed, 2 for what cannot be exported."""
     progress = Progress(args.quiet)
     try:
+        if args.runtime != "onnxruntime" and args.precision == "int8":
+            raise ValueError("int8 is for CPUs: engines are built from fp32, fp16, bf16 or mixed")
         if args.checkpoint is not None:
             _export(args, progress)
         elif args.runtime == "onnxruntime" and args.precision == "fp32":
@@ -60,7 +62,12 @@ def _certify_filled(bundle: Path, checkpoint: Path, progress: Progress) -> None:
 
 
 def _add_precision(args: argparse.Namespace, progress: Progress) -> None:
-    from export.reduced_graphs import add_precision  # needs the package onnx, unlike `verify`
+    if args.precision == "int8":
+        from export.int8_graphs import add_int8  # needs the package onnx, unlike `verify`
+
+        add_int8(args.out, progress=progress)
+        return
+    from export.reduced_graphs import add_precision
 
     add_precision(args.out, args.precision, progress=progress)
 

@@ -5,7 +5,7 @@ Each protocol is a package of its own, as s3fs, that is configured by its own va
 
 import errno
 import re
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any, TypeAlias
 
 FileSystem: TypeAlias = Any  # fsspec's AbstractFileSystem, which is imported where there is an address
@@ -25,10 +25,10 @@ def open_address(address: str) -> tuple[FileSystem, str]:
     return filesystem, path.rstrip("/") or path
 
 
-def read_remote(filesystem: FileSystem, path: PurePath) -> bytes:
+def read_remote(filesystem: FileSystem, path: Path) -> bytes:
     """Read the bytes of a file; OSError for whatever goes wrong, and for a gibibyte and more."""
     try:
-        with filesystem.open(str(path), "rb") as stream:
+        with filesystem.open(path.as_posix(), "rb") as stream:
             data: bytes = stream.read(MOST_BYTES + 1)
     except OSError:
         raise

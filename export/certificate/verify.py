@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
+from export.certificate.int8_agreement import float32_graphs, int8_figures, int8_graphs
 from export.certificate.parity import (
     FLOORS,
     Figures,
@@ -65,13 +66,16 @@ def verify(folder: Path, progress: Progress) -> VerifyReport:
         faults = [*_file_faults(folder, manifest), *_certificate_faults(manifest)]
     if faults:
         return VerifyReport({}, tuple(faults))
+    int8 = _verify_int8(folder, manifest, progress)
     if manifest.reference is None:
-        return _verify_filled(folder, manifest, progress)
+        filled = _verify_filled(folder, manifest, progress)
+        return replace(filled, figures=int8.figures, faults=(*filled.faults, *int8.faults))
     try:
         arrays = read_arrays(folder / manifest.reference.file)
     except BundleError as error:
         return VerifyReport({}, (str(error),))
     graphs = _verify_graphs(folder, manifest, arrays, progress)
+    graphs = replace(graphs, figures=graphs.figures | int8.figures, faults=(*graphs.faults, *int8.faults))
     if graphs.faults:
         return graphs
     engines = _verify_engines(folder, manifest, arrays, progress)
@@ -83,7 +87,8 @@ def _verify_filled(folder: Path, manifest: Manifest, progress: Progress) -> Veri
     assert manifest.template is not None, "the manifest gives any other bundle its reference"
     try:
         with progress.stage("canary"):
-            Bundle(folder, allow_uncertified=True).check_canary()
+            files = {graph.file for graph in float32_graphs(folder, manifest).values()}
+            Bundle(folder, files=files).check_canary()
     except BundleError as error:
         return VerifyReport({}, (str(error),))
     note = (
@@ -100,8 +105,23 @@ def name_of(artefact: Artefact) -> str:
     return f"{artefact.part}{precision}" + ("" if artefact.engine is None else f" {artefact.runtime}")
 
 
+def _verify_int8(folder: Path, manifest: Manifest, progress: Progress) -> VerifyReport:
+    """Measure the int8 graphs against the float32 graphs of the bundle."""
+    graphs = int8_graphs(manifest)
+    if not graphs:
+        return VerifyReport({}, ())
+    try:
+        with progress.stage("certificates, int8"):
+            measured = int8_figures(folder)
+    except Exception as error:  # runtimes raise classes of their own
+        return VerifyReport({}, (f"int8 graphs cannot be measured: {error}",))
+    figures = {name_of(graphs[part]): table for part, table in measured.items()}
+    faults = [f"{name}: {fault}" for name, table in figures.items() for fault in shortfalls(table, "int8")]
+    return VerifyReport(figures, tuple(faults))
+
+
 def _verify_graphs(folder: Path, manifest: Manifest, arrays: NamedArrays, progress: Progress) -> VerifyReport:
-    graphs = [artefact for artefact in manifest.artefacts if artefact.engine is None]
+    graphs = [artefact for artefact in manifest.artefacts if artefact.engine is None and artefact.precision != "int8"]
     figures: dict[str, Figures] = {}
     faults: list[str] = []
     notes: list[str] = []

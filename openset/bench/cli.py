@@ -17,6 +17,7 @@ from openset.bench.report import RateFigures, document, needed, plot, sustained,
 from openset.bench.server_metrics import read_counts
 from openset.bench.traffic import TIMEOUT_S, OpenLoop, arrivals
 from openset.command_options import api_key
+from openset.errors import ClientError
 from openset.sources import SourceError, find_sources
 
 _WARM_UP_S = 2.0  # of traffic at the lowest rate, before anything is counted
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             question = {"url": args.url, "task": args.task, "labels": args.labels, "pictures": len(pictures)}
             question |= {"objective_s": args.objective, "share": args.share, "seconds": args.seconds, "seed": args.seed}
             args.json.write_text(json.dumps(document(figures, question, plan), indent=2) + "\n", encoding="utf-8")
-    except (BenchError, SourceError, ValueError, OSError) as error:
+    except (BenchError, ClientError, SourceError, ValueError, OSError) as error:
         print(f"openset bench: {error}", file=sys.stderr)
         return 2
     return 0 if rate else 1
@@ -66,7 +67,9 @@ async def measure(args: argparse.Namespace, pictures: Sequence[bytes]) -> list[R
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     options = proxies.options_for(url, None)
     head = endpoints.headers(api_key(args))
-    async with httpx.AsyncClient(base_url=url, headers=head, timeout=TIMEOUT_S, limits=limits, **options) as client:
+    with proxies.explained(str(url)):
+        made = httpx.AsyncClient(base_url=url, headers=head, timeout=TIMEOUT_S, limits=limits, **options)
+    async with made as client:
         loop, rates = OpenLoop(client, pictures, task=args.task, model=args.model), sorted(set(args.rate))
         mix = _mix(args, pictures)
         await _check(client, loop, mix)
@@ -93,7 +96,8 @@ async def _check(client: httpx.AsyncClient, loop: OpenLoop, mix: dict[str, Any])
     try:
         answer = await client.send(loop.request(first))
     except httpx.HTTPError as error:
-        raise BenchError(f"no server answers at {client.base_url}: {error}") from None
+        through = proxies.note(str(client.base_url))
+        raise BenchError(f"no server answers at {client.base_url}{through}: {error}") from None
     if answer.status_code != 200:
         raise BenchError(f"a request alone is answered with {answer.status_code}: {answer.text.strip()[:500]}")
 

@@ -8,6 +8,8 @@ from openset.label.results_log import PictureResult
 from openset.results import Detection
 from openset.sources import MediaFile
 
+_UNNAMED = "the image"
+
 
 class Detector(Protocol):
     """A detector that is asked for the same things in every picture; threads may share it."""
@@ -27,14 +29,10 @@ class ReadablePicture(Protocol):
 
 
 class ModelDetector:
-    """A model with the fields of a request; `thresholds`: least scores of single labels, `rest` of all others."""
+    """A model with the fields of a request."""
 
-    def __init__(self, model: Answerer, request: Mapping[str, Any], thresholds: Mapping[str, float]) -> None:
-        self._model, self._thresholds = model, dict(thresholds)
-        self._rest = request.get("box_threshold", 0.0)
-        # What is weaker suppresses nothing stronger, so that dropping it afterwards changes nothing else.
-        least = {"box_threshold": min([*thresholds.values(), *_given(request)])} if thresholds else {}
-        self._request = {**request, **least}
+    def __init__(self, model: Answerer, request: Mapping[str, Any]) -> None:
+        self._model, self._request = model, dict(request)
 
     def label(self, picture: ReadablePicture) -> PictureResult:
         try:
@@ -44,19 +42,15 @@ class ModelDetector:
         try:
             answer = self._model.ask(data, **self._request)
         except PictureFault as fault:
-            return PictureResult(image=picture.name, error=str(fault))
+            # Bytes have no name in the message; with that of the job it is the same wherever the picture was read.
+            told = str(fault)
+            named = picture.name + told.removeprefix(_UNNAMED) if told.startswith(_UNNAMED) else told
+            return PictureResult(image=picture.name, error=named)
         (found,) = answer.results
-        detections = [Detection.model_validate(each.model_dump()) for each in found.detections if self._is_wanted(each)]
+        detections = [Detection.model_validate(each.model_dump()) for each in found.detections]
         return PictureResult(image=picture.name, width=found.width, height=found.height, detections=detections)
-
-    def _is_wanted(self, found: Any) -> bool:
-        return not self._thresholds or found.score >= self._thresholds.get(found.label, self._rest)
 
 
 def unreadable(picture: ReadablePicture, error: OSError) -> PictureResult:
     """The result for a file that cannot be read."""
-    return PictureResult(image=picture.name, error=f"the file cannot be read: {error.strerror or error}")
-
-
-def _given(request: Mapping[str, Any]) -> list[float]:
-    return [request["box_threshold"]] if "box_threshold" in request else []
+    return PictureResult(image=picture.name, error=f"{picture.name} cannot be read: {error.strerror or error}")

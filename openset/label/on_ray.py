@@ -34,15 +34,15 @@ class LoadedPicture(NamedTuple):
 class LabelActor:
     """The detector in an actor's process, within the actor's resources."""
 
-    def __init__(self, model: argparse.Namespace, request: Mapping[str, Any], thresholds: Mapping[str, float]) -> None:
-        self._options, self._request, self._thresholds = model, request, thresholds
+    def __init__(self, model: argparse.Namespace, request: Mapping[str, Any]) -> None:
+        self._options, self._request = model, request
 
     def ready(self) -> WorkerModel:
         """Load the model, for all calls that follow."""
         from server.cluster.actors import within_actor
 
         model = open_answerer(self._options, "detect", within=within_actor)
-        self._detector = ModelDetector(model, self._request, self._thresholds)
+        self._detector = ModelDetector(model, self._request)
         return WorkerModel(model.name, model.weights_sha256)
 
     def label(self, picture: MediaFile | LoadedPicture) -> PictureResult:
@@ -81,9 +81,7 @@ class RayWorker:
 
 
 @contextmanager
-def ray_pool(
-    args: argparse.Namespace, request: Mapping[str, Any], thresholds: Mapping[str, float]
-) -> Iterator[WorkerPool]:
+def ray_pool(args: argparse.Namespace, request: Mapping[str, Any]) -> Iterator[WorkerPool]:
     """Workers on the cluster that the command's options name, which it leaves at the end; NoAnswers."""
     try:
         from server.cluster.actors import Actor, connect, disconnect, plan
@@ -103,8 +101,7 @@ def ray_pool(
         count, resources = plan(args.actors)
 
         def start() -> RayWorker:
-            given = (model, request, thresholds)
-            return RayWorker(Actor(LabelActor, *given, resources=resources, parallel=args.parallel))
+            return RayWorker(Actor(LabelActor, model, request, resources=resources, parallel=args.parallel))
 
         pool = WorkerPool(start, count=count, parallel=args.parallel)
         try:

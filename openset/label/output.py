@@ -8,17 +8,20 @@ from pathlib import Path
 
 from openset.file_systems import FileSystem, is_address, open_address
 from openset.label.results_log import LogError
+from openset.sources import OUTPUT_FILES
 
 SAVE_S = 30.0  # at most so much is lost with the machine, at an address
-_RESULTS, _RUN, _PARTS = "results.jsonl", "run.json", "results.parts"
+_RUN, _RESULTS = OUTPUT_FILES
+_PARTS = "results.parts"
 
 
 @contextmanager
 def open_output(given: str) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """The folder to write to, and a function to call after each result; at the end all files are at their address.
+    """The folder to write to, and a function to call when the log is open and after each result.
 
-    Object stores cannot append, so new results are parts there until the job ends, and those of a job that was stopped
-    are fetched by the next. Nothing keeps two jobs from one address at a time. LogError where it cannot be opened.
+    At an address all files are there at the end. Object stores cannot append, so new results are parts until then, and
+    those of a job that was stopped are fetched by the next. Nothing keeps two jobs from one address at a time. LogError
+    where it cannot be opened.
     """
     if not is_address(given):
         yield Path(given), lambda: None
@@ -40,39 +43,39 @@ def open_output(given: str) -> Iterator[tuple[Path, Callable[[], None]]]:
 
 
 class _RemoteCopy:
-    """A folder with the results that are at `path`; a part there is named by the bytes before it."""
+    """A folder with the results that are at `path`, where a log drops what it has twice."""
 
     def __init__(self, filesystem: FileSystem, path: str, folder: Path) -> None:
         self.folder, self._filesystem, self._path = folder, filesystem, path
-        self._saved_at = time.monotonic()
-        results = folder / _RESULTS
-        for name in (_RUN, _RESULTS):
+        self._saved_at, self._saved = time.monotonic(), -1  # bytes, from when the log is open
+        for name in OUTPUT_FILES:
             if filesystem.exists(f"{path}/{name}"):
                 (folder / name).write_bytes(filesystem.cat_file(f"{path}/{name}"))
-        self._saved = results.stat().st_size if results.exists() else 0
-        for part in self._parts():
-            # One before the end was left by a job that ended after it had written the whole.
-            if int(Path(part).stem) == self._saved:
-                with results.open("ab") as stream:
-                    self._saved += stream.write(filesystem.cat_file(part))
+        parts = self._parts()
+        self._next = 1 + max((int(Path(part).stem) for part in parts), default=0)
+        for part in parts:
+            with (folder / _RESULTS).open("ab") as stream:
+                stream.write(filesystem.cat_file(part))
 
     def save_sometimes(self) -> None:
-        """Save where SAVE_S have passed."""
-        if time.monotonic() - self._saved_at >= SAVE_S:
+        """Save where SAVE_S have passed; the first call, when the log is open, marks what is there already."""
+        if self._saved < 0:
+            self._saved = (self.folder / _RESULTS).stat().st_size
+        elif time.monotonic() - self._saved_at >= SAVE_S:
             self.save()
 
     def save(self) -> None:
         """Write the results that are not at the address yet."""
         self._saved_at = time.monotonic()
-        results = self.folder / _RESULTS
-        if not results.exists():
+        if self._saved < 0:
             return
-        with results.open("rb") as stream:
+        with (self.folder / _RESULTS).open("rb") as stream:
             stream.seek(self._saved)
             new = stream.read()
         if new:
             self._filesystem.pipe_file(f"{self._path}/{_RUN}", (self.folder / _RUN).read_bytes())
-            self._filesystem.pipe_file(f"{self._path}/{_PARTS}/{self._saved:015d}.jsonl", new)
+            self._filesystem.pipe_file(f"{self._path}/{_PARTS}/{self._next:06d}.jsonl", new)
+            self._next += 1
             self._saved += len(new)
 
     def finish(self) -> None:

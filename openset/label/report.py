@@ -29,7 +29,7 @@ def write_report(labelled: Labelled, folder: Path, *, options: dict[str, str], w
         "# Labels",
         "",
         f"{pictures} pictures, {boxes} boxes; {len(empty)} pictures without a box, {len(failed)} unreadable.",
-        f"Model: {labelled.model}. Pictures below: `{labelled.sources.address}`.",
+        f"Model: {labelled.model}. Pictures below: `{labelled.address}`.",
         "",
         *(f"- {name}: {value}" for name, value in options.items()),
         "",

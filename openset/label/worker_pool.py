@@ -158,7 +158,7 @@ class WorkerPool:
 
     def _begin(self, seat: _Seat) -> None:
         """Start a worker for the seat, which takes as long as there is no room for it."""
-        failure: Exception | None = None
+        failure: NoAnswers | None = None
         for _ in range(STARTS):
             if self._closed:
                 return

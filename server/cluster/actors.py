@@ -23,7 +23,7 @@ class Actor:
     """
 
     def __init__(self, kind: type, *given: Any, resources: dict[str, float], parallel: int) -> None:
-        options = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": parallel}
+        options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": parallel}
         options |= {"num_cpus": resources[CPU], "num_gpus": resources[GPU]}
         self._handle = ray.remote(kind).options(**options).remote(*given)
 

@@ -33,8 +33,9 @@ PARTS: tuple[PartName, ...] = ("image_encoder", "text_encoder", "detector")
 Lowering = Literal["grid_sample", "gather"]
 LOWERINGS: tuple[Lowering, ...] = ("grid_sample", "gather")
 Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
-# Precision of a graph, which holds the casts; "mixed" is fp16 with fp32 where needed (`export/onnx/precision.py`).
-Precision = Literal["fp32", "fp16", "bf16", "mixed"]
+# Precision of a graph, which holds the casts; "mixed" is fp16 with fp32 where needed (`export/onnx/precision.py`),
+# "int8" is fp32 with products in int8, for CPUs (`export/onnx/int8.py`).
+Precision = Literal["fp32", "fp16", "bf16", "mixed", "int8"]
 Certified = Literal["full", "template", "none"]
 _Positive = Annotated[float, Field(gt=0)]
 ComputeCapability = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}\.[0-9]$")]

@@ -8,8 +8,11 @@ from server.contract.manifest import Artefact, BundleError
 from server.runtimes.artefact_selection import choose
 from server.runtimes.base import Session
 from server.runtimes.device import Device, this_machine
-from server.runtimes.ort import open_graph
+from server.runtimes.ort import open_graph, runs_on_gpu
 from server.runtimes.trt import open_engine
+
+# The CUDA provider has no kernels of it: products would be computed on the CPU, everything else on the GPU.
+INT8_ON_GPU = "int8 graphs are for CPUs, and graphs run on the GPU here"
 
 
 @dataclass
@@ -37,7 +40,8 @@ def load_parts(
     Errors that `check` raises are passed on.
     """
     machine = this_machine({artefact.runtime for artefact in artefacts}, device)
-    loaded, broken = LoadedParts(), dict[str, str]()
+    loaded = LoadedParts()
+    broken = {a.file: INT8_ON_GPU for a in artefacts if a.precision == "int8"} if runs_on_gpu(device) else {}
     while True:
         choice = choose(artefacts, machine, allow_uncertified=allow_uncertified, files=files, broken=broken)
         loaded.refused = choice.refused

@@ -3,7 +3,6 @@
 from openset.label.formats import Labelled
 from openset.label.results_log import PictureResult, ResultsLog
 from openset.results import Detection
-from openset.sources import Sources
 
 DOG = Detection(box=(1.0, 2.0, 11.0, 22.0), label="dog", label_id=0, score=0.75, matched=[(0, 3)])
 CAT = Detection(box=(0.0, 0.0, 40.0, 30.0), label="red cat", label_id=2, score=0.5, matched=[])
@@ -33,7 +32,7 @@ def labelled(folder, *results, categories=None):
     for result in results:
         log.append(result)
     categories = {0: "dog", 1: "banana", 2: "red cat"} if categories is None else categories
-    return Labelled(log, Sources(folder / "in", ()), folder / "out" / "frames", categories, "fake")
+    return Labelled(log, folder / "in", folder / "out" / "frames", categories, "fake")
 
 
 def result(image, *detections):

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import Any
 
 import fsspec
 import pytest
@@ -35,11 +36,11 @@ class DirectActor:
 @pytest.fixture
 def actor(tmp_path, monkeypatch):
     monkeypatch.setattr("server.predictor.open_bundles", lambda settings, task: [FakeDetector(tmp_path)])
-    cluster = type(sys)("server.cluster.actors")
+    cluster: Any = type(sys)("server.cluster.actors")
     cluster.within_actor = lambda settings: settings.model_copy(update={"threads": 1})
     cluster.ActorEnded = type("ActorEnded", (Exception,), {})
     monkeypatch.setitem(sys.modules, "server.cluster.actors", cluster)
-    made = LabelActor(OPTIONS, {"labels": ["dog", "cat"]}, {})
+    made = LabelActor(OPTIONS, {"labels": ["dog", "cat"]})
     yield DirectActor(made)
     if hasattr(made, "_detector"):
         made._detector._model.close()
@@ -65,7 +66,7 @@ def test_picture_at_an_address_is_read_by_the_actor(actor):
 
 def test_missing_file_is_a_result_and_needs_no_actor(actor, tmp_path):
     result = RayWorker(actor).label(MediaFile(tmp_path / "gone.png", "gone.png"))
-    assert result.error == "the file cannot be read: No such file or directory"
+    assert result.error == "gone.png cannot be read: No such file or directory"
     assert actor.sent == []
 
 
@@ -80,7 +81,7 @@ def test_lost_process_is_a_lost_worker(actor):
 def test_job_without_ray_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "server.cluster.actors", raising=False)
-    with pytest.raises(NoAnswers, match=r"--ray needs ray: .*cluster"), ray_pool(OPTIONS, {}, {}):
+    with pytest.raises(NoAnswers, match=r"--ray needs ray: .*cluster"), ray_pool(OPTIONS, {}):
         pass
 
 

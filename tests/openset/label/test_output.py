@@ -24,6 +24,7 @@ def write(*images, stopped=False, description=None):
     """A job that adds these results, saved after each; it may be stopped before its end."""
     with open_output(ADDRESS) as (folder, save), ResultsLog(folder, description or {}) as log:
         done = log.done()
+        save()
         for image in images:
             log.append(result(image))
             save()

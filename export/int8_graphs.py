@@ -1,0 +1,183 @@
+"""Adds int8 graphs to a bundle, as much of them in int8 as its answers bear; needs no PyTorch.
+
+The plan begins with every product that can be rewritten, and leaves out groups of them (`export.onnx.int8.group_of`)
+until the graphs agree with the float32 ones: first all that decide boxes and the choice of queries, of which those come
+back that do no harm; if that is not enough, others, the most harmful first. Each trial is run and measured.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import onnx
+
+from export import ExportError
+from export.bundle_folder import hashed, store
+from export.certificate.int8_agreement import Outputs, agreement, float32_graphs, float32_outputs, int8_graphs
+from export.certificate.parity import (
+    FLOORS,
+    INT8_LIMITS,
+    Figures,
+    certificate,
+    describe,
+    shortfalls,
+    versions,
+)
+from export.certificate.parity_cases import ParityCase
+from export.onnx.int8 import Int8Writer
+from export.onnx.precision import KEPT
+from export.progress import Progress
+from server.bundle import INT8_CANARY, Bundle, check_artefact
+from server.contract.arrays import read_arrays
+from server.contract.manifest import Artefact, Manifest, read_manifest, sha256_of, write_manifest
+
+Group = tuple[str, str]  # a part, and a group of its products
+
+
+def add_int8(folder: Path, *, progress: Progress) -> Manifest:
+    """Write the int8 graphs that the plan chose, each before the float32 graph of its part; returns the new manifest.
+
+    A part of which nothing is left in int8 has none. ExportError with the figures where even then they do not agree.
+    """
+    manifest = read_manifest(folder)
+    graphs = float32_graphs(folder, manifest)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.resolve().parent) as scratch:
+        with progress.stage("read the graphs"):
+            for graph in graphs.values():
+                check_artefact(folder, graph)
+            writers = {part: Int8Writer(onnx.load(str(folder / graph.file))) for part, graph in graphs.items()}
+        with progress.stage("float32 answers to drawings"):
+            cases, wanted = float32_outputs(folder)
+        trials = _Trials(folder, manifest, graphs, writers, cases, wanted, Path(scratch), progress)
+        with progress.stage("plan int8"):
+            kept = trials.plan()
+            artefacts = trials.certified(kept)
+        for file in (*(artefact.file for artefact in artefacts), manifest.canary.file):
+            os.replace(Path(scratch) / file, folder / file)
+    for old in int8_graphs(manifest).values():
+        if old.file not in {artefact.file for artefact in artefacts}:
+            (folder / old.file).unlink()
+    others = [artefact for artefact in manifest.artefacts if artefact.precision != "int8"]
+    changes = {"artefacts": (*artefacts, *others), "canary": hashed(folder, manifest.canary.file)}
+    manifest = manifest.model_copy(update=changes)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+class _Trials:
+    """Bundles in a scratch folder with this or that in int8, measured against the float32 outputs `wanted`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        graphs: dict[str, Artefact],
+        writers: dict[str, Int8Writer],
+        cases: Sequence[ParityCase],
+        wanted: Outputs,
+        scratch: Path,
+        progress: Progress,
+    ) -> None:
+        self.manifest, self.graphs, self.writers, self.progress = manifest, graphs, writers, progress
+        self.cases, self.wanted, self.scratch = cases, wanted, scratch
+        self.groups: list[Group] = [(part, group) for part, writer in writers.items() for group in writer.groups]
+        if not self.groups:
+            raise ExportError(f"{folder} has no products to compute in int8: it is made of convolutions")
+        for entry in (manifest.tokenizer, manifest.canary):
+            shutil.copyfile(folder / entry.file, scratch / entry.file)
+        for graph in graphs.values():
+            for name in (graph.file, *(entry.file for entry in graph.data)):
+                os.link(folder / name, scratch / name)
+
+    def plan(self) -> list[Group]:
+        """The groups to compute in int8; ExportError where none can be."""
+        if not (faults := self._faults(self.groups)):
+            return self.groups
+        risky = [group for group in self.groups if KEPT.search(group[1])]
+        kept = [group for group in self.groups if group not in risky]
+        if kept and (faults := self._faults(kept)):
+            kept, faults = self._without_the_most_harmful(kept)
+        if not kept or faults:
+            raise ExportError(f"int8 breaks the answers of {self.manifest.name}: {'; '.join(faults)}")
+        for group in sorted(risky, key=self._weights, reverse=True):
+            if not self._faults([*kept, group]):
+                kept.append(group)
+        return [group for group in self.groups if group in kept]
+
+    def certified(self, kept: Sequence[Group]) -> list[Artefact]:
+        """The int8 artefacts of a plan in the scratch folder, with their certificates."""
+        bundle = self._bundle(kept)
+        self._store_canary(bundle)
+        figures = agreement(bundle, self.cases, self.wanted)
+        names = [describe(bundle, case) for case in self.cases]
+        measured_with = versions(
+            onnx=onnx.__version__, measured="against the float32 graphs of the bundle, on drawings"
+        )
+        artefacts = []
+        for part, table in figures.items():
+            artefact = bundle.artefacts[part]
+            given = certificate(artefact, table, names, versions=measured_with)
+            artefacts.append(artefact.model_copy(update={"certificate": given}))
+            groups = [group for own, group in kept if own == part]
+            left = [group for group in self.writers[part].groups if group not in groups]
+            self.progress.say(f"  {part} in int8: {', '.join(groups)}; in float32: {', '.join(left) or 'the rest'}")
+        return artefacts
+
+    def _store_canary(self, bundle: Bundle) -> None:
+        """Write the canary anew, with the outputs of this bundle."""
+        file = self.manifest.canary.file
+        canary = read_arrays(self.scratch / file)
+        canary = {name: value for name, value in canary.items() if not name.startswith(INT8_CANARY)}
+        outputs = bundle.run_canary(canary)
+        store(
+            self.scratch, file, canary | {f"{INT8_CANARY}{name}": outputs[name] for name in outputs if name in canary}
+        )
+
+    def _without_the_most_harmful(self, kept: list[Group]) -> tuple[list[Group], list[str]]:
+        """The groups less those that do the most harm alone for the weights they hold, and the faults that are left."""
+        harm = {group: _harm(self._figures([group])) / self._weights(group) for group in kept}
+        faults: list[str] = []
+        for group in sorted(kept, key=lambda group: harm[group], reverse=True):
+            kept = [other for other in kept if other != group]
+            if not kept or not (faults := self._faults(kept)):
+                break
+        return kept, faults
+
+    def _weights(self, group: Group) -> int:
+        return self.writers[group[0]].weights_of(group[1])
+
+    def _faults(self, kept: Sequence[Group]) -> list[str]:
+        faults = shortfalls(self._figures(kept), "int8")
+        left = [f"{part}: {group}" for part, group in self.groups if (part, group) not in kept]
+        self.progress.say(f"  without {', '.join(left) or 'exception'}: {'; '.join(faults) or 'agrees'}")
+        return faults
+
+    def _figures(self, kept: Sequence[Group]) -> Figures:
+        tables = agreement(self._bundle(kept), self.cases, self.wanted).values()
+        return {name: value for table in tables for name, value in table.items()}
+
+    def _bundle(self, kept: Collection[Group]) -> Bundle:
+        artefacts = []
+        for part, graph in self.graphs.items():
+            groups = {group for own, group in kept if own == part}
+            artefacts.append(self._written(part, graph, groups) if groups else graph)
+        write_manifest(self.scratch, self.manifest.model_copy(update={"artefacts": tuple(artefacts)}))
+        return Bundle(self.scratch, allow_uncertified=True)
+
+    def _written(self, part: str, graph: Artefact, groups: set[str]) -> Artefact:
+        file = self.scratch / f"{graph.file.removesuffix('.onnx')}.int8.onnx"
+        onnx.save(self.writers[part].rewritten(groups), str(file))
+        changes = {"precision": "int8", "file": file.name, "sha256": sha256_of(file), "data": (), "certificate": None}
+        return Artefact.model_validate(graph.model_dump() | changes)
+
+
+def _harm(figures: Figures) -> float:
+    """Sum over the figures with a limit: the distance from full agreement, in units of what the limit allows."""
+    harm = 0.0
+    for name, limit in INT8_LIMITS.items():
+        if name in figures:
+            full = 1.0 if name in FLOORS else 0.0
+            harm += abs(figures[name] - full) / abs(limit - full)
+    return harm

@@ -1,0 +1,108 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from export import ExportError, int8_graphs
+from export.certificate import parity
+from export.certificate.verify import verify
+from export.int8_graphs import add_int8
+from export.progress import Progress
+from server.__main__ import main
+from server.bundle import Bundle
+from server.contract.manifest import BundleError, read_manifest
+from server.runtimes import loader
+
+QUIET = Progress(quiet=True)
+
+
+@pytest.fixture
+def clip_copy(clip_bundle, tmp_path):
+    return shutil.copytree(clip_bundle, tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def in_int8(clip_bundle, tmp_path_factory):
+    folder = shutil.copytree(clip_bundle, tmp_path_factory.mktemp("int8") / "small-clip")
+    assert main(["export", "--out", str(folder), "--precision", "int8"]) == 0
+    return folder
+
+
+def precisions(folder):
+    return {part: artefact.precision for part, artefact in Bundle(folder).artefacts.items()}
+
+
+def test_int8_graphs_are_certified_verified_and_served(in_int8):
+    assert precisions(in_int8) == {"image_encoder": "int8", "text_encoder": "int8"}
+    Bundle(in_int8).check_canary()
+    report = verify(in_int8, QUIET)
+    assert report.faults == ()
+    assert report.figures["image_encoder int8"]["image_embeds.max_abs_error"] > 1e-6, "the rounding is felt"
+    manifest = read_manifest(in_int8)
+    assert manifest.certified == "full"
+    assert all(
+        "float32 graphs" in a.certificate.versions["measured"] for a in manifest.artefacts if a.precision == "int8"
+    )
+
+
+def test_float32_graphs_serve_where_graphs_run_on_a_gpu(in_int8, monkeypatch):
+    monkeypatch.setattr(loader, "runs_on_gpu", lambda device: True)
+    bundle = Bundle(in_int8)
+    assert {artefact.precision for artefact in bundle.artefacts.values()} == {"fp32"}
+    assert "for CPUs" in bundle.refused["image_encoder.int8.onnx"]
+    bundle.check_canary()
+
+
+def test_same_plan_and_graphs_come_out_each_time(clip_copy):
+    first, second = (add_int8(clip_copy, progress=QUIET) for _ in range(2))
+    assert first.artefacts == second.artefacts
+    assert len(list(clip_copy.parent.iterdir())) == 1, "nothing is left beside it"
+
+
+def test_canary_of_another_machine_is_found(in_int8, tmp_path):
+    folder = shutil.copytree(in_int8, tmp_path / "copy")
+    bundle = Bundle(folder)
+    file = folder / bundle.manifest.canary.file
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    arrays["int8/image_encoder/out/image_embeds"] += 1
+    np.savez(file, **arrays)
+    with pytest.raises(BundleError, match="the canary of image_encoder differs"):
+        bundle.check_canary()
+
+
+def test_answers_that_int8_breaks_are_refused_with_the_figures(clip_copy, monkeypatch, capsys):
+    before = read_manifest(clip_copy)
+    monkeypatch.setitem(parity.INT8_LIMITS, "image_embeds.cosine", 1.1)
+    assert main(["export", "--out", str(clip_copy), "--precision", "int8"]) == 2
+    assert "int8 breaks the answers of small-clip: image_embeds.cosine is" in capsys.readouterr().err
+    assert read_manifest(clip_copy) == before
+    assert not list(clip_copy.glob("*int8*"))
+
+
+def test_plan_leaves_out_what_breaks_the_answer(clip_copy, monkeypatch):
+    """Where the image encoder may not differ at all, the text encoder alone is in int8."""
+    monkeypatch.setitem(parity.INT8_LIMITS, "image_embeds.cosine", 1 - 1e-6)
+    monkeypatch.setitem(parity.INT8_LIMITS, "class_scores.label_agreement", 0.5)  # random weights: classes are near
+    add_int8(clip_copy, progress=QUIET)
+    assert precisions(clip_copy) == {"image_encoder": "fp32", "text_encoder": "int8"}
+    assert verify(clip_copy, QUIET).faults == ()
+
+
+def test_groups_that_decide_boxes_come_back_where_they_do_no_harm():
+    trials = object.__new__(int8_graphs._Trials)
+    trials.groups = [("detector", name) for name in ("encoder/layers/ffn", "fusion", "offset", "box_head")]
+    trials._weights = lambda group: len(group[1])
+    trials._faults = lambda kept: ["it breaks"] if ("detector", "offset") in kept else []
+    assert [group for _, group in trials.plan()] == ["encoder/layers/ffn", "fusion", "box_head"]
+
+
+def test_engines_are_not_built_of_int8(clip_copy, capsys):
+    assert main(["export", "--out", str(clip_copy), "--precision", "int8", "--runtime", "tensorrt-rtx"]) == 2
+    assert "int8 is for CPUs" in capsys.readouterr().err
+
+
+def test_bundle_of_convolutions_alone_is_refused(clip_copy, monkeypatch):
+    monkeypatch.setattr(int8_graphs.Int8Writer, "groups", ())
+    with pytest.raises(ExportError, match="made of convolutions"):
+        add_int8(clip_copy, progress=QUIET)
