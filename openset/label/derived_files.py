@@ -12,7 +12,7 @@ _COARSEST_NS = 2_000_000_000  # FAT counts in two seconds
 
 
 def is_up_to_date(made: Path, source: Path) -> bool:
-    """Whether `made` is there and has the time of its source, as far as its disk keeps times."""
+    """Tell whether `made` is there and has the time of its source, as far as its disk keeps times."""
     try:
         time, wanted = made.stat().st_mtime_ns, source.stat().st_mtime_ns
     except OSError:

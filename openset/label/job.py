@@ -35,7 +35,7 @@ def label_all(
 
 
 def is_current(result: PictureResult, root: Path, frames: Path) -> bool:
-    """Whether a result is of the picture, or of a frame of the video, that lies below `root` now."""
+    """Tell whether a result is of the picture, or of a frame of the video, that lies below `root` now."""
     path = root / result.image
     if not path.is_file():
         video, path = path.parent, frames / result.image
