@@ -40,8 +40,9 @@ class Actor:
             raise ActorEnded(f"{type(error).__name__}: {told}") from None
 
     def stop(self) -> None:
-        """End the process."""
-        ray.kill(self._handle)
+        """End the process; one that still started when the cluster was left has ended with that."""
+        if ray.is_initialized():  # else Ray would join a cluster anew for it
+            ray.kill(self._handle)
 
 
 def connect(address: str) -> None:

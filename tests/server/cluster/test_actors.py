@@ -66,6 +66,15 @@ def test_lost_process_is_told_of_and_not_started_again_by_ray(monkeypatch):
     assert (made.given["num_gpus"], made.given["max_concurrency"]) == (0.5, 3)
 
 
+def test_actor_is_not_ended_where_the_cluster_was_left(monkeypatch):
+    Raising(monkeypatch, ActorDiedError())
+    killed = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    actors.Actor(dict, resources={"CPU": 1, "GPU": 0}, parallel=1).stop()
+    assert killed == []
+
+
 def test_settings_are_within_the_actors_share(monkeypatch):
     context = type("Context", (), {"get_assigned_resources": lambda self: {"CPU": 2.0}})
     monkeypatch.setattr(ray, "get_runtime_context", context)
