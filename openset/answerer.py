@@ -4,11 +4,14 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from openset.client import Client
 from openset.command_options import API_KEY, api_key
 from openset.errors import ClientError, ImageError, ProblemError
+
+if TYPE_CHECKING:
+    from server.settings import Settings
 
 TIMEOUT_S = 300.0
 # Problems of one picture; any other would meet the next picture too.
@@ -39,14 +42,25 @@ class Answerer:
     close: Callable[[], None]
 
 
-def open_answerer(args: argparse.Namespace, task: Task) -> Answerer:
-    """Open the model that a command's options name; NoAnswers says why there is none."""
+def open_answerer(
+    args: argparse.Namespace, task: Task, *, within: "Callable[[Settings], Settings] | None" = None
+) -> Answerer:
+    """Open the model that a command's options name; NoAnswers says why there is none.
+
+    `within` narrows the settings of a model in this process.
+    """
     if args.url:
         return _at_server(args.url, api_key(args), args.model, task)
-    return _in_process(args.bundle or (), args.model, task, allow_uncertified=args.allow_uncertified)
+    return _in_process(args.bundle or (), args.model, task, within, allow_uncertified=args.allow_uncertified)
 
 
-def _in_process(bundles: Sequence[Path], model: str | None, task: Task, **settings: Any) -> Answerer:
+def _in_process(
+    bundles: Sequence[Path],
+    model: str | None,
+    task: Task,
+    within: "Callable[[Settings], Settings] | None",
+    **settings: Any,
+) -> Answerer:
     from openset.predictor import load_predictor
 
     load = load_predictor()
@@ -59,7 +73,8 @@ def _in_process(bundles: Sequence[Path], model: str | None, task: Task, **settin
     try:
         own = {"image_formats": readable_formats()}  # the user's pictures are no stranger's
         settings |= {"bundle": bundles_of(model, bundles), "warm_up": "none"}
-        predictor = load(read_settings(defaults=own, **settings), task=task)
+        chosen = read_settings(defaults=own, **settings)
+        predictor = load(within(chosen) if within else chosen, task=task)
     except (BundleError, SettingsError) as error:
         raise NoAnswers(str(error)) from error
 

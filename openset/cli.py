@@ -14,7 +14,7 @@ from openset.answerer import Answerer, NoAnswers, PictureFault, open_answerer
 from openset.arguments import DRAWN
 from openset.command_options import DETECTION_OPTIONS, OptionError, given, label_thresholds
 from openset.ordered_map import map_in_order
-from openset.sources import SourceError, find_sources, printable
+from openset.sources import MediaFile, SourceError, find_sources, printable
 
 # Options that carry the names of the request's fields.
 _FIELDS = {
@@ -31,7 +31,7 @@ class OutputError(Exception):
 
 class _Picture(NamedTuple):
     name: str
-    image: str | bytes
+    image: str | bytes | MediaFile
     fault: str | None = None
 
 
@@ -72,10 +72,13 @@ def _ask(answerer: Answerer, fields: dict[str, Any], out: Path | None, picture: 
     if picture.fault is not None:
         return PictureFault(picture.fault)
     try:
+        image = picture.image.read() if isinstance(picture.image, MediaFile) else picture.image
         if out is None:
-            return answerer.ask(picture.image, **fields)
+            return answerer.ask(image, **fields)
         assert answerer.draw is not None, "checked before"
-        answer, png = answerer.draw(picture.image, **fields)
+        answer, png = answerer.draw(image, **fields)
+    except OSError as error:
+        return PictureFault(f"{picture.name} cannot be read: {error.strerror}")
     except PictureFault as fault:
         return fault
     _write(out, png)
@@ -94,7 +97,11 @@ def _pictures(images: list[str]) -> list[_Picture]:
             sources = find_sources([name]).files
             named = len(sources) == 1 and Path(name).is_file()
             found += [
-                _Picture(printable(name if named else each.path), str(each.path), each.fault)
+                _Picture(
+                    printable(name if named else each.address),
+                    each if each.filesystem else str(each.path),
+                    each.fault,
+                )
                 for each in sources
                 if not each.is_video
             ]

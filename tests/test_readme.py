@@ -31,7 +31,7 @@ LIMITS = {
     "server/README.md": 250,
     "server/cluster/README.md": 60,
     "server/contract/README.md": 50,
-    "openset/README.md": 90,
+    "openset/README.md": 104,
     "models/README.md": 100,
     "models/training/README.md": 160,
     "models/evaluation/README.md": 40,

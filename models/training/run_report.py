@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from models.html_report import write_reports
-from models.training.curve_plot import COLOURS, curve_plot
 from models.training.run_logger import CURVE
+from openset.curve_plot import COLOURS, curve_plot
 
 PLOTS = "plots"
 # Plots, and the beginnings of the figures in them.

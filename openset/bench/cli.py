@@ -11,11 +11,13 @@ from typing import Any
 import httpx
 
 from openset import endpoints, proxies
-from openset.bench.report import RateFigures, document, needed, sustained, table
+from openset.bench.planning import measured_costs, planned_lines
+from openset.bench.planning import plan as simulated_plan
+from openset.bench.report import RateFigures, document, needed, plot, sustained, table
+from openset.bench.server_metrics import read_counts
 from openset.bench.traffic import TIMEOUT_S, OpenLoop, arrivals
 from openset.command_options import api_key
 from openset.errors import ClientError
-from openset.images import read_regular
 from openset.sources import SourceError, find_sources
 
 _WARM_UP_S = 2.0  # of traffic at the lowest rate, before anything is counted
@@ -37,6 +39,18 @@ def run(args: argparse.Namespace) -> int:
         if args.wanted and rate:
             plan |= {"wanted": args.wanted, "needed": needed(args.wanted, rate=rate, replicas=args.replicas)}
             print(f"{args.wanted:g} requests a second need {plan['needed']} replicas, if they scale as one does")
+        if args.wanted and (costs := measured_costs(figures, max_batch=args.max_batch)):
+            promise = {"objective_s": args.objective, "share": args.share}
+            times = {
+                each.rate: [one.at for one in arrivals(each.rate, args.seconds, **_mix(args, pictures))]
+                for each in figures
+            }
+            plan["simulated"] = simulated = simulated_plan(
+                costs, times, replicas=args.replicas, wanted=args.wanted, **promise
+            )
+            print("\n".join(planned_lines(simulated, figures, args.wanted)))
+        if args.plot:
+            args.plot.write_text(plot(figures), encoding="utf-8")
         if args.json:
             question = {"url": args.url, "task": args.task, "labels": args.labels, "pictures": len(pictures)}
             question |= {"objective_s": args.objective, "share": args.share, "seconds": args.seconds, "seed": args.seed}
@@ -57,14 +71,23 @@ async def measure(args: argparse.Namespace, pictures: Sequence[bytes]) -> list[R
         made = httpx.AsyncClient(base_url=url, headers=head, timeout=TIMEOUT_S, limits=limits, **options)
     async with made as client:
         loop, rates = OpenLoop(client, pictures, task=args.task, model=args.model), sorted(set(args.rate))
-        mix = {"pictures": len(pictures), "labels": args.labels, "seed": args.seed}
+        mix = _mix(args, pictures)
         await _check(client, loop, mix)
         await loop.run(list(arrivals(rates[0], _WARM_UP_S, **mix)))
         figures = []
         for rate in rates:
+            before = await read_counts(client)
             samples = await loop.run(list(arrivals(rate, args.seconds, **mix)))
-            figures.append(RateFigures.of(samples, rate=rate, seconds=args.seconds, objective_s=args.objective))
+            after = await read_counts(client)
+            counts = after.since(before) if before and after else None
+            measured = {"rate": rate, "seconds": args.seconds, "objective_s": args.objective, "counts": counts}
+            figures.append(RateFigures.of(samples, **measured))
         return figures
+
+
+def _mix(args: argparse.Namespace, pictures: Sequence[bytes]) -> dict[str, Any]:
+    """The arguments of arrivals, which give the same ones each time."""
+    return {"pictures": len(pictures), "labels": args.labels, "seed": args.seed}
 
 
 async def _check(client: httpx.AsyncClient, loop: OpenLoop, mix: dict[str, Any]) -> None:
@@ -83,7 +106,7 @@ def _pictures(given: Sequence[str] | None) -> list[bytes]:
     if not given:
         examples = files("server") / "examples"
         return [file.read_bytes() for file in sorted(examples.iterdir(), key=str) if file.name.endswith(".jpg")]
-    pictures = [read_regular(file.path) for file in find_sources(given, stdin=sys.stdin).files if not file.is_video]
+    pictures = [file.read() for file in find_sources(given, stdin=sys.stdin).files if not file.is_video]
     if not pictures:
         raise SourceError("there are videos only: give pictures")
     return pictures

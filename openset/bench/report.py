@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from openset.bench.server_metrics import ServerCounts
 from openset.bench.traffic import RequestOutcome
+from openset.curve_plot import curve_plot
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 TOTAL = "total"  # of Server-Timing: all stages and what lies between them
@@ -20,7 +22,8 @@ class RateFigures:
 
     offered: requests a second that arrived; good: those a second that were answered within the objective, and
     `good_share` of all; outcomes: requests by status or error; latency_ms: of answers, by quantile; stages_ms: means;
-    late_ms: by so much 99 of 100 requests at most were sent too late.
+    late_ms: by so much 99 of 100 requests at most were sent too late; mean_ms: the mean latency; of the server's own
+    counts, if they are known: cpu_ms of all processes for each answer, model runs, their mean size and time.
     """
 
     rate: float
@@ -31,10 +34,23 @@ class RateFigures:
     latency_ms: dict[str, float]
     stages_ms: dict[str, float]
     late_ms: float
+    mean_ms: float = 0.0
+    cpu_ms: float | None = None
+    runs: int = 0
+    mean_batch: float = 0.0
+    run_ms: float = 0.0
 
     @classmethod
-    def of(cls, samples: Sequence[RequestOutcome], *, rate: float, seconds: float, objective_s: float) -> "RateFigures":
-        """The figures of what arrived within `seconds`."""
+    def of(
+        cls,
+        samples: Sequence[RequestOutcome],
+        *,
+        rate: float,
+        seconds: float,
+        objective_s: float,
+        counts: ServerCounts | None = None,
+    ) -> "RateFigures":
+        """The figures of what arrived within `seconds`, with what the server counted meanwhile."""
         answered = [sample for sample in samples if sample.outcome == "200"]
         good = sum(sample.seconds <= objective_s for sample in answered)
         took = [sample.seconds for sample in answered]
@@ -51,6 +67,11 @@ class RateFigures:
                 for stage in stages
             },
             round(1000 * quantile([sample.late_s for sample in samples], 0.99), 1) if samples else 0.0,
+            round(1000 * sum(took) / len(took), 1) if took else 0.0,
+            round(1000 * counts.cpu_s / len(answered), 1) if counts and answered else None,
+            int(counts.runs) if counts else 0,
+            round(counts.images / counts.runs, 3) if counts and counts.runs else 0.0,
+            round(1000 * counts.run_s / counts.runs, 3) if counts and counts.runs else 0.0,
         )
 
 
@@ -74,6 +95,17 @@ def needed(wanted: float, *, rate: float, replicas: int) -> int:
     return math.ceil(wanted * replicas / rate)
 
 
+def plot(figures: Sequence[RateFigures]) -> str:
+    """Latencies of the answers over the rate, as SVG; ValueError where there are none."""
+    lines = {
+        name: [(each.offered, each.latency_ms[name]) for each in figures if name in each.latency_ms]
+        for name in QUANTILES
+    }
+    if not any(lines.values()):
+        raise ValueError("nothing was answered: there is nothing to plot")
+    return curve_plot("Latency in ms", lines, axis="requests/s")
+
+
 def document(figures: Sequence[RateFigures], question: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
     """All figures, for JSON."""
     return {**question, "rates": [asdict(each) for each in figures], **plan}
@@ -92,6 +124,8 @@ def table(figures: Sequence[RateFigures]) -> str:
                 f"{stage} {share:.0%}" for stage, share in sorted(shares.items(), key=lambda one: -one[1])
             )
             lines.append(f"{'':7} the server's {whole:.0f} ms: {parts}")
+        if each.cpu_ms is not None:
+            lines.append(f"{'':7} {each.cpu_ms:.0f} ms of a core for each answer; {each.mean_batch:.1f} images a run")
         if each.late_ms > 1000 * LATE_S:
             lines.append(
                 f"{'':7} sent up to {each.late_ms:.0f} ms too late: this machine is too slow to ask at this rate"

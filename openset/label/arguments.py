@@ -3,21 +3,24 @@
 import argparse
 from pathlib import Path
 
-from openset.command_options import LIST_HELP, ListAction, add_detection_options, add_model_options
+from openset.command_options import LIST_HELP, ListAction, add_detection_options, add_model_options, positive
 from openset.label.formats import FORMATS
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `label`."""
     parser.add_argument(
-        "sources", nargs="+", metavar="SOURCE", help='pictures, videos, folders, patterns, or "-" for a list of them'
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help='pictures, videos, folders, patterns, addresses like s3://bucket/photos, or "-" for a list of them',
     )
     query = parser.add_mutually_exclusive_group(required=True)
     query.add_argument("--labels", action=ListAction, metavar="A,B", help=f"what to find, {LIST_HELP}")
     query.add_argument("--labels-file", type=Path, metavar="FILE", help="what to find, one on each line")
     query.add_argument("--prompt", help='what to find, like "a dog. a bicycle."')
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="folder to write; a run goes on there"
+        "--out", required=True, metavar="FOLDER", help="folder to write, or an address; a run goes on there"
     )
     parser.add_argument(
         "--format",
@@ -31,5 +34,16 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
         "--every", type=float, default=1.0, metavar="SECONDS", help="between frames of a video (default: 1)"
     )
     add_model_options(parser, parallel=8)
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="label on a Ray cluster: HOST:6379, auto for one of this machine, local for a new one",
+    )
+    parser.add_argument(
+        "--actors",
+        type=positive,
+        metavar="N",
+        help="processes there, with --parallel pictures each (default: one for each GPU, or CPU)",
+    )
     add_detection_options(parser)
     parser.add_argument("--quiet", action="store_true", help="print neither progress nor summary")

@@ -4,24 +4,29 @@ import argparse
 import importlib
 import math
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tqdm import tqdm
 
 from openset.answerer import NoAnswers, open_answerer
 from openset.command_options import DETECTION_OPTIONS, OptionError, given, label_thresholds
+from openset.file_systems import is_address
 from openset.images import read_regular
-from openset.label.detector import ModelDetector
+from openset.label.detector import Detector, ModelDetector
 from openset.label.drawn import draw_pictures
 from openset.label.formats import FORMATS, NEEDS, Labelled
 from openset.label.job import is_current, label_all
+from openset.label.output import open_output
 from openset.label.report import write_report
 from openset.label.results_log import LogError, PictureResult, ResultsLog
-from openset.sources import SourceError, find_sources, printable
+from openset.label.worker_pool import WorkerModel
+from openset.sources import SourceError, Sources, find_sources
 
 SHOWN_FAILURES = 5
 
@@ -48,47 +53,80 @@ def _run(args: argparse.Namespace) -> int:
     for name in args.format or ():
         if name in NEEDS:
             importlib.import_module(NEEDS[name])  # what is missing is told before the work, not after it
-    sources = find_sources(args.sources, stdin=sys.stdin, without=args.out)
+    if args.ray and args.url:
+        raise SourceError("--ray runs the models on a cluster, --url asks a server: give one of them")
+    if args.actors and not args.ray:
+        raise SourceError("--actors are of --ray ADDRESS")
+    sources = find_sources(args.sources, stdin=sys.stdin, without=None if is_address(args.out) else Path(args.out))
     request = _request(args)
-    with closing(open_answerer(args, "detect")) as model:
+    with (
+        _opened(args, request) as (detector, model, parallel),
+        open_output(args.out) as (out, save),
+        TemporaryDirectory(prefix="openset-label-") as fetched,
+    ):
         description: dict[str, Any] = {
-            "root": printable(sources.root),
+            "root": sources.address,
             "model": model.name,
             "weights_sha256": model.weights_sha256,
         }
         description |= {"every": args.every, **request}
-        frames = args.out / "frames"
-        current = partial(is_current, root=sources.root, frames=frames)
-        with ResultsLog(args.out, description, is_current=current) as log:
-            detector = ModelDetector(model, request)
-            results = label_all(sources.files, detector, log, parallel=args.parallel, frames=frames, every_s=args.every)
+        frames = out / "frames"
+        with ResultsLog(out, description, is_current=_currency(sources, frames)) as log:
+            save()
+            results = label_all(sources.files, detector, log, parallel=parallel, frames=frames, every_s=args.every)
             before, found, failed = len(log.done()), 0, 0
             videos = any(source.is_video for source in sources.files)
             total, hidden = None if videos else len(sources.files), True if args.quiet else None
             with tqdm(results, unit="picture", initial=before, total=total, disable=hidden) as progress:
                 for result in progress:
+                    save()
                     found += len(result.detections)
                     failed += result.error is not None
                     progress.set_postfix(boxes=found, failed=failed, refresh=False)
-            labelled = Labelled(log, sources.root, frames, _categories(request, log), model.name)
-            written = [log.file, *(FORMATS[name](labelled, args.out) for name in args.format or ("coco",))]
+            categories = _categories(request, log)
+            labelled = Labelled(log, sources.root, frames, categories, model.name, sources.filesystem, Path(fetched))
+            written = [log.file, *(FORMATS[name](labelled, out) for name in args.format or ("coco",))]
             if args.draw:
-                written.append(draw_pictures(labelled, args.out))
+                written.append(draw_pictures(labelled, out))
             options = {name: _shown(value) for name, value in request.items() if name != "label_thresholds"}
             options |= {f"least score of {label}": str(score) for label, score in args.thresholds or ()}
-            report = write_report(labelled, args.out, options=options, written=written)
+            report = write_report(labelled, out, options=options, written=written)
             failures, pictures = log.failures, len(log.done())
             reasons = list(islice((_reason(each) for each in log.read() if each.error is not None), SHOWN_FAILURES))
+            summary = report.read_text("utf-8").splitlines()[2]
     if not args.quiet:
+        folder = args.out.rstrip("/")
+        names = [f"{folder}/{path.relative_to(out).as_posix()}" for path in [*written, report]]
         for reason in reasons:
             print(f"openset label: {reason}", file=sys.stderr)
         if failures > len(reasons):
-            print(f"openset label: and {failures - len(reasons)} more, in {report}", file=sys.stderr)
+            print(f"openset label: and {failures - len(reasons)} more, in {names[-1]}", file=sys.stderr)
         if before or log.outdated:
             print(f"from an earlier run: {before} pictures; changed or gone since: {log.outdated}")
-        print(report.read_text("utf-8").splitlines()[2])
-        print(f"written: {', '.join(map(str, [*written, report]))}")
+        print(summary)
+        print(f"written: {', '.join(names)}")
     return 0 if not failures else 1 if failures < pictures else 2
+
+
+@contextmanager
+def _opened(args: argparse.Namespace, request: Mapping[str, Any]) -> Iterator[tuple[Detector, WorkerModel, int]]:
+    """The detector of the job, its model, and the number of pictures to ask for at a time."""
+    if args.ray:
+        from openset.label.on_ray import ray_pool
+
+        with ray_pool(args, request) as pool:
+            yield pool, pool.model, pool.ahead
+    else:
+        with closing(open_answerer(args, "detect")) as model:
+            detector = ModelDetector(model, request)
+            yield detector, WorkerModel(model.name, model.weights_sha256), args.parallel
+
+
+def _currency(sources: Sources, frames: Path) -> Callable[[PictureResult], bool]:
+    """Tell whether a result is still that of its picture; pictures at an address are taken to stay as they are."""
+    if sources.filesystem is not None:
+        return lambda _: True
+    return partial(is_current, root=sources.root, frames=frames)
 
 
 def _request(args: argparse.Namespace) -> dict[str, Any]:

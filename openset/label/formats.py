@@ -14,10 +14,11 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as xml
 
+from openset.file_systems import FileSystem, read_remote
 from openset.label.derived_files import copy, remove_others
 from openset.label.results_log import PictureResult, ResultsLog
 from openset.results import Detection, ImageDetections
-from openset.sources import printable
+from openset.sources import Sources, printable
 
 COLUMNS = ("image", "label", "score", "x0", "y0", "x1", "y1", "width", "height")
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -26,13 +27,23 @@ _NOT_YAML = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")  # that JSO
 
 @dataclass(frozen=True)
 class Labelled:
-    """Results to write: `categories` are the labels by label_id, pictures lie below `root`, frames below `frames`."""
+    """Results to write: `categories` are the labels by label_id, pictures are below `root`, frames below `frames`.
+
+    Pictures of another file system are fetched into `fetched` where a format needs them.
+    """
 
     log: ResultsLog
     root: Path
     frames: Path
     categories: Mapping[int, str]
     model: str
+    filesystem: FileSystem | None = None
+    fetched: Path = Path()
+
+    @property
+    def address(self) -> str:
+        """The root, as a person would give it."""
+        return Sources(self.root, (), self.filesystem).address
 
     def results(self) -> Iterator[PictureResult]:
         """Results of the pictures that could be read, by name."""
@@ -59,9 +70,16 @@ class Labelled:
             yield each, stem
 
     def path(self, name: str) -> Path:
-        """Path of a picture or of a video's frame."""
-        path = self.root / name
-        return path if path.is_file() else self.frames / name
+        """Path of a picture or of a video's frame, on this machine."""
+        if self.filesystem is None:
+            path = self.root / name
+            return path if path.is_file() else self.frames / name
+        path = self.frames / name
+        if not path.is_file():
+            path = self.fetched / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(read_remote(self.filesystem, self.root / name))
+        return path
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """A row of COLUMNS for each detection."""

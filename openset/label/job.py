@@ -25,7 +25,8 @@ def label_all(
     def label(each: MediaFile | PictureResult) -> PictureResult:
         if isinstance(each, PictureResult):
             return each
-        state = _state(each.path)  # before it is read, so that a change meanwhile is seen by the next run
+        # Before it is read, so that a change meanwhile is seen by the next run; addresses stay as they are.
+        state = _state(each.path) if each.filesystem is None else {}
         return detector.label(each).model_copy(update=state)
 
     for _, result in map_in_order(label, wanted, parallel=parallel):

@@ -28,7 +28,8 @@ def sample_frames(video: MediaFile, folder: Path, *, every_s: float) -> Iterator
     target = folder / video.name
     target.mkdir(parents=True, exist_ok=True)
     try:
-        with av.open(str(video.path)) as container:
+        here = video.filesystem is None
+        with av.open(str(video.path) if here else video.open()) as container:
             if not container.streams.video:
                 raise VideoError(f"{video.name} has no video stream")
             due = 0.0
@@ -37,11 +38,14 @@ def sample_frames(video: MediaFile, folder: Path, *, every_s: float) -> Iterator
                     continue
                 due = frame.time + every_s - frame.time % every_s
                 path = target / f"{round(frame.time * 1000):09d}.jpg"
-                if not is_up_to_date(path, video.path):
-                    image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
+                if not (is_up_to_date(path, video.path) if here else path.exists()):
+                    image: Image.Image = frame.to_image()
                     image.save(part := path.with_suffix(".part"), "JPEG", quality=JPEG_QUALITY)
-                    put(part, path, video.path)
+                    if here:
+                        put(part, path, video.path)
+                    else:
+                        part.replace(path)
                 yield MediaFile(path, f"{video.name}/{path.name}")
-    except (av.FFmpegError, ValueError) as error:  # ValueError: frames of a size or format that no picture has
+    except (av.FFmpegError, OSError, ValueError) as error:  # ValueError: frames of a size or format that no picture has
         reason = getattr(error, "strerror", None) or error
         raise VideoError(f"{video.name} cannot be read as a video: {reason}") from error

@@ -124,6 +124,18 @@ class DecoderForks:
                 return int(struct.unpack("<i", self._control.recv(4))[0])
         return int(signal.SIGKILL)  # its parent has ended, and it with that
 
+    def cpu_seconds(self) -> float:
+        """Processor time of the process and of all decoders that it has had, 0 where none runs."""
+        process = self._process
+        if process is None:
+            return 0.0
+        try:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        except OSError:  # it has ended, or the system keeps no such list
+            children = []
+        # Those that have ended count in their parent once it has waited for them.
+        return _cpu_seconds(process.pid, ended=True) + sum(_cpu_seconds(int(child), ended=False) for child in children)
+
     def close(self) -> None:
         """End the process and all its decoders."""
         with self._lock:
@@ -166,3 +178,12 @@ def _result(answer: dict[str, Any], descriptor: int) -> PreparedImage | bytes:
             return content[:]
     pixels = np.frombuffer(content, np.float32).reshape(answer["shape"])
     return PreparedImage(pixels, (answer["size"][0], answer["size"][1]), *answer["times"])
+
+
+def _cpu_seconds(pid: int, *, ended: bool) -> float:
+    """Processor time of a process, with that of its children that have `ended`; 0 where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11 : 15 if ended else 13])) / os.sysconf("SC_CLK_TCK")

@@ -1,7 +1,7 @@
 """Prometheus metrics, in one registry per app; prompts, labels and other user input are never metric labels."""
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -14,6 +14,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from server.errors import Kind
 from server.memory.pool import BufferPool
@@ -133,6 +135,10 @@ class Metrics:
         self._pool_high_water.labels(pool.name).set_function(lambda: pool.stats().high_water)
         self._pool_leaked.labels(pool.name).set_function(lambda: sum(pool.stats().leaked.values()))
 
+    def watch_decoders(self, cpu_seconds: Callable[[], float]) -> None:
+        """Export the processor time of the decoders' processes, which this process's own leaves out."""
+        self.registry.register(_DecoderTime(cpu_seconds))
+
     def reject(self, kind: Kind) -> None:
         """Count a refused request; internal errors and cancelled requests are not refusals."""
         if kind.status not in (499, 500, 504):
@@ -153,6 +159,15 @@ class Metrics:
 
     def _seconds(self, name: str, text: str, *labels: str) -> Histogram:
         return self._histogram(f"{name}_duration_seconds", text, SECONDS, *labels)
+
+
+class _DecoderTime(Collector):
+    def __init__(self, cpu_seconds: Callable[[], float]) -> None:
+        self._cpu_seconds = cpu_seconds
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Processor time of the processes that decode images."
+        yield CounterMetricFamily("openset_decoder_cpu_seconds", text, self._cpu_seconds())
 
 
 def package_version(package: str) -> str:

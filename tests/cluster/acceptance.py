@@ -1,4 +1,4 @@
-"""Promises of `openset cluster`, kept on a Ray cluster of several nodes with one CPU each.
+"""Promises of `openset cluster` and `openset label --ray`, kept on a Ray cluster of several nodes with one CPU each.
 
     python -m tests.cluster.acceptance
     python -m tests.cluster.acceptance --only kills overload
@@ -24,6 +24,7 @@ from PIL import Image
 from server.cluster.deployment import Replicas
 from tests.benchmarks.live_server import ROOT, serving
 from tests.cluster.closed_loop import ClosedLoop, Question
+from tests.cluster.labelling import deadly_pictures, lost_actors
 from tests.cluster.nodes import (
     CLIENT,
     PORT,
@@ -311,8 +312,21 @@ def processor_of(work: Callable[[], None]) -> float:
     return processor_s() - before
 
 
+def labels(cluster: TestCluster) -> Iterator[Promise]:
+    """A job of `openset label --ray` that loses actors, before replicas take the nodes."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from (Promise(*each) for each in lost_actors(cluster, Path(folder)))
+
+
+def deadly(cluster: TestCluster) -> Iterator[Promise]:
+    """A job with pictures that end the process that reads them."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from (Promise(*each) for each in deadly_pictures(cluster, Path(folder)))
+
+
 CHECKS = {
-    check.__name__: check for check in (same_answers, metrics, overload, kills, updates, scaling, clients, cost, prefix)
+    check.__name__: check
+    for check in (labels, deadly, same_answers, metrics, overload, kills, updates, scaling, clients, cost, prefix)
 }
 
 

@@ -1,8 +1,10 @@
 import errno
 import os
+import pickle
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from openset.sources import SourceError, find_sources
@@ -141,3 +143,48 @@ def test_source_in_the_folder_of_the_output_is_refused_by_that_reason(tmp_path, 
     with pytest.raises(SourceError, match="give --out a folder of its own"):
         find_sources([source], without=Path("photos"))
     assert find_sources([source] if source != "photos/*.jpg" else ["photos"], without=Path("out")).files
+
+
+@pytest.fixture
+def bucket():
+    """Files in fsspec's memory, at memory://bucket."""
+    filesystem = fsspec.filesystem("memory")
+    for name in ("a.PNG", "b.jpg", "notes.txt", "sub/c.webp", ".hidden/d.jpg", "sub/.e.jpg"):
+        filesystem.pipe(f"/bucket/photos/{name}", name.encode())
+    yield "memory://bucket/photos"
+    filesystem.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("", ["a.PNG", "b.jpg", "sub/c.webp"]),
+        ("/", ["a.PNG", "b.jpg", "sub/c.webp"]),
+        ("/notes.txt", ["notes.txt"]),
+        ("/**/*.webp", ["c.webp"]),
+        ("/sub", ["c.webp"]),
+    ],
+)
+def test_address_gives_what_a_folder_of_this_machine_would(bucket, given, found):
+    sources = find_sources([bucket + given])
+    assert names(sources) == found
+    assert sources.address.startswith("memory://")
+    assert [source.read().decode().endswith(source.name) for source in sources.files] == [True] * len(found)
+
+
+def test_picture_at_an_address_can_be_sent_to_another_process(bucket):
+    picture = find_sources([bucket]).files[0]
+    assert pickle.loads(pickle.dumps(picture)).read() == b"a.PNG"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (["memory://bucket/missing"], "is not there, or has no picture"),
+        (["memory://bucket/photos", "photos"], "several places"),
+        (["nothing://bucket"], "Protocol not known"),
+    ],
+)
+def test_address_without_pictures_is_refused(bucket, given, reason):
+    with pytest.raises(SourceError, match=reason):
+        find_sources(given)

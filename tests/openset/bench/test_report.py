@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openset.bench.report import RateFigures, document, needed, quantile, sustained, table
+from openset.bench.report import RateFigures, document, needed, plot, quantile, sustained, table
+from openset.bench.server_metrics import ServerCounts
 from openset.bench.traffic import RequestOutcome
 
 
@@ -38,6 +39,20 @@ def test_quantile_is_a_value_that_the_share_does_not_exceed(values, share):
     assert found in values
     assert sum(value <= found for value in values) >= share * len(values) - 1e-9
     assert sum(value < found for value in values) < share * len(values) + 1e-9
+
+
+def test_counts_of_the_server_are_for_each_answer_and_each_run():
+    counts = ServerCounts(cpu_s=0.3, runs=2, images=3, run_s=0.1)
+    made = RateFigures.of(samples(0.1, 0.2, 0.3), rate=1, seconds=3, objective_s=1, counts=counts)
+    assert (made.cpu_ms, made.runs, made.mean_batch, made.run_ms, made.mean_ms) == (100, 2, 1.5, 50, 200)
+    assert "100 ms of a core for each answer; 1.5 images a run" in table([made])
+
+
+def test_plot_has_a_line_for_each_quantile():
+    drawn = plot([figures(samples(0.1, 0.2)), figures(samples(0.3), rate=20)])
+    assert drawn.count("<polyline") == 3
+    with pytest.raises(ValueError, match="nothing to plot"):
+        plot([figures(samples(1.0, outcome="429"))])
 
 
 def test_rate_is_sustained_where_all_lower_ones_are_too():

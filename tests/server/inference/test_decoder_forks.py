@@ -113,3 +113,15 @@ def test_program_that_is_ended_leaves_no_process(number):
     program.kill()
     program.communicate()
     until(lambda: not any(map(alive, pids)))
+
+
+def test_processor_time_is_that_of_all_decoders_also_of_those_that_have_ended(forks):
+    assert forks.cpu_seconds() == 0
+    decoder = forks.fork()
+    started = forks.cpu_seconds()
+    for _ in range(40):
+        decoder.ask(Work(picture(size=(1500, 1500)), "x", 10**7, marks=[]), USUAL_BYTES)
+    worked = forks.cpu_seconds()
+    assert worked > started
+    decoder.end()
+    assert forks.cpu_seconds() >= worked - 0.011, "but for a tick that is rounded"

@@ -50,6 +50,13 @@ def test_pool_is_read_at_each_scrape():
     assert samples(metrics)[f'openset_pool_high_water_bytes{{pool="{pool.name}"}}'] >= 8000
 
 
+def test_processor_time_of_decoders_is_read_at_each_scrape():
+    metrics, seconds = Metrics(), iter([1.5, 2.5])
+    metrics.watch_decoders(lambda: next(seconds))
+    assert b"openset_decoder_cpu_seconds_total 1.5" in metrics.exposition()
+    assert b"openset_decoder_cpu_seconds_total 2.5" in metrics.exposition()
+
+
 def test_refusals_are_counted_by_kind_and_failures_are_not():
     metrics = Metrics()
     for error in (QueueFull, QueueFull, UnknownModel, MemoryExhausted, ClientGone, DeadlinePassed, InferenceFailed):

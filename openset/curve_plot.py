@@ -1,4 +1,4 @@
-"""Plots of a run's curve as SVG, which needs no plotting library and stays sharp."""
+"""Plots of curves as SVG, which needs no plotting library and stays sharp."""
 
 import html
 import math
@@ -10,8 +10,8 @@ TICKS = 5
 Line = Sequence[tuple[float, float]]
 
 
-def curve_plot(title: str, lines: Mapping[str, Line]) -> str:
-    """Draw lines of (step, value), the values on one axis; a line of a single point is a dot."""
+def curve_plot(title: str, lines: Mapping[str, Line], *, axis: str = "step") -> str:
+    """Draw lines of (step, value), the values on one axis; a line of a single point is a dot; `axis` names steps."""
     points = [point for line in lines.values() for point in line]
     steps, values = [step for step, _ in points], [value for _, value in points]
     first, last = min(steps), max(steps)
@@ -29,7 +29,7 @@ def curve_plot(title: str, lines: Mapping[str, Line]) -> str:
         parts.append(f'<text x="{LEFT - 8}" y="{y}" text-anchor="end" dominant-baseline="middle">{mark:g}</text>')
     for step, anchor in ((first, "start"), (last, "end")):
         x = at(step, marks[0]).split(",")[0]
-        parts.append(f'<text x="{x}" y="{HEIGHT - 22}" text-anchor="{anchor}">step {step:g}</text>')
+        parts.append(f'<text x="{x}" y="{HEIGHT - 22}" text-anchor="{anchor}">{html.escape(axis)} {step:g}</text>')
     for number, (name, line) in enumerate(lines.items()):
         colour, row = COLOURS[number % len(COLOURS)], TOP + 16 * number + 8
         path = " ".join(at(*point) for point in line)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.training.curve_plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve_plot
+from openset.curve_plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curve_plot
 
 NUMBERS = st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1e-6)
 LINES = st.dictionaries(
