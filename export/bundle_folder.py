@@ -1,6 +1,5 @@
 """Folder of a bundle while it is written: beside its target, and moved there once it is complete."""
 
-import os
 import re
 import shutil
 import tempfile
@@ -34,14 +33,6 @@ def bundle_in_place(target: Path) -> Iterator[Path]:
         _put_in_place(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """Give a file a second name, or copy it where the file system cannot."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def bundle_name(text: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 
 from export import ExportError
-from export.bundle_folder import hashed, link_or_copy, store
+from export.bundle_folder import hashed, store
 from export.certificate.int8_agreement import Outputs, agreement, float32_graphs, float32_outputs, int8_graphs
 from export.certificate.parity import (
     FLOORS,
@@ -89,7 +89,7 @@ class _Trials:
             shutil.copyfile(folder / entry.file, scratch / entry.file)
         for graph in graphs.values():
             for name in (graph.file, *(entry.file for entry in graph.data)):
-                link_or_copy(folder / name, scratch / name)
+                shutil.copyfile(folder / name, scratch / name)
 
     def plan(self) -> list[Group]:
         """The groups to compute in int8; ExportError where none can be."""

@@ -20,7 +20,6 @@ from typing import Any
 import onnx
 from PIL import Image
 
-from export.bundle_folder import link_or_copy
 from export.certificate.int8_agreement import int8_graphs
 from export.int8_graphs import add_int8
 from export.onnx.int8 import Int8Writer
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def with_int8(given: Path, scratch: Path, unplanned: bool) -> Path:
     """A copy of the bundle, of links to its files, with int8 graphs."""
-    folder = shutil.copytree(given, scratch / given.name, copy_function=link_or_copy)
+    folder = shutil.copytree(given, scratch / given.name)
     (folder / "manifest.json").unlink()
     manifest = read_manifest(given)
     write_manifest(folder, manifest)
