@@ -5,7 +5,9 @@ does a checkpoint that no template fits.
 """
 
 import argparse
+import errno
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,32 +79,46 @@ def _pull(name: str, cache: Path, progress: Progress, *, full: bool, int8: bool)
             f" {install_command(('cpu', extra) if extra else ('cpu',))}, or pull on another machine and serve the"
             " bundle's folder with --bundle"
         )
-    from models.hub import HubError
+    from models.hub_client import HubError, HubUnreachable
 
     try:
         with _locked(name, cache, progress):
             if not _is_there(bundle, full):  # another process may have pulled it while this one waited
+                _remove_leftovers(bundle)
                 _fetch_and_make(name, cache, bundle, progress, full=full)
             if int8 and is_pulled(bundle) and not _is_there(bundle, full, int8):
                 from export.int8_graphs import add_int8  # needs the package onnx
 
                 add_int8(bundle, progress=progress)
-    except HubError as error:
+    except HubUnreachable as error:
         return _failed(
             f"{error}. Without a network: pull it on another machine and copy {bundle}, or serve a bundle that you have"
             " with --bundle"
         )
-    except PermissionError as error:
-        return _failed(
-            f"{error}: this user may not write there. Change the folder's owner, or choose another with --cache-dir or"
-            " OPENSET_CACHE_DIR"
-        )
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        return _failed(_of_the_cache(error))
+    except (HubError, ValueError) as error:
         return _failed(str(error))
     if not is_pulled(bundle):
         return _failed(f"{bundle} is written, but FAILED its certificate", status=1)
     print(f"{bundle}: {name}, certified: {read_manifest(bundle).certified}; openset serve --model {name}")
     return 0
+
+
+def _of_the_cache(error: OSError) -> str:
+    """A sentence for an error of the disk, with the way out."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({error}): downloaded data is kept, and the same command goes on once there is space"
+    why = ""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        why = "this user may not write there. Change the folder's owner, or "
+    return f"{error}: {why}choose another folder with --cache-dir or OPENSET_CACHE_DIR"
+
+
+def _remove_leftovers(bundle: Path) -> None:
+    """Remove what killed pulls of this model left beside its bundle: folders of `bundle_in_place`."""
+    for folder in bundle.parent.glob(f".{bundle.name}-" + "?" * 8):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_there(bundle: Path, full: bool, int8: bool = False) -> bool:

@@ -12,10 +12,14 @@ CheckpointError (ValueError)
 from collections.abc import Sequence
 
 SHOWN_KEYS = 40
+_SHOWN_LETTERS = 200
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded; the message says why."""
+    """A checkpoint that cannot be loaded; the message says why, on one line whatever the checkpoint holds."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class UnreadableCheckpoint(CheckpointError):
@@ -45,4 +49,13 @@ class WeightsDoNotFit(CheckpointError):
 def listed(keys: Sequence[str]) -> str:
     """The first keys, and the number of the others."""
     more = f", and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return ", ".join(keys[:SHOWN_KEYS]) + more
+    return ", ".join(_shortened(key) for key in keys[:SHOWN_KEYS]) + more
+
+
+def printable(text: str) -> str:
+    """The text on one line, with what a terminal would obey (line breaks, control codes) escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _shortened(key: str) -> str:
+    return key if len(key) <= _SHOWN_LETTERS else f"{key[:_SHOWN_LETTERS]}…"

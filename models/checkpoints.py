@@ -18,6 +18,7 @@ from models.tensor_records import TensorReader
 from models.torch_archive import LegacyFile, ZipArchive, faults_named
 
 OPENSET_FORMAT = "openset"
+_MAX_NAME = 200
 MAX_PREFIXES = 4  # such as "module.model."
 WEIGHTS_FILE = "model.safetensors"
 # Weights of a folder, in order of preference; the latter are open_clip's.
@@ -121,8 +122,8 @@ def _shards(index: Path) -> list[Path]:
         raise UnreadableCheckpoint(f"{index} has no 'weight_map'")
     names = sorted({str(name) for name in mapping.values()})
     for name in names:
-        if Path(name).name != name:
-            raise UnsafeCheckpoint(f"{index} names {name!r}, which is not a plain file name")
+        if Path(name).name != name or len(name) > _MAX_NAME:
+            raise UnsafeCheckpoint(f"{index} names {name[:_MAX_NAME]!r}, which is not a plain file name")
         if not (index.parent / name).is_file():
             raise UnreadableCheckpoint(f"{index} names the shard {name}, which does not exist")
     return [index.parent / name for name in names]

@@ -3,14 +3,13 @@
 `huggingface_hub` speaks to the hub, but its downloads over HTTP start again with each process, and compare sizes only.
 """
 
-import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +21,13 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
-from models.hub_client import use_own_client
+from models import CheckpointError, printable
+from models.files_beside import CONFIG_FILE, read_json
+from models.hub_client import HubError, HubUnreachable, use_own_client
 from models.model_card import licence_of, spdx_name
 from models.model_zoo import Official
+from models.repository_files import check_model_type, check_size_of_settings, weights_of
+from openset.proxies import note, proxy_for, shown
 
 # Else its user agent lists the installed packages, after a request to the hub for the names to look for.
 constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -35,10 +38,6 @@ ATTEMPTS = 3
 _PAUSE_S = 1.0
 _TIMEOUT_S = 30.0
 _SAVED = "downloaded data is kept, and the same command resumes there"
-
-
-class HubError(Exception):
-    """A checkpoint that could not be fetched; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -74,29 +73,45 @@ def fetch(official: Official, folder: Path, say: Callable[[str], None]) -> Fetch
     record = _recorded(official, folder)
     if record is None:
         if is_offline_mode():
-            raise HubError(f"HF_HUB_OFFLINE is set, and the checkpoint is not complete in {folder}")
+            raise HubUnreachable(f"HF_HUB_OFFLINE is set, and the checkpoint is not complete in {folder}")
         use_own_client()
         hub = _Hub(official)
         with hub.errors_explained():
             record = hub.listing(say)
             folder.mkdir(parents=True, exist_ok=True)
             _refuse_full_disk(folder, record["files"])
-            for file in record["files"]:
+            weights = weights_of(official, {file.name for file in record["files"]})
+            for file in sorted(record["files"], key=lambda file: file.name in weights):  # small ones first
+                if file.name in weights:
+                    _check_model_type(official, record["files"], folder)
                 hub.download(file, folder, record["commit"], say)
         _write(folder / RECORD_FILE, record)
-    (weights, *_) = (file.name for file in record["files"] if file.name in official.weights)
-    path = folder if official.is_folder else folder / weights
+    (weights_file, *_) = weights_of(official, {file.name for file in record["files"]})
+    known = official.is_folder and weights_file.removesuffix(".index.json") in official.weights
+    path = folder if known else folder / weights_file
     source = f"hf://{official.repository}@{record['commit']}"
     return FetchedCheckpoint(path, source, record.get("licence") or licence_of(folder) or official.licence)
 
 
+def _check_model_type(official: Official, files: list[RemoteFile], folder: Path) -> None:
+    names = {file.name for file in files}
+    check_model_type(official, names, read_json(folder / CONFIG_FILE) if CONFIG_FILE in names else None)
+
+
 class _Hub:
-    """Client of the hub for one repository."""
+    """Client of the hub for one repository; HubError where the environment names no hub, or no token."""
 
     def __init__(self, official: Official) -> None:
         self._official = official
-        self._endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-        self._token: str | bool = os.environ.get("HF_TOKEN", "").strip() or False
+        self._endpoint = (os.environ.get("HF_ENDPOINT", "").strip() or constants.ENDPOINT).rstrip("/")
+        self._shown = shown(self._endpoint)  # without a password
+        self._host = _host(self._endpoint)
+        if self._host is None:
+            raise HubError(f"HF_ENDPOINT is {self._shown!r}; an address such as https://huggingface.co is expected")
+        token = os.environ.get("HF_TOKEN", "").strip()
+        if not (token.isascii() and token.isprintable()):
+            raise HubError("HF_TOKEN holds characters that no token has: set it to the token alone")
+        self._token: str | bool = token or False
 
     def listing(self, say: Callable[[str], None]) -> dict[str, Any]:
         """The newest commit, and its files to fetch."""
@@ -104,25 +119,24 @@ class _Hub:
         info = api.model_info(
             self._official.repository, revision=self._official.revision, timeout=_TIMEOUT_S, files_metadata=True
         )
-        files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-        weights = next((name for name in self._official.weights if name in files), None)
-        if weights is None or info.sha is None:
-            raise HubError(
-                f"{self._official.repository} has none of {', '.join(self._official.weights)}: it may have changed"
-            )
+        files = {str(sibling.rfilename): sibling for sibling in info.siblings or ()}
+        weights = weights_of(self._official, files.keys())
         licence = getattr(info.card_data, "license", None)
+        told = spdx_name(licence) if isinstance(licence, str) else None
         if licence:
-            say(f"licence, according to the hub: {licence}")
+            say(f"licence, according to the hub: {told or repr(licence)}")
         beside = [name for name in self._official.beside if name in files]
         wanted = []
-        for name in filter(None, (self._official.config, weights, *beside)):
+        for name in filter(None, (self._official.config, *weights, *beside)):
             if name not in files or (size := files[name].size) is None:
                 raise HubError(f"{self._official.repository} has no {name}, or hides its size: it may have changed")
             lfs = files[name].lfs
             wanted.append(RemoteFile(name, size, lfs.sha256 if lfs else str(files[name].blob_id)))
-        if not _COMMIT.fullmatch(info.sha) or not all(file.is_plausible for file in wanted):
+        if not _COMMIT.fullmatch(info.sha or "") or not all(file.is_plausible for file in wanted):
             raise ValueError("a size or a hash is none")
-        told = spdx_name(licence) if isinstance(licence, str) else None
+        for file in wanted:
+            if file.name not in weights:
+                check_size_of_settings(self._official, file.name, file.size)
         return {
             "repository": self._official.repository,
             "revision": self._official.revision,
@@ -179,40 +193,63 @@ class _Hub:
         try:
             yield
         except HfHubHTTPError as error:
-            raise HubError(self._refusal(error.response.status_code, error.response.headers)) from error
+            raise self._refusal(error.response) from error
         except httpx2.TransportError as error:
-            raise HubError(
-                f"{self._endpoint} cannot be reached ({error}): is there a network? {_SAVED};"
+            hint = "; SSL_CERT_FILE names the authorities that are trusted" if "CERTIFICATE" in str(error) else ""
+            raise HubUnreachable(
+                f"{self._shown} cannot be reached{note(self._endpoint)} ({error}): {_SAVED} once it can{hint};"
                 " HF_ENDPOINT names another address"
             ) from error
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise HubError(f"the disk is full: {_SAVED} once there is space") from error
+            if error.errno is None:  # of the library, whose advice does not apply here
+                raise HubUnreachable(f"{self._shown} sends less than it has announced: {_SAVED}") from error
             raise
-        except (ImportError, httpx2.InvalidURL) as error:
+        except (httpx2.RequestError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, CheckpointError):
+                raise
             raise HubError(
-                f"{self._endpoint} is not asked: a proxy that the environment names cannot be used ({error}); SOCKS"
-                " needs httpx2[socks], and NO_PROXY names the hosts that are reached without a proxy"
-            ) from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise HubError(
-                f"{self._endpoint} answers, but not as the hub does ({type(error).__name__}): is HF_ENDPOINT right, and"
-                " is there a proxy that asks for a login?"
+                f"{self._shown} answers{note(self._endpoint)}, but not as the hub does ({type(error).__name__}): is"
+                " HF_ENDPOINT right, and is there a proxy that asks for a login? Open the address in a browser to see"
             ) from error
 
-    def _refusal(self, status: int, headers: Mapping[str, str]) -> str:
-        repository, endpoint = self._official.repository, self._endpoint
+    def _refusal(self, response: httpx2.Response) -> HubError:
+        """The refusal of the hub, of where it keeps its files, or of a proxy, as a sentence."""
+        status, repository, endpoint = response.status_code, self._official.repository, self._shown
+        if status == 407:
+            proxy = shown(proxy_for(str(response.url)) or "on the way")
+            return HubUnreachable(
+                f"the proxy {proxy} asks for a login (407): name it with both, as http://user:password@host"
+            )
+        if response.url.host != self._host:
+            return HubUnreachable(
+                f"{response.url.host}, where {endpoint} keeps its files, answers {status}{note(str(response.url))}: try"
+                f" again later, and see that no firewall keeps it out; {_SAVED}"
+            )
         if status in (401, 403):
-            return (
-                f"{endpoint} denies access to {repository} ({status}): it may be gated or deleted. Ask for"
-                f" access at {endpoint}/{repository}, and set HF_TOKEN to a token with access"
+            return HubError(
+                f"{endpoint} denies access to {repository}{note(str(response.url))} ({status}): there is none of this"
+                f" name, or it is gated or private. Ask for access at {endpoint}/{repository}, and set HF_TOKEN to a"
+                " token with access"
             )
         if status == 404:
-            return f"{endpoint} has no {repository} at {self._official.revision}, or not the required files (404)"
+            return HubError(
+                f"{endpoint} has no {repository} at {self._official.revision}, or not the required files (404)"
+            )
         if status == 429:
-            wait = f" in {headers['Retry-After']} s" if headers.get("Retry-After") else " later"
-            return f"{endpoint} gets too many requests from this address (429): try again{wait}; {_SAVED}"
-        return f"{endpoint} answers {status} for {repository}: try again later; {_SAVED}"
+            after = printable(response.headers.get("Retry-After", ""))
+            wait = f" in {after} s" if after else " later"
+            return HubError(f"{endpoint} gets too many requests from this address (429): try again{wait}; {_SAVED}")
+        what_to_do = f"try again later; {_SAVED}" if status >= 500 else "are HF_ENDPOINT and HF_TOKEN right?"
+        return HubError(f"{endpoint} answers {status} for {repository}: {what_to_do}")
+
+
+def _host(endpoint: str) -> str | None:
+    """The host of an address of the web, None where it is none."""
+    try:
+        url = httpx2.URL(endpoint)
+    except httpx2.InvalidURL:
+        return None
+    return url.host or None if url.scheme in ("http", "https") else None
 
 
 class _Bounded:

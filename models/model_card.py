@@ -46,7 +46,7 @@ def licence_of(folder: Path, config: Mapping[str, Any] | None = None) -> str | N
 
 def spdx_name(text: str) -> str:
     """A licence's name as SPDX writes it, where it is known."""
-    plain = " ".join(text.split())[:_MAX_NAME]
+    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_MAX_NAME]
     lower = plain.lower()
     return _SPDX.get(lower) or (lower.upper() if _UPPER.fullmatch(lower) else plain)
 

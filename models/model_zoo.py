@@ -23,11 +23,15 @@ OPENAI_FILES = frozenset(
 )
 HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+# Types in a config.json of transformers.
+MODEL_TYPES = ("clip", "grounding-dino", "mm-grounding-dino")
 _CONFIGS = ("config.json", "open_clip_config.json")
 _SETTINGS = (*_CONFIGS, "preprocessor_config.json", "processor_config.json", "tokenizer.json")
 _CARDS = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt")
 _MAX_NAME = 90  # a bundle's name has at most 100 letters
-_REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,99}))?")
+# As the hub names them: neither part ends in a dash or dot, and two of them or ".git" are refused below.
+_PART = r"[A-Za-z0-9_](?:[\w.-]{0,94}\w)?"
+_REPOSITORY = re.compile(rf"({_PART}/{_PART})(?:@([A-Za-z0-9][\w./-]{{0,99}}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Official:
     revision: str = "main"
 
     @property
+    def is_any(self) -> bool:
+        """True for a repository that no name stands for, whose files say what it is."""
+        return not self.family
+
+    @property
     def is_folder(self) -> bool:
         """True where the files beside the weights belong to them."""
         return self.config is not None or bool(self.beside)
@@ -62,7 +71,7 @@ def repository(name: str) -> Official | None:
     Weights of transformers are preferred to those of open_clip, where a repository has both.
     """
     match = _REPOSITORY.fullmatch(name)
-    if match is None or ".." in name or len(name) > _MAX_NAME:
+    if match is None or ".." in name or "--" in match[1] or match[1].endswith(".git") or len(name) > _MAX_NAME:
         return None
     return Official(
         title=match[1],

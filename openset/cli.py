@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from openset.answerer import Answerer, NoAnswers, PictureFault, open_answerer
 from openset.arguments import DRAWN
-from openset.command_options import DETECTION_OPTIONS, given
+from openset.command_options import DETECTION_OPTIONS, OptionError, given, label_thresholds
 from openset.ordered_map import map_in_order
-from openset.sources import SourceError, find_sources
+from openset.sources import SourceError, find_sources, printable
 
 # Options that carry the names of the request's fields.
 _FIELDS = {
@@ -32,13 +32,14 @@ class OutputError(Exception):
 class _Picture(NamedTuple):
     name: str
     image: str | bytes
+    fault: str | None = None
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one command; exit status 1 where some pictures got no answer, 2 where none did."""
     try:
         return _run(args)
-    except (SourceError, NoAnswers, OutputError) as error:
+    except (SourceError, NoAnswers, OptionError, OutputError) as error:
         print(f"openset {args.command}: {error}", file=sys.stderr)
         return 2
 
@@ -48,8 +49,11 @@ def _run(args: argparse.Namespace) -> int:
     several, out, failed = len(pictures) > 1, getattr(args, "out", None), 0
     if out:
         _check_drawing(args, several=several)
+    fields = given(args, _FIELDS[args.command])
+    if args.command == "detect":
+        fields |= label_thresholds(args, args.labels)
     with closing(open_answerer(args, args.command)) as answerer:
-        ask = partial(_ask, answerer, given(args, _FIELDS[args.command]), out)
+        ask = partial(_ask, answerer, fields, out)
         for picture, answer in map_in_order(ask, pictures, parallel=args.parallel):
             if isinstance(answer, PictureFault):
                 failed += 1
@@ -65,6 +69,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _ask(answerer: Answerer, fields: dict[str, Any], out: Path | None, picture: _Picture) -> Any:
+    if picture.fault is not None:
+        return PictureFault(picture.fault)
     try:
         if out is None:
             return answerer.ask(picture.image, **fields)
@@ -88,7 +94,9 @@ def _pictures(images: list[str]) -> list[_Picture]:
             sources = find_sources([name]).files
             named = len(sources) == 1 and Path(name).is_file()
             found += [
-                _Picture(name if named else str(each.path), str(each.path)) for each in sources if not each.is_video
+                _Picture(printable(name if named else each.path), str(each.path), each.fault)
+                for each in sources
+                if not each.is_video
             ]
     return list({each.name: each for each in found}.values())
 

@@ -13,6 +13,10 @@ API_KEY = "OPENSET_API_KEY"
 LIST_HELP = 'separated by commas, repeated, or as a JSON array like \'["a, b", "c"]\''
 
 
+class OptionError(ValueError):
+    """Options that do not go together; the message says why."""
+
+
 class ListAction(argparse.Action):
     """Collects a list from `dog,cat`, from the option repeated, and from a JSON array, in any mixture.
 
@@ -102,6 +106,35 @@ def add_detection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-threshold", type=float, metavar="0..1", help="least score of a matched word")
     parser.add_argument("--nms-iou", type=float, metavar="0..1", help="overlap above which the weaker box is dropped")
     parser.add_argument("--max-detections", type=int, metavar="N")
+    parser.add_argument(
+        "--threshold",
+        dest="thresholds",
+        action="append",
+        type=_of_label,
+        metavar="LABEL=0..1",
+        help="least score of one of --labels, repeatable; the others have --box-threshold",
+    )
+
+
+def label_thresholds(args: argparse.Namespace, labels: Sequence[str] | None) -> dict[str, list[float | None]]:
+    """The field of a request that --threshold stands for: one for each label, in order; OptionError names a mistake."""
+    thresholds: dict[str, float] = dict(args.thresholds or ())
+    if thresholds and labels is None:
+        raise OptionError("--threshold is for one of --labels: give them instead of --prompt")
+    if unknown := [label for label in thresholds if label not in (labels or ())]:
+        raise OptionError(f"--threshold {unknown[0]}=…: the labels are {', '.join(labels or ())}")
+    return {"label_thresholds": [thresholds.get(label) for label in labels or ()]} if thresholds else {}
+
+
+def _of_label(text: str) -> tuple[str, float]:
+    label, sign, score = text.rpartition("=")
+    try:
+        value = float(score)
+    except ValueError:
+        value = -1.0
+    if not sign or not label.strip() or not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no label with its least score, like dog=0.4")
+    return label.strip(), value
 
 
 def api_key(args: argparse.Namespace) -> str | None:

@@ -135,6 +135,8 @@ def _fields(options: Mapping[str, Any], known: type) -> dict[str, str | list[str
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Mapping):
+        raise TypeError(f"a list is expected (label_thresholds: one for each label, in order, or None), got {value!r}")
     if isinstance(value, list | tuple):
         return ",".join("null" if item is None else str(item) for item in value)
     return str(value)
@@ -143,6 +145,8 @@ def _text(value: Any) -> str:
 def _texts(name: str, value: Texts) -> str | list[str]:
     if isinstance(value, str):
         return value
+    if isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a list of strings, got the dict {value!r}")
     texts = list(value)
     for text in texts:
         if not isinstance(text, str):

@@ -5,7 +5,7 @@ ClientError
 ├── ConnectionFailed      no answer came: refused, dropped or too late
 ├── AnswerError           an answer that is not the server's
 └── ProblemError          the server, or a proxy before it, refused
-    └── UrlsUnsupported   the server takes no URLs of images
+    └── UrlsUnsupported   the server does not fetch the URL of an image
 """
 
 import html
@@ -18,6 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from openset.results import FieldProblem
 
+# Words for a 407, which only a proxy answers.
+PROXY_LOGIN = (
+    "the proxy that the environment names asks for a login: write its address as http://USER:PASSWORD@HOST:PORT"
+)
 _MAX_EXCERPT = 300
 _IMAGE_NAME = re.compile(r"^(the image|image \d+ of \d+)")
 _MARKUP = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
@@ -75,7 +79,7 @@ class ProblemError(ClientError):
 
 
 class UrlsUnsupported(ProblemError):
-    """The server does not know the field `image_urls`."""
+    """The server does not know the field `image_urls`, fetches no images, or not this one: pass the image's bytes."""
 
 
 def named(detail: str, image: str) -> str:
@@ -96,7 +100,7 @@ def problem_error(response: httpx.Response) -> ProblemError:
     if "image_urls" in unknown:
         detail = "this server takes no URLs of images: download the image and pass its bytes"
         return UrlsUnsupported(problem.model_copy(update={"detail": detail}))
-    return ProblemError(problem)
+    return (UrlsUnsupported if problem.type.endswith(":url-refused") else ProblemError)(problem)
 
 
 def excerpt(response: httpx.Response) -> str:
@@ -114,6 +118,8 @@ def _problem(response: httpx.Response) -> Problem:
         return Problem.model_validate(members | response.json() | status)
     except (ValueError, TypeError, RecursionError, ValidationError):
         detail = excerpt(response)
+        if response.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            detail = PROXY_LOGIN
         if response.has_redirect_location:
             detail = f"it points to {response.headers['location']}, and redirects are not followed: use that address"
         return Problem.model_validate(members | status | {"detail": detail})

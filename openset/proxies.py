@@ -70,6 +70,6 @@ def note(url: str) -> str:
 
 
 def shown(proxy: str) -> str:
-    """A proxy's address without user and password."""
-    scheme, _, rest = proxy.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    """An address, such as a proxy's, without user and password."""
+    scheme, separator, rest = proxy.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

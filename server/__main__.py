@@ -73,6 +73,8 @@ COMMANDS = {
     ),
     "completion": Command("print the shell's completion script", "server.arguments", "server.completion:run"),
 }
+# Modules that only some uses of a command need, and the extra that brings each.
+_EXTRA_OF = {"pyarrow": ("label",), "av": ("video",), "pillow_heif": ("heic",)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,7 +147,7 @@ def _run_command(words: Sequence[str]) -> int:
     try:
         status: int = getattr(importlib.import_module(module), function)(args)
     except ModuleNotFoundError as error:
-        hint = install_command(command.extras)
+        hint = install_command(_EXTRA_OF.get((error.name or "").partition(".")[0], command.extras))
         print(f"openset {args.command}: {error}; install it with: {hint}", file=sys.stderr)
         return 2
     return status

@@ -26,8 +26,9 @@ EXAMPLE_IMAGE = (
     "14ApjSnIhF81phTtQ4kCDZghiFWKCZcELkEm/NKYRjAOvsQHAFrOGsECaDVqAAAAAElFTkSuQmCC"
 )
 _MAX_URL = 2048
+_ONE_EACH = "give one number for each label, in their order, like [0.4, null]; null stands for box_threshold"
 Item = TypeVar("Item")
-Parse = Callable[["RepeatedField"], Sequence[str | None]]
+Parse = Callable[["RepeatedField"], Sequence[str | float | None]]
 
 
 class RepeatedField(tuple[str, ...]):
@@ -52,10 +53,19 @@ def _list_of(parse: Parse) -> BeforeValidator:
     return BeforeValidator(listed)
 
 
-def _numbers(texts: RepeatedField) -> list[str | None]:
-    """Numbers as texts, of which "null" and nothing between two commas are None."""
+def _numbers(texts: RepeatedField) -> list[float | None]:
+    """Numbers in texts, of which "null" and nothing between two commas are None."""
     parts = [part.strip() for text in texts for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
-    return [None if part in ("", "null") else part for part in parts]
+    try:
+        return [None if part in ("", "null") else float(part) for part in parts]
+    except ValueError:
+        raise ListTextError(_ONE_EACH) from None
+
+
+def _is_array(value: object) -> object:
+    if not isinstance(value, str | list | tuple):
+        raise PydanticCustomError("numbers", "{reason}", {"reason": _ONE_EACH})
+    return value
 
 
 def _image(value: object, info: ValidationInfo) -> bytes | Fault:
@@ -127,7 +137,7 @@ Items = Annotated[tuple[Item, ...], FailFast(), Field(max_length=MAX_ITEMS)]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 AtLeastOne = AfterValidator(_not_empty)
 Names = Annotated[Items[Text], _list_of(lambda texts: [name for text in texts for name in split_names(text)])]
-Numbers = Annotated[Items[Ratio | None], _list_of(_numbers)]
+Numbers = Annotated[Items[Ratio | None], _list_of(_numbers), BeforeValidator(_is_array)]
 Sentences = Annotated[Items[Text], _list_of(split_sentences)]
 Templates = Annotated[Items[Template], _list_of(lambda texts: split_sentences(texts, is_one=lambda part: "{}" in part))]
 # A URL may have commas.

@@ -5,7 +5,7 @@ is named by (MDETR's and GLIP's mixed sets); and LVIS's `neg_category_ids` and `
 """
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -26,6 +26,7 @@ from models.data.entries import (
     SizedEntry,
     Spans,
     Words,
+    absent_labels,
     checked,
     checked_spans,
     fitted_box,
@@ -107,7 +108,8 @@ _Identified = TypeVar("_Identified", bound="CocoCategory | CocoImage")
 class CocoSet:
     """The images of a COCO file; records are without crowd regions, as in the official training code.
 
-    A faulty entry raises DataError, or with `skip` is left out and counted in `faults`.
+    A faulty entry raises DataError, or with `skip` is left out and counted in `faults`. Of a picture that lacks an
+    annotation nobody says that it does not show its category.
     """
 
     def __init__(self, annotations: Path, pictures: Path, *, skip: bool = False) -> None:
@@ -120,8 +122,9 @@ class CocoSet:
         images = self.faults.unique(images, _annotated_file, self._repeated_file)
         self._images = list(self.faults.kept(images, self._image))
         rows = {image.id: row for row, image in enumerate(self._images)}
+        self._doubtful: dict[int, set[int]] = {}  # labels of which a picture, by its index, may have further objects
         entries = enumerate(data["annotations"])
-        found = list(self.faults.kept(entries, lambda numbered: self._annotation(*numbered, rows)))
+        found = list(self.faults.kept(entries, lambda numbered: self._kept_annotation(*numbered, rows)))
         found.sort(key=lambda one: one.image)  # keeps the file's order within an image
         # Arrays, which reading processes share; objects would be copied into each once their references are counted.
         self._objects = AnnotatedObjects(
@@ -159,8 +162,10 @@ class CocoSet:
             kept = (spans[row] for row in np.flatnonzero(single))
             regions = tuple(Region(one, box[None]) for one, box in zip(kept, boxes, strict=True))
             return GroundingRecord(picture, image.caption, regions, where, image.size)
-        present = set(objects.labels.tolist())
-        absent = None if image.absent is None else tuple(label for label in image.absent if label not in present)
+        absent, doubtful = image.absent, self._doubtful.get(index, set())
+        if absent is not None or doubtful:
+            others = absent_labels(len(self.names), objects.labels.tolist(), doubtful)
+            absent = others if absent is None else tuple(label for label in absent if label in others)
         return DetectionRecord(picture, boxes, labels, self.names, where, image.size, absent)
 
     def objects(self, index: int) -> AnnotatedObjects:
@@ -172,7 +177,7 @@ class CocoSet:
     def _read_categories(self, data: dict[str, Any]) -> tuple[dict[int | str, int], CategoryNames]:
         """The label of each id, and the names; without Roboflow's root category."""
         entries = unique_entries(CocoCategory, data["categories"], self.name, self.faults)
-        used = {one.get("category_id") for one in data["annotations"] if _has_plain_id(one)}
+        used = {_plain_id(one, "category_id") for one in data["annotations"]}
         names = CategoryNames()
         labels = {one.id: names.add(one.name) for one in entries if not _is_root(one, entries, used)}
         return labels, names
@@ -190,6 +195,21 @@ class CocoSet:
             raise RecordFault(message, kind="image neg_category_ids")
         absent = None if negative is None else tuple(dict.fromkeys(known[one] for one in negative))
         return _Image(entry.id, entry.file_name, entry.size, entry.caption, absent)
+
+    def _kept_annotation(self, number: int, value: Any, rows: Mapping[int | str, int]) -> _Object:
+        try:
+            return self._annotation(number, value, rows)
+        except RecordFault:
+            row = rows.get(_plain_id(value, "image_id"))
+            if row is not None:
+                self._doubtful.setdefault(row, set()).update(self._labels_meant(_plain_id(value, "category_id")))
+            raise
+
+    def _labels_meant(self, category_id: Any) -> Iterable[int]:
+        """The labels that an object may have, by the id that a faulty annotation gives."""
+        if category_id == "":
+            return range(len(self.names))
+        return [self._labels_by_id[category_id]] if category_id in self._labels_by_id else []
 
     def _annotation(self, number: int, value: Any, rows: Mapping[int | str, int]) -> _Object:
         where = entry_name(CocoAnnotation, number, value, self.name)
@@ -254,8 +274,10 @@ def _is_root(entry: CocoCategory, entries: list[CocoCategory], used: set[Any]) -
     return bool(others) and nowhere and entry.id not in used and all(one.supercategory == entry.name for one in others)
 
 
-def _has_plain_id(annotation: Any) -> bool:
-    return isinstance(annotation, dict) and isinstance(annotation.get("category_id"), int | float | str)
+def _plain_id(annotation: Any, key: str) -> Any:
+    """The id that an entry gives, faulty or not; "" where it gives none."""
+    given = annotation.get(key) if isinstance(annotation, dict) else None
+    return given if isinstance(given, int | float | str) and given == given else ""
 
 
 def _annotated_file(image: CocoImage) -> str | None:

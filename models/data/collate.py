@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from models.data.augmentation import DetectorAugmentation, SquareAugmentation, augment, mirrorable, random_square
+from models.data.categories import CategoryNames
 from models.data.entries import check_in_picture
 from models.data.grounding_prompts import GroundedPrompt, PromptSampler
 from models.data.images import DataError
@@ -165,12 +166,21 @@ class ImageTextBatch:
 
 
 class ImageTextTransform:
-    """Makes CLIP's examples: a picture, and the ids of one of its captions or the number of its class."""
+    """Makes CLIP's examples: a picture, and the ids of one of its captions or the number of its class.
+
+    classes: the names of all sets, whose order may differ from a set's own; None where that is the same.
+    """
 
     def __init__(
-        self, tokenizer: SentenceTokenizer, preprocessing: Preprocessing, augmentation: SquareAugmentation | None = None
+        self,
+        tokenizer: SentenceTokenizer,
+        preprocessing: Preprocessing,
+        augmentation: SquareAugmentation | None = None,
+        *,
+        classes: CategoryNames | None = None,
     ) -> None:
         self._tokenizer, self._preprocessing, self._augmentation = tokenizer, preprocessing, augmentation
+        self._classes = classes
 
     def __call__(self, record: Record, rng: np.random.Generator) -> tuple[Tensor, Tensor | int]:
         if isinstance(record, DetectionRecord):
@@ -186,7 +196,16 @@ class ImageTextTransform:
         elif self._augmentation is not None:
             image = random_square(image, self._augmentation, mirror=mirrorable(text), rng=rng)
         pixels = torch.from_numpy(preprocess(image, rules))
-        return pixels, record.label if isinstance(record, ClassificationRecord) else self._ids(text, record.where)
+        return pixels, self._class(record) if isinstance(record, ClassificationRecord) else self._ids(
+            text, record.where
+        )
+
+    def _class(self, record: ClassificationRecord) -> int:
+        if self._classes is None:
+            return record.label
+        place = self._classes.place(record.names[record.label])
+        assert place is not None, "names are checked before the run"
+        return place
 
     def _ids(self, text: str, where: str) -> Tensor:
         """Tokenise a text; one over the model's limit is cut after as many words as fit, as CLIP was trained."""

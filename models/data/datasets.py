@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 from models.data.captions import open_captions
+from models.data.class_folders import ClassFolders
 from models.data.coco import CocoSet
 from models.data.grounding_prompts import PromptConfig
 from models.data.images import DataError
@@ -110,6 +111,22 @@ class CaptionsConfig(SetConfig):
         pictures = None if self.pictures is None else context.folder / self.pictures
         columns = {"picture_column": self.picture_column, "caption_column": self.caption_column}
         return _checked(open_captions(context.folder / self.path, pictures, skip=self.skip, **columns), self)
+
+
+class ClassesConfig(SetConfig):
+    """A folder with a folder of pictures for each class: see `models.data.class_folders`."""
+
+    format: Literal["classes"]
+    path: Path
+    label_map: Path | None = None
+
+    def open(self, context: OpenContext) -> RecordSet:
+        return _checked(self.read(context.folder), self)
+
+    def read(self, folder: Path) -> ClassFolders:
+        """List the classes and their pictures; paths start at `folder`."""
+        labels = None if self.label_map is None else folder / self.label_map
+        return ClassFolders(folder / self.path, label_map=labels, skip=self.skip)
 
 
 class ShardsConfig(SetConfig):

@@ -10,7 +10,7 @@ hidden files (no part of the set), Roboflow's parent of all categories (no label
 """
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from models.data.text_files import RepeatedKeys
 Box = tuple[float, float, float, float]
 MAX_COORDINATE = 1e9  # float32, in which pictures are trained, holds it and its multiples
 MAX_AREA = 1e10  # COCO's evaluator passes over objects of a larger area
+MAX_PATH, MAX_NAME = 4000, 255  # characters of a path below a folder, bytes of a name in it
 
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 100
@@ -59,9 +60,15 @@ def _visible(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    if not text.strip() or "\0" in text:
+    if not is_path(text):
         raise PydanticCustomError("path", "it is no path")
     return text
+
+
+def is_path(text: str) -> bool:
+    """True for a text that may name a file on any of the usual file systems."""
+    names = text.encode().split(b"/")
+    return bool(text.strip()) and "\0" not in text and len(text) <= MAX_PATH and max(map(len, names)) <= MAX_NAME
 
 
 Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
@@ -155,6 +162,11 @@ def check_in_picture(boxes_xyxy: Float32, size: tuple[int, int], where: str) -> 
     """Raise RecordFault if one of the boxes [M, 4] lies outside a picture whose size no file gave."""
     for box in boxes_xyxy.tolist():
         fitted_box((box[0], box[1], box[2], box[3]), size, where, kind="bbox outside the picture")
+
+
+def absent_labels(count: int, present: Iterable[int], doubtful: Iterable[int]) -> tuple[int, ...]:
+    """Labels of `count` that are not in a picture, of which an object is left out that may be of those `doubtful`."""
+    return tuple(sorted({*range(count)} - {*present} - {*doubtful}))
 
 
 def clip_boxes(boxes_xyxy: Float32, size: tuple[int, int]) -> tuple[Float32, np.ndarray]:

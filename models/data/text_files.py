@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from models.data.faults import RecordFault
 from models.data.images import DataError
@@ -99,6 +100,25 @@ def json_object(text: str | bytes, where: str) -> dict[str, Any]:
     if isinstance(data, RepeatedKeys):
         raise RecordFault(f"{where}: a key occurs twice; it has {list(data)[:10]}", kind="repeated key")
     return data
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML; DataError if it is none, or has a key twice in one mapping."""
+    try:
+        return yaml.load(text, _YamlLoader)
+    except Exception as error:  # of values that do not fit their tags, it raises what Python does
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RecordFault(f"{where} is no usable YAML: {reason}", kind="no YAML") from error
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """Loads plain values only, and no mapping with a key twice, of which the last would count."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if repeated := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.constructor.ConstructorError(None, None, f"the key {repeated[1]!r} occurs twice")
+        return super().construct_mapping(node, deep=deep)
 
 
 def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,26 +7,27 @@ shows none of the classes.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
-import yaml
-from PIL import Image
 from pydantic import BeforeValidator, Field
 
 from models.data.categories import CategoryNames
-from models.data.entries import Box, DataEntry, FilePath, Words, checked, fitted_box, shown
+from models.data.entries import Box, DataEntry, FilePath, Words, absent_labels, checked, fitted_box, is_path, shown
 from models.data.faults import Faults, RecordFault
 from models.data.folders import pictures_in
 from models.data.images import SUFFIXES, DataError, PictureFile
 from models.data.records import DetectionRecord
-from models.data.text_files import Lines, read_text
-from server.contract.image_file import may_turn
+from models.data.text_files import Lines, parse_yaml, read_text
+from server.contract import image_file
+from server.contract.regular_files import open_regular
 
 SPLITS = ("train", "val", "test")
-ORIENTATION = 0x0112  # of EXIF; above 4 the picture is stored on its side
+_HEAD_BYTES = 64 * 1024  # in which most JPEGs tell their size and orientation
+_MAX_DIGITS = 9  # of a class
 # Rounding of converters may leave a box this share of the picture outside of it.
 SLACK = 1e-3
 
@@ -67,11 +68,20 @@ class _Object(NamedTuple):
     box: Box
 
 
+class _Picture(NamedTuple):
+    """A picture with its objects; `absent`: the labels that it does not show, where objects of others are left out."""
+
+    path: Path
+    objects: tuple[_Object, ...]
+    absent: tuple[int, ...] | None
+
+
 class YoloSet:
     """The pictures of one split of a `data.yaml`, with their boxes.
 
     A faulty entry raises DataError, or with `skip` is left out and counted in `faults`: a line of a label file by
-    itself, a picture with all its lines. Label files are read at once, pictures when they are used.
+    itself, a picture with all its lines, also where its file cannot be read. Of a picture that lacks a line nobody says
+    that it does not show the class. Label files are read at once, pictures when they are used.
     """
 
     def __init__(self, file: Path, split: str, *, skip: bool = False) -> None:
@@ -87,39 +97,51 @@ class YoloSet:
             given = [name for name in SPLITS if getattr(data, name) is not None]
             raise DataError(f"{file} has no {split!r}; it has {', '.join(given) or 'no split'}")
         root = _root(file, data.path)
-        pictures = dict.fromkeys(path for place in places for path in _pictures(root, place, file))
-        self._pictures = sorted(pictures)
-        self._objects = [list(self._read(path)) for path in self._pictures]
+        pictures = dict.fromkeys(path for place in places for path in _pictures(root, place, file, self.faults))
+        self._pictures = list(self.faults.kept(sorted(pictures), self._read))
         self.faults.log()
 
     def __len__(self) -> int:
         return len(self._pictures)
 
     def __getitem__(self, index: int) -> DetectionRecord:
-        path, objects = self._pictures[index], self._objects[index]
+        path, objects, absent = self._pictures[index]
         size = _size(path)
         height, width = size or (1, 1)
         boxes = np.asarray([one.box for one in objects], np.float64).reshape(-1, 4) * [width, height, width, height]
         labels = np.asarray([one.label for one in objects], np.int64)
-        return DetectionRecord(PictureFile(path), boxes.astype(np.float32), labels, self.names, str(path), size)
+        return DetectionRecord(PictureFile(path), boxes.astype(np.float32), labels, self.names, str(path), size, absent)
 
     @property
     def num_boxes(self) -> int:
         """The number of boxes in all pictures."""
-        return sum(map(len, self._objects))
+        return sum(len(picture.objects) for picture in self._pictures)
 
-    def _read(self, picture: Path) -> Iterator[_Object]:
+    def _read(self, picture: Path) -> "_Picture":
         file = label_file(picture)
-        if not file.is_file():
-            return
-        text = list(self.faults.kept([file], read_text))
-        lines = text[0].splitlines() if text else []
-        numbered = ((number, line.split()) for number, line in enumerate(lines, 1) if line.strip())
-        yield from dict.fromkeys(self.faults.kept(numbered, lambda one: self._object(f"{file}, line {one[0]}", one[1])))
+        if not os.path.lexists(file):
+            return _Picture(picture, (), None)
+        lines = enumerate(read_text(file).splitlines(), 1)
+        doubtful: set[int] = set()
+
+        def read(line: tuple[int, str]) -> _Object:
+            words = line[1].split()
+            try:
+                return self._object(f"{file}, line {line[0]}", words)
+            except RecordFault:
+                label = self._label(words[0])
+                other = label is None and words[0].isdecimal()
+                doubtful.update([] if other else range(len(self.names)) if label is None else [label])
+                raise
+
+        objects = tuple(dict.fromkeys(self.faults.kept((line for line in lines if line[1].strip()), read)))
+        present = {one.label for one in objects}
+        absent = absent_labels(len(self.names), present, doubtful) if doubtful else None
+        return _Picture(picture, objects, absent)
 
     def _object(self, where: str, words: list[str]) -> _Object:
-        number = words[0].removesuffix(".0")  # as table programs write whole numbers
-        if not number.isdecimal() or int(number) >= len(self._labels):
+        label = self._label(words[0])
+        if label is None:
             message = f"{where}: its class is {shown(words[0])}; 0 to {len(self._labels) - 1} are expected"
             raise RecordFault(message, kind="label class")
         try:
@@ -130,16 +152,17 @@ class YoloSet:
             message = f"{where} is {shown(' '.join(words))}; shares of the picture from 0 to 1 are expected"
             raise RecordFault(message, kind="label coordinates")
         sides = sides[:4] if self._of_poses else sides  # key points follow the box
-        box = fitted_box(_box(sides, where), (1, 1), where, kind="label box")
-        return _Object(self._labels[int(number)], box)
+        return _Object(label, fitted_box(_box(sides, where), (1, 1), where, kind="label box"))
+
+    def _label(self, word: str) -> int | None:
+        number = word.removesuffix(".0")  # as table programs write whole numbers
+        known = number.isdecimal() and len(number) <= _MAX_DIGITS and int(number) < len(self._labels)
+        return self._labels[int(number)] if known else None
 
 
 def read_yolo(file: Path) -> YoloFile:
     """Read a `data.yaml`; DataError names the entry that is wrong."""
-    try:
-        data = yaml.safe_load(read_text(file))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    data = parse_yaml(read_text(file), str(file))
     return checked(YoloFile, data, str(file))
 
 
@@ -162,7 +185,7 @@ def _root(file: Path, path: str | None) -> Path:
     return file.parent
 
 
-def _pictures(root: Path, place: str, file: Path) -> list[Path]:
+def _pictures(root: Path, place: str, file: Path, faults: Faults) -> list[Path]:
     """The pictures of a folder or of a list of them."""
     found = root / place
     if not found.exists() and place.startswith("../"):  # as Roboflow writes them, from a folder that is not there
@@ -170,17 +193,17 @@ def _pictures(root: Path, place: str, file: Path) -> list[Path]:
     if found.is_dir():
         return [Path(os.path.abspath(path)) for path in pictures_in(found)]
     if found.suffix.lower() == ".txt" and found.is_file():
-        return list(_listed(found))
+        lines = Lines(found)
+        return list(faults.kept(range(len(lines)), lambda index: _listed(lines, index)))
     raise DataError(f"{file}: {place} is neither a folder nor a .txt list; looked for {found}")
 
 
-def _listed(file: Path) -> Iterator[Path]:
-    lines = Lines(file)
-    for index in range(len(lines)):
-        name = lines.text(index).strip()
-        if "\0" in name or Path(name).suffix.lower() not in SUFFIXES:
-            raise DataError(f"{lines.where(index)}: {shown(name)} is no picture's path")
-        yield Path(os.path.abspath(file.parent / name))
+def _listed(lines: Lines, index: int) -> Path:
+    """The picture that a line of a list names."""
+    name = lines.text(index).strip()
+    if not is_path(name) or Path(name).suffix.lower() not in SUFFIXES:
+        raise RecordFault(f"{lines.where(index)}: {shown(name)} is no picture's path", kind="line path")
+    return Path(os.path.abspath(lines.file.parent / name))
 
 
 def _box(sides: Sequence[float], where: str) -> Box:
@@ -198,8 +221,11 @@ def _box(sides: Sequence[float], where: str) -> Box:
 def _size(picture: Path) -> tuple[int, int] | None:
     """(height, width) of a picture as it is seen, by its head; None for one that is found faulty once it is used."""
     try:
-        with Image.open(picture) as image:
-            width, height = image.size
-            return (width, height) if may_turn(image) and image.getexif().get(ORIENTATION, 1) > 4 else (height, width)
-    except Exception:  # a decoder raises what it likes for damaged files
+        with open_regular(picture) as file:
+            head = file.read(_HEAD_BYTES)
+            with suppress(image_file.ImageFileError):
+                if head.startswith(b"\xff\xd8"):  # the others may need all of the file
+                    return image_file.upright_size(head, name="it")
+            return image_file.upright_size(head + file.read(), name="it")
+    except (OSError, image_file.ImageFileError):
         return None

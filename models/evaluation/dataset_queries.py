@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from models.data.captions import CaptionFolder, CaptionLines, open_captions
-from models.data.categories import CategoryNames
+from models.data.class_folders import ClassFolders
 from models.data.coco import CocoSet
 from models.data.coco_evaluator import GroundTruthBox
 from models.data.entries import box_array, fitted_box
-from models.data.faults import Faults, RecordFault
-from models.data.folders import is_hidden, pictures_in
-from models.data.images import BrokenPicture, DataError, PictureFile
-from models.data.odvg import OdvgSet, read_label_map
+from models.data.faults import RecordFault
+from models.data.folders import pictures_in
+from models.data.images import BrokenPicture, DataError
+from models.data.odvg import OdvgSet
 from models.data.records import DetectionRecord, GroundingRecord
 from models.data.yolo import YoloSet
 from models.evaluation.metrics import EvaluationSet, Query, QuerySet
@@ -56,7 +56,7 @@ def open_evaluation_set(
     if set_format == "generated":
         return open_generated(path, limit=limit, skip=skip)
     if set_format == "classes":
-        return _class_folders(path, label_map, limit, skip=skip)
+        return _classification(ClassFolders(path, label_map=label_map, skip=skip), limit)
     if set_format == "yolo":
         return _boxes_and_phrases(YoloSet(path, split, skip=skip), limit)
     if set_format == "captions":
@@ -96,11 +96,11 @@ def _length(records: Any, limit: int | None) -> int:
     return len(records) if limit is None else min(limit, len(records))
 
 
-def _detection(records: OdvgSet | CocoSet | YoloSet, index: int) -> Query:
+def _detection(records: OdvgSet | CocoSet | YoloSet, index: int) -> Query | None:
     record, objects = _detection_record(records, index)
     labels = _annotated_labels(record)
     texts = tuple(record.names[label] for label in labels)
-    return _query(record, texts, lambda size: (labels, _fitted(objects, size, record.where)))
+    return _query(record, texts, lambda size: (labels, _fitted(objects, size, record.where))) if texts else None
 
 
 def _absent(records: OdvgSet | CocoSet | YoloSet, index: int) -> Query | None:
@@ -158,7 +158,7 @@ def _fit(box: Any, size: Size, where: str) -> tuple[float, float, float, float]:
 
 
 def _annotated_labels(record: DetectionRecord) -> tuple[int, ...]:
-    """Indices of all labels, or where the set lists those annotated in this image, as LVIS does, of those."""
+    """Indices of all labels, or where not all are annotated in this image, as in LVIS, of those that are."""
     if record.absent is None:
         return tuple(range(len(record.names)))
     return tuple(sorted({*record.labels.tolist(), *record.absent}))
@@ -195,40 +195,13 @@ def _captions(records: CaptionFolder | CaptionLines, limit: int | None) -> Evalu
     return EvaluationSet(records.name, {"retrieval": QuerySet(count, retrieval)}, faults=records.faults.counts)
 
 
-def _class_folders(folder: Path, label_map: Path | None, limit: int | None, *, skip: bool) -> EvaluationSet:
-    """A folder with a folder of images for each class; its label is its name, or the label map's entry for that."""
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder of classes")
-    faults, names = Faults(str(folder), skip=skip), CategoryNames()
-    mapped = read_label_map(label_map) if label_map else None
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
-    if missing := [path.name for path in classes if mapped is not None and path.name not in mapped]:
-        raise DataError(f"{label_map} has no {missing}")
-    pictures = [
-        (names.add(label), file)
-        for label, files in faults.kept(classes, lambda path: _class_folder(path, mapped))
-        for file in files
-    ]
-    faults.log()
-    if not pictures:
-        raise faults.first or DataError(f"{folder} has no images: a folder of images for each class is expected")
-    pictures = pictures[:limit]
-    labels = names.names
+def _classification(records: ClassFolders, limit: int | None) -> EvaluationSet:
+    count = _length(records, limit)
 
     def classification() -> Iterator[Query]:
-        for label, file in pictures:
-            yield Query(PictureFile(file), str(file), labels, None, label)
+        for index in range(count):
+            record = records[index]
+            yield Query(record.picture, record.where, record.names, None, record.label)
 
-    queries = {"classification": QuerySet(len(pictures), classification)}
-    return EvaluationSet(str(folder), queries, labels, faults.counts)
-
-
-def _class_folder(folder: Path, mapped: dict[str, str] | None) -> tuple[str, list[Path]]:
-    """The label of a class, and its pictures."""
-    label = folder.name.replace("_", " ") if mapped is None else mapped[folder.name]
-    if not label.strip() or not label.isprintable():
-        raise RecordFault(f"{folder}: {label!r} is no name of a class: a printable text is expected", kind="class name")
-    files = pictures_in(folder)
-    if not files:
-        raise RecordFault(f"{folder} has no picture: a class is a folder of some", kind="class without a picture")
-    return label, files
+    queries = {"classification": QuerySet(count, classification)}
+    return EvaluationSet(records.name, queries, records.names, records.faults.counts)

@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -65,7 +66,8 @@ def _train(recipe: Recipe, out: Path, group: ProcessGroup, *, resume: bool) -> N
         logging.getLogger().setLevel(logging.WARNING)
     torch.manual_seed(recipe.seed)
     prepared = prepare(recipe, folder=out, group=group)
-    trainer = Trainer(prepared.task, recipe.loop, out, group, steps_per_epoch=prepared.steps_per_epoch)
+    known: dict[str, Any] = {"steps_per_epoch": prepared.steps_per_epoch, "baseline": prepared.continued}
+    trainer = Trainer(prepared.task, recipe.loop, out, group, **known)
     if resume:
         trainer.resume()
     threads = f"{torch.get_num_threads()} threads (--threads sets others)"
@@ -84,7 +86,8 @@ def _train(recipe: Recipe, out: Path, group: ProcessGroup, *, resume: bool) -> N
         serving=prepared.serving,
     )
     about = {"started from": str(recipe.start or "scratch"), "steps": str(recipe.loop.steps), "size": _sizes(prepared)}
-    write_run_report(out, recipe.name, about)
+    if loss := write_run_report(out, recipe.name, about):
+        logging.warning("%s", loss)
     logging.info("wrote %s and %s", out / "checkpoint", out / "report.html")
 
 

@@ -31,13 +31,14 @@ class LoopConfig:
 
     `rates` are learning-rate factors by prefix of a parameter's name, `layer_decay` the factor from a layer of a tower
     to the one below it; parameters with a prefix in `frozen` are not trained. A step sums the gradients of `accumulate`
-    batches of each process. `average` is the decay of the averaged weights, which are what is kept.
+    batches of each process. `warmup_steps` are by default 200, at most a tenth of the steps. `average` is the decay of
+    the averaged weights, which are what is kept.
     """
 
     steps: PositiveInt
     learning_rate: PositiveFloat
     weight_decay: float = 0.05
-    warmup_steps: NonNegativeInt = 200
+    warmup_steps: NonNegativeInt | None = None
     final_rate: Share = 0.01
     clip_norm: PositiveFloat = 1.0
     average: Share = 0.998
@@ -103,7 +104,10 @@ class Task(Protocol):
 
 
 class Trainer:
-    """A run of a task, with its optimiser, its averaged weights and its folder, which one process writes."""
+    """A run of a task, with its optimiser, its averaged weights and its folder, which one process writes.
+
+    baseline: validate before the first step too, to tell what the run has gained.
+    """
 
     def __init__(
         self,
@@ -113,8 +117,9 @@ class Trainer:
         group: ProcessGroup = ALONE,
         *,
         steps_per_epoch: float | None = None,
+        baseline: bool = False,
     ) -> None:
-        self._steps_per_epoch = steps_per_epoch
+        self._steps_per_epoch, self._baseline = steps_per_epoch, baseline
         self.task, self.config, self.folder, self.group = task, config, folder, group
         self.step = 0
         self.precision = Precision(config.precision, self.group.device)
@@ -191,6 +196,8 @@ class Trainer:
 
     def _steps(self, logger: RunLogger | None) -> None:
         config = self.config
+        if self._baseline and self.step == 0:
+            self._write(logger, self.validate() if logger is not None else {})
         started, seen = time.monotonic(), self.step
         while self.step < config.steps:
             figures = self._one_step()
@@ -241,9 +248,10 @@ class Trainer:
 
 def rate_at(step: int, config: LoopConfig) -> float:
     """Compute the factor of the learning rate: a linear warm-up, then half a cosine down to `final_rate`."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    warmup = min(200, config.steps // 10) if config.warmup_steps is None else config.warmup_steps
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.steps - warmup)
     return config.final_rate + (1 - config.final_rate) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 

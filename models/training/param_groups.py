@@ -25,6 +25,15 @@ def freeze(model: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
     return [module for name, module in model.named_modules() if name and f"{name}.".startswith(tuple(prefixes or "-"))]
 
 
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """List the batch norms; in evaluation mode they keep the statistics that they have, while their weights learn.
+
+    A checkpoint's come from large batches; the few pictures of a small one replace them by noise (He et al. 2017,
+    "Mask R-CNN", freeze them, as torchvision's detectors do).
+    """
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
 def param_groups(
     named: Iterable[tuple[str, nn.Parameter]],
     factors: Mapping[str, float],

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from models.data.augmentation import DetectorAugmentation, SquareAugmentation
-from models.data.datasets import CaptionsConfig, CocoConfig, OdvgConfig, ShardsConfig, YoloConfig
+from models.data.datasets import CaptionsConfig, ClassesConfig, CocoConfig, OdvgConfig, ShardsConfig, YoloConfig
 from models.data.grounding_prompts import PromptConfig
 from models.data.images import DataError
 from models.data.text_files import read_text
@@ -23,7 +23,14 @@ from server.contract.manifest import Buckets, DetectionRules, Preprocessing
 CONFIGS = Path(__file__).parent / "configs"
 GeneratedScenes = ScenesConfig | PhotoScenesConfig
 SetTable = Annotated[
-    CocoConfig | OdvgConfig | YoloConfig | CaptionsConfig | ShardsConfig | ScenesConfig | PhotoScenesConfig,
+    CocoConfig
+    | OdvgConfig
+    | YoloConfig
+    | CaptionsConfig
+    | ClassesConfig
+    | ShardsConfig
+    | ScenesConfig
+    | PhotoScenesConfig,
     Field(discriminator="format"),
 ]
 

@@ -15,7 +15,19 @@ LOG = logging.getLogger(__name__)
 CURVE = "curve.jsonl"
 EVENTS = "tensorboard"
 # Figures of the log's lines; all others are in the curve and in TensorBoard.
-WATCHED = ("loss", "rate", "seconds_per_step", "validation_loss", "validation_ap", "validation_ap50", "quiet_recall")
+WATCHED = (
+    "loss",
+    "rate",
+    "seconds_per_step",
+    "validation_loss",
+    "validation_ap",
+    "validation_ap50",
+    "validation_image_to_text",
+    "validation_top1",
+    "validation_top5",
+    "quiet_recall",
+)
+SIGN_OF_LIFE_S = 30.0  # between lines of a log, where no bar is shown
 SHOWN_LABELS = 8
 FORBIDDEN = re.compile(r"[^-/\w.]")  # in TensorBoard's names: it warns of each, and replaces it
 
@@ -27,7 +39,8 @@ class RunLogger:
         self, folder: Path, *, step: int, steps: int, tensorboard: bool, steps_per_epoch: float | None = None
     ) -> None:
         self._steps, self._steps_per_epoch = steps, steps_per_epoch
-        self._first, self._started = step, time.monotonic()
+        self._first = self._step = step
+        self._started = self._told = time.monotonic()
         self._curve = folder / CURVE
         _truncate(self._curve, step)
         self._events: Any = None
@@ -40,9 +53,12 @@ class RunLogger:
         self._redirected.__enter__()
 
     def advance(self, loss: float) -> None:
-        """Advance the bar by a step."""
+        """Advance the bar by a step; without a bar, a line is logged where none was for a while."""
         self._bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
         self._bar.update()
+        self._step += 1
+        if self._bar.disable and time.monotonic() - self._told > SIGN_OF_LIFE_S:
+            self._tell(self._step, {"loss": loss})
 
     def write(self, step: int, figures: dict[str, float]) -> None:
         """Write a line of the curve and a TensorBoard point of each figure, and those that one watches into the log."""
@@ -50,10 +66,14 @@ class RunLogger:
         row = {"step": step, **{name: round(value, 6) for name, value in figures.items()}}
         with self._curve.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        LOG.info("%s", self._line(step, figures))
+        self._tell(step, figures)
         if self._events is not None:
             for name, value in figures.items():
                 self._events.add_scalar(FORBIDDEN.sub("_", name), value, step)
+
+    def _tell(self, step: int, figures: dict[str, float]) -> None:
+        LOG.info("%s", self._line(step, figures))
+        self._told = time.monotonic()
 
     def _line(self, step: int, figures: dict[str, float]) -> str:
         """A line to read: progress, the figures that one watches, time gone and to go."""

@@ -12,8 +12,9 @@ from models import tokenizers
 from models.checkpoints import read
 from models.clip.model import Clip
 from models.config_io import from_json
+from models.data.categories import CategoryNames
 from models.data.collate import DetectionCollator, DetectionTransform, ImageTextTransform, collate_image_text
-from models.data.datasets import OpenContext, open_sets
+from models.data.datasets import ClassesConfig, OpenContext, open_sets
 from models.data.grounding_prompts import PromptConfig, PromptSampler
 from models.data.loader import BatchLayout, BatchStream
 from models.family import ServingRules
@@ -23,7 +24,8 @@ from models.state_dict_map import as_torch
 from models.synthetic.label_phrases import ObjectTexts, vocabulary_texts
 from models.synthetic.photo_scene_set import PhotoScenesConfig
 from models.synthetic.sprites import NamedObject
-from models.training.contrastive_task import ContrastiveTask
+from models.training.class_texts import TemplateTexts
+from models.training.contrastive_task import ClassTexts, ContrastiveTask
 from models.training.dataset_task import TaskData
 from models.training.denoising import LabelQueries, add_noise
 from models.training.detection_task import DetectionTask
@@ -31,7 +33,7 @@ from models.training.detectors import DetectorAdapter, GlipAdapter, GroundingDin
 from models.training.distillation import DistilledWords
 from models.training.distributed import ALONE, ProcessGroup
 from models.training.loop import Task
-from models.training.param_groups import freeze
+from models.training.param_groups import batch_norms, freeze
 from models.training.recipe import ClipRecipe, DetectorData, GlipRecipe, GroundingDinoRecipe, Recipe, RecipeError
 from models.training.warm_start import start_clip, start_detector
 from server.contract.text import PromptTokenizer, SentenceTokenizer
@@ -48,7 +50,10 @@ WORDS = "words distilled from all-MiniLM-L6-v2 (Apache-2.0), which read WordNet'
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A task ready to run, and what its checkpoint will hold beside the weights."""
+    """A task ready to run, and what its checkpoint will hold beside the weights.
+
+    continued: whether all weights are a checkpoint's, which the run may make worse.
+    """
 
     task: Task
     tokenizer: Path
@@ -56,6 +61,7 @@ class PreparedRun:
     licence: str
     serving: Mapping[str, Any]
     steps_per_epoch: float | None = None
+    continued: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ def prepare(recipe: Recipe, *, folder: Path, group: ProcessGroup = ALONE) -> Pre
     if isinstance(recipe, ClipRecipe) and words is not None:
         frozen.append("text_tower.")
     frozen_modules = freeze(made.model, frozen)
+    if recipe.model is None:
+        frozen_modules += batch_norms(made.model)
     made.model.to(group.device)
     if group.device.type == "cpu":
         # Convolutions run about a fifth faster with the channels last.
@@ -88,7 +96,8 @@ def prepare(recipe: Recipe, *, folder: Path, group: ProcessGroup = ALONE) -> Pre
     continued = start if recipe.model is None else None
     licence = "Apache-2.0" if continued is None else continued.licence
     steps = task.pictures and task.pictures / (recipe.loop.accumulate * recipe.data.batch * group.size)
-    return PreparedRun(task, made.tokenizer, _source(recipe, continued), licence, made.serving, steps)
+    source = _source(recipe, continued)
+    return PreparedRun(task, made.tokenizer, source, licence, made.serving, steps, continued is not None)
 
 
 def _continued(recipe: Recipe, start: LoadedCheckpoint | None, words: DistilledWords | None) -> _Model:
@@ -172,6 +181,24 @@ def _objects(recipe: Recipe) -> tuple[NamedObject, ...]:
     return lists[0]
 
 
+def _classes(recipe: Recipe) -> CategoryNames | None:
+    """The classes of all folders of classes to train on, if there are any; RecipeError if others are validated."""
+    read = {
+        name: [table.read(recipe.folder) for table in tables if isinstance(table, ClassesConfig)]
+        for name, tables in (("sets", recipe.data.sets), ("validation", recipe.data.validation))
+    }
+    if read["sets"] and any(table.single for table in recipe.scenes):
+        raise RecipeError("data.sets: folders of classes cannot be mixed with scenes of single objects")
+    names = CategoryNames(name for one in read["sets"] for name in one.names)
+    for one in read["validation"]:
+        if unknown := [name for name in one.names if names.place(name) is None]:
+            known = ", ".join(names.names) or "none"
+            raise RecipeError(
+                f"data.validation: {one.name} has the class {unknown[0]!r}; classes to train on are {known}"
+            )
+    return names if read["sets"] else None
+
+
 def detector_task(recipe: Recipe, made: _Model, group: ProcessGroup, frozen: list[nn.Module]) -> Task:
     """The task of a detector's recipe, named by the records of its families."""
     assert isinstance(recipe.data, DetectorData)
@@ -210,11 +237,17 @@ def clip_task(recipe: ClipRecipe, made: _Model, group: ProcessGroup, frozen: lis
     assert isinstance(made.model, Clip)
     texts, augmentation = SentenceTokenizer(made.tokenizer, made.rules.text), recipe.data.augmentation
 
-    def transform(held_out: bool) -> ImageTextTransform:
-        return ImageTextTransform(texts, made.rules.preprocessing, None if held_out else augmentation)
+    names = _classes(recipe)
 
-    classes = None
-    if any(table.single for table in recipe.scenes):
+    def transform(held_out: bool) -> ImageTextTransform:
+        rules = None if held_out else augmentation
+        return ImageTextTransform(texts, made.rules.preprocessing, rules, classes=names)
+
+    classes: ClassTexts | None = None
+    if names is not None:
+        assert made.rules.classification is not None
+        classes = TemplateTexts(names.names, made.rules.classification.templates, texts)
+    elif any(table.single for table in recipe.scenes):
         classes = ObjectTexts(_objects(recipe), texts, None if made.words is None else made.words.embeddings)
     return ContrastiveTask(
         made.model,

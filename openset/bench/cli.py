@@ -14,6 +14,8 @@ from openset import endpoints, proxies
 from openset.bench.report import RateFigures, document, needed, sustained, table
 from openset.bench.traffic import TIMEOUT_S, OpenLoop, arrivals
 from openset.command_options import api_key
+from openset.errors import ClientError
+from openset.images import read_regular
 from openset.sources import SourceError, find_sources
 
 _WARM_UP_S = 2.0  # of traffic at the lowest rate, before anything is counted
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
             question = {"url": args.url, "task": args.task, "labels": args.labels, "pictures": len(pictures)}
             question |= {"objective_s": args.objective, "share": args.share, "seconds": args.seconds, "seed": args.seed}
             args.json.write_text(json.dumps(document(figures, question, plan), indent=2) + "\n", encoding="utf-8")
-    except (BenchError, SourceError, ValueError, OSError) as error:
+    except (BenchError, ClientError, SourceError, ValueError, OSError) as error:
         print(f"openset bench: {error}", file=sys.stderr)
         return 2
     return 0 if rate else 1
@@ -51,7 +53,9 @@ async def measure(args: argparse.Namespace, pictures: Sequence[bytes]) -> list[R
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     options = proxies.options_for(url, None)
     head = endpoints.headers(api_key(args))
-    async with httpx.AsyncClient(base_url=url, headers=head, timeout=TIMEOUT_S, limits=limits, **options) as client:
+    with proxies.explained(str(url)):
+        made = httpx.AsyncClient(base_url=url, headers=head, timeout=TIMEOUT_S, limits=limits, **options)
+    async with made as client:
         loop, rates = OpenLoop(client, pictures, task=args.task, model=args.model), sorted(set(args.rate))
         mix = {"pictures": len(pictures), "labels": args.labels, "seed": args.seed}
         await _check(client, loop, mix)
@@ -69,7 +73,8 @@ async def _check(client: httpx.AsyncClient, loop: OpenLoop, mix: dict[str, Any])
     try:
         answer = await client.send(loop.request(first))
     except httpx.HTTPError as error:
-        raise BenchError(f"no server answers at {client.base_url}: {error}") from None
+        through = proxies.note(str(client.base_url))
+        raise BenchError(f"no server answers at {client.base_url}{through}: {error}") from None
     if answer.status_code != 200:
         raise BenchError(f"a request alone is answered with {answer.status_code}: {answer.text.strip()[:500]}")
 
@@ -78,7 +83,7 @@ def _pictures(given: Sequence[str] | None) -> list[bytes]:
     if not given:
         examples = files("server") / "examples"
         return [file.read_bytes() for file in sorted(examples.iterdir(), key=str) if file.name.endswith(".jpg")]
-    pictures = [file.path.read_bytes() for file in find_sources(given, stdin=sys.stdin).files if not file.is_video]
+    pictures = [read_regular(file.path) for file in find_sources(given, stdin=sys.stdin).files if not file.is_video]
     if not pictures:
         raise SourceError("there are videos only: give pictures")
     return pictures

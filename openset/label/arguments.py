@@ -32,23 +32,4 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser, parallel=8)
     add_detection_options(parser)
-    parser.add_argument(
-        "--threshold",
-        dest="thresholds",
-        action="append",
-        type=_of_label,
-        metavar="LABEL=0..1",
-        help="least score of one label, repeatable; the others have --box-threshold",
-    )
     parser.add_argument("--quiet", action="store_true", help="print neither progress nor summary")
-
-
-def _of_label(text: str) -> tuple[str, float]:
-    label, sign, score = text.rpartition("=")
-    try:
-        value = float(score)
-    except ValueError:
-        value = -1.0
-    if not sign or not label.strip() or not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no label with its least score, like dog=0.4")
-    return label.strip(), value

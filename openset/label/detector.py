@@ -17,14 +17,10 @@ class Detector(Protocol):
 
 
 class ModelDetector:
-    """A model with the fields of a request; `thresholds`: least scores of single labels, `rest` of all others."""
+    """A model with the fields of a request."""
 
-    def __init__(self, model: Answerer, request: Mapping[str, Any], thresholds: Mapping[str, float]) -> None:
-        self._model, self._thresholds = model, dict(thresholds)
-        self._rest = request.get("box_threshold", 0.0)
-        # What is weaker suppresses nothing stronger, so that dropping it afterwards changes nothing else.
-        least = {"box_threshold": min([*thresholds.values(), *_given(request)])} if thresholds else {}
-        self._request = {**request, **least}
+    def __init__(self, model: Answerer, request: Mapping[str, Any]) -> None:
+        self._model, self._request = model, dict(request)
 
     def label(self, picture: MediaFile) -> PictureResult:
         try:
@@ -32,12 +28,5 @@ class ModelDetector:
         except PictureFault as fault:
             return PictureResult(image=picture.name, error=str(fault))
         (found,) = answer.results
-        detections = [Detection.model_validate(each.model_dump()) for each in found.detections if self._is_wanted(each)]
+        detections = [Detection.model_validate(each.model_dump()) for each in found.detections]
         return PictureResult(image=picture.name, width=found.width, height=found.height, detections=detections)
-
-    def _is_wanted(self, found: Any) -> bool:
-        return not self._thresholds or found.score >= self._thresholds.get(found.label, self._rest)
-
-
-def _given(request: Mapping[str, Any]) -> list[float]:
-    return [request["box_threshold"]] if "box_threshold" in request else []

@@ -6,8 +6,7 @@ and keeps no scores in most of them.
 
 import csv
 import json
-import os
-import shutil
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,14 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as xml
 
+from openset.label.derived_files import copy, remove_others
 from openset.label.results_log import PictureResult, ResultsLog
 from openset.results import Detection, ImageDetections
+from openset.sources import printable
 
 COLUMNS = ("image", "label", "score", "x0", "y0", "x1", "y1", "width", "height")
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_YAML = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")  # that JSON leaves as they are
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,23 @@ class Labelled:
         return iter(sorted((each for each in self.log.read() if each.error is None), key=lambda each: each.image))
 
     def stems(self) -> Iterator[tuple[PictureResult, str]]:
-        """Results with the name of each picture without its suffix, unique even for cat.jpg beside cat.png."""
+        """Results with the name of each picture without its suffix, unique even for cat.jpg beside cat.png.
+
+        They come in the order of the log, so that a run that goes on gives no picture another's name. A folder called
+        images is renamed: readers of YOLO sets look for labels beside the last one of a path.
+        """
         taken: set[str] = set()
-        for each in self.results():
-            stem = each.image.removesuffix(Path(each.image).suffix)
-            if stem in taken:
-                stem = each.image.replace(".", "_")
-            taken.add(stem)
+        for each in self.log.read():
+            if each.error is not None:
+                continue
+            *folders, name = each.image.split("/")
+            place = "".join(f"{'images_' if folder == 'images' else folder}/" for folder in folders)
+            stem = place + name.removesuffix(Path(name).suffix)
+            if stem.lower() in taken:
+                stem = place + name.replace(".", "_")
+            while stem.lower() in taken:  # some disks take A.txt for a.txt
+                stem += "_"
+            taken.add(stem.lower())
             yield each, stem
 
     def path(self, name: str) -> Path:
@@ -84,17 +97,23 @@ def write_coco(labelled: Labelled, folder: Path) -> Path:
 
 
 def write_yolo(labelled: Labelled, folder: Path) -> Path:
-    """`yolo/`: a data set with `data.yaml`, `images` (links where the disk can, else copies) and `labels`."""
+    """`yolo/`: a data set with `data.yaml`, `images`, which are copies, and `labels`."""
     target = folder / "yolo"
     numbers = {label_id: number for number, label_id in enumerate(labelled.categories)}
+    written: set[Path] = set()
     for each, stem in labelled.stems():
-        _link(labelled.path(each.image), target / "images" / (stem + Path(each.image).suffix))
+        picture = target / "images" / (stem + Path(each.image).suffix)
+        copy(labelled.path(each.image), picture)
         lines = [
             " ".join([str(numbers[found.label_id]), *(f"{side:.6f}" for side in _boxes(each, "cxcywhn", found))])
             for found in each.detections
         ]
-        _write_text(target / "labels" / f"{stem}.txt", "".join(line + "\n" for line in lines))
-    names = json.dumps(list(labelled.categories.values()), ensure_ascii=False)  # JSON is YAML
+        labels = _write_text(target / "labels" / f"{stem}.txt", "".join(line + "\n" for line in lines))
+        written |= {picture, labels}
+    for part in ("images", "labels"):
+        remove_others(target / part, written)
+    names = json.dumps(list(labelled.categories.values()), ensure_ascii=False)  # JSON is YAML, but for a few characters
+    names = _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", names)
     _write_text(target / "data.yaml", f"train: images\nval: images\nnames: {names}\n")
     return target
 
@@ -102,9 +121,10 @@ def write_yolo(labelled: Labelled, folder: Path) -> Path:
 def write_voc(labelled: Labelled, folder: Path) -> Path:
     """`voc/Annotations/`: an XML file for each picture, boxes in whole pixels from 1."""
     target = folder / "voc" / "Annotations"
+    written: set[Path] = set()
     for each, stem in labelled.stems():
         root = xml.Element("annotation")
-        _add(root, folder=labelled.root.name, filename=each.image)
+        _add(root, folder=printable(labelled.root.name), filename=each.image)
         _add(xml.SubElement(root, "source"), database="Openset", annotation=labelled.model)
         _add(xml.SubElement(root, "size"), width=each.width, height=each.height, depth=3)
         _add(root, segmented=0)
@@ -119,8 +139,8 @@ def write_voc(labelled: Labelled, folder: Path) -> Path:
                 xmax=min(max(round(x1), int(x0) + 1), each.width),
                 ymax=min(max(round(y1), int(y0) + 1), each.height),
             )
-        xml.indent(root)
-        _write_text(target / f"{stem}.xml", xml.tostring(root, encoding="unicode") + "\n")
+        written.add(_write_text(target / f"{stem}.xml", _xml_text(root)))
+    remove_others(target, written)
     return target
 
 
@@ -175,8 +195,7 @@ def write_label_studio(labelled: Labelled, folder: Path) -> Path:
     labels = xml.SubElement(view, "RectangleLabels", name="label", toName="image")
     for name in labelled.categories.values():
         xml.SubElement(labels, "Label", value=name)
-    xml.indent(view)
-    _write_text(target / "config.xml", xml.tostring(view, encoding="unicode") + "\n")
+    _write_text(target / "config.xml", _xml_text(view))
     _write_text(target / "tasks.json", json.dumps(tasks, ensure_ascii=False))
     return target
 
@@ -189,6 +208,8 @@ FORMATS: dict[str, Callable[[Labelled, Path], Path]] = {
     "parquet": write_parquet,
     "label-studio": write_label_studio,
 }
+# Modules that only a format needs, by its name.
+NEEDS = {"parquet": "pyarrow.parquet"}
 
 
 def _boxes(each: PictureResult, box_format: Any, found: Detection) -> tuple[float, float, float, float]:
@@ -202,17 +223,13 @@ def _add(parent: xml.Element, **values: object) -> None:
         xml.SubElement(parent, name).text = str(value)
 
 
+def _xml_text(root: xml.Element) -> str:
+    """An indented document, without the characters that XML cannot hold, as names of files may have them."""
+    xml.indent(root)
+    return _NOT_XML.sub("\ufffd", xml.tostring(root, encoding="unicode")) + "\n"
+
+
 def _write_text(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
     return path
-
-
-def _link(source: Path, target: Path) -> None:
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        shutil.copy2(source, target)

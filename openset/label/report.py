@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from openset.label.formats import Labelled
+from openset.sources import printable
 
 MAX_LISTED = 200
 
@@ -29,7 +30,7 @@ def write_report(labelled: Labelled, folder: Path, *, options: dict[str, str], w
         "# Labels",
         "",
         f"{pictures} pictures, {boxes} boxes; {len(empty)} pictures without a box, {len(failed)} unreadable.",
-        f"Model: {labelled.model}. Pictures below: `{labelled.root}`.",
+        f"Model: {labelled.model}. Pictures below: `{printable(labelled.root)}`.",
         "",
         *(f"- {name}: {value}" for name, value in options.items()),
         "",

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +11,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from openset.results import Detection
+from openset.sources import OUTPUT_FILES
 
 
 class LogError(ValueError):
@@ -17,33 +19,71 @@ class LogError(ValueError):
 
 
 class PictureResult(BaseModel):
-    """Result of one picture: its size and detections (boxes x0, y0, x1, y1 in pixels), or the `error` instead."""
+    """Result of one picture: its size and detections (boxes x0, y0, x1, y1 in pixels), or the `error` instead.
+
+    `modified_ns` and `file_bytes` tell whether the file has changed since.
+    """
 
     image: str
     width: int = 0
     height: int = 0
     detections: list[Detection] = []
     error: str | None = None
+    modified_ns: int | None = None
+    file_bytes: int | None = None
 
 
 class ResultsLog:
     """The results in `folder`, of one job, which the folder's `run.json` describes.
 
-    A job with the same description goes on where the last one ended, even if that was killed in the middle of a line;
-    LogError for any other, or while another process writes.
+    A job with the same description goes on where the last one ended, even if that was killed in the middle of a line,
+    and tries again what failed, and what is no longer current; LogError for any other, or while another process writes.
+    `outdated`: how many results of earlier runs were not current.
     """
 
-    def __init__(self, folder: Path, description: dict[str, Any]) -> None:
-        self.file = folder / "results.jsonl"
+    def __init__(
+        self,
+        folder: Path,
+        description: dict[str, Any],
+        *,
+        is_current: Callable[[PictureResult], bool] = lambda _: True,
+    ) -> None:
+        description_file, results_file = OUTPUT_FILES
+        self.file = folder / results_file
         folder.mkdir(parents=True, exist_ok=True)
-        _check_description(folder / "run.json", self.file, description)
-        self._stream = self.file.open("ab")
-        _lock(self._stream.fileno(), folder)
-        self._stream.truncate(_complete_bytes(self.file))
         self._done: set[str] = set()
         self.failures = 0  # results with an error
-        for result in self.read():
-            self._count(result)
+        self.outdated = 0
+        self._is_current = is_current
+        with ExitStack() as held:
+            held.enter_context(_locked(folder))
+            _check_description(folder / description_file, self.file, description)
+            if self.file.exists():
+                self._keep_found()
+            self._stream = held.enter_context(self.file.open("ab"))
+            self._held = held.pop_all()
+
+    def _keep_found(self) -> None:
+        """Drop a line cut short, what failed, and what is no longer current."""
+        part = self.file.with_suffix(".part")
+        with self.file.open("rb") as written, part.open("wb") as kept:
+            for number, line in enumerate(written, 1):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    result = PictureResult.model_validate_json(line)
+                except ValueError:
+                    raise LogError(
+                        f"{self.file}, line {number} is damaged: remove the line, and its picture is asked for again"
+                    ) from None
+                if result.error is not None or result.image in self._done:
+                    continue
+                if not self._is_current(result):
+                    self.outdated += 1
+                    continue
+                kept.write(line)
+                self._count(result)
+        part.replace(self.file)
 
     def append(self, result: PictureResult) -> None:
         """Write one result, whole once this returns."""
@@ -63,7 +103,7 @@ class ResultsLog:
 
     def close(self) -> None:
         """Let go of the folder."""
-        self._stream.close()
+        self._held.close()
 
     def _count(self, result: PictureResult) -> None:
         self._done.add(result.image)
@@ -84,7 +124,12 @@ def _check_description(file: Path, results: Path, description: dict[str, Any]) -
         part.write_text(json.dumps(description, indent=1, ensure_ascii=False), "utf-8")
         part.replace(file)
         return
-    written = json.loads(file.read_text("utf-8"))
+    try:
+        written = json.loads(file.read_bytes())
+    except ValueError:
+        written = None
+    if not isinstance(written, dict):
+        raise LogError(f"{file} is damaged: give another --out, or remove this folder")
     if written != json.loads(json.dumps(description)):
         names = [name for name in description | written if written.get(name) != description.get(name)]
         raise LogError(
@@ -92,19 +137,19 @@ def _check_description(file: Path, results: Path, description: dict[str, Any]) -
         )
 
 
-def _complete_bytes(file: Path) -> int:
-    """Bytes of the whole lines: a kill may have cut the last one short."""
-    content = file.read_bytes()
-    return content.rfind(b"\n") + 1
-
-
-def _lock(descriptor: int, folder: Path) -> None:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     """Keep other processes from writing; the lock ends with the process. Without effect on Windows."""
     if os.name == "nt":
+        yield
         return
     import fcntl
 
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        yield
+    except BlockingIOError:
         raise LogError(f"another process is writing to {folder}") from None
+    finally:
+        os.close(descriptor)

@@ -8,7 +8,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
-from server.contract import heic
+from server.contract import heic, jpeg_segments, tiff
 from server.contract.jpeg_scans import has_all_scans
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -36,14 +36,11 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = range(5, 9)
 _TURNED_BACK = {_TURNS[6]: _TURNS[8], _TURNS[8]: _TURNS[6]}  # the others are their own opposites
-_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
-# TIFF: tags, and the bits of a page that is a smaller version of another, or its transparency mask.
-_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _MAX_SAMPLE = 254, 255, 256, 257, 258, 262, 281
-_REDUCED, _MASK, _OLD_REDUCED, _WHITE_IS_ZERO = 1, 4, 2, 0
-_MAX_PAGES = 64
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([0-9])")
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_CHUNKS = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}  # kept besides the critical ones
+_PNG_CHUNKS = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}  # kept besides the critical ones and the orientation
 _PNG_ORIENTATION = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # beginnings of texts that may tell it
 _MAX_TEXT = 64 * 1024
 _END_OF_JPEG = b"\xff\xd9"
@@ -130,8 +127,8 @@ def load(image: Image.Image, data: bytes, *, name: str, size: tuple[int, int] | 
     try:
         if _is_several(image):
             raise DamagedFile(f"{name} is animated or has several pages: send one still picture")
-        # Pillow forgets a TIFF's orientation once it is loaded; a PNG's may come after the pixels.
-        orientation = _number(image, _ORIENTATION) if image.format == "TIFF" else None
+        # Pillow forgets a TIFF's orientation once it is loaded.
+        orientation = tiff.number(image, _ORIENTATION) if image.format == "TIFF" else None
         told = image.size
         stored = _loaded(image, data)
         if image.format == heic.FORMAT and stored.size != told:  # bounds were those of its header
@@ -147,10 +144,16 @@ def load(image: Image.Image, data: bytes, *, name: str, size: tuple[int, int] | 
 
 
 def may_turn(image: Image.Image) -> bool:
-    """True where a picture of `open_image` may be stored otherwise than upright; a PNG may tell it after the pixels."""
-    if image.format == "TIFF":
-        return _number(image, _ORIENTATION) in _TURNS
-    return image.format == "PNG" or _orientation(image) in _TURNS
+    """True where a picture of `open_image` is stored otherwise than upright."""
+    return (tiff.number(image, _ORIENTATION) if image.format == "TIFF" else _orientation(image)) in _TURNS
+
+
+def upright_size(data: bytes, *, name: str) -> tuple[int, int]:
+    """The (height, width) that `decode` gives the picture, by its head; an ImageFileError as of `open_image`."""
+    image = open_image(data, name=name, max_pixels=MAX_PIXELS)
+    width, height = image.size
+    # A TIFF's own is that of the turned picture.
+    return (width, height) if image.format != "TIFF" and _orientation(image) in _SIDEWAYS else (height, width)
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -166,9 +169,9 @@ def _opened(data: bytes, formats: Sequence[str]) -> Image.Image:
     if data.startswith(b"\xff\xd8\xff") and "JPEG" in formats:
         # A JPEG of several pictures (MPO, from phones) shows the first. Pillow's own choice reads their list first,
         # and fails where that is damaged.
-        return JpegImageFile(io.BytesIO(data))
+        return JpegImageFile(io.BytesIO(jpeg_segments.picture(data, may_orient=_tells_orientation)))
     if data.startswith(_PNG):
-        data = b"".join(_png_picture(data))
+        data = _png_picture(data)
     if "HEIC" in formats and _kind(data) == "HEIC":
         heic.register()
         formats = (heic.FORMAT,)
@@ -176,24 +179,43 @@ def _opened(data: bytes, formats: Sequence[str]) -> Image.Image:
         formats = [name for name in formats if name != "HEIC"]
     image = Image.open(io.BytesIO(data), formats=tuple(formats))
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        page = _full_page(image)
+        page = tiff.full_page(image)
         # Anew, since a damaged later page leaves the first object damaged.
         image = Image.open(io.BytesIO(data), formats=tuple(formats))
         image.seek(page or 0)
+        tiff.prepare(cast(TiffImagePlugin.TiffImageFile, image))
         image.info["several pages"] = page is None
     return image
 
 
-def _png_picture(data: bytes) -> Iterator[bytes]:
-    """The parts of a PNG that make its picture: Pillow refuses all of it for a large profile or text."""
-    yield _PNG
-    at = len(_PNG)
-    while at < len(data):
+def _png_picture(data: bytes) -> bytes:
+    """The chunks of a PNG that make its picture: Pillow refuses all of it for a large profile, or a damaged entry.
+
+    What may turn it stands before the pixels.
+    """
+    view = memoryview(data)
+    parts, pixels = [view[: len(_PNG)]], None
+    at, kind = len(_PNG), b""
+    while at < len(data) and kind != b"IEND":
         length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
-        end = at + 12 + length
-        if not kind[:1].islower() or kind in _PNG_CHUNKS or _may_orient(kind, data[at + 8 : end]):
-            yield data[at:end]
-        at = end
+        start, at = at, at + 12 + length
+        orients = kind == b"eXIf" or (
+            kind[:1].islower() and _may_orient(kind, data[start + 8 : min(at - 4, start + 9 + _MAX_TEXT)])
+        )
+        if kind[:1].islower() and not (
+            (orients or kind in _PNG_CHUNKS)
+            and zlib.crc32(view[start + 4 : at - 4]) == int.from_bytes(data[at - 4 : at])
+        ):
+            continue
+        if kind == b"IDAT" and pixels is None:
+            pixels = len(parts)
+        parts.insert(len(parts) if pixels is None or not orients else pixels, view[start:at])
+    return b"".join(parts)
+
+
+def _tells_orientation(content: bytes) -> bool:
+    """True for a JPEG's EXIF or XMP segment that does."""
+    return exif_orientation(content) is not None or _XMP_ORIENTATION.search(content) is not None
 
 
 def _may_orient(kind: bytes, text: bytes) -> bool:
@@ -207,35 +229,6 @@ def _may_orient(kind: bytes, text: bytes) -> bool:
         return len(zlib.decompressobj().decompress(content[1:], _MAX_TEXT)) < _MAX_TEXT
     except zlib.error:
         return False
-
-
-def _full_page(image: TiffImagePlugin.TiffImageFile) -> int | None:
-    """The page of a TIFF of which all others are thumbnails, overviews or masks; None where there is no such page."""
-    pages: list[tuple[int, int, int]] = []  # (width, height, page), without those marked as one of these
-    for page in range(_MAX_PAGES):
-        try:
-            image.seek(page)
-        except Exception:  # there is no such page, or none that can be shown
-            break
-        if not _number(image, _NEW_SUBFILE_TYPE) & (_REDUCED | _MASK) and _number(image, _SUBFILE_TYPE) != _OLD_REDUCED:
-            pages.append((_number(image, _WIDTH), _number(image, _HEIGHT), page))
-    else:
-        return None
-    width, height, full = max(pages, key=lambda page: page[:2], default=(0, 0, 0))
-    others = (page for page in pages if page[2] != full)
-    return full if all(_is_overview(w, h, of=(width, height)) for w, h, _ in others) else None
-
-
-def _is_overview(width: int, height: int, *, of: tuple[int, int]) -> bool:
-    """True for a size of half or less, in the same proportions to a pixel; not every program marks its thumbnails."""
-    return 0 < 2 * width <= of[0] + 1 and 2 * height <= of[1] + 1 and abs(height - width * of[1] / of[0]) <= 1
-
-
-def _number(image: Image.Image, tag: int) -> int:
-    """A TIFF's entry, 0 where it lacks it."""
-    value = cast(TiffImagePlugin.TiffImageFile, image).tag_v2.get(tag, 0)
-    value = value[0] if isinstance(value, tuple) and value else value
-    return value if isinstance(value, int) else 0
 
 
 def _check_bounds(size: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -277,6 +270,7 @@ def _without_end(data: bytes) -> Image.Image:
     """
     if not has_all_scans(data):
         raise OSError("scans are missing")
+    data = jpeg_segments.picture(data, may_orient=_tells_orientation)
     image = JpegImageFile(io.BytesIO(data + _END_OF_JPEG))
     checksum = _checksum(image)
     for filling in _FILLINGS:
@@ -347,25 +341,12 @@ def _from_hexadecimal(profile: str) -> bytes:
 def _eight_bit(image: Image.Image, file: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.uint16, copy=False)
-        bits = _sample_bits(file) if file.format == "TIFF" else 16
-        eight = np.minimum(grey >> (bits - 8), 255).astype(np.uint8)
-        if file.format == "TIFF" and _PHOTOMETRIC in file.tag_v2 and _number(file, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # type: ignore[attr-defined]
-            eight = ~eight  # Pillow inverts such pictures of 8 bits alone
-        return Image.fromarray(eight)
+        return Image.fromarray(
+            tiff.eight_bit_grey(grey, file) if file.format == "TIFF" else (grey >> 8).astype(np.uint8)
+        )
     if image.mode not in _MODES:
         raise DamagedFile(f"{name} has colour mode {image.mode}, which cannot be shown as RGB: convert it first")
     return image
-
-
-def _sample_bits(file: Image.Image) -> int:
-    """The depth of a TIFF's 16-bit grey: less where the samples have fewer bits, as those of microscopes and X-rays.
-
-    MaxSampleValue tells it where it is all ones; other values are a statistic, which TIFF 6.0 keeps from the display.
-    """
-    bits, most = _number(file, _BITS), _number(file, _MAX_SAMPLE)
-    if bits == 16 and most & (most + 1) == 0:
-        bits = most.bit_length()
-    return bits if 8 < bits < 16 else 16
 
 
 def _foreign(data: bytes, formats: Sequence[str]) -> str:

@@ -96,7 +96,7 @@ class SentenceTokenizer:
 
     def _reading(self, text: str) -> Reading:
         cleaned = clean_sentence(text, lower_case=self._rules.lower_case)
-        return reading(cleaned, self._tokenizer.encode(cleaned, add_special_tokens=False), self._unknown)
+        return reading(cleaned, _encoded(self._tokenizer, cleaned), self._unknown)
 
     def encode(self, texts: Sequence[str]) -> Int64:
         """Token ids [B, T] int64, T of the longest text; the causal tower does not see the padding after a text."""
@@ -108,9 +108,7 @@ class SentenceTokenizer:
         return ids
 
     def _row(self, text: str) -> list[int]:
-        tokens = self._tokenizer.encode(
-            clean_sentence(text, lower_case=self._rules.lower_case), add_special_tokens=False
-        ).ids
+        tokens = _encoded(self._tokenizer, clean_sentence(text, lower_case=self._rules.lower_case)).ids
         if not tokens:
             raise PromptError(f"{shown(text)} has no word the model can read")
         row = [self._rules.start_id, *tokens, self._rules.end_id]
@@ -209,7 +207,7 @@ class PromptTokenizer:
         return 1 + next(index for index, (_, end) in enumerate(tokens.offsets) if end > last_character)
 
     def _tokenized(self, label: Phrase) -> TokenizedPhrase:
-        tokens = self._tokenizer.encode(label.text, add_special_tokens=False)
+        tokens = _encoded(self._tokenizer, label.text)
         if not tokens.ids:
             raise PromptError(f"label {shown(label.text)} has no word the model can read")
         separator = self._rules.separator_ids[-1 if label.mark == "?" else 0]
@@ -294,12 +292,26 @@ def read_tokenizer(file: Path) -> Tokenizer:
             raise ValueError(f"it has {size} bytes, {MAX_TOKENIZER} at most are read")
         tokenizer = Tokenizer.from_file(str(file))
     except BaseException as error:  # the library raises plain Exception for most faults, and its panics are none
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
+        _check_fault(error)
         raise BundleError(f"{file} is no tokenizer file: {error}") from error
     tokenizer.no_truncation()  # a published file may enable it, and would cut a text silently
     tokenizer.no_padding()
     return tokenizer
+
+
+def _encoded(tokenizer: Tokenizer, text: str) -> Encoding:
+    """The tokens of a text; PromptError for one that the tokenizer gives up, as a pattern that goes back and forth."""
+    try:
+        return tokenizer.encode(text, add_special_tokens=False)
+    except BaseException as error:  # as above
+        _check_fault(error)
+        raise PromptError(f"{shown(text)} cannot be split into tokens by this model's tokenizer: {error}") from None
+
+
+def _check_fault(error: BaseException) -> None:
+    """Raise what ends the process, and is no fault of the library."""
+    if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+        raise error
 
 
 def shown(text: str, limit: int = 60) -> str:

@@ -83,21 +83,21 @@ def draw_on(work: Work, image: Image.Image) -> bytes:
 def opening_bytes(work: Work) -> int:
     """The most memory that `opened` takes, besides small change; of a WebP picture all that it takes to decode."""
     width, height = webp_size(work.data) or (0, 0)
-    return len(work.data) + _DECODER_BYTES["WEBP"] * width * height
+    return 2 * len(work.data) + _DECODER_BYTES["WEBP"] * width * height  # the file, and without its metadata
 
 
 def memory_bytes(work: Work, image: Image.Image) -> int:
     """The most memory that the work on the image of `opened` takes."""
     pixels = image.width * image.height
-    picture = _PICTURE_BYTES * pixels
+    file, picture = 2 * len(work.data), _PICTURE_BYTES * pixels
     decoding = _DECODER_BYTES.get(image.format or "", _PICTURE_BYTES) * pixels
     if image.format == "JPEG" and "progressive" in image.info:  # kept as 16-bit coefficients until its last scan
         decoding += 2 * len(image.getbands()) * pixels
     changed = picture if image.mode != "RGB" or may_turn(image) else 0
     if work.rules is None:
-        return len(work.data) + max(decoding, 2 * picture) + picture  # the canvas, and as PNG
+        return file + max(decoding, 2 * picture) + picture  # the canvas, and as PNG
     height, width = resized_size(image.height, image.width, _rules(work))
-    return len(work.data) + max(decoding, picture + changed, picture + 3 * 3 * _FLOAT_BYTES * height * width)
+    return file + max(decoding, picture + changed, picture + 3 * 3 * _FLOAT_BYTES * height * width)
 
 
 def _rules(work: Work) -> Any:

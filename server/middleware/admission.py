@@ -21,14 +21,23 @@ class Admission:
     @contextmanager
     def place(self, context: RequestContext) -> Iterator[None]:
         """Hold a place for the block, and give the request its share of memory; TooManyRequests if there is none."""
-        place, context.memory = self._places.hold(context.client), self._memory.hold(context.client)
+        place = self._places.hold(context.client)
         try:
             if not place.resize(1):
                 whose = "" if self._places.used == self._places.total else "your share of "
                 raise TooManyRequests(
                     f"{whose}{self._places.total} requests are in progress, the limit", retry_after=self._retry_after()
                 )
-            yield
+            with self.memory(context):
+                yield
         finally:
             place.release()
+
+    @contextmanager
+    def memory(self, context: RequestContext) -> Iterator[None]:
+        """Give a request its share of memory for the block; one that only fetches an answer needs no place."""
+        context.memory = self._memory.hold(context.client)
+        try:
+            yield
+        finally:
             context.memory.release()

@@ -25,7 +25,15 @@ from server.errors import (
 )
 from server.middleware.admission import Admission
 from server.middleware.auth import Keys
-from server.middleware.endpoints import INFERENCE_ENDPOINTS, OTHER, POLLED_ENDPOINTS, SUBMIT, Endpoints, local_path
+from server.middleware.endpoints import (
+    INFERENCE_ENDPOINTS,
+    JOBS,
+    OTHER,
+    POLLED_ENDPOINTS,
+    SUBMIT,
+    Endpoints,
+    local_path,
+)
 from server.middleware.uvicorn_server import LingeringClose
 from server.request_context import PRIORITY, REQUEST_ID, TIMEOUT, RequestContext, request_context
 from server.schemas import ADMIN_BUNDLES
@@ -163,6 +171,8 @@ class RequestMiddleware:
             context.read_scheduling(headers)
         if context.endpoint in (*INFERENCE_ENDPOINTS, ADMIN_BUNDLES):
             held.enter_context(self._admission.place(context))
+        elif context.endpoint == JOBS:
+            held.enter_context(self._admission.memory(context))
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.max_body_bytes:
             raise _body_too_large(self._settings.max_body_bytes)

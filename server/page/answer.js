@@ -100,6 +100,7 @@ export class Answer {
     if (task === 'classify') results.listScores(this.find('results'), result.scores);
     if (task === 'similarity') results.listCosines(this.find('results'), texts, body.similarity[0], body.logit_scale);
     if (task) this.find('timing').textContent = timing(body);
+    this.find('warnings').textContent = (body?.warnings ?? []).map(({ reason }) => reason).join(' ');
     this.#filter();
     this.#caption();
   }

@@ -201,7 +201,8 @@ async def rendered(request: Request, answer: BaseModel) -> bytes:
 def respond(request: Request, content: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
     """The response of `content`, which the request holds until it is sent; MemoryExhausted if there is no room."""
     context = request_context(request.scope)
-    context.hold(context.held_bytes + len(content))
+    # A job's answer may be larger than all of that memory.
+    context.hold(min(context.held_bytes + len(content), pipeline_of(request).settings.body_bytes))
     return Response(content, media_type=media_type, headers=headers)
 
 

@@ -17,7 +17,7 @@ from server.errors import (
 from server.jobs.job import Job
 from server.request_context import request_context
 from server.requests import ClassifyRequest, DetectRequest, EmbedRequest, SimilarityRequest
-from server.routes.body import JSON, parsed_body
+from server.routes.body import JSON, parsed_body, respond
 from server.routes.openapi import BODY_FAULTS, VISION_FAULTS, problems, request_body
 from server.routes.services import jobs_of
 from server.schemas import ClassifyAnswer, DetectAnswer, EmbedAnswer, JobBody, JobEndpoint, JobsAnswer, SimilarityAnswer
@@ -78,7 +78,7 @@ async def job(request: Request, id: str) -> Response:
 )
 async def job_result(request: Request, id: str) -> Response:
     """The answer to all images of a job, as its endpoint would give it; of one that failed, its problem."""
-    return Response(jobs_of(request).answer(_find(request, id)), media_type=JSON)
+    return respond(request, jobs_of(request).answer(_find(request, id)), JSON)
 
 
 @router.delete("/{id}", summary="Cancel or forget a job", status_code=204, responses=problems(UnknownJob))

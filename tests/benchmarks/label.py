@@ -33,7 +33,7 @@ def rates(server: LiveServer, pictures: Sources, scratch: Path, *, rounds: int) 
     with Client(server.url) as client:
         here = argparse.Namespace(url=None, bundle=None, model=None, allow_uncertified=False)
         model = open_answerer(here, "detect")
-        detector = ModelDetector(model, {"labels": LABELS}, {})
+        detector = ModelDetector(model, {"labels": LABELS})
         for number in range(rounds):
             started = time.perf_counter()
             for picture in pictures.files:

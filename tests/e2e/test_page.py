@@ -162,6 +162,15 @@ def test_chips_lie_inside_the_picture_however_long_their_labels(opened, width):
         assert words <= place["width"], "the text fits its chip"
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_long_labels_make_the_page_no_wider_and_unknown_ones_are_told(opened, width):
+    page = opened(width=width)
+    name(page, "cow", "🐕", "a very long label that says all there is to say about a small thing", "x" * 50)
+    ask(page)
+    expect(page.locator("#warnings")).to_contain_text("🐕")
+    assert page.evaluate("() => document.documentElement.scrollWidth") == width
+
+
 def test_pointing_at_a_box_highlights_its_entry_and_back(opened):
     page = opened()
     name(page, "cow")

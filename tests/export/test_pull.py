@@ -3,6 +3,7 @@
 What can go wrong on the way is in `tests/models/test_hub.py`.
 """
 
+import errno
 import importlib.util
 import json
 import os
@@ -276,7 +277,36 @@ def test_cache_that_this_user_may_not_write_to_is_told_with_the_way_out(capsys, 
     assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert f"Permission denied: '{tmp_path / 'bundles'}': this user may not write there. " in told
-    assert told.endswith("choose another with --cache-dir or OPENSET_CACHE_DIR\n")
+    assert told.endswith("choose another folder with --cache-dir or OPENSET_CACHE_DIR\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EROFS, "this user may not write there. Change the folder's owner, or choose another folder with"),
+        (errno.ENOTDIR, "choose another folder with --cache-dir or OPENSET_CACHE_DIR"),
+        (errno.ENOSPC, "the disk is full ("),
+        (errno.EDQUOT, "the disk is full ("),
+    ],
+)
+def test_error_of_the_disk_tells_the_way_out(cache, tmp_path, capsys, monkeypatch, number, told):
+    def failing(*_, **__):
+        raise OSError(number, os.strerror(number), str(tmp_path / "bundles"))
+
+    shutil.copytree(cache / "checkpoints", tmp_path / "checkpoints")
+    monkeypatch.setattr("export.templates.fill.fill_parts", failing)
+    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 2
+    assert told in capsys.readouterr().err
+    assert list((tmp_path / "bundles").iterdir()) == []
+
+
+def test_leftovers_of_a_killed_pull_are_removed_and_those_of_others_not(cache, tmp_path):
+    shutil.copytree(cache / "checkpoints", tmp_path / "checkpoints")
+    left, others = (tmp_path / "bundles" / f".{name}-abcd_123" for name in (CLIP, f"{CLIP}-datacomp"))
+    for folder in (left, others):
+        folder.mkdir(parents=True)
+    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 0
+    assert (left.exists(), others.exists()) == (False, True)
 
 
 def test_no_name_in_a_variable_is_nothing_to_pull(capsys):
@@ -319,7 +349,7 @@ def test_repository_of_another_model_is_refused_with_what_it_needs(
     another, hub, small_template, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setitem(
-        hub.repositories, ANOTHER, another | {"config.json": json.dumps({"model_type": "blip"}).encode()}
+        hub.repositories, ANOTHER, another | {"config.json": json.dumps({"projection_dim": 7}).encode()}
     )
     found = importlib.util.find_spec
     monkeypatch.setattr(pull.importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))

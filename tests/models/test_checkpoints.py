@@ -85,11 +85,12 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
         checkpoints.read(tmp_path)
 
 
-def test_shard_outside_the_folder_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "x" * 5000])
+def test_shard_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     save_file(TENSORS, tmp_path / "x.safetensors")
     folder = tmp_path / "folder"
     folder.mkdir()
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}')
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(UnsafeCheckpoint, match="plain file name"):
         checkpoints.read(folder)
 

@@ -29,3 +29,13 @@ def test_every_kind_of_fault_is_named_with_the_file():
 def test_long_lists_are_cut_and_counted():
     assert listed([str(number) for number in range(42)]).endswith("39, and 2 more")
     assert listed(["a", "b"]) == "a, b"
+
+
+def test_what_a_terminal_would_obey_is_escaped():
+    error = WeightsDoNotFit(missing=["a\x1b[2J\nb", "\ud83d"], path="x.pt")
+    assert "2 missing: a\\x1b[2J\\nb, \\ud83d" in str(error)
+    assert str(UnknownCheckpoint("Gr\u00f6\u00dfe 7")) == "Gr\u00f6\u00dfe 7"
+
+
+def test_long_names_are_cut():
+    assert listed(["x" * 1000]) == "x" * 200 + "…"

@@ -11,8 +11,9 @@ import pytest
 from huggingface_hub import constants
 
 from models import hub
-from models.hub import HubError, fetch
-from models.model_zoo import OFFICIAL
+from models.hub import fetch
+from models.hub_client import HubError
+from models.model_zoo import OFFICIAL, repository
 from tests.models.hub_server import COMMIT, HubServer
 
 WEIGHTS = bytes(range(256)) * 400
@@ -71,7 +72,7 @@ def test_what_is_fetched_is_config_and_safest_weights(server, pull, said):
     assert {path.name for path in fetched.path.iterdir()} == {"config.json", "model.safetensors", "source.json"}
     assert (fetched.path / "model.safetensors").read_bytes() == WEIGHTS
     assert fetched.source == f"hf://{OFFICIAL_CLIP.repository}@{COMMIT}"
-    assert "licence, according to the hub: mit" in said
+    assert "licence, according to the hub: MIT" in said
 
 
 def test_pickled_weights_are_fetched_where_there_are_no_others(server, pull):
@@ -197,12 +198,15 @@ def test_checkpoint_is_complete_only_once_all_files_are(server, pull, tmp_path):
 @pytest.mark.parametrize(
     ("status", "headers", "sentence"),
     [
-        (401, {}, "denies access to openai/clip-vit-base-patch32 (401): it may be gated or deleted."),
+        (401, {}, "denies access to openai/clip-vit-base-patch32 (401): there is none of this name"),
         (403, {"X-Error-Code": "GatedRepo"}, "set HF_TOKEN to a token with access"),
         (404, {}, "has no openai/clip-vit-base-patch32 at main, or not the required files (404)"),
+        (407, {}, "asks for a login (407)"),
         (429, {"Retry-After": "17"}, "gets too many requests from this address (429): try again in 17 s"),
         (429, {}, "(429): try again later"),
         (503, {}, "answers 503 for openai/clip-vit-base-patch32: try again later"),
+        (418, {}, "answers 418 for openai/clip-vit-base-patch32: are HF_ENDPOINT and HF_TOKEN right?"),
+        (407, {}, "asks for a login (407): name it with both, as http://user:password@host"),
     ],
 )
 def test_refusal_of_the_hub_is_one_sentence_that_says_what_to_do(server, pull, status, headers, sentence):
@@ -218,11 +222,90 @@ def test_server_that_is_no_hub_is_one_sentence(server, pull, monkeypatch, listin
     assert "answers, but not as the hub does (" in refusal(pull)
 
 
+def test_refusal_that_is_no_object_is_one_sentence(server, pull, monkeypatch):
+    told = {"Content-Type": "application/json"}
+    monkeypatch.setattr(server, "serve_hub", lambda handler, path: handler.answer(403, b"null", headers=told))
+    assert "answers, but not as the hub does (" in refusal(pull)
+
+
+@pytest.mark.parametrize("answer", [(302, b"", {"Location": "/"}), (200, b"{}", {"Content-Encoding": "gzip"})])
+@pytest.mark.parametrize("method", ["serve_hub", "serve_large"])
+def test_answers_that_end_nowhere_are_one_sentence(server, pull, monkeypatch, method, answer):
+    monkeypatch.setattr(server, method, lambda handler, path: handler.answer(*answer))
+    assert "answers, but not as the hub does (" in refusal(pull)
+
+
+@pytest.mark.parametrize("entry", ["rfilename", "size", "lfs", "blobId"])
+@pytest.mark.parametrize("value", [None, 7, "x", [], {"sha256": 7}, True, -1])
+def test_listing_of_another_form_is_one_sentence(server, pull, monkeypatch, entry, value):
+    listed = server.described
+    monkeypatch.setattr(
+        server,
+        "described",
+        lambda name, files: {
+            **listed(name, files),
+            "siblings": [{"rfilename": "config.json", "size": 1, "blobId": "0" * 40, entry: value}],
+        },
+    )
+    assert "\n" not in refusal(pull)
+
+
+def test_host_of_the_files_that_refuses_is_named(server, pull, monkeypatch):
+    monkeypatch.setattr(server, "serve_large", lambda handler, path: handler.answer(403, b"by the firewall"))
+    told = refusal(pull)
+    assert told.startswith(f"127.0.0.1, where {server.url} keeps its files, answers 403: try again later")
+    assert "HF_TOKEN" not in told
+
+
+def test_answer_that_is_short_each_time_is_one_sentence(server, pull, monkeypatch):
+    monkeypatch.setattr(server, "serve_large", lambda handler, path: handler.answer(200, b"short"))
+    told = refusal(pull)
+    assert told == f"{server.url} sends less than it has announced: {hub._SAVED}"
+
+
+@pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://x", "http://[::1", "http://", "file:///etc"])
+def test_endpoint_that_is_no_address_is_told(pull, monkeypatch, endpoint):
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    shown = endpoint.rstrip("/")
+    assert refusal(pull) == f"HF_ENDPOINT is {shown!r}; an address such as https://huggingface.co is expected"
+
+
+@pytest.mark.parametrize("token", ["hf_a\nX-Evil: 1", "hf_\u00e4", "hf_\x7f"])
+def test_token_that_no_header_holds_is_told_and_not_shown(server, pull, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert refusal(pull) == "HF_TOKEN holds characters that no token has: set it to the token alone"
+    assert server.asked == []
+
+
+def test_unreachable_proxy_is_named_without_its_password(pull, monkeypatch):
+    for name, value in (("HF_ENDPOINT", "http://hub.invalid"), ("http_proxy", "http://me:secret@127.0.0.1:1")):
+        monkeypatch.setenv(name, value)
+    told = refusal(pull)
+    assert told.startswith("http://hub.invalid cannot be reached through the proxy http://127.0.0.1:1, which the")
+    assert "secret" not in told
+
+
+def test_password_of_the_endpoint_is_not_shown(pull, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://me:secret@127.0.0.1:1")
+    assert "secret" not in refusal(pull)
+
+
 def test_hub_that_cannot_be_reached_is_one_sentence(server, pull, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
         assert "cannot be reached (" in refusal(pull)
+
+
+def test_proxy_that_cannot_be_reached_is_named(server, pull, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("HTTP_PROXY", proxy.replace("//", "//user:secret@"))
+        monkeypatch.setenv("HF_ENDPOINT", "http://hub.test")
+        told = refusal(pull)
+    assert f"http://hub.test cannot be reached through the proxy {proxy}, which the environment names (" in told
+    assert "secret" not in told
 
 
 def test_offline_mode_asks_nothing_and_says_so(server, pull, monkeypatch):
@@ -244,11 +327,12 @@ def test_disk_without_room_is_told_before_anything_is_fetched(server, pull, monk
     assert server.of("cdn") == []
 
 
-def test_disk_that_fills_up_is_one_sentence(server, pull, tmp_path):
+def test_disk_that_fills_up_is_an_error_of_the_disk(server, pull, tmp_path):
     (tmp_path / "there").mkdir()
     digest = server.described("", FILES)["siblings"][1]["lfs"]["sha256"]
     (tmp_path / f"there/model.safetensors.{digest[:16]}.part").symlink_to("/dev/full")
-    assert refusal(pull).startswith("the disk is full: downloaded data is kept")
+    with pytest.raises(OSError, match="No space left on device"):
+        pull()
 
 
 def test_download_that_runs_past_its_announced_size_is_ended(server, pull, tmp_path):
@@ -260,6 +344,53 @@ def test_download_that_runs_past_its_announced_size_is_ended(server, pull, tmp_p
 def test_repository_without_the_known_files_is_refused(server, pull):
     server.repositories[OFFICIAL_CLIP.repository] = {"README.md": b"moved"}
     assert "has none of model.safetensors, pytorch_model.bin: it may have changed" in refusal(pull)
+
+
+ANOTHER = repository("someone/clip")
+
+
+@pytest.fixture
+def another(server, monkeypatch):
+    """The files of a repository that no name stands for."""
+    monkeypatch.setitem(server.repositories, ANOTHER.repository, {})
+    return server.repositories[ANOTHER.repository]
+
+
+def test_shards_are_fetched_with_their_index(server, pull, another):
+    shards = {f"model-0000{number}-of-00002.safetensors": WEIGHTS for number in (1, 2)}
+    another |= shards | {"model.safetensors.index.json": b"{}", "config.json": b"{}", "optimizer.pt": b"no"}
+    fetched = pull(ANOTHER)
+    assert {path.name for path in fetched.path.iterdir()} == {*another, "source.json"} - {"optimizer.pt"}
+    assert fetched == pull(ANOTHER)
+
+
+def test_only_weights_of_a_repository_are_fetched_under_any_name(server, pull, another):
+    another |= {"best.pth": WEIGHTS, "training_args.bin": b"no", "config.json": b"{}"}
+    fetched = pull(ANOTHER)
+    assert fetched.path.name == "best.pth"
+    assert {path.name for path in fetched.path.parent.iterdir()} == {"best.pth", "config.json", "source.json"}
+
+
+@pytest.mark.parametrize("type_of", ["siglip", 7, ["clip"]])
+def test_model_of_another_family_is_refused_before_its_weights_are_fetched(server, pull, another, type_of):
+    another |= {"model.safetensors": WEIGHTS, "config.json": json.dumps({"model_type": type_of}).encode()}
+    with pytest.raises(HubError, match=r"is a model of another family: its config.json has model_type"):
+        pull(ANOTHER)
+    assert server.of("cdn") == []
+
+
+def test_settings_larger_than_any_are_not_fetched(server, pull, another, monkeypatch):
+    monkeypatch.setattr("models.repository_files.MAX_JSON", 100)
+    another |= {"model.safetensors": WEIGHTS, "README.md": b"x" * 101}
+    with pytest.raises(HubError, match=r"README.md has 101 bytes, 100 at most are read"):
+        pull(ANOTHER)
+    assert server.times() == {}
+
+
+def test_licence_from_the_hub_is_shown_on_one_line(server, pull, said):
+    server.card = {"license": "mit\x1b[2J\nnext \ud83d"}
+    assert pull().licence == "mit [2J next"
+    assert "licence, according to the hub: mit [2J next" in said
 
 
 def test_record_of_another_repository_counts_for_nothing(server, pull, tmp_path):

@@ -4,7 +4,7 @@ import httpx2
 import pytest
 
 from models import hub_client
-from models.hub_client import ProxyTransport, use_own_client
+from models.hub_client import HubUnreachable, ProxyTransport, use_own_client
 
 
 @pytest.fixture
@@ -38,6 +38,22 @@ def test_listing_that_does_not_end_is_refused_and_a_file_is_not(chosen, monkeypa
         assert len(client.get("https://hub.example/a/resolve/main/x").content) == 2000
         with pytest.raises(ValueError, match="its listing has more than 1000 bytes"):
             client.get("https://hub.example/api/models/a/revision/main")
+
+
+@pytest.mark.parametrize("proxy", ["socks5://me:secret@proxy:1", "quic://me:secret@proxy:1", "http://me:secret@[::1"])
+def test_proxy_that_cannot_be_used_is_named_without_its_password(monkeypatch, proxy):
+    monkeypatch.setattr("models.hub_client.proxy_for", lambda url: proxy)
+    with pytest.raises(HubUnreachable, match="which the environment names, cannot be used") as error:
+        ProxyTransport().handle_request(httpx2.Request("GET", "http://hub.example"))
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["there is none", "no certificates"])
+def test_certificates_that_cannot_be_read_are_told(monkeypatch, tmp_path, name):
+    (tmp_path / "no certificates").write_text("no certificate")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / name))
+    with pytest.raises(HubUnreachable, match="that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read"):
+        ProxyTransport().handle_request(httpx2.Request("GET", "http://localhost"))
 
 
 def test_library_uses_it():

@@ -52,3 +52,4 @@ def test_card_without_a_licence_and_no_card_tell_none(tmp_path):
 
 def test_name_is_short_and_one_line():
     assert spdx_name("a\nb " + "x" * 1000) == "a b " + "x" * 96
+    assert spdx_name("a\x1b[2Jb \ud83d") == "a [2Jb"

@@ -100,6 +100,13 @@ def test_detect_prints_the_answer_of_the_endpoint(photo, capsys):
     assert answer["model"]["name"] == "fake-detector"
 
 
+def test_detect_has_a_least_score_of_a_label(photo, capsys):
+    assert main(["detect", photo, "--labels", "dog,cat", "--threshold", "dog=0.95"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["cat"]
+    assert main(["detect", photo, "--labels", "dog,cat", "--threshold", "cow=0.95"]) == 2
+    assert "--threshold cow=…: the labels are dog, cat" in capsys.readouterr().err
+
+
 def test_detect_says_when_nothing_was_found(photo, capsys):
     assert main(["detect", photo, "--labels", "dog,cat", "--box-threshold", "1"]) == 0
     assert capsys.readouterr().out == "none of dog, cat was found\n"

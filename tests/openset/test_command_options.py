@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openset.command_options import ListAction, add_detection_options, add_model_options, api_key
+from openset.command_options import (
+    ListAction,
+    OptionError,
+    add_detection_options,
+    add_model_options,
+    api_key,
+    label_thresholds,
+)
 from openset.command_options import given as given_options
 from server.registry.model_cache import bundle_name
 
@@ -99,3 +106,15 @@ def test_only_options_that_were_given_become_fields():
     add_detection_options(made)
     args = made.parse_args(["--box-threshold", "0", "--max-detections", "5"])
     assert given_options(args, vars(args)) == {"box_threshold": 0.0, "max_detections": 5}
+
+
+def test_threshold_of_one_label_leaves_the_others_their_own():
+    made = argparse.ArgumentParser()
+    add_detection_options(made)
+    args = made.parse_args(["--threshold", "cat=0.5"])
+    assert label_thresholds(args, ["dog", "cat"]) == {"label_thresholds": [None, 0.5]}
+    assert label_thresholds(made.parse_args([]), ["dog"]) == {}
+    with pytest.raises(OptionError, match="cat=…: the labels are dog"):
+        label_thresholds(args, ["dog"])
+    with pytest.raises(OptionError, match="instead of --prompt"):
+        label_thresholds(args, None)

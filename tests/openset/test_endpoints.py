@@ -49,6 +49,12 @@ def test_string_of_labels_is_the_servers_to_read_and_a_list_is_exact(connect):
     assert third["labels"] == ["tench, Tinca tinca"]
 
 
+@pytest.mark.parametrize("options", [{"labels": {"cow": 0.9}}, {"labels": ["cow"], "label_thresholds": {"cow": 0.9}}])
+def test_dict_in_place_of_a_list_is_refused(connect, options):
+    with pytest.raises(TypeError, match="list"):
+        connect(Recorder()).detect(b"pic", **options)
+
+
 def test_thresholds_of_labels_are_sent_in_their_order(connect):
     server = Recorder()
     connect(server).detect(b"pic", labels=["a", "b"], label_thresholds=[0.5, None], nms_across_labels=True, shorter=320)

@@ -70,6 +70,13 @@ def test_any_body_makes_a_short_readable_error(body, content_type):
     assert str(error).isprintable() or error.type != "about:blank"
 
 
+def test_login_that_a_proxy_asks_for_is_told(connect):
+    error = refusal(connect, httpx.Response(407, text="<h1>ERROR</h1>"))
+    assert str(error).startswith(
+        "407 Proxy Authentication Required: the proxy that the environment names asks for a login"
+    )
+
+
 def test_excerpt_is_cut():
     assert excerpt(httpx.Response(500, text="word " * 1000)) == ("word " * 60) + "…"
 
@@ -95,6 +102,9 @@ def test_server_without_urls_of_images_is_told_from_other_refusals():
     assert "takes no URLs of images" in str(error)
     errors = [{"field": "image_urls.0", "reason": "too long"}]
     assert type(problem_error(problem(422, "invalid-request", errors=errors))) is ProblemError
+    refused = problem_error(problem(422, "url-refused"))
+    assert isinstance(refused, UrlsUnsupported)
+    assert refused.detail == "a detail"
 
 
 def test_errors_have_one_base():

@@ -1,4 +1,6 @@
+import errno
 import os
+import sys
 
 import pytest
 
@@ -61,6 +63,60 @@ def test_own_output_within_the_folder_is_no_source(folder):
 def test_links_in_a_circle_end(folder):
     (folder / "loop").symlink_to(folder)
     assert names(find_sources([str(folder)])) == ["a.PNG", "b.jpg", "sub/c.webp", "sub/clip.mp4"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_link_to_a_folder_elsewhere_is_followed_once(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "far.jpg").write_bytes(b"")
+    (tmp_path / "elsewhere" / "back").symlink_to(folder)
+    for name in ("link", "same"):
+        (folder / name).symlink_to(tmp_path / "elsewhere")
+    (far,) = [name for name in names(find_sources([str(folder)])) if name.endswith("far.jpg")]
+    assert far in ("link/far.jpg", "same/far.jpg")
+
+
+def test_output_of_another_job_below_the_folder_is_no_source(folder):
+    for name in ("old/run.json", "old/results.jsonl", "old/drawn/a.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    assert not [name for name in names(find_sources([str(folder)])) if name.startswith("old")]
+
+
+@pytest.fixture
+def locked(monkeypatch):
+    """Lets no folder called locked be read, as it would be for a user without rights; root has them all."""
+    scandir = os.scandir
+
+    def refusing(path="."):
+        if os.path.basename(path) == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+
+def test_folder_below_that_cannot_be_read_is_told_and_ends_nothing(folder, locked):
+    (folder / "locked").mkdir()
+    files = find_sources([str(folder)]).files
+    assert [(file.name, file.fault) for file in files if file.fault] == [
+        ("locked", "cannot be read: Permission denied")
+    ]
+    assert len(files) == 5
+
+
+def test_folder_that_cannot_be_read_is_refused_as_a_source(folder, locked):
+    (folder / "locked").mkdir()
+    with pytest.raises(SourceError, match="cannot be read: Permission denied"):
+        find_sources([str(folder / "locked")])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of other systems are text")
+def test_name_that_is_no_text_is_a_fault_of_its_file_and_can_be_written(folder):
+    (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"")
+    (fault,) = [file for file in find_sources([str(folder)]).files if file.fault]
+    assert fault.name == "caf\\xe9.jpg"
+    assert fault.fault == "its name is not UTF-8: rename it"
 
 
 @pytest.mark.parametrize("given", ["missing.jpg", "missing/*.jpg", "empty"])

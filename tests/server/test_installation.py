@@ -1,7 +1,11 @@
 """Hints that hold for the way the package came here."""
 
+import importlib.util
 import json
+import shutil
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -72,3 +76,22 @@ def test_version_is_told_with_the_folder(installed):
     installed(None)
     assert version_line().startswith("openset 1.2.3, Python 3.")
     assert Path(version_line().rpartition(", ")[2]) == ROOT
+
+
+@pytest.mark.skipif(importlib.util.find_spec("setuptools") is None, reason="it builds with setuptools")
+def test_editable_install_is_found_beside_a_clone_of_the_same_name(tmp_path):
+    wheels, site, clone = tmp_path / "wheels", tmp_path / "site", tmp_path / "openset"
+    wheels.mkdir()
+    clone.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone / name)
+    for room in ("openset", "server", "models", "export"):
+        (clone / room).mkdir()
+        (clone / room / "__init__.py").touch()
+    build = "import sys; from setuptools.build_meta import build_editable; build_editable(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(wheels)], cwd=clone, check=True, capture_output=True)
+    (wheel,) = wheels.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+    search = "import site, sys; site.addsitedir(sys.argv[1]); import openset; print(openset.__file__)"
+    found = subprocess.check_output([sys.executable, "-S", "-c", search, str(site)], cwd=tmp_path, text=True)
+    assert Path(found.strip()) == clone / "openset" / "__init__.py"

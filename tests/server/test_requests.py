@@ -38,6 +38,12 @@ def test_threshold_that_is_no_share_is_refused(value):
         DetectRequest(image=EXAMPLE_IMAGE, labels="a", label_thresholds=value)
 
 
+@pytest.mark.parametrize("value", [{"cow": 0.9}, 0.9, "cow=0.9", '{"cow": 0.9}'])
+def test_thresholds_by_label_are_refused_with_the_form_that_is_accepted(value):
+    with pytest.raises(ValidationError, match=r"one number for each label, in their order, like \[0\.4, null\]"):
+        DetectRequest(image=EXAMPLE_IMAGE, labels="cow", label_thresholds=value)
+
+
 def test_errors_are_raised_unless_they_are_skipped():
     assert DetectRequest(image=EXAMPLE_IMAGE, labels="a").on_error == "raise"
     with pytest.raises(ValidationError, match="on_error"):

@@ -1,5 +1,7 @@
 """The template of a checkpoint is found by its tensors."""
 
+import json
+import math
 import shutil
 
 import pytest
@@ -10,9 +12,11 @@ from export.templates import template as templates
 from export.templates.choice import template_for
 from export.templates.make import ModelSpec, make_template
 from models import UnknownCheckpoint
-from models.clip.config import with_activation
+from models.clip.config import CLIP_CONFIGS, with_activation
+from models.clip.model import Clip
+from models.clip.weights import published_tables
 from tests.export.templates.conftest import CONTAINERS, QUIET
-from tests.models.published_tensors import published_containers, write_published
+from tests.models.published_tensors import published_containers, published_tensors, write_published
 
 
 @pytest.fixture
@@ -53,3 +57,47 @@ def test_checkpoint_of_no_family_finds_none(shipped, tmp_path):
     save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(UnknownCheckpoint, match="it shares no tensor with any of them"):
         template_for(tmp_path / "model.safetensors")
+
+
+METACLIP_L14 = {
+    "projection_dim": 768,
+    "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+    "vision_config": {
+        "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+        "patch_size": 14,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variant", "config", "name"),
+    [
+        ("ViT-B/32", {"projection_dim": 512, "text_config": {"heads": 8, "layers": 12}}, "clip-vit-base-patch32"),
+        ("ViT-B/16", {"projection_dim": 512, "vision_config": {"patch_size": 16}}, "clip-vit-base-patch16"),
+        ("ViT-L/14", METACLIP_L14, "clip-vit-large-patch14"),
+    ],
+)
+def test_metaclip_is_found_among_the_templates_that_ship(tmp_path, variant, config, name):
+    """Configurations are those of facebook/metaclip-*, which leave out what is transformers' default."""
+    with torch.device("meta"):
+        model = Clip(CLIP_CONFIGS[variant])
+    table = published_tables(CLIP_CONFIGS[variant])["huggingface"]
+    write_sparse(tmp_path / "model.safetensors", published_tensors(model, table))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "clip"}))
+    crop = {"height": 224, "width": 224}
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"crop_size": crop, "size": {"shortest_edge": 224}, "image_processor_type": "CLIPImageProcessor"})
+    )
+    assert template_for(tmp_path).template.name == name
+
+
+def write_sparse(file, tensors):
+    """Write float32 tensors of these shapes that are zero, and take no space on the disk."""
+    header, end = {}, 0
+    for name, tensor in tensors.items():
+        start, end = end, end + 4 * math.prod(tensor.shape)
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+    head = json.dumps(header).encode()
+    file.write_bytes(len(head).to_bytes(8, "little") + head)
+    with file.open("r+b") as opened:
+        opened.truncate(8 + len(head) + end)

@@ -246,3 +246,30 @@ def test_a_picture_may_have_several_captions(tmp_path: Path, data: dict[str, Any
         image |= {"file_name": "1.png", "caption": "look, a red square"}
     data["annotations"] = []
     assert len(opened(tmp_path, data)) == 6
+
+
+@pytest.mark.parametrize(
+    ("fault", "doubtful"),
+    [
+        ({"bbox": None}, {"white"}),
+        ({"iscrowd": 2}, {"white"}),
+        ({"category_id": None}, {"red", "green", "blue", "white"}),
+        ({"category_id": float("nan")}, {"red", "green", "blue", "white"}),
+        ({"category_id": 999}, set()),  # a category left out, which is none of the others
+    ],
+)
+def test_category_of_an_annotation_left_out_is_not_said_to_be_absent(
+    tmp_path: Path, data: dict[str, Any], fault: dict[str, Any], doubtful: set[str]
+):
+    white = next(one["id"] for one in data["categories"] if one["name"] == "white")
+    image = data["images"][1]["id"]
+    data["annotations"] = [
+        one for one in data["annotations"] if one["image_id"] != image or one["category_id"] != white
+    ]
+    present = {one["category_id"] for one in data["annotations"] if one["image_id"] == image}
+    data["annotations"].append({"id": 77, "image_id": image, "category_id": white, "bbox": [1, 1, 9, 9]} | fault)
+    record = opened(tmp_path, data, skip=True)[1]
+    assert isinstance(record, DetectionRecord)
+    shown = {one["name"] for one in data["categories"] if one["id"] in present}
+    known = range(len(record.names)) if record.absent is None else record.absent
+    assert {record.names[label] for label in known} - shown == {*record.names} - shown - doubtful

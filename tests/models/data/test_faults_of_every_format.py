@@ -131,7 +131,10 @@ def test_a_damaged_coco_annotation(folder: Path, data: st.DataObject):
     if faulty(lambda: coco(folder, changed, skip=False)):
         found = coco(folder, changed, skip=True)
         assert found.faults.total == 1
-        assert read(found) == read(coco(folder, whole, skip=False))
+        records, others = read(found), read(coco(folder, whole, skip=False))
+        assert [record[:-1] for record in records] == [record[:-1] for record in others]
+        unlike = [record for record, other in zip(records, others, strict=True) if record != other]
+        assert len(unlike) <= 1, "only its picture is no longer said to lack what was left out"
 
 
 @quick

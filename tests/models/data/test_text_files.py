@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from models.data.images import DataError
-from models.data.text_files import Lines, RepeatedKeys, json_object, parse_json, read_text
+from models.data.text_files import Lines, RepeatedKeys, json_object, parse_json, parse_yaml, read_text
 
 
 @pytest.fixture
@@ -102,3 +102,22 @@ def test_objects_with_a_repeated_key_are_marked_and_refused_as_a_whole():
     assert [isinstance(one, RepeatedKeys) for one in data] == [True, False]
     with pytest.raises(DataError, match="here: a key occurs twice"):
         json_object('{"a": 1, "b": 2, "a": 3}', "here")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2020-13-45", "!!int ''", "!!float x", "!!timestamp x", "!!bool x", "!!binary x", "9" * 5000, "[" * 5000, "!x y"],
+)
+def test_yaml_whose_values_do_not_fit_is_named(value: str):
+    with pytest.raises(DataError, match=r"^here is no usable YAML: ."):
+        parse_yaml(f"a: 1\nb: {value}\n", "here")
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2", "b:\n  0: x\n  0: y", "[{a: 1, a: 1}]"])
+def test_yaml_with_a_key_twice_is_refused(text: str):
+    with pytest.raises(DataError, match=r"here is no usable YAML: the key '[a0]' occurs twice"):
+        parse_yaml(text, "here")
+
+
+def test_yaml_may_have_equal_keys_of_other_types_and_aliases():
+    assert parse_yaml("1: a\n'1': b\nc: &x [1]\nd: *x", "here") == {1: "a", "1": "b", "c": [1], "d": [1]}

@@ -1,5 +1,6 @@
 """YOLO data sets in the layouts that Ultralytics documents, and their faults."""
 
+import io
 import json
 from contextlib import suppress
 
@@ -194,3 +195,94 @@ def test_labels_of_openset_label_are_such_a_set(folder, tmp_path):
     (target / "labels" / "a.txt").write_text("1 0.5 0.5 0.5 0.5\n")
     (target / "data.yaml").write_text(f"train: images\nval: images\nnames: {json.dumps(['a', 'b'])}\n")
     assert YoloSet(target / "data.yaml", "val")[0].boxes_xyxy.tolist() == [[10, 5, 30, 15]]
+
+
+@pytest.mark.parametrize(
+    ("text", "absent"),
+    [
+        ("0 nan 0.5 0.1 0.1", ("green", "blue", "white")),
+        ("red 0.5 0.5 0.1 0.1", ()),
+        (f"{'9' * 5000} 0.5 0.5 0.1 0.1", ("red", "green", "blue", "white")),
+        ("0 nan 0.5 0.1 0.1\n2 0.5 0.5 0.1 0.1", ("green", "white")),
+    ],
+)
+def test_label_of_a_line_left_out_is_not_said_to_be_absent(folder, text, absent):
+    (folder / "labels/train/2.txt").write_text(text)
+    record = opened(folder, skip=True)[2]
+    known = range(len(NAMES)) if record.absent is None else record.absent
+    assert tuple(NAMES[label] for label in known) == absent
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe0\0", None], ids=["UTF-16", "a link to nowhere"])
+def test_picture_whose_label_file_cannot_be_read_is_left_out(folder, content):
+    file = folder / "labels/train/2.txt"
+    file.unlink()
+    file.write_bytes(content) if content else file.symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"2\.txt"):
+        opened(folder)
+    records = opened(folder, skip=True)
+    assert len(records) == 3
+    assert records.faults.total == 1
+
+
+@pytest.mark.parametrize("line", ["# a comment", "a" * 5000 + ".jpg", "a.doc"])
+def test_line_of_a_list_is_named_or_left_out(folder, line):
+    (folder / "list.txt").write_text(f"images/train/0.png\n{line}\nimages/train/1.png\n")
+    write(folder, names=NAMES, train="list.txt")
+    with pytest.raises(DataError, match=r"list\.txt, line 2: .* is no picture's path"):
+        opened(folder)
+    records = opened(folder, skip=True)
+    assert (len(records), records.faults.counts) == (2, {"line path": 1})
+
+
+@pytest.mark.parametrize("place", ["a" * 300, "a/" * 2500])
+def test_path_that_no_file_can_have_is_named(folder, place):
+    for entries in ({"train": place}, {"path": place}):
+        write(folder, names=NAMES, **entries)
+        with pytest.raises(DataError, match=r"data\.yaml: (train|path) is 'a"):
+            opened(folder)
+
+
+def lying(form):
+    """A picture of 80 x 60 that is stored on its side, as the one reader sees it alone."""
+    entries, file = Image.Exif(), io.BytesIO()
+    entries[0x0112] = 6
+    Image.new("RGB", (60, 80)).save(file, form, exif=entries)
+    return file.getvalue()
+
+
+def png_with_late_orientation():
+    data = lying("PNG")
+    start, end = data.index(b"eXIf") - 4, data.index(b"IDAT") - 4
+    return data[:start] + data[end:-12] + data[start:end] + data[-12:]
+
+
+def tiff_after_its_thumbnail():
+    file, full = io.BytesIO(), Image.new("RGB", (80, 60))
+    full.resize((20, 15)).save(file, "TIFF", save_all=True, append_images=[full])
+    return file.getvalue()
+
+
+def png_with_a_large_profile():
+    file = io.BytesIO()
+    Image.new("RGB", (80, 60)).save(file, "PNG", icc_profile=b"a profile " * 200_000)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        *((f"5.{suffix}", lambda form=form: lying(form)) for suffix, form in (("jpg", "JPEG"), ("webp", "WEBP"))),
+        ("5.jpg", lambda: lying("JPEG").replace(b"\xff\xe1", b"\xff\xe2\xff\xff" + bytes(0xFFFD) + b"\xff\xe1", 1)),
+        ("5.png", png_with_late_orientation),
+        ("5.tif", tiff_after_its_thumbnail),
+        ("5.png", png_with_a_large_profile),
+    ],
+)
+def test_boxes_fit_the_picture_as_it_is_read(folder, name, data):
+    (folder / "images/train" / name).write_bytes(data())
+    (folder / "labels/train/5.txt").write_text("0 0.5 0.5 0.5 0.5")
+    records = opened(folder)
+    record = next(records[index] for index in range(5) if records[index].where.endswith(name))
+    assert record.picture.open(record.size).size == (80, 60)
+    assert record.boxes_xyxy.tolist() == [[20, 15, 60, 45]]

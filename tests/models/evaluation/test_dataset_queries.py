@@ -128,3 +128,17 @@ def test_a_faulty_record_is_named(tmp_path: Path):
     found = open_evaluation_set(tmp_path / "coco.json", "coco", images=tmp_path / "pictures", skip=True)
     assert dict(found.faults) == {"annotation bbox": 1}
     assert sum(len(one.target[1]) for one in drawn(found, "detection")) == 8
+
+
+def test_label_whose_faulty_box_is_left_out_is_not_asked_of_its_picture(tmp_path: Path):
+    data = sets.coco(tmp_path)
+    data["annotations"] = [one for one in data["annotations"] if one["image_id"] == data["images"][0]["id"]]
+    category = data["categories"][-1]
+    image = data["images"][1]
+    data["annotations"].append({"id": 77, "image_id": image["id"], "category_id": category["id"], "bbox": [None] * 4})
+    sets.rewrite(tmp_path, data)
+    found = open_evaluation_set(tmp_path / "coco.json", "coco", images=tmp_path / "pictures", skip=True)
+    for metric in ("detection", "absent"):
+        asked = [query.texts for query in drawn(found, metric) if query.source.endswith(f"image id {image['id']}")]
+        assert asked, metric
+        assert all(category["name"] not in texts for texts in asked)

@@ -75,6 +75,18 @@ def test_the_curve_holds_losses_and_validation(tmp_path: Path):
     assert rows[-1]["finished"] == 1.0
 
 
+def test_a_baseline_is_measured_once_before_the_first_step(tmp_path: Path):
+    run = Trainer(Line(), CONFIG, tmp_path, baseline=True)
+    untrained = run.validate()["error"]
+    run.run()
+    resumed = Trainer(Line(), replace(CONFIG, steps=30), tmp_path, baseline=True)
+    assert resumed.resume()
+    resumed.run()
+    rows = [json.loads(line) for line in (tmp_path / CURVE).read_text().splitlines()]
+    assert [row["step"] for row in rows if "error" in row] == [0, 10, 20, 30]
+    assert rows[0]["error"] == pytest.approx(untrained, abs=1e-6)
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path):
     task = Line()
     task.broken = True

@@ -1,6 +1,6 @@
 import pytest
 
-from models.training.param_groups import freeze, param_groups, rate_factors
+from models.training.param_groups import batch_norms, freeze, param_groups, rate_factors
 from tests.models import small_clip, small_glip, small_grounding_dino
 
 
@@ -20,6 +20,13 @@ def test_a_beginning_that_fits_nothing_is_named():
         ValueError, match=r"frozen: no parameter's name begins with 'bert\.'; parts are \['image_tower\."
     ):
         freeze(small_clip.random_model(small_clip.VIT), ["bert."])
+
+
+def test_batch_norms_of_any_depth_are_found_and_other_norms_are_not():
+    model = small_grounding_dino.random_model(small_grounding_dino.RESNET)
+    kept = [name for name, _ in model.named_buffers() if name.endswith("running_var")]
+    assert len(batch_norms(model)) == len(kept) > 5
+    assert batch_norms(small_grounding_dino.random_model(small_grounding_dino.SWIN)) == []
 
 
 def test_layers_learn_the_more_slowly_the_deeper_they_lie():

@@ -60,7 +60,7 @@ def test_a_new_run_begins_a_new_curve(tmp_path: Path):
 
 
 def test_line_of_the_log_tells_progress_the_loss_and_the_time_to_go(tmp_path: Path, caplog, monkeypatch):
-    clock = iter([100.0, 160.0, 100.0 + 7500, 100.0 + 7500])
+    clock = iter([100.0, 160.0, 160.0, 100.0 + 7500, 100.0 + 7500])
     monkeypatch.setattr("models.training.run_logger.time", type("Clock", (), {"monotonic": lambda: next(clock)}))
     with caplog.at_level("INFO"):
         logger = RunLogger(tmp_path, step=100, steps=2000, tensorboard=False, steps_per_epoch=50.0)
@@ -83,3 +83,20 @@ def test_run_on_pictures_without_end_has_no_epoch(tmp_path: Path, caplog):
         logger.write(5, {"validation_top1": 0.25, "validation_top5": 0.5})
         logger.close()
     assert caplog.messages == ["validation: step 5 of 10 (50%), top1 0.25, top5 0.5"]
+
+
+def test_run_without_a_bar_shows_a_sign_of_life_between_its_lines(tmp_path: Path, caplog, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("models.training.run_logger.time", type("Clock", (), {"monotonic": lambda: clock[0]}))
+    with caplog.at_level("INFO"):
+        logger = RunLogger(tmp_path, step=0, steps=8, tensorboard=False)
+        logger._bar.disable = True  # as where the output is a file
+        for _ in range(4):
+            clock[0] += 20
+            logger.advance(2.5)
+        logger.close()
+    assert caplog.messages == [
+        "step 2 of 8 (25%), loss 2.5, 40 s gone, 2 min 00 s to go",
+        "step 4 of 8 (50%), loss 2.5, 1 min 20 s gone, 1 min 20 s to go",
+    ]
+    assert not (tmp_path / CURVE).exists()

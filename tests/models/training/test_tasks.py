@@ -19,6 +19,7 @@ from models.training.tasks import prepare
 from tests.models.data import annotated_sets as sets
 from tests.models.training.small_recipes import FAMILIES, LOOP, RULES, SCENES, recipe, table, trainer, write_sets
 
+BUNDLED = Path(__file__).parents[3] / "server" / "bundles"
 CAPTIONS = {"format": "captions", "path": "captions"}
 EACH = pytest.mark.parametrize("family", FAMILIES)
 EACH_DATA = pytest.mark.parametrize("scenes", [False, True], ids=["files", "scenes"])
@@ -35,6 +36,23 @@ def begun(family: str, folder: Path, out: Path, **changes: Any) -> Trainer:
     """A run of a small model, with changes to its loop or data."""
     loop = {name: changes.pop(name) for name in list(changes) if hasattr(LOOP, name)}
     return trainer(recipe(family, folder, loop=replace(LOOP, **loop), **changes), out)
+
+
+def test_a_continued_model_keeps_the_statistics_of_its_batch_norms_while_their_weights_learn(
+    folder: Path, tmp_path: Path
+):
+    changes = {"start": str(BUNDLED / "grounding-dino-mini")}
+    given = table("grounding_dino", preprocessing=sets.SIZE.model_dump(mode="json")) | changes
+    run = trainer(parse_recipe(given, folder), tmp_path)
+    before = weights(run)
+    run._one_step()
+    after = weights(run)
+    statistics = [name for name in before if ".running_" in name]
+    assert statistics
+    for name in statistics:
+        assert torch.equal(before[name], after[name]), name
+        learnt = f"{name.rpartition('.')[0]}.weight"
+        assert not torch.equal(before[learnt], after[learnt]), learnt
 
 
 def weights(run: Trainer) -> dict[str, Tensor]:
@@ -309,3 +327,34 @@ def test_yolo_set_is_trained_on_and_validated_with(folder: Path, tmp_path: Path)
     run = begun("glip", folder, tmp_path / "run", sets=[table], validation=[table])
     assert run._one_step()["loss"] > 0
     assert {f"ap/{name}" for name in sets.NAMES} & run.validate().keys()
+
+
+def class_folders(folder: Path, *names: str) -> dict[str, Any]:
+    for name in names:
+        sets.write_pictures(folder / name, 3)
+    return {"format": "classes", "path": str(folder)}
+
+
+def test_clip_learns_from_folders_of_classes_and_is_validated_by_its_names(folder: Path, tmp_path: Path):
+    data = {
+        "sets": [class_folders(tmp_path / "train", "red_square", "blue", "green")],
+        "validation": [class_folders(tmp_path / "val", "Green", "blue")],
+    }
+    run = begun("clip", folder, tmp_path / "run", **data)
+    assert isinstance(run.task, DatasetTask)
+    (batch,) = run.task.batches(1)
+    assert set(batch.picture_keys.tolist()) <= {0, 1, 2}
+    (held_out,) = run.task.held_out()
+    assert set(held_out.picture_keys.tolist()) <= {0, 1}  # blue and green, in the order of those to train on
+    run.run()
+    (figures,) = [row for row in rows(tmp_path / "run") if "validation_top1" in row]
+    assert 0 <= figures["validation_top1"] <= 1
+
+
+def test_class_that_is_only_validated_is_refused_before_the_run(folder: Path, tmp_path: Path):
+    data = {
+        "sets": [class_folders(tmp_path / "train", "red", "blue")],
+        "validation": [class_folders(tmp_path / "val", "pink")],
+    }
+    with pytest.raises(RecipeError, match="has the class 'pink'; classes to train on are blue, red"):
+        begun("clip", folder, tmp_path / "run", **data)

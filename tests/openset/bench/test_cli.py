@@ -1,6 +1,7 @@
 """`openset bench` against a server."""
 
 import json
+import os
 
 import pytest
 
@@ -57,3 +58,18 @@ def test_benchmark_that_would_measure_refusals_is_told(url, words, told, capsys)
 def test_address_without_a_server_is_told(address, capsys):
     assert bench(address, "--rate", "2") == 2
     assert address in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://[::1:80", "ftp://a", "http://a:99999"])
+def test_proxy_that_cannot_be_used_is_told(monkeypatch, capsys, proxy):
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    assert bench("http://openset.test", "--rate", "2") == 2
+    told = capsys.readouterr().err
+    assert told.startswith("openset bench: ")
+    assert "proxy" in told
+
+
+def test_picture_that_may_have_no_end_is_told(url, tmp_path, capsys):
+    os.mkfifo(tmp_path / "a.jpg")
+    assert bench(url, "--rate", "2", "--pictures", str(tmp_path / "a.jpg")) == 2
+    assert "no regular file" in capsys.readouterr().err

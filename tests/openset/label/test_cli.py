@@ -35,9 +35,10 @@ def results(out):
 def test_folder_becomes_data_sets_drawn_pictures_and_a_report(pictures, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(label(pictures, out, "--format", "coco,yolo", "--draw")) == 1  # one picture cannot be read
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
     assert "11 pictures" in printed
     assert "1 unreadable" in printed
+    assert "03.jpg is not a picture" in told
     coco = json.loads((out / "coco.json").read_text())
     assert {each["name"] for each in coco["categories"]} == {"dog", "bicycle"}
     assert len(coco["images"]) == 11
@@ -62,6 +63,24 @@ def test_killed_run_goes_on_without_a_double_and_ends_as_one_that_was_not(pictur
     assert rounded(killed) == rounded(whole)
 
 
+def test_repaired_changed_and_deleted_pictures_are_seen_by_the_next_run(pictures, tmp_path, capsys):
+    for number in range(4, 12):
+        (pictures / f"{number:02d}.jpg").unlink()
+    out = tmp_path / "out"
+    assert main(label(pictures, out, "--format", "coco,yolo")) == 1
+    capsys.readouterr()
+    shutil.copy(EXAMPLES / "scene.jpg", pictures / "03.jpg")
+    shutil.copy(EXAMPLES / "coffee.jpg", pictures / "01.jpg")
+    (pictures / "02.jpg").unlink()
+    assert main(label(pictures, out, "--format", "coco,yolo")) == 0
+    assert "from an earlier run: 1 pictures; changed or gone since: 2" in capsys.readouterr().out
+    sizes = {each["file_name"]: each["width"] for each in json.loads((out / "coco.json").read_text())["images"]}
+    assert sizes.keys() == {"00.jpg", "01.jpg", "03.jpg"}
+    assert sizes["01.jpg"] != sizes["00.jpg"]
+    assert {path.name for path in (out / "yolo" / "labels").iterdir()} == {"00.txt", "01.txt", "03.txt"}
+    assert (out / "yolo" / "images" / "01.jpg").read_bytes() == (pictures / "01.jpg").read_bytes()
+
+
 def rounded(out):
     """Results but for the last digits of scores, which depend on the pictures of a batch."""
     return [
@@ -74,12 +93,12 @@ def rounded(out):
     ("options", "reason"),
     [
         (["--labels", "dog", "--threshold", "cat=0.5"], "--threshold cat=…: the labels are dog"),
-        (["--labels", "dog,cat", "--threshold", "cat=0.5"], "give --box-threshold, the least score of the others"),
+        (["--prompt", "a dog.", "--threshold", "a dog=0.5"], "--threshold is for one of --labels"),
         (
             ["--labels", "dog", "--model", "clip-mini"],
             "there is no model 'clip-mini' that can detect; there are: grounding-dino-mini",
         ),
-        (["--labels", "dog", "--every", "0"], "--every must be positive"),
+        (["--labels", "dog", "--every", "0"], "--every must be a number of seconds above 0"),
         (["--labels-file", "missing.txt"], "missing.txt cannot be read: No such file or directory"),
         (["--labels-file", "/dev/zero"], "/dev/zero cannot be read: it is no regular file"),
         (["--labels-file", __file__.replace("test_cli.py", "")], "cannot be read: it is no regular file"),
@@ -119,6 +138,14 @@ def test_quiet_job_prints_nothing_and_keeps_its_status(pictures, tmp_path, capsy
     assert capsys.readouterr() == ("", "")
 
 
+def test_format_whose_package_is_missing_is_told_before_the_work(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "pyarrow.parquet", raising=False)
+    assert main(label(pictures, tmp_path / "out", "--format", "parquet")) == 2
+    assert "[label]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_label_keeps_what_is_above_its_own_least_score(pictures, tmp_path):
     out, own = tmp_path / "out", tmp_path / "own"
     main(label(pictures / "00.jpg", out, "--box-threshold", "0.1"))
@@ -128,3 +155,4 @@ def test_label_keeps_what_is_above_its_own_least_score(pictures, tmp_path):
     main(label(pictures / "00.jpg", own, "--box-threshold", "0.1", "--threshold", f"dog={best - 0.001}"))
     (result,) = results(own)
     assert len(result["detections"]) == len(others) + 1
+    assert f"least score of dog: {best - 0.001}" in (own / "report.md").read_text()

@@ -1,9 +1,14 @@
 import csv
 import json
+import shutil
+import tempfile
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from openset.label import formats
@@ -55,6 +60,88 @@ def test_yolo_set_has_pictures_labels_and_names_even_for_equal_stems(job, out):
     assert (target / "labels" / "a_png.txt").read_text().startswith("0 ")
     assert (target / "images" / "a_png.png").read_bytes() == b"a.png"
     assert formats.write_yolo(job, out) == target  # a second time
+
+
+def test_picture_keeps_its_labels_when_a_run_goes_on_with_one_of_the_same_stem(job, out):
+    formats.write_yolo(job, out)
+    (job.root / "a.gif").write_bytes(b"a.gif")
+    job.log.append(result("a.gif", DOG, CAT))
+    target = formats.write_yolo(job, out)
+    assert (target / "images" / "a.jpg").read_bytes() == b"a.jpg"
+    assert (target / "labels" / "a.txt").read_text() == ""
+    assert len((target / "labels" / "a_gif.txt").read_text().splitlines()) == 2
+
+
+NAMES = ["a.jpg", "a.png", "A.jpg", "a_png.jpg", "a_png_.jpg", "images/a.jpg", "images_/a.jpg", "images/images/a.jpg"]
+
+
+@given(st.permutations(NAMES))
+@settings(max_examples=20, deadline=None)
+def test_yolo_labels_are_where_readers_look_for_them_and_of_one_picture_each(names):
+    with tempfile.TemporaryDirectory() as folder:
+        job = labelled(Path(folder), *(result(name, *[DOG] * count) for count, name in enumerate(names)))
+        for name in names:
+            (job.root / name).parent.mkdir(parents=True, exist_ok=True)
+            (job.root / name).write_text(name)
+        target = formats.write_yolo(job, Path(folder))
+        found = {}
+        for picture in (path for path in (target / "images").rglob("*") if path.is_file()):
+            # As Ultralytics: `labels` in place of the last `images` of a path.
+            place = Path("/labels/".join(str(picture).rsplit("/images/", 1))).with_suffix(".txt")
+            found[picture.read_text()] = len(place.read_text().splitlines())
+        assert found == {name: count for count, name in enumerate(names)}
+
+
+def test_characters_that_xml_and_yaml_cannot_hold_spoil_no_file(out, tmp_path):
+    label = "dog\x7f\u2028b"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a\x01.jpg").write_bytes(b"")
+    job = labelled(tmp_path, result("a\x01.jpg", DOG.model_copy(update={"label": label})), categories={0: label})
+    data = yaml.safe_load((formats.write_yolo(job, out) / "data.yaml").read_text("utf-8"))
+    assert data["names"] == [label]
+    (annotation,) = formats.write_voc(job, out).glob("*.xml")
+    assert ElementTree.parse(annotation).getroot().findtext("filename") == "a\ufffd.jpg"
+
+
+def test_originals_survive_a_tool_that_rewrites_the_set_in_place(job, out):
+    for picture in (formats.write_yolo(job, out) / "images").rglob("*.*"):
+        picture.write_bytes(b"augmented")
+    assert (job.root / "sub" / "b.jpg").read_bytes() == b"sub/b.jpg"
+    assert (job.root / "a.png").read_bytes() == b"a.png"
+
+
+def test_files_of_pictures_that_are_gone_are_removed_and_others_are_left(job, out, tmp_path):
+    for write in (formats.write_yolo, formats.write_voc):
+        write(job, out)
+    (out / "yolo" / "labels.cache").write_text("of a reader")
+    (out / "yolo" / "images" / "mine.md").write_text("mine")
+    job.log.close()
+    (tmp_path / "out" / "results.jsonl").unlink()
+    rest = labelled(tmp_path, result("a.png", DOG))
+    for write in (formats.write_yolo, formats.write_voc):
+        write(rest, out)
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {name for name in left if name.startswith(("yolo", "voc"))} == {
+        "yolo/data.yaml",
+        "yolo/images/a.png",
+        "yolo/images/mine.md",
+        "yolo/labels/a.txt",
+        "yolo/labels.cache",
+        "voc/Annotations/a.xml",
+    }
+
+
+def test_copy_that_a_kill_ended_is_made_again(job, out, monkeypatch):
+    def half(source, target):
+        Path(target).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "copyfile", half)
+        with pytest.raises(KeyboardInterrupt):
+            formats.write_yolo(job, out)
+    target = formats.write_yolo(job, out)
+    assert (target / "images" / "sub" / "b.jpg").read_bytes() == b"sub/b.jpg"
 
 
 def test_voc_boxes_are_whole_pixels_from_one_within_the_picture(job, out):

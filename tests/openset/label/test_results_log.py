@@ -28,6 +28,32 @@ def test_line_cut_short_by_a_kill_is_dropped(tmp_path):
         assert [each.image for each in log.read()] == ["a.jpg", "c.jpg"]
 
 
+def test_failed_picture_is_asked_for_again_by_the_next_run(tmp_path):
+    with ResultsLog(tmp_path, RUN) as log:
+        log.append(PictureResult(image="a.jpg", error="damaged"))
+        log.append(result("b.jpg", DOG))
+        assert log.failures == 1
+    with ResultsLog(tmp_path, RUN) as log:
+        assert (log.done(), log.failures) == ({"b.jpg"}, 0)
+        assert list(log.read()) == [result("b.jpg", DOG)]
+
+
+def test_damaged_line_is_named_and_nothing_is_lost(tmp_path):
+    ResultsLog(tmp_path, RUN).close()
+    content = result("a.jpg").model_dump_json() + "\nno JSON\n"
+    (tmp_path / "results.jsonl").write_text(content)
+    with pytest.raises(LogError, match=r"results\.jsonl, line 2 is damaged"):
+        ResultsLog(tmp_path, RUN)
+    assert (tmp_path / "results.jsonl").read_text() == content
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_damaged_description_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(LogError, match=r"run\.json is damaged"):
+        ResultsLog(tmp_path, RUN)
+
+
 def test_folder_of_another_run_is_refused_and_names_what_differs(tmp_path):
     ResultsLog(tmp_path, RUN).close()
     with pytest.raises(LogError, match="other labels: give another --out"):

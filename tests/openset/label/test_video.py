@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,9 +33,22 @@ def test_a_frame_each_interval_is_written_and_named_by_its_time(clip, tmp_path):
 
 def test_frames_that_are_there_are_kept(clip, tmp_path):
     first, *_ = sample_frames(clip, tmp_path / "frames", every_s=2.0)
+    time = first.path.stat().st_mtime_ns
     first.path.write_bytes(b"kept")
+    os.utime(first.path, ns=(time, time))
     list(sample_frames(clip, tmp_path / "frames", every_s=2.0))
     assert first.path.read_bytes() == b"kept"
+
+
+def test_frames_of_a_video_that_has_changed_are_written_anew(clip, tmp_path):
+    first, *_ = sample_frames(clip, tmp_path / "frames", every_s=2.0)
+    written = first.path.read_bytes()
+    time = first.path.stat().st_mtime_ns
+    first.path.write_bytes(b"of the old video")
+    os.utime(first.path, ns=(time, time))
+    os.utime(clip.path, ns=(time + 5 * 10**9, time + 5 * 10**9))
+    list(sample_frames(clip, tmp_path / "frames", every_s=2.0))
+    assert first.path.read_bytes() == written
 
 
 def test_file_that_is_no_video_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
-from server.contract.image_file import decode, exif_orientation
+from server.contract.image_file import decode, exif_orientation, upright_size
 
 TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 MAX_SAMPLE = 281
@@ -67,3 +68,32 @@ def test_samples_beyond_the_depth_are_white():
 @pytest.mark.parametrize("most", [None, 0, 255, 3800, 65_535])
 def test_largest_value_of_one_picture_does_not_stretch_its_contrast(most):
     assert set(np.asarray(decode(grey_tiff(np.full((4, 4), 0x1234), most), name="it")).flat) == {0x12}
+
+
+def chunk(kind, content, *, damaged=False):
+    checksum = zlib.crc32(kind + content) ^ damaged
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("late", [False, True])
+def test_png_is_upright_wherever_it_tells_it_and_damaged_entries_are_passed_over(late, damaged):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "PNG")
+    data = file.getvalue()
+    place = data.index(b"IEND" if late else b"IDAT") - 4
+    entries = chunk(b"tRNS", b"odd", damaged=True) + chunk(b"eXIf", exif(3, 6), damaged=damaged)
+    data = data[:place] + entries + data[place:]
+    expected = (40, 30) if damaged else (30, 40)
+    assert decode(data, name="it").size == expected
+    assert upright_size(data, name="it") == expected[::-1]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_size_by_the_head_is_that_of_the_upright_picture(form, orientation):
+    entries, file = Image.Exif(), io.BytesIO()
+    entries[0x0112] = orientation
+    Image.new("RGB", (40, 30)).save(file, form, exif=entries)
+    decoded = decode(file.getvalue(), name="it")
+    assert upright_size(file.getvalue(), name="it") == (decoded.height, decoded.width)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from models.tokenizers import standard_file
 from server.contract.manifest import BundleError, TextRules
@@ -174,3 +175,17 @@ def test_broken_tokenizer_file_is_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BundleError, match=r"tokenizer\.json is no tokenizer file"):
         SentenceTokenizer(tmp_path / "tokenizer.json", CLIP_RULES)
+
+
+@pytest.mark.parametrize("text", ["a" * 40, "é" + "a" * 40])
+def test_text_that_a_pattern_of_the_tokenizer_gives_up_is_named(tmp_path, text):
+    file = tmp_path / "tokenizer.json"
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"([aé]+)+$"), "removed", invert=True)
+    tokenizer.save(str(file))
+    sentences, prompts = SentenceTokenizer(file, CLIP_RULES), PromptTokenizer(file, RULES)
+    assert len(prompts.from_labels(["aaa"])) == 4
+    for ask in (sentences.encode, sentences.readings, prompts.from_labels):
+        if ask != sentences.readings or not text.isascii():
+            with pytest.raises(PromptError, match=r"cannot be split into tokens .*retry-limit"):
+                ask([text + "!"])

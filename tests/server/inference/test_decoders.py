@@ -84,6 +84,13 @@ def test_large_image_of_every_format_is_decoded_within_its_bounds(processes, for
     assert result.size == size[::-1]
 
 
+@pytest.mark.parametrize("options", [{"form": "JPEG", "comment": b"a comment"}, {"form": "JPEG"}, {"form": "PNG"}])
+def test_file_of_many_bytes_is_decoded_within_its_bounds(processes, options):
+    (result,) = run(processes, work(one_colour((300, 200), **options) + bytes(30 * 2**20)))
+    assert not isinstance(result, Exception), result
+    assert result.size == (200, 300)
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_large_image_of_every_format_is_drawn_on(processes, form):
     options = {"method": 0} if form == "WEBP" else {}

@@ -40,3 +40,11 @@ def test_memory_is_held_up_to_the_limit():
     made, context = admission(), RequestContext(client="alice")
     with made.place(context), pytest.raises(MemoryExhausted):
         context.hold(2**50)
+
+
+def test_memory_alone_takes_no_place():
+    made, context = admission(max_inflight_requests=8), RequestContext(client="alice")
+    with made.memory(context):
+        context.hold(1000)
+        assert (made._places.used, made._memory.used) == (0, 1000)
+    assert made._memory.used == 0

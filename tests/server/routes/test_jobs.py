@@ -115,3 +115,17 @@ def test_body_that_is_too_large_is_as_of_any_request(start):
     client = start(max_body_bytes=2000)
     response = client.post("/jobs/detect", content=b"x" * 3000, headers={"Content-Type": "image/png"})
     assert response.status_code == 413
+
+
+def test_answer_that_is_fetched_counts_in_the_memory_for_answers(start):
+    client = start()
+    done = ended(client, client.post("/jobs/embed", files=[("image", ("a.png", IMAGES[0]))]))
+    memory = client.app.state.jobs._admission._memory
+    others = memory.hold("another client")
+    assert others.resize(memory.total)
+    refused = client.get(f"/jobs/{done['id']}/result")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+    assert client.get(f"/jobs/{done['id']}").status_code == 200
+    others.release()
+    assert client.get(f"/jobs/{done['id']}/result").status_code == 200
+    assert memory.used == 0
