@@ -82,7 +82,12 @@ class _Trials:
     ) -> None:
         self.manifest, self.graphs, self.writers, self.progress = manifest, graphs, writers, progress
         self.cases, self.wanted, self.scratch = cases, wanted, scratch
-        self.groups: list[Group] = [(part, group) for part, writer in writers.items() for group in writer.groups]
+        self.groups: list[Group] = [
+            (part, group)
+            for part, writer in writers.items()
+            if not writer.mostly_convolutions
+            for group in writer.groups
+        ]
         if not self.groups:
             raise ExportError(f"{folder} has no products to compute in int8: it is made of convolutions")
         for entry in (manifest.tokenizer, manifest.canary):
