@@ -82,14 +82,19 @@ class _Trials:
     ) -> None:
         self.manifest, self.graphs, self.writers, self.progress = manifest, graphs, writers, progress
         self.cases, self.wanted, self.scratch = cases, wanted, scratch
-        self.groups: list[Group] = [(part, group) for part, writer in writers.items() for group in writer.groups]
+        self.groups: list[Group] = [
+            (part, group)
+            for part, writer in writers.items()
+            if not writer.mostly_convolutions
+            for group in writer.groups
+        ]
         if not self.groups:
             raise ExportError(f"{folder} has no products to compute in int8: it is made of convolutions")
         for entry in (manifest.tokenizer, manifest.canary):
             shutil.copyfile(folder / entry.file, scratch / entry.file)
         for graph in graphs.values():
             for name in (graph.file, *(entry.file for entry in graph.data)):
-                os.link(folder / name, scratch / name)
+                shutil.copyfile(folder / name, scratch / name)
 
     def plan(self) -> list[Group]:
         """The groups to compute in int8; ExportError where none can be."""

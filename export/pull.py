@@ -26,6 +26,7 @@ from server.settings import SettingsError
 # Packages that fetching and filling import, and those of an export; checked before gigabytes are fetched.
 _REQUIRED = ("onnxruntime", "huggingface_hub", "httpx2", "filelock")
 _REQUIRED_TO_EXPORT = ("torch", "onnx", "onnxscript", "safetensors")
+_REQUIRED_BY = {None: (), "int8": ("onnx",), "export": _REQUIRED_TO_EXPORT}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
         cache, progress = cache_folder(args.cache_dir), Progress(args.quiet)
         if unknown := [name for name in names if official(name) is None]:
             return _failed(_unknown(unknown[0], cache))
-        statuses = [_pull(name, cache, progress, full=args.full) for name in names]
+        int8 = args.precision == "int8"
+        statuses = [_pull(name, cache, progress, full=args.full, int8=int8) for name in names]
         return 1 if 0 < statuses.count(0) < len(statuses) else max(statuses)
     except SettingsError as error:
         return _failed(str(error))
@@ -64,17 +66,17 @@ def _unknown(name: str, cache: Path) -> str:
     )
 
 
-def _pull(name: str, cache: Path, progress: Progress, *, full: bool) -> int:
+def _pull(name: str, cache: Path, progress: Progress, *, full: bool, int8: bool) -> int:
     bundle, known = pulled_bundle(cache, name), OFFICIAL.get(name)
     full = full or (known is not None and not template_file(name).is_file())
-    if _is_there(bundle, full):
+    if _is_there(bundle, full, int8):
         print(f"{bundle}: {name} is already there; remove the folder to pull it again")
         return 0
-    needed = (*_REQUIRED, *(_REQUIRED_TO_EXPORT if full else ()))
-    if missing := [module for module in needed if importlib.util.find_spec(module) is None]:
+    extra = "export" if full else "int8" if int8 else None
+    if missing := [module for module in (*_REQUIRED, *_REQUIRED_BY[extra]) if importlib.util.find_spec(module) is None]:
         return _failed(
             f"it needs {', '.join(missing)}, which is not installed. Install it with"
-            f" {install_command(('cpu', 'export') if full else ('cpu',))}, or pull on another machine and serve the"
+            f" {install_command(('cpu', extra) if extra else ('cpu',))}, or pull on another machine and serve the"
             " bundle's folder with --bundle"
         )
     from models.hub_client import HubError, HubUnreachable
@@ -84,6 +86,10 @@ def _pull(name: str, cache: Path, progress: Progress, *, full: bool) -> int:
             if not _is_there(bundle, full):  # another process may have pulled it while this one waited
                 _remove_leftovers(bundle)
                 _fetch_and_make(name, cache, bundle, progress, full=full)
+            if int8 and is_pulled(bundle) and not _is_there(bundle, full, int8):
+                from export.int8_graphs import add_int8  # needs the package onnx
+
+                add_int8(bundle, progress=progress)
     except HubUnreachable as error:
         return _failed(
             f"{error}. Without a network: pull it on another machine and copy {bundle}, or serve a bundle that you have"
@@ -115,8 +121,12 @@ def _remove_leftovers(bundle: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_there(bundle: Path, full: bool) -> bool:
-    return is_pulled(bundle) and (not full or read_manifest(bundle).certified == "full")
+def _is_there(bundle: Path, full: bool, int8: bool = False) -> bool:
+    if not is_pulled(bundle):
+        return False
+    manifest = read_manifest(bundle)
+    precisions = {artefact.precision for artefact in manifest.artefacts}
+    return (not full or manifest.certified == "full") and (not int8 or "int8" in precisions)
 
 
 @contextmanager

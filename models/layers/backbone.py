@@ -34,7 +34,7 @@ class EfficientNetStages(nn.Module):
         super().__init__()
         if config.drawn and stages[-3:] != (1, 2, 3):
             raise ValueError(f"drawn needs the stages 1, 2 and 3 last; stages is {stages}")
-        self.stages = stages
+        self.config, self.stages = config, stages
         self.efficientnet = EfficientNet(config)
         self.words = ClassWords(config) if config.words else None
         self.drawn = DrawnWords(config) if config.drawn else None

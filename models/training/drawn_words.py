@@ -33,6 +33,7 @@ from models.synthetic.scenes import SceneConfig, SceneGenerator
 from models.synthetic.sprites import NAMES_FILE, SMALL_PACK, NamedObject, load_pack, read_names
 from models.training.distillation import DistilledWords
 
+Detector = Glip | GroundingDino
 LOG = logging.getLogger(__name__)
 CELLS = "cells.pt"
 BLOCK = 8  # scenes drawn and encoded together
@@ -246,12 +247,12 @@ def known_words(backbone: EfficientNetStages, features: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def with_drawn(model: Glip | GroundingDino, layers: DrawnWords) -> Glip | GroundingDino:
+def with_drawn(model: Detector, layers: DrawnWords) -> Detector:
     """The same detector with these layers."""
     backbone = model.config.backbone
     assert isinstance(backbone, EfficientNetConfig)
     backbone = replace(backbone, drawn=layers.first.out_features)
-    fresh: Glip | GroundingDino
+    fresh: Detector
     if isinstance(model, Glip):
         fresh = Glip(replace(model.config, backbone=backbone))
     else:
@@ -261,22 +262,27 @@ def with_drawn(model: Glip | GroundingDino, layers: DrawnWords) -> Glip | Ground
     return fresh.eval()
 
 
-def _shared_backbone(detectors: Sequence[registry.LoadedCheckpoint]) -> EfficientNetStages:
-    """The backbone that all detectors have."""
-    first: EfficientNetStages | None = None
-    for checkpoint in detectors:
-        model = checkpoint.model
-        backbone = model.backbone if isinstance(model, Glip | GroundingDino) else None
-        if not isinstance(backbone, EfficientNetStages) or backbone.words is None:
-            raise ValueError(f"{checkpoint.variant}: a detector on an EfficientNet with words is expected")
-        if first is None:
-            first = backbone
-        theirs = {**backbone.state_dict()}
-        for name, value in first.state_dict().items():
-            if not name.startswith("drawn.") and not torch.equal(value, theirs[name]):
-                raise ValueError(f"{checkpoint.variant} has another backbone than {detectors[0].variant}: {name}")
-    assert first is not None
-    return first.eval()
+def _detector(checkpoint: registry.LoadedCheckpoint) -> Detector:
+    """The model of a checkpoint, with a backbone whose classes are words."""
+    model = checkpoint.model
+    backbone = model.backbone if isinstance(model, Glip | GroundingDino) else None
+    if not isinstance(backbone, EfficientNetStages) or backbone.words is None:
+        raise ValueError(f"{checkpoint.variant}: a detector on an EfficientNet with words is expected")
+    assert isinstance(model, Glip | GroundingDino)
+    return model
+
+
+def _shared_backbone(detectors: dict[str, Detector]) -> EfficientNetStages:
+    """The backbone that all detectors, by name, have."""
+    (first, model), *others = detectors.items()
+    backbone = model.backbone
+    assert isinstance(backbone, EfficientNetStages)
+    for name, other in others:
+        theirs = other.backbone.state_dict()
+        for key, value in backbone.state_dict().items():
+            if not key.startswith("drawn.") and not torch.equal(value, theirs[key]):
+                raise ValueError(f"{name} has another backbone than {first}: {key}")
+    return backbone.eval()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -294,7 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     args.out.mkdir(parents=True, exist_ok=True)
-    detectors, words = [registry.load(path) for path in args.detectors], DistilledWords(args.words)
+    checkpoints, words = [registry.load(path) for path in args.detectors], DistilledWords(args.words)
+    detectors = {checkpoint.variant: _detector(checkpoint) for checkpoint in checkpoints}
     backbone = _shared_backbone(detectors)
     pack, sprites = load_photographs(args.photographs), load_pack(args.sprites)
     objects = read_names(args.names, pack=sprites)
@@ -313,11 +320,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         -(-args.scenes // BLOCK),
         args.out / CELLS,
     )
-    layers = DrawnWords(replace(detectors[0].model.config.backbone, drawn=args.hidden))
+    layers = DrawnWords(replace(backbone.config, drawn=args.hidden))
     embeddings = torch.stack([words.embeddings[name] for name in names])
     fit(layers, cells, known_words(backbone, cells.features), embeddings, CellFitConfig(steps=args.steps), seed=0)
-    for checkpoint in detectors:
-        model = with_drawn(checkpoint.model, layers)
+    for checkpoint in checkpoints:
+        model = with_drawn(detectors[checkpoint.variant], layers)
         registry.save(
             args.out / checkpoint.variant,
             model,

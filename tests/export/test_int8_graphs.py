@@ -103,6 +103,6 @@ def test_engines_are_not_built_of_int8(clip_copy, capsys):
 
 
 def test_bundle_of_convolutions_alone_is_refused(clip_copy, monkeypatch):
-    monkeypatch.setattr(int8_graphs.Int8Writer, "groups", ())
+    monkeypatch.setattr(int8_graphs.Int8Writer, "mostly_convolutions", True)
     with pytest.raises(ExportError, match="made of convolutions"):
         add_int8(clip_copy, progress=QUIET)

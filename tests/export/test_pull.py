@@ -175,6 +175,24 @@ def test_bundle_without_its_certificate_is_made_again_of_the_checkpoint_here(cac
     assert hub.asked == []
 
 
+def test_int8_is_added_to_what_was_pulled_without_torch_and_without_fetching(cache, hub, tmp_path):
+    shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
+    hub.asked.clear()
+    code = (
+        "import sys; sys.modules['torch'] = None\n"  # an import of it fails
+        "from server.__main__ import main\n"
+        f"sys.exit(main(['pull', {CLIP!r}, '--precision', 'int8', '--cache-dir', {str(tmp_path)!r}]))"
+    )
+    for _ in range(2):  # the second time it is there
+        assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    assert hub.asked == []
+    manifest = read_manifest(pulled_bundle(tmp_path, CLIP))
+    assert [artefact.precision for artefact in manifest.artefacts] == ["int8", "int8", "fp32", "fp32"]
+    assert manifest.certified == "template"
+    assert not any(a.certificate.of_template for a in manifest.artefacts if a.precision == "int8"), "of these weights"
+    assert main(["verify", str(pulled_bundle(tmp_path, CLIP))]) == 0
+
+
 def test_full_pull_exports_the_checkpoint_that_is_here(cache, hub, tmp_path, capsys):
     hub.asked.clear()
     shutil.copytree(cache, tmp_path / "cache")
@@ -358,7 +376,12 @@ def test_server_with_an_unknown_model_ends_before_it_listens(capfd, tmp_path):
 
 @pytest.mark.parametrize(
     ("missing", "options", "extra"),
-    [("onnxruntime", [], "cpu"), ("httpx2", ["--full"], "export"), ("torch", ["--full"], "export")],
+    [
+        ("onnxruntime", [], "cpu"),
+        ("httpx2", ["--full"], "export"),
+        ("torch", ["--full"], "export"),
+        ("onnx", ["--precision", "int8"], "int8"),
+    ],
 )
 def test_what_is_not_installed_is_told_before_anything_is_fetched(
     hub, tmp_path, capsys, monkeypatch, missing, options, extra

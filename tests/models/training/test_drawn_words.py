@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models import registry
 from models.glip.config import GlipConfig
 from models.glip.model import Glip
 from models.layers.backbone import EfficientNetStages, drawn_cells
@@ -187,10 +186,7 @@ def test_a_detector_is_unchanged_but_for_the_map_of_words():
 
 def test_detectors_of_two_backbones_are_refused():
     torch.manual_seed(0)
-    one, other = (
-        registry.LoadedCheckpoint("glip", name, "openset", Glip(GLIP).eval(), GLIP, "", "", "", Path("tokenizer.json"))
-        for name in ("one", "other")
-    )
+    one, other = Glip(GLIP).eval(), Glip(GLIP).eval()
     with pytest.raises(ValueError, match="other has another backbone than one"):
-        drawn_words._shared_backbone([one, other])
-    assert drawn_words._shared_backbone([one, one]) is one.model.backbone
+        drawn_words._shared_backbone({"one": one, "other": other})
+    assert drawn_words._shared_backbone({"one": one, "again": one}) is one.backbone
