@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
@@ -248,7 +249,7 @@ class Settings(BaseModel):
         """Threads of each model run, with 0 resolved."""
         return self.threads or available_cpus()
 
-    @property
+    @cached_property
     def body_bytes(self) -> int:
         """Bytes that bodies and answers in progress may take: an eighth of the memory, and at least four bodies."""
         memory = self.memory_limit_bytes or memory_limit() or machine_bytes()

@@ -86,7 +86,7 @@ class _LeastBusy:
 
 class _Simulation:
     def __init__(self, costs: ServingCosts, replicas: int, seed: int) -> None:
-        self._costs, self._chance = costs, random.Random(seed)
+        self._costs, self._chance = costs, random.Random(f"costs {seed}")  # else as the arrivals
         self._balance = _LeastBusy([_Replica() for _ in range(replicas)])
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._numbers = itertools.count()

@@ -79,7 +79,9 @@ def post_form(server, path, fields):
 @given(PICTURES)
 def test_any_bytes_for_a_picture_are_answered_or_refused_by_name(server, data):
     answer = answered(server, "/classify?labels=dog&labels=cat", content=data, headers={"Content-Type": "image/png"})
-    if answer.status_code != 200:
+    if data.startswith(b"\x1f\x8b\x08"):
+        assert "gzip" in answer.json()["detail"], "a packed body, which no header tells of"
+    elif answer.status_code != 200:
         assert answer.json()["type"].rpartition(":")[2] in ("unsupported-image", "broken-image", "image-too-large")
         assert answer.json()["detail"].startswith("the image ")
 
