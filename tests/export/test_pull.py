@@ -187,7 +187,8 @@ def test_int8_is_added_to_what_was_pulled_without_torch_and_without_fetching(cac
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
     assert hub.asked == []
     manifest = read_manifest(pulled_bundle(tmp_path, CLIP))
-    assert [artefact.precision for artefact in manifest.artefacts] == ["int8", "int8", "fp32", "fp32"]
+    precisions = [artefact.precision for artefact in manifest.artefacts]
+    assert precisions == ["int8", "fp32", "fp32"], "most weights of its small image encoder are a convolution's"
     assert manifest.certified == "template"
     assert not any(a.certificate.of_template for a in manifest.artefacts if a.precision == "int8"), "of these weights"
     assert main(["verify", str(pulled_bundle(tmp_path, CLIP))]) == 0

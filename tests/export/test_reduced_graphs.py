@@ -49,7 +49,7 @@ def trained(tmp_path_factory):
 
 
 def test_trained_detector_is_certified_in_mixed_precision(tmp_path):
-    folder = shutil.copytree(BUNDLED / "grounding-dino-mini", tmp_path / "mini")
+    folder = shutil.copytree(BUNDLED / "glip-mini", tmp_path / "mini")
     detector = added(add_precision(folder, "mixed", progress=QUIET), "mixed")["detector"]
     assert detector.certificate.passed
     assert detector.certificate.figures["detections.label_agreement"] == 1
