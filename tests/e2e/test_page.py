@@ -175,6 +175,7 @@ def test_pointing_at_a_box_highlights_its_entry_and_back(opened):
     page = opened()
     name(page, "cow")
     ask(page)
+    page.locator("#threshold").fill("0.35")  # three boxes, the first of which none hides
     page.locator("#results li").nth(1).hover()
     expect(page.locator(".box.lit")).to_have_attribute("data-index", "1")
     page.locator(".target[data-index='2']").hover()
