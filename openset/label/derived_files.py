@@ -1,13 +1,11 @@
 """Files that a job makes of others: copies, drawn pictures and frames, with the times of their sources."""
 
+import json
 import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from openset.sources import PICTURE_SUFFIXES
-
-_WRITTEN = PICTURE_SUFFIXES | {".txt", ".xml"}
 _COARSEST_NS = 2_000_000_000  # FAT counts in two seconds
 
 
@@ -41,7 +39,15 @@ def copy(source: Path, made: Path) -> None:
 
 
 def remove_others(folder: Path, written: Collection[Path]) -> None:
-    """Remove pictures and labels below `folder` that are not among `written`: those of files gone or renamed."""
-    for path in folder.rglob("*"):
-        if path.suffix.lower() in _WRITTEN and path not in written and path.is_file():
-            path.unlink()
+    """Remove what an earlier run wrote below `folder` and this one did not; what others put there stays."""
+    index = folder.with_name(f".{folder.name}.json")  # beside it: what readers look into holds the set alone
+    earlier = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else []
+    for name in earlier:
+        path = folder / name
+        if path not in written and path.is_relative_to(folder) and ".." not in path.parts:
+            path.unlink(missing_ok=True)
+    if folder.is_dir():
+        names = sorted(str(path.relative_to(folder)) for path in written if path.is_relative_to(folder))
+        part = folder.with_name(".part")
+        part.write_text(json.dumps(names), encoding="utf-8")
+        part.replace(index)

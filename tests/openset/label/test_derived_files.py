@@ -1,3 +1,4 @@
+import json
 import os
 
 import pytest
@@ -66,9 +67,21 @@ def test_finished_file_has_the_time_of_its_source(source, tmp_path):
     assert (made.read_bytes(), made.stat().st_mtime_ns, part.exists()) == (b"drawn", TIME, False)
 
 
-def test_only_pictures_and_labels_are_removed(tmp_path):
-    for name in ("a.jpg", "b.txt", "sub/c.xml", "sub/d.md", "e.cache"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
-    remove_others(tmp_path, {tmp_path / "a.jpg"})
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"a.jpg", "d.md", "e.cache"}
+def test_what_an_earlier_run_wrote_is_removed_and_what_others_put_there_stays(tmp_path):
+    folder = tmp_path / "drawn"
+    for name in ("a.jpg", "sub/b.txt", "own.jpg"):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_text("")
+    remove_others(folder, {folder / "a.jpg", folder / "sub/b.txt"})
+    remove_others(folder, {folder / "a.jpg"})
+    found = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert found == {"a.jpg", "own.jpg"}
+
+
+def test_index_of_another_hand_removes_nothing_elsewhere(tmp_path):
+    folder, other = tmp_path / "yolo", tmp_path / "other.jpg"
+    folder.mkdir()
+    other.write_text("")
+    (tmp_path / ".yolo.json").write_text(json.dumps([str(other), "../other.jpg", "gone.jpg"]))
+    remove_others(folder, set())
+    assert other.exists()

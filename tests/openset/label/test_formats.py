@@ -114,17 +114,17 @@ def test_files_of_pictures_that_are_gone_are_removed_and_others_are_left(job, ou
     for write in (formats.write_yolo, formats.write_voc):
         write(job, out)
     (out / "yolo" / "labels.cache").write_text("of a reader")
-    (out / "yolo" / "images" / "mine.md").write_text("mine")
+    (out / "yolo" / "images" / "mine.jpg").write_text("mine")
     job.log.close()
     (tmp_path / "out" / "results.jsonl").unlink()
     rest = labelled(tmp_path, result("a.png", DOG))
     for write in (formats.write_yolo, formats.write_voc):
         write(rest, out)
     left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert {name for name in left if name.startswith(("yolo", "voc"))} == {
+    assert {name for name in left if name.startswith(("yolo", "voc")) and "/." not in name} == {
         "yolo/data.yaml",
         "yolo/images/a.png",
-        "yolo/images/mine.md",
+        "yolo/images/mine.jpg",
         "yolo/labels/a.txt",
         "yolo/labels.cache",
         "voc/Annotations/a.xml",
