@@ -13,7 +13,7 @@ import argparse
 import logging
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -165,9 +165,7 @@ def fit(tower: EfficientNetTower, features: Features, names: Tensor, config: Fit
         output.weight.copy_(weight)
         output.bias.copy_(bias)
     learnt = [*words.residual.parameters(), *words.gate.parameters(), *output.parameters()]
-    groups = [{"params": learnt, "weight_decay": config.weight_decay}, {"params": [log_scale], "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps)
+    optimiser, schedule = optimiser_of(learnt, log_scale, config)
     pooled = features.pooled.float()
     with torch.no_grad():
         known = words.embeddings(words.classifier(pooled).softmax(-1))
@@ -192,6 +190,18 @@ def fit(tower: EfficientNetTower, features: Features, names: Tensor, config: Fit
         if (step + 1) % 300 == 0:
             LOG.info("step %d  loss %.3f", step + 1, float(total.detach()))
     return float(log_scale.detach().exp().clamp(max=config.largest_scale))
+
+
+def optimiser_of(
+    learnt: Iterable[nn.Parameter], log_scale: nn.Parameter, config: FitConfig
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.OneCycleLR]:
+    """The optimiser of a fit, and the schedule of its rate; the scale does not decay."""
+    groups = [
+        {"params": list(learnt), "weight_decay": config.weight_decay},
+        {"params": [log_scale], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
+    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps)
 
 
 def fresh_clip(words: DistilledWords, backbone: Path, drawings: Path) -> Clip:
@@ -226,6 +236,31 @@ def adapt_pixels(tower: ResNetTower, learnt: Preprocessing) -> None:
     convolution.weight *= (new_std / std)[:, None, None]
 
 
+Generators = tuple[PhotoSceneGenerator, PhotoSceneGenerator, SceneGenerator]
+
+
+def add_pack_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `open_packs` reads."""
+    parser.add_argument("--photographs", type=Path, required=True, help="photo pack")
+    parser.add_argument("--sprites", type=Path, default=SMALL_PACK, help="sprite pack, zip or folder")
+    parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of the drawn objects")
+
+
+def open_packs(args: argparse.Namespace, words: DistilledWords) -> tuple[list[str], Generators]:
+    """Names of all that is taught, and generators of photographs, of drawings on them, and of drawings alone."""
+    pack, sprites = load_photographs(args.photographs), load_pack(args.sprites)
+    objects = read_names(args.names, pack=sprites)
+    shown = tuple(NamedObject(label, ()) for label in pack.labels(held_out=False))
+    names = list(dict.fromkeys(item.label for item in (*objects, *shown)))
+    if missing := [name for name in names if name not in words.embeddings]:
+        raise ValueError(f"the distilled words have no embedding of {missing[:5]}: distil them with the same names")
+    return names, (
+        PhotoSceneGenerator(pack, sprites, shown, held_out=False),
+        PhotoSceneGenerator(pack, sprites, objects, held_out=False),
+        SceneGenerator(sprites, objects, seed=0),
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
     parser = argparse.ArgumentParser(description="Make a CLIP of an EfficientNet.")
@@ -233,9 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--words", type=Path, required=True, help="folder of a distillation with --classes")
     parser.add_argument("--backbone", type=Path, required=True, help="published weights of EfficientNet-Lite0")
     parser.add_argument("--drawings", type=Path, required=True, help="checkpoint of a CLIP that has learnt drawings")
-    parser.add_argument("--photographs", type=Path, required=True, help="photo pack")
-    parser.add_argument("--sprites", type=Path, default=SMALL_PACK, help="sprite pack, zip or folder")
-    parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of the drawn objects")
+    add_pack_arguments(parser)
     parser.add_argument("--pictures", type=int, default=60000, help="pictures to learn from")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -244,17 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = fresh_clip(words, args.backbone, args.drawings)
     tower = model.image_tower
     assert isinstance(tower, EfficientNetTower)
-    pack, sprites = load_photographs(args.photographs), load_pack(args.sprites)
-    objects = read_names(args.names, pack=sprites)
-    shown = tuple(NamedObject(label, ()) for label in pack.labels(held_out=False))
-    names = list(dict.fromkeys(item.label for item in (*objects, *shown)))
-    if missing := [name for name in names if name not in words.embeddings]:
-        raise ValueError(f"the distilled words have no embedding of {missing[:5]}: distil them with the same names")
-    generators = (
-        PhotoSceneGenerator(pack, sprites, shown, held_out=False),
-        PhotoSceneGenerator(pack, sprites, objects, held_out=False),
-        SceneGenerator(sprites, objects, seed=0),
-    )
+    names, generators = open_packs(args, words)
     features = collect(
         tower,
         lambda first: pictures(*generators, seed=0, first=first),

@@ -27,10 +27,9 @@ from models.layers.backbone import EfficientNetStages, drawn_cells
 from models.layers.configs import EfficientNetConfig
 from models.layers.efficientnet import DrawnWords
 from models.layers.word_scores import SPREAD, UNSURE
-from models.synthetic.photo_pack import load_photographs
 from models.synthetic.photo_scenes import PhotoSceneConfig, PhotoSceneGenerator
 from models.synthetic.scenes import SceneConfig, SceneGenerator
-from models.synthetic.sprites import NAMES_FILE, SMALL_PACK, NamedObject, load_pack, read_names
+from models.training.class_residual import FitConfig, add_pack_arguments, open_packs, optimiser_of
 from models.training.distillation import DistilledWords
 
 Detector = Glip | GroundingDino
@@ -59,23 +58,17 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class CellFitConfig:
-    """Length and strengths of the fit: `quiet` weighs the square of what is added to a photograph, `empty` to empty
-    places, `smooth` to any; `seen` of a box's nine cells are taken at a time.
+class CellFitConfig(FitConfig):
+    """Length and strengths of the fit; `empty` weighs the square of what is added to empty places; `seen` of a box's
+    nine cells are taken at a time.
     """
 
     steps: int = 4000
-    batch: int = 256
-    seen: int = 5
     learning_rate: float = 1.5e-3
-    weight_decay: float = 0.05
     dropout: float = 0.1
-    smoothing: float = 0.05
-    quiet: float = 5.0
-    empty: float = 1.0
-    smooth: float = 0.01
     scale: float = 20.0
-    largest_scale: float = 60.0
+    seen: int = 5
+    empty: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -200,12 +193,7 @@ def fit(layers: DrawnWords, cells: Cells, known: Tensor, names: Tensor, config: 
     sample = cells.features[:: max(1, len(cells.features) // 20000)].float().flatten(0, 1)
     mean, deviation = sample.mean(0), sample.std(0) + 1e-3
     log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
-    groups = [
-        {"params": list(layers.parameters()), "weight_decay": config.weight_decay},
-        {"params": [log_scale], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps)
+    optimiser, schedule = optimiser_of(layers.parameters(), log_scale, config)
     for step in range(config.steps):
         rows, seen = torch.randint(len(cells.labels), (config.batch,)), torch.randperm(known.shape[1])[: config.seen]
         labels, photo = cells.labels[rows], cells.is_photo[rows]
@@ -291,9 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder of the cells and the checkpoints")
     parser.add_argument("--detectors", type=Path, nargs="+", required=True, help="checkpoints with the same backbone")
     parser.add_argument("--words", type=Path, required=True, help="folder of the distillation they were trained with")
-    parser.add_argument("--photographs", type=Path, required=True, help="photo pack")
-    parser.add_argument("--sprites", type=Path, default=SMALL_PACK, help="sprite pack, zip or folder")
-    parser.add_argument("--names", type=Path, default=NAMES_FILE, help="list of the drawn objects")
+    add_pack_arguments(parser)
     parser.add_argument("--scenes", type=int, default=16000, help="scenes to learn from")
     parser.add_argument("--steps", type=int, default=CellFitConfig.steps, help="steps of the fit")
     parser.add_argument("--hidden", type=int, default=512, help="width of the layers")
@@ -303,17 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checkpoints, words = [registry.load(path) for path in args.detectors], DistilledWords(args.words)
     detectors = {checkpoint.variant: _detector(checkpoint) for checkpoint in checkpoints}
     backbone = _shared_backbone(detectors)
-    pack, sprites = load_photographs(args.photographs), load_pack(args.sprites)
-    objects = read_names(args.names, pack=sprites)
-    shown = tuple(NamedObject(label, ()) for label in pack.labels(held_out=False))
-    names = list(dict.fromkeys(item.label for item in (*objects, *shown)))
-    if missing := [name for name in names if name not in words.embeddings]:
-        raise ValueError(f"the distilled words have no embedding of {missing[:5]}: distil them with the same names")
-    source = SceneSource(
-        PhotoSceneGenerator(pack, sprites, shown, held_out=False),
-        PhotoSceneGenerator(pack, sprites, objects, held_out=False),
-        SceneGenerator(sprites, objects, seed=0),
-    )
+    names, generators = open_packs(args, words)
+    source = SceneSource(*generators)
     place = {name: row for row, name in enumerate(names)}
     cells = collect(
         lambda number: cells_of(backbone, source.block(number), place, random.Random(f"empty {number}")),
