@@ -7,7 +7,7 @@ from huggingface_hub import set_client_factory
 
 from models import printable
 from models.model_zoo import Official
-from openset.proxies import note, proxy_for, shown
+from openset.proxies import note, proxy_for, shown, unusable
 
 # A repository's listing; one of a thousand files has less than 1 MB.
 MAX_LISTING = 32 * 2**20
@@ -113,10 +113,7 @@ def _transport(proxy: str | None) -> httpx2.HTTPTransport:
         if proxy is None:
             raise
         reason = "SOCKS needs httpx2[socks]" if isinstance(error, ImportError) else str(error).rstrip(".")
-        raise HubUnreachable(
-            f"the hub is not asked: the proxy {shown(proxy)}, which the environment names, cannot be used ({reason});"
-            " NO_PROXY names the hosts that are reached without it"
-        ) from error
+        raise HubUnreachable(f"the hub is not asked: {unusable(proxy, reason)}") from error
 
 
 class _BoundedStream(httpx2.SyncByteStream):

@@ -57,10 +57,15 @@ def explained(url: str) -> Iterator[None]:
         if proxy is None:
             raise
         reason = "for SOCKS install httpx[socks]" if isinstance(error, ImportError) else str(error).rstrip(".")
-        raise ConnectionFailed(
-            f"{url} is not asked: the proxy {shown(proxy)}, which the environment names, cannot be used ({reason});"
-            " NO_PROXY names the hosts that are reached without it"
-        ) from error
+        raise ConnectionFailed(f"{url} is not asked: {unusable(proxy, reason)}") from error
+
+
+def unusable(proxy: str, reason: str) -> str:
+    """The part of a message on a proxy that no connection can be made through."""
+    return (
+        f"the proxy {shown(proxy)}, which the environment names, cannot be used ({reason}); NO_PROXY names the hosts"
+        " that are reached without it"
+    )
 
 
 def note(url: str) -> str:
