@@ -7,7 +7,7 @@ import asyncio
 import ipaddress
 import os
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +20,9 @@ from server.middleware.uvicorn_server import GracefulServer
 _MAX_KEPT = 4096
 # Connections accepted in one turn of the event loop, each some tenths of a millisecond; those that wait in the kernel.
 _MAX_ACCEPTED, _WAITING = 64, 2048
+# Shares of the descriptors kept: of the connections accepted in one turn, which live for some turns even if they are
+# closed at once, and of those that were refused and wait for their request.
+_ACCEPTED_SHARE, _REFUSED_SHARE = 16, 4
 _REFUSED_S = 0.5  # a refused connection stays for its request, since bytes that nobody reads would reset the answer
 _TOO_MANY = "too many connections are open, of your network or in all"
 
@@ -33,7 +36,8 @@ class ConnectionLimit:
     def __init__(self, limit: int, *, proxies: Sequence[str] = ()) -> None:
         kept = min(_MAX_KEPT, limit // 2)
         self.most = limit - kept
-        self.backlog = max(1, min(_MAX_ACCEPTED, kept // 2))  # connections accepted at once
+        self.backlog = max(1, min(_MAX_ACCEPTED, kept // _ACCEPTED_SHARE))  # connections accepted at once
+        self._refused: deque[asyncio.Transport] = deque(maxlen=max(1, kept // _REFUSED_SHARE))
         self._proxies = [ipaddress.ip_network(proxy) for proxy in proxies]
         self._open: Counter[str] = Counter()
 
@@ -56,6 +60,13 @@ class ConnectionLimit:
         """Count one less."""
         self._open -= Counter({network: 1})
 
+    def refuse(self, transport: asyncio.Transport) -> None:
+        """Say 429, and close the connection that was refused longest ago where too many wait for their request."""
+        transport.write(last_answer(TooManyRequests(_TOO_MANY, retry_after=1)))
+        if len(self._refused) == self._refused.maxlen:
+            self._refused[0].close()
+        self._refused.append(transport)
+
 
 class LimitedProtocol(ProblemProtocol):
     """The protocol of connections below a `ConnectionLimit`; others get 429 and are closed."""
@@ -75,7 +86,7 @@ class LimitedProtocol(ProblemProtocol):
             super().connection_made(transport)
             return
         self.transport = transport
-        transport.write(last_answer(TooManyRequests(_TOO_MANY, retry_after=1)))
+        self._limit.refuse(transport)
         self._closing = self.loop.call_later(_REFUSED_S, transport.close)
 
     def data_received(self, data: bytes) -> None:

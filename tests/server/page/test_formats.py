@@ -64,7 +64,7 @@ def test_yolo_is_as_label_writes_it(job, tmp_path):
     target = formats.write_yolo(job, tmp_path)
     files = dict(evaluate("yolo(entries)", names=["yolo"], of="formats.js", entries=ENTRIES))
     paths = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    assert files.keys() == paths
+    assert files.keys() == paths - {".images.json", ".labels.json"}, "all but the lists for a later run into the folder"
     ours, written = yaml.safe_load(files.pop("data.yaml")), yaml.safe_load((target / "data.yaml").read_text("utf-8"))
     assert ours == written
     assert {name: text for name, text in files.items() if name.startswith("labels/")} == {
