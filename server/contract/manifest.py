@@ -62,8 +62,10 @@ class Preprocessing(_Data):
     `resize` "shorter_crop": shorter side to `shorter`, then the centre square (CLIP). "shorter_longer": shorter side
     to `shorter` unless the longer side would exceed `longer` (Grounding DINO, GLIP). "square": both sides to `shorter`,
     whatever the shape. `crop`: side of the centre square that is kept of the resized image, where it is not `shorter`.
-    `rgb_after_resize` converts to RGB only after resizing, as CLIP does (openai/CLIP clip/clip.py `_transform`). mean
-    and std apply to pixel * `scale`, in `channels` order.
+    `rgb_after_resize` converts to RGB only after resizing, as CLIP does (openai/CLIP clip/clip.py `_transform`).
+    `reducing_gap`: as of Pillow's `thumbnail`, larger images are first decoded (JPEG) or averaged at a whole fraction
+    of their size, no less than so many times the input; None: pixels are exactly those of the official code. mean and
+    std apply to pixel * `scale`, in `channels` order.
     """
 
     resize: Literal["shorter_crop", "shorter_longer", "square"]
@@ -72,6 +74,7 @@ class Preprocessing(_Data):
     crop: int | None = Field(default=None, ge=1, le=4096)
     resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     rgb_after_resize: bool = False
+    reducing_gap: float | None = Field(default=None, ge=1)
     channels: Literal["rgb", "bgr"] = "rgb"
     scale: _Positive = 1 / 255
     mean: tuple[float, float, float]
