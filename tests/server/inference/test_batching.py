@@ -1,6 +1,7 @@
 """The queue: bounded, batched by bucket, rid of what nobody waits for, and alive after a failed run."""
 
 import gc
+import statistics
 import threading
 import time
 import weakref
@@ -103,6 +104,31 @@ def test_idle_worker_runs_a_single_item_at_once(make):
     (done,) = [future.result(SOON) for future in machine.submit(3)]
     assert done.value == 6
     assert done.started - done.queued < 1
+
+
+@pytest.mark.parametrize(("single", "several", "size"), [(0.004, 0.012, 1), (0.008, 0.002, 4)])
+def test_items_run_together_or_alone_as_has_been_faster(make, monkeypatch, single, several, size):
+    machine = make(held=False, capacity=200)
+
+    def run(items):
+        machine.runs.append(list(items))
+        time.sleep(len(items) * (single if len(items) == 1 else several))
+        return items
+
+    monkeypatch.setattr(machine.batcher, "_execute", run)
+    values(machine.submit(1))
+    values(machine.submit(*[1] * 120))
+    sizes = [len(run) for run in machine.runs[10:-4]]  # once both have been measured
+    assert statistics.mode(sizes) == size
+    others = [each for each in sizes if each != size]
+    assert 0 < len(others) <= 1 + len(sizes) // 10, "the other way is tried again, seldom"
+
+
+def test_paces_are_kept_of_so_many_buckets(make, monkeypatch):
+    machine = make(held=False, capacity=20)
+    monkeypatch.setattr("server.inference.batching._MAX_BUCKETS", 3)
+    values([one for item in range(10) for one in machine.submit(item)])
+    assert len(machine.batcher._paces) <= 3
 
 
 def test_waiting_collects_more_items(make):
@@ -316,20 +342,20 @@ def test_interactive_items_run_before_batch_items(make):
     assert machine.runs == [[9], [3], [1], [2]]
 
 
-def test_time_to_come_back_is_runs_ahead_times_seconds_per_run(make, monkeypatch):
+def test_time_to_come_back_is_items_ahead_times_seconds_per_item(make, monkeypatch):
     machine = make(capacity=40, max_batch=4)
     machine.occupy()
-    monkeypatch.setattr(machine.batcher, "_seconds_per_run", 2.0)
-    machine.submit(1, 11, 21, 31, 41, 2)  # runs of 4, 1 and 1, behind the one that runs
-    with machine.batcher.reserve(5):  # two more, as far as is known
-        assert machine.batcher.retry_after == 2 * (1 + 3 + 2)
+    monkeypatch.setattr(machine.batcher, "_seconds_per_item", 2.0)
+    machine.submit(1, 11, 21, 31, 41, 2)
+    with machine.batcher.reserve(5):
+        assert machine.batcher.retry_after == 2 * (1 + 6 + 5)
 
 
 def test_time_to_come_back_follows_the_measured_pace(make):
     machine = make(held=False)
     for _ in range(3):
         values(machine.submit(1))
-    assert 0 < machine.batcher._seconds_per_run < 1
+    assert 0 < machine.batcher._seconds_per_item < 1
     assert machine.batcher.retry_after == 1
 
 
