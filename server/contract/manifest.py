@@ -85,10 +85,16 @@ class Preprocessing(_Data):
         """Least and largest `shorter` that a request may ask for: one size, but for a model of any size."""
         return (self.shorter if self.longer is None else -(-self.shorter // MOST_REDUCTION)), self.shorter
 
-    def reduced(self, shorter: int) -> "Preprocessing":
-        """These rules for another `shorter`, the bound of the longer side in proportion."""
-        longer = None if self.longer is None else round(self.longer * shorter / self.shorter)
-        return self.model_copy(update={"shorter": shorter, "longer": longer})
+    @property
+    def longer_range(self) -> tuple[int, int] | None:
+        """Least and largest `longer` that a request may ask for; None where there is no such bound."""
+        return None if self.longer is None else (-(-self.longer // MOST_REDUCTION), self.longer)
+
+    def reduced(self, shorter: int | None, longer: int | None = None) -> "Preprocessing":
+        """These rules for other sides; the bound of the longer is in proportion to `shorter` where it is not given."""
+        if longer is None and shorter is not None and self.longer is not None:
+            longer = round(self.longer * shorter / self.shorter)
+        return self.model_copy(update={"shorter": shorter or self.shorter, "longer": longer or self.longer})
 
     @model_validator(mode="after")
     def _longer_goes_with_its_rule(self) -> "Preprocessing":
