@@ -1,7 +1,6 @@
 """The queue: bounded, batched by bucket, rid of what nobody waits for, and alive after a failed run."""
 
 import gc
-import statistics
 import threading
 import time
 import weakref
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import InferenceFailed, NotReady, QueueFull, WorkerStopped
-from server.inference.batching import Batcher, BatchLimits
+from server.inference.batching import Batcher, BatchLimits, _Pace
 from server.telemetry.metrics import Metrics
 
 SOON = 5  # seconds; what a test waits for at most
@@ -106,22 +105,35 @@ def test_idle_worker_runs_a_single_item_at_once(make):
     assert done.started - done.queued < 1
 
 
-@pytest.mark.parametrize(("single", "several", "size"), [(0.004, 0.012, 1), (0.008, 0.002, 4)])
-def test_items_run_together_or_alone_as_has_been_faster(make, monkeypatch, single, several, size):
-    machine = make(held=False, capacity=200)
+@pytest.mark.parametrize(
+    ("single", "several", "runs"), [(0.0, 1000.0, [[9], [1], [11], [21]]), (1000.0, 0.0, [[9], [1, 11, 21]])]
+)
+def test_items_run_together_or_singly_as_has_been_faster(make, single, several, runs):
+    machine = make()
+    futures = [machine.occupy(), *machine.submit(1, 11, 21)]
+    pace = machine.batcher._pace(1)
+    pace.add(1, single)
+    pace.add(4, 4 * several)
+    machine.gate.set()
+    values(futures)
+    assert machine.runs == runs
 
-    def run(items):
-        machine.runs.append(list(items))
-        time.sleep(len(items) * (single if len(items) == 1 else several))
-        return items
 
-    monkeypatch.setattr(machine.batcher, "_execute", run)
-    values(machine.submit(1))
-    values(machine.submit(*[1] * 120))
-    sizes = [len(run) for run in machine.runs[10:-4]]  # once both have been measured
-    assert statistics.mode(sizes) == size
-    others = [each for each in sizes if each != size]
-    assert 0 < len(others) <= 1 + len(sizes) // 10, "the other way is tried again, seldom"
+@pytest.mark.parametrize(("single", "several", "together"), [(1.0, 1.2, False), (1.0, 1.0, True), (1.2, 1.0, True)])
+def test_slower_way_is_tried_again_now_and_then(single, several, together):
+    pace = _Pace()
+    assert pace.together(), "as long as nothing is known"
+    pace.add(1, single)
+    pace.add(3, 3 * several)
+    assert [pace.together() for _ in range(64)].count(together) == 60
+
+
+def test_one_slow_run_decides_nothing():
+    pace = _Pace()
+    for seconds in (1.0, 9.0):  # something else took the processors
+        pace.add(1, seconds)
+    pace.add(2, 2 * 1.2)
+    assert not pace.together()
 
 
 def test_paces_are_kept_of_so_many_buckets(make, monkeypatch):
