@@ -24,7 +24,7 @@ APPLICATIONS = "/api/serve/applications/"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LOOK_EVERY_S = 0.5
 _STAY_EVERY_S = 5.0
-_STOP_S = 6  # less than the ten seconds that Docker gives
+_STOP_S = 3  # of the ten seconds that Docker gives, beside the start and the end of the command
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 # For the dashboard's answers, and for the dashboard of a cluster that has just been started.
 _WITHIN_S = 60
