@@ -103,8 +103,8 @@ class Settings(BaseModel):
     """Bundle folder to serve, repeatable (in the environment: separated like PATH); without it and `model`, the bundles
     that ship with the server."""
     model: Words = ()
-    """Published model to serve, by its name for `openset pull` or as a repository org/name, repeatable (in the
-    environment: separated by commas); downloaded at first use."""
+    """Model to serve, by its name as `openset models` lists it or as a repository org/name, repeatable (in the
+    environment: separated by commas); what does not ship with the server is downloaded at first use."""
     cache_dir: Path | None = None
     """Folder of pulled models; none: `openset` in the user's cache folder. Point it to a volume in a container."""
     bundle_roots: Paths = ()
