@@ -65,6 +65,11 @@ class BatchRun:
     bucket: Hashable
     link: Link = None
 
+    @property
+    def shape(self) -> str:
+        """The bucket as text: the sizes of an input, like 288x384x16."""
+        return "x".join(map(str, self.bucket if isinstance(self.bucket, tuple) else (self.bucket,)))
+
 
 @dataclass(eq=False)
 class _Job(Generic[Item, Result]):

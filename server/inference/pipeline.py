@@ -342,8 +342,10 @@ class Pipeline:
         context.timer.queued(future)
         result = await asyncio.wrap_future(future)
         context.timer.observe("queue", result.queued, result.started)
-        attributes = model.run_attributes(result.run)
-        context.timer.observe("infer", result.started, result.ended, attributes=attributes, link=result.run.link)
+        run = result.run
+        attributes, description = model.run_attributes(run), f"{run.size} of {run.shape}"
+        observe = partial(context.timer.observe, attributes=attributes, link=run.link, description=description)
+        observe("infer", result.started, result.ended)
         return result.value
 
     async def _prompt_features(

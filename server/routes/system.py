@@ -124,7 +124,7 @@ def _model(model: LoadedModel) -> ModelBody:
         defaults=rules.model_dump(),
         limits={
             "max_tokens": manifest.text.max_tokens,
-            "max_batch": manifest.buckets.max_batch,
+            "max_batch": model.footprint.batch,
             "min_shorter": manifest.preprocessing.shorter_range[0],
             "max_shorter": manifest.preprocessing.shorter_range[1],
             **({"min_longer": longer[0], "max_longer": longer[1]} if longer else {}),
