@@ -79,8 +79,10 @@ def table(family: str, rounds: int, threads: int, scratch: Path) -> list[str]:
     taken = {name: median(values[1:]) for name, values in seconds.items()}
     rate = largest / taken["largest product"]
     work = sum(operations(file, pixels, threads) for file in graphs["deform_conv"].values())
+    bound = f"{work / 1e9:.0f} GFLOP in products, {work / rate:.2f} s at {rate / 1e9:.0f} GFLOP/s"
     return [
-        f"{family}, {threads} threads: products {work / 1e9:.0f} GFLOP, at {rate / 1e9:.0f} GFLOP/s {work / rate:.2f} s",
+        f"{family}, {threads} threads; {bound}",
+        "",
         "| | median, least, most | of eager | of the bound |",
         "| --- | --- | --- | --- |",
         *(_row(name, seconds[name][1:], taken["eager"], work / rate) for name in ("eager", *LOWERINGS)),
