@@ -55,17 +55,9 @@ class Int8Writer:
         """Groups of the products, in the order of the graph."""
         return tuple(dict.fromkeys(product.group for product in self.products.values()))
 
-    @property
-    def mostly_convolutions(self) -> bool:
-        """True where convolutions, which stay float32, hold more weights than the products: int8 gains nothing."""
-        filters = {node.input[1] for node in self._model.graph.node if node.op_type == "Conv"} & self._constants.keys()
-        return self._count(filters) > self._count({product.weights for product in self.products.values()})
-
     def weights_of(self, group: str) -> int:
         """Number of weights in a group."""
-        return self._count({product.weights for product in self.products.values() if product.group == group})
-
-    def _count(self, names: Collection[str]) -> int:
+        names = {product.weights for product in self.products.values() if product.group == group}
         return sum(math.prod(self._constants[name].shape) for name in names)
 
     def rewritten(self, groups: Collection[str]) -> onnx.ModelProto:

@@ -113,13 +113,6 @@ def test_groups_that_are_not_asked_for_stay_float32():
     assert kinds(writer.rewritten({"box_head"})).count("MatMul") == 1
 
 
-@pytest.mark.parametrize(("side", "mostly"), [(1, False), (3, True)])
-def test_graph_with_more_weights_in_convolutions_is_told(side, mostly):
-    conv = helper.make_node("Conv", ["maps", "filters"], ["unused"], name="stem/Conv")
-    model = graph(product(), conv, w=W, filters=np.zeros((32, 64, side, side), np.float32))
-    assert Int8Writer(model).mostly_convolutions is mostly
-
-
 def test_layers_of_one_kind_are_one_group():
     assert group_of("/decoder/layers.5/ffn/fc1/MatMul") == group_of("/decoder/layers.0/ffn/fc2/MatMul")
     assert group_of("/encoder/layers.0/self_attn/sampling_offsets/MatMul") == "offset"
