@@ -84,6 +84,23 @@ def test_product_of_two_computed_operands_is_left_alone():
     assert kinds(in_int8(model)) == ["Transpose", "MatMul"]
 
 
+def test_weights_to_the_left_are_computed_in_int8_too():
+    """As deformable convolutions have them: filters [N, C, 3, 3] as [N, 9 C], times columns [B, 9 C, positions]."""
+    filters = RNG.standard_normal((48, 4, 4, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["turned"], perm=[1, 0]),
+        helper.make_node("Unsqueeze", ["turned", "first"], ["columns"]),
+        helper.make_node("Flatten", ["filters"], ["w"], axis=1),
+        product("MatMul", "w", "columns", name="tower/conv/MatMul"),
+    ]
+    model = graph(*nodes, columns="rows", filters=filters, first=np.asarray([0]))
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    assert kinds(in_int8(model)).count("MatMulInteger") == 1
+    assert "filters" not in {tensor.name for tensor in in_int8(model).graph.initializer}
+    assert run(in_int8(model)).shape == run(model).shape == (1, 48, len(X))
+    assert 1e-6 < error(model) < 0.02
+
+
 @pytest.mark.parametrize(
     ("node", "constants"),
     [
@@ -115,6 +132,7 @@ def test_groups_that_are_not_asked_for_stay_float32():
 
 def test_layers_of_one_kind_are_one_group():
     assert group_of("/decoder/layers.5/ffn/fc1/MatMul") == group_of("/decoder/layers.0/ffn/fc2/MatMul")
+    assert group_of("/tower.3/conv/same_4/MatMul") == group_of("/tower.0/conv/same/MatMul") == "tower/conv/same"
     assert group_of("/encoder/layers.0/self_attn/sampling_offsets/MatMul") == "offset"
 
 
