@@ -1,9 +1,9 @@
 """Rewrites products with constant weights of a float32 graph in int8, in ONNX operators that ONNX Runtime fuses.
 
 x [.., K] @ w [K, N]: x is rounded to 256 steps between its least and largest element (DynamicQuantizeLinear), w to
-whole numbers of a scale for each of its N columns, and their product is exact in int32 (MatMulInteger). w [N, K] @ x
-[.., K, M], as deformable convolutions have it, is turned to that form, in which the runtime packs the weights as it
-loads: x is turned after its rounding, in a quarter of the bytes. All else stays float32, other convolutions too.
+whole numbers of a scale for each of its N columns, and their product is exact in int32 (MatMulInteger). A deformable
+convolution is that product too, with the columns that it samples, which one with a filter for each tap of each channel
+hands over. All else stays float32, other convolutions too.
 
 Weights have 7 bits. CPUs without VNNI add two products of x and w in int16, which 8 bits would saturate
 (255 * 127 * 2 > 32767): with 7 every CPU computes the same whole numbers, at the same speed.
@@ -12,7 +12,7 @@ Weights have 7 bits. CPUs without VNNI add two products of x and w in int16, whi
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,6 @@ from export.onnx.precision import KEPT
 LARGEST = 63
 # Rows and columns of a matrix below which rounding the other operand costs what the product saves.
 MIN_SIDE = 32
-# Elements of a constant up to which it may be the shape of a tensor.
-LONGEST_SHAPE = 64
 Array = npt.NDArray[Any]
 
 
@@ -34,17 +32,17 @@ Array = npt.NDArray[Any]
 class Product:
     """A product that can be rewritten: its node, the name of its weights [K, N], or [N, K] if `turned`, and its group.
 
-    operand: name of what the weights are multiplied with; bias: name of a Gemm's third operand. dimensions: of the
-    operand, where the weights are to the left of it.
+    x: name of its other operand; bias: name of a third, which is added. filters: shape [N, C, height, width] of the
+    weights of a deformable convolution, whose `x` are columns [B, K, h, w], to be turned to [B, h, w, K] once rounded.
     """
 
     node: str
     weights: str
-    operand: str
+    x: str
     turned: bool
     bias: str | None
     group: str
-    dimensions: int | None = None
+    filters: tuple[int, ...] | None = None
 
 
 class Int8Writer:
@@ -76,36 +74,40 @@ class Int8Writer:
             if product is None or product.group not in groups:
                 nodes.append(node)
                 continue
-            if product.operand not in rounded:
-                rounded.add(product.operand)
-                nodes.append(_rounding(product.operand))
             added |= self._stored(product)
+            if product.filters is not None:
+                taps = _taps(product.filters)
+                added[taps.name] = taps
+                nodes.append(_sampled_columns(product, node, taps.name))
+            if product.x not in rounded:
+                rounded.add(product.x)
+                nodes.append(_rounding(product.x))
             nodes += _product(product, node)
         return self._assembled(nodes, added)
 
     def _found(self) -> Iterator[Product]:
-        products = [node for node in self._model.graph.node if node.op_type in ("MatMul", "Gemm")]
-        on_the_left = any(self._has_weights(node.input[0]) for node in products)
-        dimensions = _dimensions(self._model) if on_the_left else {}
-        for node in products:
-            left, right = node.input[:2]
-            attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-            if attributes.get("transA") or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
+        for node in self._model.graph.node:
+            if node.op_type not in ("MatMul", "Gemm", "DeformConv") or node.input[1] not in self._constants:
                 continue
-            group, bias = group_of(node.name), node.input[2] if len(node.input) > 2 else None
-            if self._has_weights(right):
-                yield Product(node.name, right, left, bool(attributes.get("transB")), bias, group)
-            elif self._has_weights(left) and node.op_type == "MatMul" and right in dimensions:
-                yield Product(node.name, left, right, True, None, group, dimensions[right])
-
-    def _has_weights(self, name: str) -> bool:
-        shape = self._constants[name].shape if name in self._constants else ()
-        return len(shape) == 2 and min(shape) >= MIN_SIDE
+            attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+            if any(attributes.get(name, 1) != 1 for name in ("alpha", "beta", "group")) or attributes.get("transA"):
+                continue
+            x, weights, group = node.input[0], node.input[1], group_of(node.name)
+            shape = self._constants[weights].shape
+            if len(shape) < 2 or min(shape[0], math.prod(shape[1:])) < MIN_SIDE:
+                continue
+            if node.op_type == "DeformConv":
+                bias = node.input[3] if len(node.input) > 3 and node.input[3] else None
+                yield Product(node.name, weights, f"{node.output[0]}.columns", True, bias, group, shape)
+            elif len(shape) == 2:
+                bias = node.input[2] if len(node.input) > 2 else None
+                yield Product(node.name, weights, x, bool(attributes.get("transB")), bias, group)
 
     def _stored(self, product: Product) -> dict[str, TensorProto]:
         key = (product.weights, product.turned)
         if key not in self._rounded:
             weights = self._constants[product.weights].values()
+            weights = weights.reshape(len(weights), -1)
             self._rounded[key] = whole_numbers(weights.T if product.turned else weights)
         whole, scale = self._rounded[key]
         return {
@@ -157,61 +159,54 @@ def _rounding(name: str) -> NodeProto:
     return helper.make_node("DynamicQuantizeLinear", [name], outputs, name=f"{name}/DynamicQuantizeLinear")
 
 
+def _sampled_columns(product: Product, node: NodeProto, taps: str) -> NodeProto:
+    """The deformable convolution with a filter for each tap of each channel, in the order of the weights' elements."""
+    assert product.filters is not None
+    inputs = [node.input[0], taps, node.input[2], "", *node.input[4:]]
+    columns = helper.make_node("DeformConv", inputs, [product.x], name=f"{node.name}/Columns", group=product.filters[1])
+    columns.attribute.extend(entry for entry in node.attribute if entry.name != "group")
+    return columns
+
+
+def _taps(filters: tuple[int, ...]) -> TensorProto:
+    """Filters [C * height * width, 1, height, width], each of which is one at its own tap."""
+    _, channels, height, width = filters
+    taps = np.tile(np.eye(height * width, dtype=np.float32), (channels, 1))
+    return numpy_helper.from_array(taps.reshape(-1, 1, height, width), f"taps.{channels}x{height}x{width}")
+
+
 def _product(product: Product, node: NodeProto) -> Iterator[NodeProto]:
-    x, w, y = product.operand, product.weights, node.output[0]
+    x, w, y = product.x, product.weights, node.output[0]
     whole, result = f"{x}.uint8", y
-    if product.dimensions is not None:
-        turn = [*range(product.dimensions - 2), product.dimensions - 1, product.dimensions - 2]
-        whole, result = f"{y}.turned", f"{y}.scaled"
-        yield helper.make_node("Transpose", [f"{x}.uint8"], [whole], name=f"{node.name}/Turned", perm=turn)
-    elif product.bias is not None:
-        result = f"{y}.scaled"
+    if product.filters is not None:
+        whole, result = f"{x}.turned", f"{y}.turned"
+        yield helper.make_node("Transpose", [f"{x}.uint8"], [whole], name=f"{node.name}/Turned", perm=[0, 2, 3, 1])
+    scaled = result if product.bias is None else f"{y}.scaled"
     operands = [whole, f"{w}.int8", f"{x}.zero", f"{w}.zero"]
     yield helper.make_node("MatMulInteger", operands, [f"{y}.int32"], name=f"{node.name}/MatMulInteger")
     yield helper.make_node("Cast", [f"{y}.int32"], [f"{y}.whole"], name=f"{node.name}/Whole", to=TensorProto.FLOAT)
     yield helper.make_node("Mul", [f"{x}.scale", f"{w}.scale"], [f"{y}.scale"], name=f"{node.name}/Scales")
-    yield helper.make_node("Mul", [f"{y}.whole", f"{y}.scale"], [result], name=f"{node.name}/Scaled")
-    if product.dimensions is not None:
-        yield helper.make_node("Transpose", [result], [y], name=f"{node.name}/Back", perm=turn)
-    elif product.bias is not None:
-        yield helper.make_node("Add", [result, product.bias], [y], name=f"{node.name}/Bias")
-
-
-def _dimensions(model: onnx.ModelProto) -> dict[str, int]:
-    """Number of dimensions of the tensors between nodes, as far as they can be inferred without the weights."""
-    graph = model.graph
-    short = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= LONGEST_SHAPE]
-    weights = [
-        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in graph.initializer
-        if math.prod(tensor.dims) > LONGEST_SHAPE
-    ]
-    bare = helper.make_graph(graph.node, graph.name, [*graph.input, *weights], graph.output, initializer=short)
-    inferred = onnx.shape_inference.infer_shapes(helper.make_model(bare, opset_imports=model.opset_import)).graph
-    types = {value.name: value.type.tensor_type for value in (*inferred.value_info, *graph.input)}
-    return {name: len(kind.shape.dim) for name, kind in types.items() if kind.HasField("shape")}
+    yield helper.make_node("Mul", [f"{y}.whole", f"{y}.scale"], [scaled], name=f"{node.name}/Scaled")
+    if product.bias is not None:
+        yield helper.make_node("Add", [scaled, product.bias], [result], name=f"{node.name}/Bias")
+    if product.filters is not None:
+        yield helper.make_node("Transpose", [result], [y], name=f"{node.name}/Back", perm=[0, 3, 1, 2])
 
 
 @dataclass(frozen=True)
 class _Constant:
-    """A float32 constant: a tensor, whole numbers or half precision times `scale` where it is stored so.
-
-    flat: all dimensions but the first are one.
-    """
+    """A float32 constant: a tensor, whole numbers or half precision times `scale` where it is stored so."""
 
     tensor: TensorProto
     scale: TensorProto | None = None
-    flat: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
-        first, *others = self.tensor.dims or (1,)
-        return (first, math.prod(others)) if self.flat else tuple(self.tensor.dims)
+        return tuple(self.tensor.dims)
 
     def values(self) -> Array:
         values = numpy_helper.to_array(self.tensor).astype(np.float32)
-        values = values if self.scale is None else values * numpy_helper.to_array(self.scale)
-        return values.reshape(self.shape)
+        return values if self.scale is None else values * numpy_helper.to_array(self.scale)
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, _Constant]:
@@ -223,6 +218,4 @@ def _constants(graph: onnx.GraphProto) -> dict[str, _Constant]:
             found[node.output[0]] = _Constant(tensors[node.input[0]])
         elif node.op_type == "Mul" and node.name.endswith("/Scale") and {*node.input} <= found.keys():
             found[node.output[0]] = _Constant(found[node.input[0]].tensor, tensors[node.input[1]])
-        elif node.op_type == "Flatten" and node.input[0] in found and all(entry.i == 1 for entry in node.attribute):
-            found[node.output[0]] = replace(found[node.input[0]], flat=True)
     return found

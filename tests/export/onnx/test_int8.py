@@ -84,21 +84,26 @@ def test_product_of_two_computed_operands_is_left_alone():
     assert kinds(in_int8(model)) == ["Transpose", "MatMul"]
 
 
-def test_weights_to_the_left_are_computed_in_int8_too():
-    """As deformable convolutions have them: filters [N, C, 3, 3] as [N, 9 C], times columns [B, 9 C, positions]."""
-    filters = RNG.standard_normal((48, 4, 4, 4)).astype(np.float32)
-    nodes = [
-        helper.make_node("Transpose", ["x"], ["turned"], perm=[1, 0]),
-        helper.make_node("Unsqueeze", ["turned", "first"], ["columns"]),
-        helper.make_node("Flatten", ["filters"], ["w"], axis=1),
-        product("MatMul", "w", "columns", name="tower/conv/MatMul"),
-    ]
-    model = graph(*nodes, columns="rows", filters=filters, first=np.asarray([0]))
-    del model.graph.output[0].type.tensor_type.shape.dim[:]
-    assert kinds(in_int8(model)).count("MatMulInteger") == 1
-    assert "filters" not in {tensor.name for tensor in in_int8(model).graph.initializer}
-    assert run(in_int8(model)).shape == run(model).shape == (1, 48, len(X))
-    assert 1e-6 < error(model) < 0.02
+@pytest.mark.parametrize("bias", [(), ("bias",)], ids=["", "bias"])
+def test_deformable_convolution_is_computed_in_int8(bias):
+    sizes = {"x": (2, 6, 7, 9), "offset": (2, 18, 7, 9), "mask": (2, 9, 7, 9)}
+    feeds = {name: RNG.random(size, np.float32) for name, size in sizes.items()}
+    w, b = RNG.standard_normal((40, 6, 3, 3)).astype(np.float32), RNG.standard_normal(40).astype(np.float32)
+    node = helper.make_node(
+        "DeformConv", ["x", "w", "offset", *(bias or ("",)), "mask"], ["y"], name="tower/conv/Deform", pads=[1] * 4
+    )
+    inputs = [helper.make_tensor_value_info(name, 1, size) for name, size in sizes.items()]
+    tensors = [numpy_helper.from_array(w, "w"), numpy_helper.from_array(b, "bias")]
+    output = helper.make_tensor_value_info("y", 1, (2, 40, 7, 9))
+    body = helper.make_graph([node], "graph", inputs, [output], initializer=tensors)
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    rewritten = in_int8(model)
+    assert kinds(rewritten).count("MatMulInteger") == 1
+    assert "w" not in {tensor.name for tensor in rewritten.graph.initializer}
+    exact, got = (
+        onnxruntime.InferenceSession(each.SerializeToString()).run(None, feeds)[0] for each in (model, rewritten)
+    )
+    assert 1e-6 < np.abs(got - exact).max() / np.abs(exact).max() < 0.02
 
 
 @pytest.mark.parametrize(
@@ -132,7 +137,7 @@ def test_groups_that_are_not_asked_for_stay_float32():
 
 def test_layers_of_one_kind_are_one_group():
     assert group_of("/decoder/layers.5/ffn/fc1/MatMul") == group_of("/decoder/layers.0/ffn/fc2/MatMul")
-    assert group_of("/tower.3/conv/same_4/MatMul") == group_of("/tower.0/conv/same/MatMul") == "tower/conv/same"
+    assert group_of("/tower.3/conv/same_4/DeformConv") == group_of("/tower.0/conv/same/DeformConv") == "tower/conv/same"
     assert group_of("/encoder/layers.0/self_attn/sampling_offsets/MatMul") == "offset"
 
 
