@@ -20,7 +20,7 @@ from models import UnknownCheckpoint
 from models.model_zoo import OFFICIAL, Official, repository
 from server.contract.manifest import read_manifest
 from server.installation import install_command
-from server.registry.model_cache import bundle_name, cache_folder, is_pulled, pulled_bundle
+from server.registry.model_cache import bundle_name, cache_folder, is_pulled, pulled_bundle, ships
 from server.settings import SettingsError
 
 # Packages that fetching and filling import, and those of an export; checked before gigabytes are fetched.
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     try:
         cache, progress = cache_folder(args.cache_dir), Progress(args.quiet)
-        if unknown := [name for name in names if official(name) is None]:
+        if unknown := [name for name in names if official(name) is None and not ships(name)]:
             return _failed(_unknown(unknown[0], cache))
         int8 = args.precision == "int8"
         statuses = [_pull(name, cache, progress, full=args.full, int8=int8) for name in names]
@@ -67,6 +67,9 @@ def _unknown(name: str, cache: Path) -> str:
 
 
 def _pull(name: str, cache: Path, progress: Progress, *, full: bool, int8: bool) -> int:
+    if ships(name):
+        print(f"{name} ships with the package: there is nothing to pull")
+        return 0
     bundle, known = pulled_bundle(cache, name), OFFICIAL.get(name)
     full = full or (known is not None and not template_file(name).is_file())
     if _is_there(bundle, full, int8):

@@ -103,8 +103,8 @@ class Settings(BaseModel):
     """Bundle folder to serve, repeatable (in the environment: separated like PATH); without it and `model`, the bundles
     that ship with the server."""
     model: Words = ()
-    """Published model to serve, by its name for `openset pull` or as a repository org/name, repeatable (in the
-    environment: separated by commas); downloaded at first use."""
+    """Model to serve, by its name as `openset models` lists it or as a repository org/name, repeatable (in the
+    environment: separated by commas); what does not ship with the server is downloaded at first use."""
     cache_dir: Path | None = None
     """Folder of pulled models; none: `openset` in the user's cache folder. Point it to a volume in a container."""
     bundle_roots: Paths = ()
@@ -127,7 +127,8 @@ class Settings(BaseModel):
     max_queue: int = Field(64, ge=1)
     """Images queued per bundle before 429; raise for bursts, lower for latency and memory."""
     max_batch: int = Field(8, ge=1)
-    """Largest batch of a model run (a bundle may set a lower one); lower where memory is short."""
+    """Largest batch of a model run (a bundle may set a lower one); lower where memory is short. Images run one by one
+    where that has been faster for each."""
     max_wait_ms: float = Field(0, ge=0, le=1000)
     """Time a batch waits for more images; raise for throughput on a loaded GPU."""
     max_inflight_requests: int = Field(128, ge=1)

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from models.synthetic.human_body import Floats, HumanBody, Ints
 from models.synthetic.mesh_renderer import Bools, vertex_normals
-from models.synthetic.people_wardrobe import Surface, Outfit
+from models.synthetic.people_wardrobe import Outfit, Surface
 
 ARM = ("shoulder01", "upperarm", "lowerarm", "wrist", "finger", "metacarpal")
 LEG, FOOT, HAND = ("upperleg", "lowerleg", "foot", "toe"), ("foot", "toe"), ("wrist", "finger", "metacarpal")

@@ -12,7 +12,7 @@ from models.synthetic.dressed_body import JAW, MOUTH, DressedBody, Mesh, Noise, 
 from models.synthetic.human_body import Floats, HumanBody, Ints, Phenotype, rotation
 from models.synthetic.mesh_renderer import Fragments, in_sun, rasterised, unit_vectors, vertex_normals
 from models.synthetic.people_poses import random_pose
-from models.synthetic.people_wardrobe import Surface, Outfit, random_outfit, random_phenotype, random_skin
+from models.synthetic.people_wardrobe import Outfit, Surface, random_outfit, random_phenotype, random_skin
 
 SIDE = 256  # pixels of a cut-out's longer side; drawn twice as large
 RIM = 4  # pixels around what is drawn

@@ -46,7 +46,12 @@ SOURCE = (
 )
 IMAGE_SIZE = 224
 PREPROCESSING = Preprocessing(
-    resize="shorter_crop", shorter=IMAGE_SIZE, resample="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+    resize="shorter_crop",
+    shorter=IMAGE_SIZE,
+    resample="bicubic",
+    reducing_gap=3.0,
+    mean=(127 / 255,) * 3,
+    std=(128 / 255,) * 3,
 )
 BLOCK = 32  # pictures drawn and encoded together
 SAVED_EVERY = 50  # blocks

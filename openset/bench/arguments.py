@@ -42,13 +42,6 @@ def add_arguments(_: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of arrivals, pictures and labels (default: 0)"
     )
-    parser.add_argument(
-        "--max-batch",
-        type=positive,
-        default=8,
-        metavar="N",
-        help="images in a run of the server's, for the simulation (default: 8, as the server's)",
-    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw latencies over the rate there, as SVG")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
 

@@ -1,82 +1,138 @@
 """Plans from a benchmark: costs of a replica as they were measured, and the rates that many of them would sustain."""
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
-from openset.bench.report import QUANTILES, RateFigures, quantile
+from openset.bench.report import QUANTILES, quantile
 from openset.bench.simulation import ServingCosts, needed_replicas, replay, sustained_rate
+from openset.bench.traffic import RequestOutcome
 
 SIZES = (10, 100, 1000)  # replicas that are simulated besides
-# Mean batches that differ by less tell nothing of how a run's time grows with them.
-_APART = 0.25
+_UNEVEN = 0.1  # of a machine's pace at some rate, worth telling
+Outcomes = Mapping[float, Sequence[RequestOutcome]]  # by rate
 
 
-def measured_costs(figures: Sequence[RateFigures], *, max_batch: int) -> ServingCosts | None:
-    """The costs of a run and of each image in it, by least squares over the rates, and all else at the lowest rate.
+@dataclass(frozen=True)
+class MeasuredCosts:
+    """Costs for the simulation, and the names of their shapes, in order."""
 
-    None where the server's counts are missing. Where all runs were of about one size, larger ones are taken to cost as
-    much for each image, which promises too little rather than too much.
+    costs: ServingCosts
+    shapes: tuple[str, ...]
+
+    def pace(self, outcome: RequestOutcome) -> float:
+        """Times its cost that the run of this answer took."""
+        _, factor = self.costs.shapes[self.shapes.index(outcome.shape)]
+        cost = self.costs.setup_s + outcome.batch * factor * self.costs.image_s
+        return _infer_s(outcome) / cost if cost else 1.0
+
+
+def measured_costs(measured: Outcomes, *, max_batch: int) -> MeasuredCosts | None:
+    """The costs of a run and of each image in it, by shape, from the answers' own times; None where they tell of none.
+
+    What a run costs beside its images is taken to be the same for all shapes, and never below 0: that images in large
+    batches seem to take longer than alone is rather a machine that was slower when they came.
     """
-    counted = [each for each in figures if each.runs and each.mean_batch and each.latency_ms]
-    if not counted:
+    runs = [outcome for outcomes in measured.values() for outcome in _told(outcomes)]
+    if not runs:
         return None
-    runs = sum(each.runs for each in counted)
-    mean_batch = sum(each.runs * each.mean_batch for each in counted) / runs
-    mean_s = sum(each.runs * each.run_ms for each in counted) / runs / 1000
-    sizes = [each.mean_batch for each in counted]
-    image_s = mean_s / mean_batch
-    if max(sizes) - min(sizes) >= _APART:
-        spread = sum(each.runs * (each.mean_batch - mean_batch) ** 2 for each in counted)
-        together = sum(each.runs * (each.mean_batch - mean_batch) * (each.run_ms / 1000 - mean_s) for each in counted)
-        image_s = min(image_s, max(0.0, together / spread))
-    lowest = min(counted, key=lambda each: each.rate)
-    rest_ms = lowest.mean_ms - sum(lowest.stages_ms.get(stage, 0.0) for stage in ("queue", "infer"))
-    return ServingCosts(mean_s - image_s * mean_batch, image_s, rest_s=max(0.0, rest_ms / 1000), max_batch=max_batch)
+    setup_s, images_s = _fitted(runs)
+    counts = Counter(run.shape for run in runs)
+    image_s = fmean(images_s[run.shape] for run in runs)
+    shapes = tuple(
+        (count / len(runs), images_s[shape] / image_s if image_s else 1.0) for shape, count in counts.items()
+    )
+    rest_s = fmean(run.seconds - _queue_s(run) - _infer_s(run) for run in runs)
+    found = MeasuredCosts(
+        ServingCosts(setup_s, image_s, rest_s=max(0.0, rest_s), max_batch=max_batch, shapes=shapes), tuple(counts)
+    )
+    paces = [found.pace(run) for run in runs]
+    return replace(found, costs=replace(found.costs, spread=lambda chance, _: chance.choice(paces)))
 
 
-def simulated_latency(costs: ServingCosts, arrivals: Sequence[float], *, replicas: int) -> dict[str, float]:
-    """Latencies by quantile in milliseconds, and their mean, of requests that arrive at these seconds."""
-    found = replay(costs, arrivals, replicas=replicas).latencies_s
-    if not found:
+def _fitted(runs: Sequence[RequestOutcome]) -> tuple[float, dict[str, float]]:
+    """Seconds of a run and, by shape, of each image in it: least squares over runs, each of which n answers tell of."""
+    answers, images, seconds = Counter[str](), Counter[str](), dict.fromkeys((run.shape for run in runs), 0.0)
+    for run in runs:
+        answers[run.shape] += 1
+        images[run.shape] += run.batch
+        seconds[run.shape] += _infer_s(run)
+    # With a setup given, a shape's image takes `alone - setup * less`.
+    alone = {shape: seconds[shape] / images[shape] for shape in seconds}
+    less = {shape: answers[shape] / images[shape] for shape in seconds}
+    parts = [(1 - run.batch * less[run.shape], _infer_s(run) - run.batch * alone[run.shape], run.batch) for run in runs]
+    differ = sum(part**2 / batch for part, _, batch in parts)
+    setup_s = sum(part * left / batch for part, left, batch in parts) / differ if differ >= 1 else 0.0
+    most = min(seconds[shape] / answers[shape] for shape in seconds)
+    setup_s = min(max(0.0, setup_s), most)
+    return setup_s, {shape: alone[shape] - setup_s * less[shape] for shape in seconds}
+
+
+def replayed_latency(found: MeasuredCosts, outcomes: Sequence[RequestOutcome], *, replicas: int) -> dict[str, float]:
+    """Latencies by quantile in milliseconds, and their mean, of these requests again; {} where none was told of.
+
+    Runs take as many times their cost as those that really began at that time: others may have used the machine.
+    """
+    told = sorted(_told(outcomes), key=_began)
+    if not told:
         return {}
-    latency = {name: round(1000 * quantile(found, share), 1) for name, share in QUANTILES.items()}
-    return {**latency, "mean": round(1000 * sum(found) / len(found), 1)}
+    times, paces = [_began(run) for run in told], [found.pace(run) for run in told]
+    common = max(range(len(found.shapes)), key=lambda index: found.costs.shapes[index][0])
+    costs = replace(found.costs, spread=lambda _, now: paces[max(0, bisect_right(times, now) - 1)])
+    shapes = [found.shapes.index(each.shape) if each.shape in found.shapes else common for each in outcomes]
+    took = replay(costs, [each.at for each in outcomes], shapes=shapes, replicas=replicas).latencies_s
+    latency = {name: round(1000 * quantile(took, share), 1) for name, share in QUANTILES.items()}
+    return {**latency, "mean": round(1000 * fmean(took), 1)}
 
 
-def plan(
-    costs: ServingCosts, arrivals: Mapping[float, Sequence[float]], *, replicas: int, wanted: float, **promise: float
-) -> dict[str, Any]:
-    """The simulation of the measured `arrivals` (seconds, by rate), for comparison, of `wanted` requests, and of SIZES.
+def plan(found: MeasuredCosts, measured: Outcomes, *, replicas: int, wanted: float, **promise: float) -> dict[str, Any]:
+    """The simulation of the `measured` requests, for comparison, of `wanted` requests a second, and of SIZES.
 
     promise: `objective_s`, and the `share` of requests that must keep it.
     """
+    costs = found.costs
+    by_shape = zip(found.shapes, costs.shapes, strict=True)
+    paces = {rate: [found.pace(each) for each in _told(outcomes)] for rate, outcomes in measured.items()}
     return {
         "costs": {
-            name: round(getattr(costs, name), 6) for name in ("setup_s", "image_s", "rest_s", "max_batch", "max_queue")
+            **{name: round(getattr(costs, name), 6) for name in ("setup_s", "image_s", "rest_s")},
+            **{name: getattr(costs, name) for name in ("max_batch", "max_queue")},
+            "shapes": {
+                name: {"share": round(share, 4), "image_s": round(factor * costs.image_s, 6)}
+                for name, (share, factor) in by_shape
+            },
         },
         "latency_ms": {
-            f"{rate:g}": simulated_latency(costs, times, replicas=replicas) for rate, times in arrivals.items()
+            f"{rate:g}": replayed_latency(found, each, replicas=replicas) for rate, each in measured.items()
         },
+        "pace": {f"{rate:g}": round(fmean(each), 3) for rate, each in paces.items() if each},
         "needed": needed_replicas(costs, rate=wanted, **promise),
         "sustained": {str(size): round(sustained_rate(costs, replicas=size, **promise), 1) for size in SIZES},
     }
 
 
-def planned_lines(plan: dict[str, Any], figures: Sequence[RateFigures], wanted: float) -> list[str]:
+def planned_lines(plan: dict[str, Any], measured: Outcomes, wanted: float) -> list[str]:
     """The plan for the terminal, beside what was measured."""
-    costs = plan["costs"]
+    costs, count = plan["costs"], len(plan["costs"]["shapes"])
     lines = [
-        f"simulated from {1000 * costs['setup_s']:.1f} ms a run, {1000 * costs['image_s']:.1f} ms an image in it and"
+        f"simulated from {1000 * costs['setup_s']:.1f} ms a run, {1000 * costs['image_s']:.1f} ms an image in it"
+        f" ({count} shape{'s' * (count > 1)}, at most {costs['max_batch']} together) and"
         f" {1000 * costs['rest_s']:.1f} ms besides:"
     ]
-    for each in figures:
-        found = plan["latency_ms"][f"{each.rate:g}"]
-        if each.latency_ms:
-            off = found["mean"] / each.mean_ms - 1
+    for rate, outcomes in measured.items():
+        if found := plan["latency_ms"][f"{rate:g}"]:
+            took = [each.seconds for each in outcomes if each.outcome == "200"]
+            mean_s, pace = fmean(took), plan["pace"][f"{rate:g}"]
             lines.append(
-                f"{each.rate:7g}/s mean {found['mean']:.0f} ms, measured {each.mean_ms:.0f} ms ({off:+.0%});"
-                f" p50 {found['p50']:.0f} ms, measured {each.latency_ms['p50']:.0f} ms"
+                f"{rate:7g}/s mean {found['mean']:.0f} ms, measured {1000 * mean_s:.0f} ms"
+                f" ({found['mean'] / 1000 / mean_s - 1:+.0%}); p50 {found['p50']:.0f} ms, measured"
+                f" {1000 * quantile(took, QUANTILES['p50']):.0f} ms"
             )
+            if abs(pace - 1) > _UNEVEN:
+                lines.append(f"{'':9} runs took {pace:.2f} times these costs: the machine's pace was another then")
     needed = plan["needed"]
     lines.append(
         f"{wanted:g} requests a second need {needed} replicas"
@@ -85,3 +141,21 @@ def planned_lines(plan: dict[str, Any], figures: Sequence[RateFigures], wanted: 
     )
     sustained = ", ".join(f"{size}: {rate:g}" for size, rate in plan["sustained"].items())
     return [*lines, f"requests a second that so many replicas sustain: {sustained}"]
+
+
+def _told(outcomes: Sequence[RequestOutcome]) -> list[RequestOutcome]:
+    """The answers that tell of their runs."""
+    return [each for each in outcomes if each.outcome == "200" and each.batch]
+
+
+def _infer_s(outcome: RequestOutcome) -> float:
+    return outcome.stages_ms.get("infer", 0.0) / 1000
+
+
+def _queue_s(outcome: RequestOutcome) -> float:
+    return outcome.stages_ms.get("queue", 0.0) / 1000
+
+
+def _began(outcome: RequestOutcome) -> float:
+    """The second at which its run began, but for the way there."""
+    return outcome.at + outcome.late_s + _queue_s(outcome)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from openset.bench.server_metrics import ServerCounts
 from openset.bench.traffic import RequestOutcome
 from openset.curve_plot import curve_plot
 
@@ -22,8 +21,8 @@ class RateFigures:
 
     offered: requests a second that arrived; good: those a second that were answered within the objective, and
     `good_share` of all; outcomes: requests by status or error; latency_ms: of answers, by quantile; stages_ms: means;
-    late_ms: by so much 99 of 100 requests at most were sent too late; mean_ms: the mean latency; of the server's own
-    counts, if they are known: cpu_ms of all processes for each answer, model runs, their mean size and time.
+    late_ms: by so much 99 of 100 requests at most were sent too late; mean_ms: the mean latency; as the server tells
+    them: cpu_ms of all its processes for each answer, and mean_batch, the images of a model run, 0 if unknown.
     """
 
     rate: float
@@ -36,9 +35,7 @@ class RateFigures:
     late_ms: float
     mean_ms: float = 0.0
     cpu_ms: float | None = None
-    runs: int = 0
     mean_batch: float = 0.0
-    run_ms: float = 0.0
 
     @classmethod
     def of(
@@ -48,13 +45,14 @@ class RateFigures:
         rate: float,
         seconds: float,
         objective_s: float,
-        counts: ServerCounts | None = None,
+        cpu_s: float | None = None,
     ) -> "RateFigures":
-        """The figures of what arrived within `seconds`, with what the server counted meanwhile."""
+        """The figures of what arrived within `seconds`, with the processor time that the server took meanwhile."""
         answered = [sample for sample in samples if sample.outcome == "200"]
         good = sum(sample.seconds <= objective_s for sample in answered)
         took = [sample.seconds for sample in answered]
         stages = dict.fromkeys(stage for sample in answered for stage in sample.stages_ms)
+        batches = [sample.batch for sample in answered if sample.batch]
         return cls(
             rate,
             round(len(samples) / seconds, 3),
@@ -68,10 +66,8 @@ class RateFigures:
             },
             round(1000 * quantile([sample.late_s for sample in samples], 0.99), 1) if samples else 0.0,
             round(1000 * sum(took) / len(took), 1) if took else 0.0,
-            round(1000 * counts.cpu_s / len(answered), 1) if counts and answered else None,
-            int(counts.runs) if counts else 0,
-            round(counts.images / counts.runs, 3) if counts and counts.runs else 0.0,
-            round(1000 * counts.run_s / counts.runs, 3) if counts and counts.runs else 0.0,
+            round(1000 * cpu_s / len(answered), 1) if cpu_s is not None and answered else None,
+            round(len(batches) / sum(1 / size for size in batches), 3) if batches else 0.0,
         )
 
 
@@ -124,8 +120,10 @@ def table(figures: Sequence[RateFigures]) -> str:
                 f"{stage} {share:.0%}" for stage, share in sorted(shares.items(), key=lambda one: -one[1])
             )
             lines.append(f"{'':7} the server's {whole:.0f} ms: {parts}")
-        if each.cpu_ms is not None:
-            lines.append(f"{'':7} {each.cpu_ms:.0f} ms of a core for each answer; {each.mean_batch:.1f} images a run")
+        told = [f"{each.cpu_ms:.0f} ms of a core for each answer"] if each.cpu_ms is not None else []
+        told += [f"{each.mean_batch:.1f} images a run"] if each.mean_batch else []
+        if told:
+            lines.append(f"{'':7} {'; '.join(told)}")
         if each.late_ms > 1000 * LATE_S:
             lines.append(
                 f"{'':7} sent up to {each.late_ms:.0f} ms too late: this machine is too slow to ask at this rate"

@@ -1,59 +1,48 @@
-"""The server's own counts around a benchmark: processor time, model runs and their sizes."""
+"""Facts that a server tells besides its answers: processor time so far, and the images that it runs together."""
 
 import re
-from dataclasses import dataclass, fields
 
 import httpx
 
-METRICS, TARGETS = "/metrics", "/metrics/targets"
-_SERIES = re.compile(r"^(openset_\w+)(?:\{[^}]*\})? ([-+.\deE]+)$", re.MULTILINE)
+from openset.bench.traffic import bounded
+
+METRICS, TARGETS, MODELS = "/metrics", "/metrics/targets", "/models"
+_MOST_TARGETS, _MOST_IMAGES = 1000, 4096
+_CPU = re.compile(
+    r"^openset_(?:process|decoder)_cpu_seconds_total(?:\{[^}]*\})? (\d[\d.]{,30}(?:e[+-]?\d\d?)?)$", re.MULTILINE
+)
 
 
-@dataclass(frozen=True)
-class ServerCounts:
-    """Sums over all replicas since they started: processor seconds, runs, their images and seconds."""
-
-    cpu_s: float
-    runs: float
-    images: float
-    run_s: float
-
-    @classmethod
-    def of(cls, pages: list[str]) -> "ServerCounts":
-        """The sums over pages of metrics, one of each replica."""
-        sums: dict[str, float] = {}
-        for name, value in (found for page in pages for found in _SERIES.findall(page)):
-            sums[name] = sums.get(name, 0.0) + float(value)
-        return cls(
-            sums.get("openset_process_cpu_seconds_total", 0.0) + sums.get("openset_decoder_cpu_seconds_total", 0.0),
-            sums.get("openset_executions_total", 0.0),
-            sums.get("openset_inferences_total", 0.0),
-            sums.get("openset_infer_duration_seconds_sum", 0.0),
-        )
-
-    def since(self, before: "ServerCounts") -> "ServerCounts | None":
-        """The difference; None where a replica has started anew meanwhile."""
-        added = [getattr(self, field.name) - getattr(before, field.name) for field in fields(self)]
-        return None if min(added) < 0 else ServerCounts(*added)
-
-
-async def read_counts(client: httpx.AsyncClient) -> ServerCounts | None:
-    """The counts of a server, or of all replicas that a cluster's ingress lists; None where they are not to be had.
+async def read_cpu_s(client: httpx.AsyncClient) -> float | None:
+    """Processor seconds of a server, or of all replicas that a cluster's ingress lists; None if they cannot be had.
 
     A proxy may keep `/metrics` back, as docker's does, and replicas may be on a network of their own.
     """
     try:
-        listed = await client.get(TARGETS)
+        listed = await _get(client, TARGETS)
         if listed.status_code == httpx.codes.OK:
             addresses = [
-                f"http://{target['targets'][0]}{target['labels']['__metrics_path__']}" for target in listed.json()
+                f"http://{target['targets'][0]}{target['labels']['__metrics_path__']}"
+                for target in listed.json()[:_MOST_TARGETS]
             ]
         else:
             addresses = [METRICS]
-        answers = [await client.get(address) for address in addresses]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        answers = [await _get(client, address) for address in addresses]
+        seconds = [float(found) for answer in answers for found in _CPU.findall(answer.text)]
+    except (httpx.HTTPError, httpx.InvalidURL, LookupError, TypeError, ValueError):
         return None
-    if any(answer.status_code != httpx.codes.OK for answer in answers):
+    return sum(seconds) if seconds and all(answer.status_code == httpx.codes.OK for answer in answers) else None
+
+
+async def read_max_batch(client: httpx.AsyncClient, model: str) -> int | None:
+    """The most images that `model` runs together; None where the server does not tell."""
+    try:
+        listed = (await _get(client, MODELS)).json()["models"]
+        most = next(each["limits"]["max_batch"] for each in listed if each["name"] == model)
+    except (httpx.HTTPError, LookupError, TypeError, ValueError, StopIteration):
         return None
-    found = ServerCounts.of([answer.text for answer in answers])
-    return found if found.cpu_s else None
+    return most if isinstance(most, int) and 1 <= most <= _MOST_IMAGES else None
+
+
+async def _get(client: httpx.AsyncClient, address: str) -> httpx.Response:
+    return await bounded(client, client.build_request("GET", address))

@@ -1,7 +1,8 @@
 """Simulation of replicas under Poisson traffic: who waits how long, at rates and sizes that nobody has at hand.
 
-It follows the server: images are decoded side by side, wait in a queue of `max_queue`, and run in batches of what
-waits once the last run ends. Each request goes to a replica with the fewest in progress, as HAProxy's `leastconn`.
+It follows the server: images are decoded side by side, wait in a queue of `max_queue`, and once the last run ends, the
+one that waits longest runs with those of its shape. Each request goes to a replica with the fewest in progress, as
+HAProxy's `leastconn`.
 """
 
 import heapq
@@ -11,6 +12,7 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 _REQUESTS, _PER_REPLICA = 20_000, 50  # of a simulation, and more for each replica
 _WARM_UP = 0.1  # of the requests, which meet queues that are still filling
@@ -21,7 +23,9 @@ _STEPS = 9  # of a search for a rate: within a five-hundredth of the range
 class ServingCosts:
     """Costs of a replica, in seconds: of decoding an image, of a run and of each image in it, and of all else.
 
-    decoders: images that are decoded at a time, 0 for any number. spread: a factor for each cost, drawn anew.
+    shapes: share of the requests, and times `image_s` that such an image takes; only images of one shape share a run.
+    setup_s: below 0 where an image takes longer among others than alone. decoders: images that are decoded at a time, 0
+    for any number. spread: a factor for each cost, by chance or by the second at which it begins.
     """
 
     setup_s: float
@@ -31,7 +35,8 @@ class ServingCosts:
     max_batch: int = 8
     max_queue: int = 64
     decoders: int = 0
-    spread: Callable[[random.Random], float] = lambda _: 1.0
+    shapes: Sequence[tuple[float, float]] = ((1.0, 1.0),)
+    spread: Callable[[random.Random, float], float] = lambda *_: 1.0
 
     @property
     def capacity(self) -> float:
@@ -51,12 +56,17 @@ class SimulatedTraffic:
         return sum(each <= objective_s for each in self.latencies_s) / (len(self.latencies_s) + self.refused)
 
 
+class _Request(NamedTuple):
+    arrived: float
+    shape: int
+
+
 @dataclass(eq=False)
 class _Replica:
-    to_decode: deque[float] = field(default_factory=deque)
-    waiting: deque[float] = field(default_factory=deque)  # by the time of arrival, as the others
+    to_decode: deque[_Request] = field(default_factory=deque)
+    waiting: list[_Request] = field(default_factory=list)
     decoding: int = 0
-    running: bool = False
+    running: int = 0
     in_progress: int = 0
 
 
@@ -86,18 +96,22 @@ class _LeastBusy:
 
 class _Simulation:
     def __init__(self, costs: ServingCosts, replicas: int, seed: int) -> None:
-        self._costs, self._chance = costs, random.Random(f"costs {seed}")  # else as the arrivals
+        self._costs, self._seed = costs, seed
+        self._chance = random.Random(f"costs {seed}")  # else as the arrivals
         self._balance = _LeastBusy([_Replica() for _ in range(replicas)])
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._numbers = itertools.count()
         self.answered: list[tuple[float, float]] = []  # arrival, and seconds until the answer
         self.refused: list[float] = []
 
-    def run(self, arrivals: Iterable[float]) -> None:
-        for at in arrivals:
-            while self._events and self._events[0][0] <= at:
+    def run(self, arrivals: Iterable[float], shapes: Sequence[int] | None) -> None:
+        times = list(arrivals)
+        shares = [share for share, _ in self._costs.shapes]
+        drawn = shapes or random.Random(f"shapes {self._seed}").choices(range(len(shares)), shares, k=len(times))
+        for request in map(_Request, times, drawn):
+            while self._events and self._events[0][0] <= request.arrived:
                 self._next()
-            self._arrive(at)
+            self._arrive(request)
         while self._events:
             self._next()
 
@@ -106,27 +120,26 @@ class _Simulation:
         act(at)
 
     def _after(self, now: float, seconds: float, act: Callable[[float], None]) -> None:
-        factor = self._costs.spread(self._chance) if seconds else 1.0
+        factor = self._costs.spread(self._chance, now) if seconds else 1.0
         heapq.heappush(self._events, (now + seconds * factor, next(self._numbers), act))
 
-    def _arrive(self, now: float) -> None:
+    def _arrive(self, request: _Request) -> None:
         replica = self._balance.take()
-        running = self._costs.max_batch if replica.running else 0
-        if replica.in_progress - 1 - running >= self._costs.max_queue:
-            self.refused.append(now)
+        if replica.in_progress - 1 - replica.running >= self._costs.max_queue:
+            self.refused.append(request.arrived)
             self._balance.give_back(replica)
             return
-        replica.to_decode.append(now)
-        self._decode(replica, now)
+        replica.to_decode.append(request)
+        self._decode(replica, request.arrived)
 
     def _decode(self, replica: _Replica, now: float) -> None:
         while replica.to_decode and (not self._costs.decoders or replica.decoding < self._costs.decoders):
-            arrived = replica.to_decode.popleft()
+            request = replica.to_decode.popleft()
             replica.decoding += 1
 
-            def decoded(at: float, arrived: float = arrived) -> None:
+            def decoded(at: float, request: _Request = request) -> None:
                 replica.decoding -= 1
-                replica.waiting.append(arrived)
+                replica.waiting.append(request)
                 self._decode(replica, at)
                 self._start(replica, at)
 
@@ -136,17 +149,21 @@ class _Simulation:
         """Start a run of what waits, unless one is in progress."""
         if replica.running or not replica.waiting:
             return
-        batch = [replica.waiting.popleft() for _ in range(min(self._costs.max_batch, len(replica.waiting)))]
-        replica.running = True
+        shape = replica.waiting[0].shape
+        batch = [request for request in replica.waiting if request.shape == shape][: self._costs.max_batch]
+        for request in batch:
+            replica.waiting.remove(request)
+        replica.running = len(batch)
 
         def ended(at: float) -> None:
-            replica.running = False
-            for arrived in batch:
-                self.answered.append((arrived, at - arrived + self._costs.rest_s))
+            replica.running = 0
+            for request in batch:
+                self.answered.append((request.arrived, at - request.arrived + self._costs.rest_s))
                 self._balance.give_back(replica)
             self._start(replica, at)
 
-        self._after(now, self._costs.setup_s + len(batch) * self._costs.image_s, ended)
+        _, factor = self._costs.shapes[shape]
+        self._after(now, self._costs.setup_s + len(batch) * factor * self._costs.image_s, ended)
 
 
 def simulate(
@@ -162,11 +179,20 @@ def simulate(
 
 
 def replay(
-    costs: ServingCosts, arrivals: Sequence[float], *, replicas: int = 1, since: float = 0.0, seed: int = 0
+    costs: ServingCosts,
+    arrivals: Sequence[float],
+    *,
+    shapes: Sequence[int] | None = None,
+    replicas: int = 1,
+    since: float = 0.0,
+    seed: int = 0,
 ) -> SimulatedTraffic:
-    """Simulate requests that arrive at these seconds, in order; those before `since` are left out."""
+    """Simulate requests that arrive at these seconds, in order; those before `since` are left out.
+
+    shapes: index of each in the costs' shapes; by default drawn by their shares.
+    """
     simulation = _Simulation(costs, replicas, seed)
-    simulation.run(arrivals)
+    simulation.run(arrivals, shapes)
     latencies = [seconds for arrived, seconds in simulation.answered if arrived >= since]
     return SimulatedTraffic(latencies, sum(arrived >= since for arrived in simulation.refused))
 

@@ -35,7 +35,11 @@ def add_arguments(_: str, parser: argparse.ArgumentParser) -> None:
     up = actions.add_parser(
         "up", parents=[replicas], help="deploy on a Ray cluster, or start one on this machine and deploy there"
     )
-    up.add_argument("--address", metavar="URL", help=f"the cluster's dashboard, as {DASHBOARD} [a new cluster]")
+    where = up.add_mutually_exclusive_group()
+    where.add_argument("--address", metavar="URL", help=f"the cluster's dashboard, as {DASHBOARD} [a new cluster]")
+    where.add_argument(
+        "--block", action="store_true", help="stay, as a container's process must, and at its end end Ray here, too"
+    )
     actions.add_parser(
         "config", parents=[replicas], help="print the file for `serve deploy` and KubeRay's serveConfigV2"
     )

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,9 @@ from server.settings import Settings, SettingsError, read_settings
 APPLICATIONS = "/api/serve/applications/"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LOOK_EVERY_S = 0.5
+_STAY_EVERY_S = 5.0
+_STOP_S = 3  # of the ten seconds that Docker gives, beside the start and the end of the command
+_RAY = (sys.executable, "-m", "ray.scripts.scripts")
 # For the dashboard's answers, and for the dashboard of a cluster that has just been started.
 _WITHIN_S = 60
 
@@ -45,19 +49,37 @@ def run(args: argparse.Namespace) -> int:
         if args.action == "config":
             print(yaml.safe_dump(config, sort_keys=False), end="")
         else:
-            up(config, address=args.address)
+            up(config, address=args.address, block=args.block)
     except (SettingsError, ClusterError) as error:
         print(f"openset cluster: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def up(config: dict[str, Any], *, address: str | None = None) -> None:
-    """Deploy `config` on the cluster of the dashboard at `address`, or on a new one, and wait until it answers."""
+def up(config: dict[str, Any], *, address: str | None = None, block: bool = False) -> None:
+    """Deploy `config` on the cluster of the dashboard at `address`, or on a new one, and wait until it answers.
+
+    block: stay until SIGTERM, SIGINT or the cluster's end, and end it then, as where it cannot be deployed.
+    """
+    if address is not None and not address.startswith(("http://", "https://")):
+        raise ClusterError(f"--address {address!r} is no address like {DASHBOARD}")
     if address is None:
         start_head(config["http_options"]["host"])
-    elif not address.startswith(("http://", "https://")):
-        raise ClusterError(f"--address {address!r} is no address like {DASHBOARD}")
+    if not block:
+        _deploy(config, address)
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _deploy(config, address, stay=True)
+    except KeyboardInterrupt:
+        print("openset cluster: Ray is stopping", file=sys.stderr)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        words = [*_RAY, "stop", "--grace-period", str(_STOP_S)]
+        subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _deploy(config: dict[str, Any], address: str | None, *, stay: bool = False) -> None:
     head = {"Authorization": f"Bearer {token}"} if (token := auth_token()) else {}
     with httpx.Client(base_url=address or DASHBOARD, headers=head, timeout=_WITHIN_S, trust_env=False) as dashboard:
         try:
@@ -66,12 +88,17 @@ def up(config: dict[str, Any], *, address: str | None = None) -> None:
             if answer.is_error:
                 raise ClusterError(f"the cluster refuses the deployment: {answer.text.strip()}")
             await_running(dashboard)
+            options, prefix = config["http_options"], config["applications"][0]["route_prefix"]
+            where = f"port {options['port']} of {options['host']}, path {prefix}"
+            print(f"ready: every node answers at {where}", file=sys.stderr)
+            while stay:
+                time.sleep(_STAY_EVERY_S)
+                _status(dashboard)  # ClusterError, or httpx's, where the cluster has ended
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ClusterError(f"no Ray dashboard answers at {dashboard.base_url}: {error}") from None
-    options, prefix = config["http_options"], config["applications"][0]["route_prefix"]
-    print(f"ready: every node answers at port {options['port']} of {options['host']}, path {prefix}", file=sys.stderr)
-    if address is None:
-        print("`ray stop` ends the cluster", file=sys.stderr)
+        finally:
+            if address is None and not stay:
+                print(f"`ray stop` ends the cluster, `--address {DASHBOARD}` deploys on it", file=sys.stderr)
 
 
 def start_head(host: str) -> None:
@@ -83,17 +110,18 @@ def start_head(host: str) -> None:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {"RAY_AUTH_MODE": "token"} | os.environ | node_variables() | {"PYTHONPATH": path}
     if environment["RAY_AUTH_MODE"] == "token" and not auth_token():
-        _ray("get-auth-token", "--generate", environment=environment)
+        _ray("get-auth-token", "--generate", environment=environment, hint="RAY_AUTH_TOKEN, or a HOME for it, helps")
     # The dashboard, where code can be run, is on loopback always.
     local = ["--node-ip-address", "127.0.0.1"] if host in _LOOPBACK else []
-    _ray("start", "--head", "--dashboard-host", "127.0.0.1", *local, environment=environment)
+    hint = "`ray stop` ends a cluster of this machine"
+    _ray("start", "--head", "--dashboard-host", "127.0.0.1", *local, environment=environment, hint=hint)
 
 
-def _ray(*words: str, environment: Mapping[str, str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "ray.scripts.scripts", *words], env=environment, capture_output=True)
+def _ray(*words: str, environment: Mapping[str, str], hint: str) -> None:
+    done = subprocess.run([*_RAY, *words], env=environment, capture_output=True)
     if done.returncode:
         told = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines() or [""]
-        raise ClusterError(f"Ray cannot be started: {told[-1]} (`ray stop` ends a cluster of this machine)")
+        raise ClusterError(f"Ray cannot be started: {told[-1]} ({hint})")
 
 
 def auth_token() -> str:

@@ -112,8 +112,7 @@ class LoadedModel:
 
     def run_attributes(self, run: BatchRun) -> dict[str, Attribute]:
         """Span attributes of a model run."""
-        sizes = run.bucket if isinstance(run.bucket, tuple) else (run.bucket,)
-        return {"openset.model": self.name, "openset.batch_size": run.size, "openset.bucket": "x".join(map(str, sizes))}
+        return {"openset.model": self.name, "openset.batch_size": run.size, "openset.bucket": run.shape}
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -53,6 +53,11 @@ def pulled_bundle(cache: Path, model: str) -> Path:
     return cache / "bundles" / bundle_name(model)
 
 
+def ships(model: str) -> bool:
+    """True for the name of a bundle that ships with the package."""
+    return is_pulled(BUNDLED / bundle_name(model))
+
+
 def is_pulled(folder: Path) -> bool:
     """True for the folder of a bundle that this version reads, and whose graphs are certified."""
     try:
@@ -81,11 +86,18 @@ def with_models(settings: Settings) -> Settings:
     if not settings.model:
         return settings
     cache = cache_folder(settings.cache_dir)
-    for name in settings.model:
-        if not is_pulled(pulled_bundle(cache, name)) and (status := _pull(name, cache)):
-            raise PullFailed(name, status)
-    bundles = tuple(pulled_bundle(cache, name) for name in settings.model)
+    bundles = tuple(_bundle(name, cache) for name in settings.model)
     return settings.model_copy(update={"bundle": settings.bundle + bundles})
+
+
+def _bundle(name: str, cache: Path) -> Path:
+    """The folder of a model's bundle, which ships with the package or is pulled if it has not been yet."""
+    if ships(name):
+        return BUNDLED / bundle_name(name)
+    folder = pulled_bundle(cache, name)
+    if not is_pulled(folder) and (status := _pull(name, cache)):
+        raise PullFailed(name, status)
+    return folder
 
 
 def _pull(name: str, cache: Path) -> int:

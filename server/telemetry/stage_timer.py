@@ -21,6 +21,7 @@ class StageTimer:
         self.trace = trace or Trace()
         self._started = time.monotonic()
         self._seconds: dict[str, float] = {}
+        self._descriptions: dict[str, str] = {}
         self._queued: list[Future[Any]] = []
 
     def observe(
@@ -32,10 +33,15 @@ class StageTimer:
         *,
         attributes: Mapping[str, Attribute] | None = None,
         link: Link = None,
+        description: str = "",
     ) -> None:
-        """Record a stage that ran from `started` to `ended` (`time.monotonic`); its span gets the `attributes`."""
+        """Record a stage that ran from `started` to `ended` (`time.monotonic`); its span gets the `attributes`.
+
+        description: for the header alone, without quotes.
+        """
         seconds = ended - started
-        self._seconds[stage] = max(self._seconds.get(stage, 0.0), seconds)
+        if seconds >= self._seconds.get(stage, 0.0):
+            self._seconds[stage], self._descriptions[stage] = seconds, description
         self.trace.stage(stage, started, ended, attributes, link)
         if histogram:
             histogram.observe(seconds)
@@ -80,4 +86,8 @@ class StageTimer:
 
     def server_timing(self) -> str:
         """Value of the Server-Timing header; empty where no stage was recorded."""
-        return ", ".join(f"{stage};dur={round(value * 1000, 3):g}" for stage, value in self._seconds.items())
+        return ", ".join(self._entry(stage, value) for stage, value in self._seconds.items())
+
+    def _entry(self, stage: str, seconds: float) -> str:
+        description = self._descriptions.get(stage)
+        return f"{stage};dur={round(seconds * 1000, 3):g}" + (f';desc="{description}"' if description else "")

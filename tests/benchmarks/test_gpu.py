@@ -44,6 +44,7 @@ def test_cpu_fills_every_table(capsys):
     assert len(found["latency"]) == 2 + detectors * 2 * 2 * 2  # batches; canvases, prompts and batches
 
 
+@pytest.mark.slow
 def test_fakes_of_a_gpu_fill_every_table(capsys, monkeypatch, tmp_path):
     binding = install(monkeypatch)
     monkeypatch.setattr("server.runtimes.gpu._opened", {})

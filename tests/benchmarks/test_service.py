@@ -17,6 +17,7 @@ def test_mixed_requests_get_acceptable_answers_and_leave_nothing_behind(tmp_path
     assert server.log.read_text() == "", "no warning, no error"
 
 
+@pytest.mark.slow
 def test_overload_is_refused_at_once_and_accepted_requests_wait_for_at_most_a_full_queue(tmp_path):
     with serving(tmp_path, *overload.FLAGS) as server:
         found = asyncio.run(overload.overload(server, seconds=2))
@@ -30,6 +31,7 @@ def test_overload_is_refused_at_once_and_accepted_requests_wait_for_at_most_a_fu
     assert found.retried_successfully * 2 > len(found.retried)
 
 
+@pytest.mark.slow
 def test_terminated_server_answers_accepted_requests_and_refuses_new_connections(tmp_path):
     with serving(tmp_path, *drain.FLAGS) as server:
         drained = asyncio.run(drain.drain(server))
@@ -39,6 +41,7 @@ def test_terminated_server_answers_accepted_requests_and_refuses_new_connections
     assert (drained.status, drained.seconds <= drain.TIMEOUT_S) == (0, True)
 
 
+@pytest.mark.slow
 def test_clients_are_served_round_robin_and_abandoned_requests_do_not_run(tmp_path):
     with serving(tmp_path, *scheduling.FLAGS) as server:
         assert scheduling.report(asyncio.run(scheduling.run_scenarios(server, images=400))) == 0

@@ -17,7 +17,7 @@ from server.registry.model_cache import BUNDLED
 
 from .conftest import ROOT, ServerClient, free_port, until
 
-REPLACEMENTS = 5
+REPLACEMENTS = 3
 PAUSE_S = 0.05  # between an answer and the next request: some of two cores is left for loading
 SCENE = (ROOT / "server/examples/scene.jpg").read_bytes()
 

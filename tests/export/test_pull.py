@@ -310,6 +310,11 @@ def test_leftovers_of_a_killed_pull_are_removed_and_those_of_others_not(cache, t
     assert (left.exists(), others.exists()) == (False, True)
 
 
+def test_bundled_model_needs_no_pull(capsys, tmp_path):
+    assert main(["pull", "glip-mini", "--cache-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "glip-mini ships with the package: there is nothing to pull\n"
+
+
 def test_no_name_in_a_variable_is_nothing_to_pull(capsys):
     assert main(["pull", ""]) == 0
     assert capsys.readouterr().out == "no model is named: there is nothing to pull\n"

@@ -8,7 +8,7 @@ import pytest
 
 from models.synthetic.dressed_body import DressedBody, Mesh, Noise, Wardrobe, ball
 from models.synthetic.human_body import HumanBody, Phenotype, rotation
-from models.synthetic.people_wardrobe import Surface, Outfit, random_outfit
+from models.synthetic.people_wardrobe import Outfit, Surface, random_outfit
 from tests.models.synthetic.stick_body import write_body
 
 PLAIN = replace(

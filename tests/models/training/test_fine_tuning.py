@@ -164,7 +164,9 @@ def curve(out: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "seconds_per_step"} for row in found]
 
 
-@pytest.mark.parametrize("scenes", [False, True], ids=["shards", "scenes"])
+@pytest.mark.parametrize(
+    "scenes", [pytest.param(False, id="shards"), pytest.param(True, id="scenes", marks=pytest.mark.slow)]
+)
 def test_a_killed_run_is_resumed_to_the_same_curve_and_weights(scenes: bool, folder: Path, tmp_path: Path):
     start = checkpoint("clip", folder / "checkpoints")
     recipe = write_recipe(folder, "clip", scenes=scenes, steps="40")

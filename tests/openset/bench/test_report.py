@@ -1,13 +1,13 @@
 """Figures of a benchmark, from outcomes that are made up."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from openset.bench.report import RateFigures, document, needed, plot, quantile, sustained, table
-from openset.bench.server_metrics import ServerCounts
 from openset.bench.traffic import RequestOutcome
 
 
@@ -41,11 +41,16 @@ def test_quantile_is_a_value_that_the_share_does_not_exceed(values, share):
     assert sum(value < found for value in values) < share * len(values) + 1e-9
 
 
-def test_counts_of_the_server_are_for_each_answer_and_each_run():
-    counts = ServerCounts(cpu_s=0.3, runs=2, images=3, run_s=0.1)
-    made = RateFigures.of(samples(0.1, 0.2, 0.3), rate=1, seconds=3, objective_s=1, counts=counts)
-    assert (made.cpu_ms, made.runs, made.mean_batch, made.run_ms, made.mean_ms) == (100, 2, 1.5, 50, 200)
+def test_processor_time_is_for_each_answer_and_images_for_each_run():
+    """A run of two images is told of by two answers."""
+    told = [replace(each, batch=size) for each, size in zip(samples(0.1, 0.2, 0.3), (1, 2, 2), strict=True)]
+    made = RateFigures.of(told, rate=1, seconds=3, objective_s=1, cpu_s=0.3)
+    assert (made.cpu_ms, made.mean_batch, made.mean_ms) == (100, 1.5, 200)
     assert "100 ms of a core for each answer; 1.5 images a run" in table([made])
+
+
+def test_server_that_tells_neither_has_no_line_of_them():
+    assert "images a run" not in table([figures(samples(0.1))])
 
 
 def test_plot_has_a_line_for_each_quantile():

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openset.bench.simulation import ServingCosts, needed_replicas, simulate, sustained_rate
+from openset.bench.simulation import ServingCosts, needed_replicas, replay, simulate, sustained_rate
 
 MANY = 60_000
 
 
-def exponential(chance):
+def exponential(chance, _):
     return chance.expovariate(1.0)
 
 
@@ -57,6 +57,25 @@ def test_batches_carry_what_single_images_could_not():
     assert simulate(costs, rate=4.0, requests=4000).refused == 0
     alone = ServingCosts(setup_s=0.9, image_s=0.1, max_batch=1)
     assert simulate(alone, rate=4.0, requests=4000).refused > 2000
+
+
+def test_images_of_other_shapes_run_apart():
+    """The first alone, then all of the shape that waits longest, then the others."""
+    costs = ServingCosts(setup_s=1.0, image_s=0.0, max_batch=8, shapes=((0.5, 1.0), (0.5, 1.0)))
+    at_once = [0.0] * 8
+    assert replay(costs, at_once, shapes=[0, 1] * 4).latencies_s == [1.0] + [2.0] * 4 + [3.0] * 3
+    assert replay(costs, at_once, shapes=[0] * 8).latencies_s == [1.0] + [2.0] * 7
+
+
+def test_larger_shapes_take_longer():
+    costs = ServingCosts(setup_s=0.5, image_s=1.0, shapes=((0.5, 0.5), (0.5, 1.5)))
+    assert replay(costs, [0.0, 10.0], shapes=[0, 1]).latencies_s == [1.0, 2.0]
+
+
+def test_shapes_are_drawn_by_their_shares():
+    costs = ServingCosts(setup_s=0.0, image_s=1.0, shapes=((0.8, 0.5), (0.2, 3.0)))
+    found = simulate(costs, rate=0.001, requests=5000).latencies_s
+    assert sum(each < 1 for each in found) / len(found) == pytest.approx(0.8, abs=0.02)
 
 
 def test_full_queue_refuses_what_is_beyond_the_capacity():

@@ -1,9 +1,12 @@
 """`openset cluster`, against a stand-in for the cluster's dashboard."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -178,6 +181,40 @@ def test_ray_that_does_not_start_is_told(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: Done(returncode=1, stderr=b"...\nthe port is taken\n"))
     with pytest.raises(cli.ClusterError, match="Ray cannot be started: the port is taken"):
         cli.start_head("127.0.0.1")
+
+
+def test_ray_is_ended_with_a_command_that_stays(dashboard, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(subprocess, "run", lambda words, **_: ran.append(words[3]) or Done())
+    monkeypatch.setattr(cli, "DASHBOARD", dashboard.address)
+    monkeypatch.setattr(cli, "_STAY_EVERY_S", 0.01)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    dashboard.states = [{}, *[state("RUNNING")] * 3]
+
+    def stop_once_it_stays():
+        while len(dashboard.states) > 1:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_once_it_stays).start()
+    assert main(["cluster", "up", "--block"]) == 0
+    assert ran == ["start", "stop"]
+    assert signal.getsignal(signal.SIGTERM) != signal.default_int_handler
+    told = capsys.readouterr().err
+    assert "ready: every node answers" in told
+    assert "Ray is stopping" in told
+    dashboard.states = [{}, state("DEPLOY_FAILED", "BundleError: /no is no bundle")]
+    assert main(["cluster", "up", "--block"]) == 2
+    assert ran == ["start", "stop"] * 2
+
+
+def test_ray_that_goes_on_after_a_failure_is_told(dashboard, monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: Done())
+    monkeypatch.setattr(cli, "DASHBOARD", dashboard.address)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    dashboard.states = [{}, state("DEPLOY_FAILED", "BundleError: /no is no bundle")]
+    assert main(["cluster", "up"]) == 2
+    assert "`ray stop` ends the cluster" in capsys.readouterr().err
 
 
 def test_refusal_of_the_cluster_is_told(dashboard, capsys):

@@ -19,6 +19,7 @@ CONFIGURATION = """global
     stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
     maxconn 4096
     nbthread 4
+    tune.bufsize 1048576
 defaults
     mode http
     timeout connect 5s
@@ -68,7 +69,14 @@ def test_clients_are_told_apart_in_the_ingress_only(configuration):
     assert [part.split()[1] for part in frontends if "option forwardfor" in part] == ["http_frontend"]
 
 
-@pytest.mark.parametrize("line", ["bind \\*:", "bind :", "stats socket", "frontend http_frontend", "errorfile"])
+def test_memory_of_buffers_is_kept_whatever_their_size(configuration):
+    changed = hardened(configuration.replace("1048576", "2000000"))
+    assert "    tune.bufsize 2000000\n    tune.memory.hot-size 32000000\n" in changed
+
+
+@pytest.mark.parametrize(
+    "line", ["bind \\*:", "bind :", "stats socket", "frontend http_frontend", "errorfile", "bufsize"]
+)
 def test_configuration_of_another_version_is_refused(configuration, line):
     other = re.sub(rf"^.*{line}.*\n", "", configuration, flags=re.MULTILINE)
     with pytest.raises(ValueError, match="this version of Ray writes another HAProxy configuration"):

@@ -53,6 +53,12 @@ def test_user_without_a_home_needs_one_for_pulled_models_only(homeless, tmp_path
         with_models(Settings(model=["clip-vit-base-patch32"]))
 
 
+def test_model_that_ships_with_the_package_is_served_by_its_name_without_a_pull(tmp_path, pulls):
+    settings = Settings(model=["glip-mini", "clip-mini"], cache_dir=tmp_path)
+    assert with_models(settings).bundle == (BUNDLED / "glip-mini", BUNDLED / "clip-mini")
+    assert not pulls.commands
+
+
 def test_folder_with_a_certified_bundle_is_pulled(tmp_path):
     assert is_pulled(BUNDLED / "clip-mini")
     assert not is_pulled(tmp_path)

@@ -159,7 +159,9 @@ def test_server_timing_tells_the_stages(client):
     response = detect(client)
     timings = dict(part.split(";dur=") for part in response.headers["server-timing"].split(", "))
     assert set(timings) == set(response.json()["timings_ms"])
-    assert float(timings["infer"]) == pytest.approx(response.json()["timings_ms"]["infer"], rel=1e-3)
+    seconds, _, description = timings["infer"].partition(";desc=")
+    assert float(seconds) == pytest.approx(response.json()["timings_ms"]["infer"], rel=1e-3)
+    assert description == '"1 of 32x48x16"'
 
 
 def test_drawing_has_server_timing_too(client):

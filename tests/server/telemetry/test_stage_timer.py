@@ -49,6 +49,14 @@ def test_of_several_images_the_slowest_counts_and_each_is_traced(histogram):
     assert observed(histogram) == {"count": 3, "sum": 6}
 
 
+def test_description_is_that_of_the_slowest_and_stands_in_the_header_alone():
+    timer = StageTimer()
+    for seconds, description in ((1, "1 of 8x8"), (3, "2 of 8x8"), (2, "3 of 8x8")):
+        timer.observe("infer", 0, seconds, description=description)
+    assert timer.server_timing() == 'infer;dur=3000;desc="2 of 8x8"'
+    assert timer.timings_ms()["infer"] == 3000
+
+
 def test_stage_that_fails_counts_in_the_histogram_alone(histogram):
     timer = StageTimer()
     with pytest.raises(ValueError, match="x"), timer.timed("postprocess", histogram):
