@@ -30,8 +30,8 @@ Task = Literal["similarity", "classify", "detect"]
 PartName = Literal["image_encoder", "text_encoder", "detector"]
 PARTS: tuple[PartName, ...] = ("image_encoder", "text_encoder", "detector")
 # Operators that bilinear sampling is lowered to in a graph.
-Lowering = Literal["grid_sample", "gather"]
-LOWERINGS: tuple[Lowering, ...] = ("grid_sample", "gather")
+Lowering = Literal["deform_conv", "grid_sample", "gather"]
+LOWERINGS: tuple[Lowering, ...] = ("deform_conv", "grid_sample", "gather")
 Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 # Precision of a graph, which holds the casts; "mixed" is fp16 with fp32 where needed (`export/onnx/precision.py`),
 # "int8" is fp32 with products in int8, for CPUs (`export/onnx/int8.py`).

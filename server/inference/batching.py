@@ -32,8 +32,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 MAX_RETRY_AFTER_S = 60
 # Recent runs of either way, of which the fastest counts, since other work on the machine only slows one down; how much
-# faster single items must be to run alone; and every how many choices the slower way is tried again.
-_RECENT, _FASTER, _TRIED_EVERY = 5, 1.05, 16
+# faster single items must be to run alone; items after which the slower way is tried again, or is first measured.
+_RECENT, _FASTER, _TRIED_AFTER, _MEASURED_AFTER = 8, 1.05, 128, 8
 _MAX_BUCKETS = 256
 
 
@@ -99,18 +99,22 @@ class _Pace:
 
     def __init__(self) -> None:
         self._single, self._several = deque[float](maxlen=_RECENT), deque[float](maxlen=_RECENT)
-        self._choices = 0
+        self._untried = 0  # items since the slower way was tried
 
     def add(self, count: int, seconds: float) -> None:
         """A run of `count` items."""
         (self._single if count == 1 else self._several).append(seconds / count)
+        self._untried += count
 
     def together(self) -> bool:
         """True where several items that wait should run together: unless that has been slower for each of them."""
-        self._choices += 1
         measured = self._single and self._several
         faster = not measured or min(self._several) <= _FASTER * min(self._single)
-        return faster if self._choices % _TRIED_EVERY else not faster
+        slower = self._single if faster else self._several
+        if self._untried < (_TRIED_AFTER if len(slower) == _RECENT else _MEASURED_AFTER):
+            return faster
+        self._untried = 0
+        return not faster
 
 
 class Batcher(Generic[Item, Result]):
