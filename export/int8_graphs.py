@@ -96,10 +96,11 @@ class _Trials:
     def plan(self) -> list[Group]:
         """The groups to compute in int8; ExportError where none can be, or none gains time."""
         kept = self._gaining(self.groups)
-        if faults := self._faults(kept):
-            kept = self._gaining(self._agreeing(kept))
-            if not kept or (faults := self._faults(kept)):
+        while faults := self._faults(kept):  # also where a part that gains no more evened out the fault of another
+            if not (agreeing := self._agreeing(kept)):
                 raise ExportError(f"int8 breaks the answers of {self.manifest.name}: {'; '.join(faults)}")
+            if (kept := self._gaining(agreeing)) == agreeing:
+                break
         return kept
 
     def certified(self, kept: Sequence[Group]) -> list[Artefact]:

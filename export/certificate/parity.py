@@ -203,11 +203,8 @@ def _scores(images: Float32, texts: Float32, rules: ClassificationRules) -> Floa
 
 
 def _detection_figures(bundle: Bundle, case: ParityCase, reference: NamedArrays) -> list[_Measured]:
-    prompts, pixels, rules = (
-        case.prompts(bundle.prompts),
-        case.pixels(bundle.manifest.preprocessing),
-        bundle.manifest.detection,
-    )
+    prompts, pixels = case.prompts(bundle.prompts), case.pixels(bundle.manifest.preprocessing)
+    rules = bundle.manifest.detection
     assert rules is not None
     levels = _run(case, "image_encoder", lambda: _levels(bundle, pixels))
     features = _run(case, "text_encoder", lambda: bundle.encode_prompts(prompts))
@@ -224,11 +221,9 @@ def _detection_figures(bundle: Bundle, case: ParityCase, reference: NamedArrays)
             "text_encoder": _feature_figures("text_features", feature, wanted["text_features"]),
             "detector": _query_figures(bundle, prompt, answer, wanted),
         }
-        answers = [
-            detections_above(0.0, outputs, prompt, rules)
-            for outputs in (answer, (wanted["token_scores"], wanted["boxes"]))
-        ]
-        images.append(_Measured(table, Answers(*answers)))
+        ours, theirs = answer, (wanted["token_scores"], wanted["boxes"])
+        found = [detections_above(0.0, outputs, prompt, rules) for outputs in (ours, theirs)]
+        images.append(_Measured(table, Answers(*found)))
     return images
 
 

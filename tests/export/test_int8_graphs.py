@@ -99,6 +99,21 @@ def test_plan_leaves_out_what_breaks_the_answer(clip_copy, monkeypatch):
     assert verify(clip_copy, QUIET).faults == ()
 
 
+def test_rest_is_planned_anew_where_it_does_not_agree_without_a_part_that_gains_no_more(trials, monkeypatch):
+    """Here c agrees only beside b."""
+    gains = iter([2.0, 1.0, 2.0])
+    monkeypatch.setattr(
+        int8_graphs,
+        "speedups",
+        lambda slow, fast: {"image_encoder": next(gains), "text_encoder": 2.0, "detector": 2.0},
+    )
+    agrees = trials._faults
+    trials._faults = lambda kept: (
+        agrees(kept) or (["it breaks"] if ("detector", "c") in kept and ("image_encoder", "b") not in kept else [])
+    )
+    assert trials.plan() == [("text_encoder", "a")]
+
+
 @pytest.fixture
 def trials(monkeypatch):
     """Trials of four groups, of which one may not be in int8; those of earlier letters do less harm."""
