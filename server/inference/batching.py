@@ -32,8 +32,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 MAX_RETRY_AFTER_S = 60
 # Recent runs of either way, of which the fastest counts, since other work on the machine only slows one down; how much
-# faster single items must be to run alone; and every how many choices the slower way is tried again.
-_RECENT, _FASTER, _TRIED_EVERY = 5, 1.05, 16
+# faster several must be, since each then waits for all; items after which the slower way is tried again, or measured.
+_RECENT, _FASTER, _TRIED_AFTER, _MEASURED_AFTER = 8, 1.05, 128, 8
 _MAX_BUCKETS = 256
 
 
@@ -99,24 +99,28 @@ class _Pace:
 
     def __init__(self) -> None:
         self._single, self._several = deque[float](maxlen=_RECENT), deque[float](maxlen=_RECENT)
-        self._choices = 0
+        self._untried = 0  # items since the slower way was tried
 
     def add(self, count: int, seconds: float) -> None:
         """A run of `count` items."""
         (self._single if count == 1 else self._several).append(seconds / count)
+        self._untried += count
 
     def together(self) -> bool:
-        """True where several items that wait should run together: unless that has been slower for each of them."""
-        self._choices += 1
+        """True where several items that wait should run together: as long as that has been faster for each of them."""
         measured = self._single and self._several
-        faster = not measured or min(self._several) <= _FASTER * min(self._single)
-        return faster if self._choices % _TRIED_EVERY else not faster
+        faster = not measured or _FASTER * min(self._several) <= min(self._single)
+        slower = self._single if faster else self._several
+        if self._untried < (_TRIED_AFTER if len(slower) == _RECENT else _MEASURED_AFTER):
+            return faster
+        self._untried = 0
+        return not faster
 
 
 class Batcher(Generic[Item, Result]):
     """Runs items in batches of one bucket, clients in turn, as soon as the worker is free.
 
-    Where single items have been faster, as on CPUs that one item fills, each runs alone.
+    Where that has been no faster for each, as on CPUs that one item fills, items run alone.
 
     `run` takes a batch and returns a result per item, in order. A batch whose run fails is tried again item by item,
     so that no item fails because of another; one that the buffer pool has no room for is run in halves. A lost GPU, or

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -141,14 +142,14 @@ def engine(model: str) -> dict[int, Callable[[], object]]:
     pixels = bundle.preprocess(Image.open(io.BytesIO(jpeg(SIZES[0]))))
     sizes = sorted({1, 2, 3, 8} & set(range(1, bundle.manifest.buckets.max_batch + 1)))
     if "detect" not in bundle.tasks:
-        return {size: lambda size=size: bundle.embed_images([pixels] * size) for size in sizes}  # type: ignore[misc]
+        return {size: partial(bundle.embed_images, [pixels] * size) for size in sizes}
     prompt = bundle.prompts.from_labels(["dog", "cat"])
     features = bundle.encode_prompts([prompt])
 
     def detect(size: int) -> object:
         return bundle.run_detector([pixels] * size, [prompt] * size, features * size)
 
-    return {size: lambda size=size: detect(size) for size in sizes}  # type: ignore[misc]
+    return {size: partial(detect, size) for size in sizes}
 
 
 def _pace(run: Callable[[], object], batch: int, seconds: float) -> tuple[float, float]:
