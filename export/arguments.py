@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from openset.command_options import positive
 from server.contract.manifest import LOWERINGS, Precision
 
 
@@ -60,6 +61,19 @@ def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle; an existing bundle is replaced")
     parser.add_argument("--name", help="name of the model in requests (default: the folder's)")
     parser.add_argument("--bundle-version", default="1", help="version of the model in responses (default: 1)")
+    parser.add_argument(
+        "--shorter",
+        type=positive,
+        metavar="PIXELS",
+        help="shorter side that pictures are resized to (default: the checkpoint's); smaller is faster, and finds fewer"
+        " small things",
+    )
+    parser.add_argument(
+        "--longer",
+        type=positive,
+        metavar="PIXELS",
+        help="most pixels of the longer side (default: the checkpoint's, in proportion to --shorter)",
+    )
     parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 16 to 18 (default: 17)")
     parser.add_argument(
         "--weights",
@@ -71,8 +85,8 @@ def _export(parser: argparse.ArgumentParser) -> None:
         "--lowering",
         choices=LOWERINGS,
         default=LOWERINGS[0],
-        help="bilinear sampling as GridSample, or as gathers for runtimes whose GridSample is wrong"
-        " (default: grid_sample)",
+        help="bilinear sampling as DeformConv, fastest on CPUs, or as GridSample for ONNX Runtime before 1.25, or"
+        " as gathers for runtimes whose GridSample is wrong (default: deform_conv)",
     )
     _add_engine_arguments(parser)
 

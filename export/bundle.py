@@ -46,6 +46,8 @@ def export_bundle(
     opset: int = DEFAULT_OPSET,
     weights: WeightStorage = "fp32",
     lowering: Lowering = DEFAULT_LOWERING,
+    shorter: int | None = None,
+    longer: int | None = None,
     progress: Progress = QUIET,
 ) -> Manifest:
     """Write the bundle of a checkpoint to the folder `out`, and return its manifest.
@@ -53,6 +55,7 @@ def export_bundle(
     A model card (MODEL_CARD.md) in the folder of the checkpoint goes with it.
     A bundle that is there already is replaced, anything else is refused. `source`: origin of the checkpoint, where that
     says more than its file's name; `licence`: as the publisher states it elsewhere than beside the checkpoint.
+    `shorter`, `longer`: sides in pixels that a detector's images are resized to, in place of the checkpoint's own.
     Certificates may have failed: the manifest tells. ParityError where a graph cannot be run at all.
     """
     target = Path(out)
@@ -66,6 +69,7 @@ def export_bundle(
         specs = family.graphs(loaded)
         # Before the weights are rounded, since a rule may be one of them.
         rules = family.serving(loaded.model, loaded.tokenizer_file).overridden(loaded.serving)
+        rules = _resized(rules, shorter, longer)
         round_weights(specs, weights)
         artefacts = []
         for spec in specs:
@@ -77,6 +81,16 @@ def export_bundle(
         if (card := Path(checkpoint) / CARD_FILE).is_file():
             shutil.copyfile(card, folder / CARD_FILE)
         return _write_bundle(loaded, rules, folder, specs, artefacts, progress, name=name, version=version)
+
+
+def _resized(rules: ServingRules, shorter: int | None, longer: int | None) -> ServingRules:
+    """The rules for images of other sides; ExportError for a model whose inputs have one size."""
+    own = rules.preprocessing
+    if shorter is None and longer is None:
+        return rules
+    if own.longer is None:
+        raise ExportError(f"--shorter and --longer are for detectors: this model takes squares of {own.shorter} pixels")
+    return rules.overridden({"preprocessing": own.reduced(shorter, longer).model_dump()})
 
 
 def _write_bundle(

@@ -21,7 +21,7 @@ from export import ExportError
 from export.bundle_folder import CANARY_FILE, TOKENIZER_FILE
 from export.certificate.reference import canary_outputs
 from export.graph_spec import GraphSpec
-from export.onnx.tracing import DEFAULT_LOWERING, to_onnx
+from export.onnx.tracing import to_onnx
 from models import config_io
 from models.family import ServingRules
 from models.registry import FAMILIES, LoadedCheckpoint
@@ -106,7 +106,7 @@ def _counterparts(
     """Pairs of an initializer of the model traced now, and of the stored graph, that the same node reads."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "traced.onnx"
-        to_onnx(spec, file, opset=artefact.opset, lowering=artefact.lowering or DEFAULT_LOWERING)
+        to_onnx(spec, file, opset=artefact.opset, lowering=artefact.lowering or "grid_sample")
         traced, ours = _graph(file)
     stored, theirs = _graph(folder / artefact.file)
     if [node.op_type for node in traced] != [node.op_type for node in stored]:

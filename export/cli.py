@@ -19,6 +19,8 @@ def run_export(args: argparse.Namespace) -> int:
             raise ValueError("int8 is for CPUs: engines are built from fp32, fp16, bf16 or mixed")
         if args.checkpoint is not None:
             _export(args, progress)
+        elif args.shorter or args.longer:
+            raise ValueError("--shorter and --longer need a --checkpoint: a bundle's certificates are of its own size")
         elif args.runtime == "onnxruntime" and args.precision == "fp32":
             raise ValueError("nothing to do: name a --checkpoint, or a --precision or --runtime to add to the bundle")
         if args.precision != "fp32":
@@ -49,6 +51,8 @@ def _export(args: argparse.Namespace, progress: Progress) -> None:
         opset=args.opset,
         weights=args.weights,
         lowering=args.lowering,
+        shorter=args.shorter,
+        longer=args.longer,
         progress=progress,
     )
 

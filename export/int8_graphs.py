@@ -1,8 +1,9 @@
-"""Adds int8 graphs to a bundle, as much of them in int8 as its answers bear; needs no PyTorch.
+"""Adds int8 graphs to a bundle, as much of them in int8 as gains time and as its answers bear; needs no PyTorch.
 
-The plan begins with every product that can be rewritten, and leaves out groups of them (`export.onnx.int8.group_of`)
-until the graphs agree with the float32 ones: first all that decide boxes and the choice of queries, of which those come
-back that do no harm; if that is not enough, others, the most harmful first. Each trial is run and measured.
+A part that is not `LEAST_GAIN` times as fast in int8 stays float32. The plan is all products of the others, or, where
+that breaks the answers, as many groups of them (`export.onnx.int8.group_of`) as agree together with the float32 graphs:
+they are tried one after the other, those first that do the least harm for the weights they hold. Each trial is run and
+measured.
 """
 
 import os
@@ -17,7 +18,7 @@ from export import ExportError
 from export.bundle_folder import hashed, store
 from export.certificate.int8_agreement import Outputs, agreement, float32_graphs, float32_outputs, int8_graphs
 from export.certificate.parity import (
-    FLOORS,
+    HIGHER_IS_BETTER,
     INT8_LIMITS,
     Figures,
     certificate,
@@ -27,13 +28,16 @@ from export.certificate.parity import (
 )
 from export.certificate.parity_cases import ParityCase
 from export.onnx.int8 import Int8Writer
-from export.onnx.precision import KEPT
+from export.part_times import speedups
 from export.progress import Progress
 from server.bundle import INT8_CANARY, Bundle, check_artefact
 from server.contract.arrays import read_arrays
 from server.contract.manifest import Artefact, Manifest, read_manifest, sha256_of, write_manifest
 
 Group = tuple[str, str]  # a part, and a group of its products
+LEAST_GAIN = 1.05
+# Groups are put in order by every third case, and tried with all.
+STEP = 3
 
 
 def add_int8(folder: Path, *, progress: Progress) -> Manifest:
@@ -82,14 +86,7 @@ class _Trials:
     ) -> None:
         self.manifest, self.graphs, self.writers, self.progress = manifest, graphs, writers, progress
         self.cases, self.wanted, self.scratch = cases, wanted, scratch
-        self.groups: list[Group] = [
-            (part, group)
-            for part, writer in writers.items()
-            if not writer.mostly_convolutions
-            for group in writer.groups
-        ]
-        if not self.groups:
-            raise ExportError(f"{folder} has no products to compute in int8: it is made of convolutions")
+        self.groups: list[Group] = [(part, group) for part, writer in writers.items() for group in writer.groups]
         for entry in (manifest.tokenizer, manifest.canary):
             shutil.copyfile(folder / entry.file, scratch / entry.file)
         for graph in graphs.values():
@@ -97,19 +94,14 @@ class _Trials:
                 shutil.copyfile(folder / name, scratch / name)
 
     def plan(self) -> list[Group]:
-        """The groups to compute in int8; ExportError where none can be."""
-        if not (faults := self._faults(self.groups)):
-            return self.groups
-        risky = [group for group in self.groups if KEPT.search(group[1])]
-        kept = [group for group in self.groups if group not in risky]
-        if kept and (faults := self._faults(kept)):
-            kept, faults = self._without_the_most_harmful(kept)
-        if not kept or faults:
-            raise ExportError(f"int8 breaks the answers of {self.manifest.name}: {'; '.join(faults)}")
-        for group in sorted(risky, key=self._weights, reverse=True):
-            if not self._faults([*kept, group]):
-                kept.append(group)
-        return [group for group in self.groups if group in kept]
+        """The groups to compute in int8; ExportError where none can be, or none gains time."""
+        kept = self._gaining(self.groups)
+        while faults := self._faults(kept):  # also where a part that gains no more evened out the fault of another
+            if not (agreeing := self._agreeing(kept)):
+                raise ExportError(f"int8 breaks the answers of {self.manifest.name}: {'; '.join(faults)}")
+            if (kept := self._gaining(agreeing)) == agreeing:
+                break
+        return kept
 
     def certified(self, kept: Sequence[Group]) -> list[Artefact]:
         """The int8 artefacts of a plan in the scratch folder, with their certificates."""
@@ -118,7 +110,7 @@ class _Trials:
         figures = agreement(bundle, self.cases, self.wanted)
         names = [describe(bundle, case) for case in self.cases]
         measured_with = versions(
-            onnx=onnx.__version__, measured="against the float32 graphs of the bundle, on drawings"
+            onnx=onnx.__version__, measured="against the float32 graphs of the bundle, on drawings and photographs"
         )
         artefacts = []
         for part, table in figures.items():
@@ -140,36 +132,50 @@ class _Trials:
             self.scratch, file, canary | {f"{INT8_CANARY}{name}": outputs[name] for name in outputs if name in canary}
         )
 
-    def _without_the_most_harmful(self, kept: list[Group]) -> tuple[list[Group], list[str]]:
-        """The groups less those that do the most harm alone for the weights they hold, and the faults that are left."""
-        harm = {group: _harm(self._figures([group])) / self._weights(group) for group in kept}
-        faults: list[str] = []
-        for group in sorted(kept, key=lambda group: harm[group], reverse=True):
-            kept = [other for other in kept if other != group]
-            if not kept or not (faults := self._faults(kept)):
-                break
-        return kept, faults
+    def _gaining(self, groups: list[Group]) -> list[Group]:
+        """The groups in parts that these groups make faster; ExportError where they make none faster."""
+        if not groups:
+            return []
+        float32, int8 = (self._bundle(chosen, threads=1) for chosen in ((), groups))
+        gains = speedups(float32, int8)
+        kept = [group for group in groups if gains[group[0]] >= LEAST_GAIN]
+        measured = ", ".join(f"{part} {gains[part]:.2f}" for part in dict.fromkeys(part for part, _ in groups))
+        self.progress.say(f"  times as fast in int8: {measured}")
+        if not kept:
+            raise ExportError(
+                f"int8 makes no part of {self.manifest.name} {LEAST_GAIN:g} times as fast on this CPU ({measured})"
+            )
+        return kept
+
+    def _agreeing(self, groups: list[Group]) -> list[Group]:
+        """As many of the groups as agree together, found one by one."""
+        harm = {group: _harm(self._figures([group], self.cases[::STEP])) / self._weights(group) for group in groups}
+        kept: list[Group] = []
+        for group in sorted(groups, key=lambda group: harm[group]):
+            if not self._faults([*kept, group]):
+                kept.append(group)
+        return [group for group in groups if group in kept]
 
     def _weights(self, group: Group) -> int:
         return self.writers[group[0]].weights_of(group[1])
 
     def _faults(self, kept: Sequence[Group]) -> list[str]:
-        faults = shortfalls(self._figures(kept), "int8")
+        faults = shortfalls(self._figures(kept, self.cases), "int8")
         left = [f"{part}: {group}" for part, group in self.groups if (part, group) not in kept]
         self.progress.say(f"  without {', '.join(left) or 'exception'}: {'; '.join(faults) or 'agrees'}")
         return faults
 
-    def _figures(self, kept: Sequence[Group]) -> Figures:
-        tables = agreement(self._bundle(kept), self.cases, self.wanted).values()
+    def _figures(self, kept: Sequence[Group], cases: Sequence[ParityCase]) -> Figures:
+        tables = agreement(self._bundle(kept), cases, self.wanted).values()
         return {name: value for table in tables for name, value in table.items()}
 
-    def _bundle(self, kept: Collection[Group]) -> Bundle:
+    def _bundle(self, kept: Collection[Group], *, threads: int = 0) -> Bundle:
         artefacts = []
         for part, graph in self.graphs.items():
             groups = {group for own, group in kept if own == part}
             artefacts.append(self._written(part, graph, groups) if groups else graph)
         write_manifest(self.scratch, self.manifest.model_copy(update={"artefacts": tuple(artefacts)}))
-        return Bundle(self.scratch, allow_uncertified=True)
+        return Bundle(self.scratch, allow_uncertified=True, threads=threads)
 
     def _written(self, part: str, graph: Artefact, groups: set[str]) -> Artefact:
         file = self.scratch / f"{graph.file.removesuffix('.onnx')}.int8.onnx"
@@ -183,6 +189,6 @@ def _harm(figures: Figures) -> float:
     harm = 0.0
     for name, limit in INT8_LIMITS.items():
         if name in figures:
-            full = 1.0 if name in FLOORS else 0.0
+            full = 1.0 if name in HIGHER_IS_BETTER else 0.0
             harm += abs(figures[name] - full) / abs(limit - full)
     return harm

@@ -10,6 +10,7 @@ import onnx
 from export import ExportError
 from export.certificate.parity import certificate, describe, measure, versions
 from export.certificate.parity_cases import unpack_cases
+from export.onnx.grid_sample import without_deform_conv
 from export.onnx.precision import Reduced, reduced, reduced_products
 from export.progress import Progress
 from server.bundle import Bundle, check_artefact
@@ -52,7 +53,8 @@ def _rewrite(
 ) -> Artefact:
     """Write the graph to `written` and its twin, under the same name, to `twins`."""
     check_artefact(folder, graph)
-    model = onnx.load(str(folder / graph.file))
+    # These precisions are for engines, and the products inside a DeformConv are to be reduced too.
+    model = without_deform_conv(onnx.load(str(folder / graph.file)))
     name = f"{graph.file.removesuffix('.onnx')}.{precision}.onnx"
     rewritten = reduced(model, precision)
     onnx.save(rewritten, str(written / name))
@@ -63,6 +65,7 @@ def _rewrite(
     progress.say(f"  {graph.part}: {half} of {total} products")
     changes = {
         "precision": precision,
+        "lowering": "grid_sample" if graph.lowering == "deform_conv" else graph.lowering,
         "file": name,
         "sha256": sha256_of(written / name),
         "data": (),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-DETECTION_OPTIONS = ("box_threshold", "text_threshold", "nms_iou", "max_detections")
+DETECTION_OPTIONS = ("box_threshold", "text_threshold", "nms_iou", "max_detections", "shorter", "longer")
 API_KEY = "OPENSET_API_KEY"
 LIST_HELP = 'separated by commas, repeated, or as a JSON array like \'["a, b", "c"]\''
 
@@ -106,6 +106,14 @@ def add_detection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-threshold", type=float, metavar="0..1", help="least score of a matched word")
     parser.add_argument("--nms-iou", type=float, metavar="0..1", help="overlap above which the weaker box is dropped")
     parser.add_argument("--max-detections", type=int, metavar="N")
+    parser.add_argument(
+        "--shorter",
+        type=positive,
+        metavar="PIXELS",
+        help="shorter side that pictures are resized to, from a quarter of the model's own: faster, and finds fewer"
+        " small things",
+    )
+    parser.add_argument("--longer", type=positive, metavar="PIXELS", help="most pixels of the longer side")
     parser.add_argument(
         "--threshold",
         dest="thresholds",

@@ -38,6 +38,7 @@ class DetectOptions(CallOptions, total=False):
     nms_across_labels: bool | None  # a box suppresses those of other labels too
     max_detections: int | None
     shorter: int | None  # shorter side in pixels that images are resized to; smaller is faster
+    longer: int | None  # most pixels of the longer side
     label_scores: bool | None  # with each detection the scores of all labels
 
 

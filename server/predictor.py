@@ -69,6 +69,7 @@ class DetectOptions(CallOptions, total=False):
     nms_across_labels: bool
     max_detections: int | None
     shorter: int | None
+    longer: int | None
     box_format: BoxFormat
     label_scores: bool
 

@@ -112,6 +112,12 @@ class DetectRequest(_Request):
         description="Shorter side in pixels that images are resized to, the longer one in proportion; smaller is faster"
         " and finds fewer small things. From a quarter of the model's own to that, as `limits` in `GET /models` says.",
     )
+    longer: int | None = Field(
+        None,
+        ge=1,
+        description="Most pixels of the longer side: larger images are resized to it, the shorter side in proportion."
+        " Bounds as of `shorter`; by default the model's own, in proportion to `shorter`.",
+    )
     box_format: BoxFormat = Field(
         "xyxy",
         description="`xyxy`: x0, y0, x1, y1; `xywh`: x0, y0, width, height; `cxcywh`: centre x, y, width, height."

@@ -127,7 +127,8 @@ class Settings(BaseModel):
     max_queue: int = Field(64, ge=1)
     """Images queued per bundle before 429; raise for bursts, lower for latency and memory."""
     max_batch: int = Field(8, ge=1)
-    """Largest batch of a model run (a bundle may set a lower one); lower where memory is short."""
+    """Largest batch of a model run (a bundle may set a lower one); lower where memory is short. Images run one by one
+    where together has been no faster for each."""
     max_wait_ms: float = Field(0, ge=0, le=1000)
     """Time a batch waits for more images; raise for throughput on a loaded GPU."""
     max_inflight_requests: int = Field(128, ge=1)

@@ -33,7 +33,7 @@ def compare_detections(
     matched: share of both lists that has a partner; mean_iou, label_agreement and mean score_drift of the partners.
     """
     threshold = fair_threshold(label_scores(wanted[0], prompt, rules).max(1), rules.box_threshold)
-    ours, theirs = (_detect(outputs, prompt, rules, threshold) for outputs in (got, wanted))
+    ours, theirs = (detections_above(threshold, outputs, prompt, rules) for outputs in (got, wanted))
     pairs = match_detections(ours, theirs)
     total = len(ours) + len(theirs)
     if not pairs:
@@ -85,7 +85,10 @@ def _labels_agree(ours: Detection, theirs: Detection) -> bool:
     return score is not None and theirs.score - score <= SCORE_TIE
 
 
-def _detect(outputs: DetectorOutputs, prompt: Prompt, rules: DetectionRules, threshold: float) -> list[Detection]:
+def detections_above(
+    threshold: float, outputs: DetectorOutputs, prompt: Prompt, rules: DetectionRules
+) -> list[Detection]:
+    """All detections of these outputs above a box threshold, on an image of `IMAGE_SIZE`."""
     changes = {"max_detections": len(outputs[0]), "box_threshold": threshold}
     thresholds = Thresholds.of(rules.model_copy(update=changes))
     output = PassOutput(prompt, *outputs)

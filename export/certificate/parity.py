@@ -14,11 +14,12 @@ import platform
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from export.certificate.matching import SCORE_TIE, compare_detections
+from export.certificate.average_precision import Answers, average_precision
+from export.certificate.matching import SCORE_TIE, compare_detections, detections_above
 from export.certificate.parity_cases import NamedArrays, ParityCase, sampled
 from server.bundle import Bundle
 from server.contract.image import Float32
@@ -58,6 +59,9 @@ FLOORS: dict[str, float] = {
     "detections.mean_iou": 0.99,
     "detections.label_agreement": 0.95,
 }
+AVERAGE_PRECISION = "detections.average_precision"
+# Figures of which more is better.
+HIGHER_IS_BETTER = frozenset(FLOORS) | {AVERAGE_PRECISION}
 # In fp16 or bf16 a product is off by 1e-3 or 1e-2 of its terms, and queries whose proposals are nearer than that swap
 # ranks by the hundred: the detections are held to tolerances, errors of single queries are informative only.
 REDUCED_LIMITS: dict[str, float | None] = {
@@ -86,6 +90,7 @@ INT8_LIMITS: dict[str, float] = {
     "detections.mean_iou": 0.97,
     "detections.label_agreement": 0.98,
     "detections.score_drift": 3e-2,
+    AVERAGE_PRECISION: 0.98,
 }
 
 
@@ -94,14 +99,29 @@ class ParityError(ValueError):
 
 
 def measure(bundle: Bundle, cases: Sequence[ParityCase], reference: NamedArrays) -> dict[str, Figures]:
-    """Figures of each part: the worst over all images of all cases, of int8 graphs the means of `MEAN_IN_INT8`."""
+    """Figures of each part: the worst over all images of all cases.
+
+    Of int8 graphs the means of `MEAN_IN_INT8`, and the average precision over all images.
+    """
     measure_case = _detection_figures if bundle.manifest.detection is not None else _similarity_figures
-    means = any(artefact.precision == "int8" for artefact in bundle.artefacts.values())
+    int8 = any(artefact.precision == "int8" for artefact in bundle.artefacts.values())
     try:
-        tables = [table for case in cases for table in measure_case(bundle, case, reference)]
-        return _combined(tables, means=means)
+        measured = [image for case in cases for image in measure_case(bundle, case, reference)]
     except KeyError as error:
         raise ParityError(f"the reference outputs lack {error}") from None
+    figures = _combined([image.figures for image in measured], means=int8)
+    if int8 and bundle.manifest.detection is not None:
+        answers = [image.answers for image in measured if image.answers is not None]
+        precision = average_precision(answers, box_threshold=bundle.manifest.detection.box_threshold)
+        figures["detector"][AVERAGE_PRECISION] = precision
+    return figures
+
+
+class _Measured(NamedTuple):
+    """Figures of an image by part, or of a batch; the detections in it."""
+
+    figures: dict[str, Figures]
+    answers: Answers | None = None
 
 
 def limits_of(precision: Precision) -> Figures:
@@ -121,9 +141,9 @@ def tolerances_of(figures: Figures, precision: Precision = "fp32") -> Figures:
 def shortfalls(figures: Figures, precision: Precision = "fp32") -> list[str]:
     """Figures out of tolerance, one sentence each."""
     return [
-        f"{name} is {figures[name]:.3g}, {'at least' if name in FLOORS else 'at most'} {limit:g} is right"
+        f"{name} is {figures[name]:.3g}, {'at least' if name in HIGHER_IS_BETTER else 'at most'} {limit:g} is right"
         for name, limit in tolerances_of(figures, precision).items()
-        if not (figures[name] >= limit if name in FLOORS else figures[name] <= limit)
+        if not (figures[name] >= limit if name in HIGHER_IS_BETTER else figures[name] <= limit)
     ]
 
 
@@ -159,7 +179,7 @@ def versions(**more: str) -> dict[str, str]:
     return {"python": platform.python_version(), **packages, **more}
 
 
-def _similarity_figures(bundle: Bundle, case: ParityCase, reference: NamedArrays) -> list[dict[str, Figures]]:
+def _similarity_figures(bundle: Bundle, case: ParityCase, reference: NamedArrays) -> list[_Measured]:
     want_images, want_texts = reference[f"{case.name}/image_embeds"], reference[f"{case.name}/text_embeds"]
     images = _run(case, "image_encoder", lambda: bundle.embed_images(case.pixels(bundle.manifest.preprocessing)))
     texts = _run(case, "text_encoder", lambda: bundle.embed_texts([str(text) for text in case.texts]))
@@ -175,15 +195,17 @@ def _similarity_figures(bundle: Bundle, case: ParityCase, reference: NamedArrays
         "image_encoder": _errors("image_embeds", images, want_images) | together,
         "text_encoder": _errors("text_embeds", texts, want_texts) | together,
     }
-    return [table]
+    return [_Measured(table)]
 
 
 def _scores(images: Float32, texts: Float32, rules: ClassificationRules) -> Float32:
     return class_scores(images @ texts.T, logit_scale=rules.logit_scale, logit_bias=rules.logit_bias, multi_label=False)
 
 
-def _detection_figures(bundle: Bundle, case: ParityCase, reference: NamedArrays) -> list[dict[str, Figures]]:
+def _detection_figures(bundle: Bundle, case: ParityCase, reference: NamedArrays) -> list[_Measured]:
     prompts, pixels = case.prompts(bundle.prompts), case.pixels(bundle.manifest.preprocessing)
+    rules = bundle.manifest.detection
+    assert rules is not None
     levels = _run(case, "image_encoder", lambda: _levels(bundle, pixels))
     features = _run(case, "text_encoder", lambda: bundle.encode_prompts(prompts))
     answers = _run(case, "detector", lambda: bundle.run_detector(pixels, prompts, features))
@@ -199,7 +221,9 @@ def _detection_figures(bundle: Bundle, case: ParityCase, reference: NamedArrays)
             "text_encoder": _feature_figures("text_features", feature, wanted["text_features"]),
             "detector": _query_figures(bundle, prompt, answer, wanted),
         }
-        images.append(table)
+        ours, theirs = answer, (wanted["token_scores"], wanted["boxes"])
+        found = [detections_above(0.0, outputs, prompt, rules) for outputs in (ours, theirs)]
+        images.append(_Measured(table, Answers(*found)))
     return images
 
 
@@ -277,7 +301,7 @@ def _same_shape(name: str, got: Float32, wanted: Float32) -> None:
 
 def _worst(name: str, values: Sequence[float]) -> float:
     """Lowest value of a figure with a floor, else the highest; NaN and infinity count as beyond every limit."""
-    floor = name in FLOORS
+    floor = name in HIGHER_IS_BETTER
     finite = [value if np.isfinite(value) else (-1e9 if floor else 1e9) for value in values]
     return min(finite) if floor else max(finite)
 

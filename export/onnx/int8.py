@@ -1,8 +1,9 @@
 """Rewrites products with constant weights of a float32 graph in int8, in ONNX operators that ONNX Runtime fuses.
 
 x [.., K] @ w [K, N]: x is rounded to 256 steps between its least and largest element (DynamicQuantizeLinear), w to
-whole numbers of a scale for each of its N columns, and their product is exact in int32 (MatMulInteger). All else stays
-float32, convolutions too.
+whole numbers of a scale for each of its N columns, and their product is exact in int32 (MatMulInteger). A deformable
+convolution is that product too, with the columns that it samples, which one with a filter for each tap of each channel
+hands over. All else stays float32, other convolutions too.
 
 Weights have 7 bits. CPUs without VNNI add two products of x and w in int16, which 8 bits would saturate
 (255 * 127 * 2 > 32767): with 7 every CPU computes the same whole numbers, at the same speed.
@@ -31,14 +32,17 @@ Array = npt.NDArray[Any]
 class Product:
     """A product that can be rewritten: its node, the name of its weights [K, N], or [N, K] if `turned`, and its group.
 
-    bias: name of a Gemm's third operand.
+    x: name of its other operand; bias: name of a third, which is added. filters: shape [N, C, height, width] of the
+    weights of a deformable convolution, whose `x` are columns [B, K, h, w], to be turned to [B, h, w, K] once rounded.
     """
 
     node: str
     weights: str
+    x: str
     turned: bool
     bias: str | None
     group: str
+    filters: tuple[int, ...] | None = None
 
 
 class Int8Writer:
@@ -55,17 +59,9 @@ class Int8Writer:
         """Groups of the products, in the order of the graph."""
         return tuple(dict.fromkeys(product.group for product in self.products.values()))
 
-    @property
-    def mostly_convolutions(self) -> bool:
-        """True where convolutions, which stay float32, hold more weights than the products: int8 gains nothing."""
-        filters = {node.input[1] for node in self._model.graph.node if node.op_type == "Conv"} & self._constants.keys()
-        return self._count(filters) > self._count({product.weights for product in self.products.values()})
-
     def weights_of(self, group: str) -> int:
         """Number of weights in a group."""
-        return self._count({product.weights for product in self.products.values() if product.group == group})
-
-    def _count(self, names: Collection[str]) -> int:
+        names = {product.weights for product in self.products.values() if product.group == group}
         return sum(math.prod(self._constants[name].shape) for name in names)
 
     def rewritten(self, groups: Collection[str]) -> onnx.ModelProto:
@@ -78,29 +74,40 @@ class Int8Writer:
             if product is None or product.group not in groups:
                 nodes.append(node)
                 continue
-            if node.input[0] not in rounded:
-                rounded.add(node.input[0])
-                nodes.append(_rounding(node.input[0]))
             added |= self._stored(product)
+            if product.filters is not None:
+                taps = _taps(product.filters)
+                added[taps.name] = taps
+                nodes.append(_sampled_columns(product, node, taps.name))
+            if product.x not in rounded:
+                rounded.add(product.x)
+                nodes.append(_rounding(product.x))
             nodes += _product(product, node)
         return self._assembled(nodes, added)
 
     def _found(self) -> Iterator[Product]:
         for node in self._model.graph.node:
-            if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in self._constants:
+            if node.op_type not in ("MatMul", "Gemm", "DeformConv") or node.input[1] not in self._constants:
                 continue
             attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-            if attributes.get("transA") or attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
+            if any(attributes.get(name, 1) != 1 for name in ("alpha", "beta", "group")) or attributes.get("transA"):
                 continue
-            shape = self._constants[node.input[1]].shape
-            if len(shape) == 2 and min(shape) >= MIN_SIDE:
+            x, weights, group = node.input[0], node.input[1], group_of(node.name)
+            shape = self._constants[weights].shape
+            if len(shape) < 2 or min(shape[0], math.prod(shape[1:])) < MIN_SIDE:
+                continue
+            if node.op_type == "DeformConv":
+                bias = node.input[3] if len(node.input) > 3 and node.input[3] else None
+                yield Product(node.name, weights, f"{node.output[0]}.columns", True, bias, group, shape)
+            elif len(shape) == 2:
                 bias = node.input[2] if len(node.input) > 2 else None
-                yield Product(node.name, node.input[1], bool(attributes.get("transB")), bias, group_of(node.name))
+                yield Product(node.name, weights, x, bool(attributes.get("transB")), bias, group)
 
     def _stored(self, product: Product) -> dict[str, TensorProto]:
         key = (product.weights, product.turned)
         if key not in self._rounded:
             weights = self._constants[product.weights].values()
+            weights = weights.reshape(len(weights), -1)
             self._rounded[key] = whole_numbers(weights.T if product.turned else weights)
         whole, scale = self._rounded[key]
         return {
@@ -130,13 +137,13 @@ class Int8Writer:
 
 
 def group_of(node: str) -> str:
-    """Group of a product by the module that its node is named after, with the same modules of all layers.
+    """Group of a product by the module that its node is named after, with the same modules of all layers and levels.
 
     Those that `export.onnx.precision.KEPT` names, which are the likeliest to break an answer, are groups of their own.
     """
     if kept := KEPT.search(node):
         return kept.group().lower()
-    modules = [re.sub(r"\.\d+$", "", module) for module in node.strip("/").split("/")[:-1]]
+    modules = [re.sub(r"[._]\d+$", "", module) for module in node.strip("/").split("/")[:-1]]
     return "/".join(modules[:3])
 
 
@@ -152,16 +159,38 @@ def _rounding(name: str) -> NodeProto:
     return helper.make_node("DynamicQuantizeLinear", [name], outputs, name=f"{name}/DynamicQuantizeLinear")
 
 
+def _sampled_columns(product: Product, node: NodeProto, taps: str) -> NodeProto:
+    """The deformable convolution with a filter for each tap of each channel, in the order of the weights' elements."""
+    assert product.filters is not None
+    inputs = [node.input[0], taps, node.input[2], "", *node.input[4:]]
+    columns = helper.make_node("DeformConv", inputs, [product.x], name=f"{node.name}/Columns", group=product.filters[1])
+    columns.attribute.extend(entry for entry in node.attribute if entry.name != "group")
+    return columns
+
+
+def _taps(filters: tuple[int, ...]) -> TensorProto:
+    """Filters [C * height * width, 1, height, width], each of which is one at its own tap."""
+    _, channels, height, width = filters
+    taps = np.tile(np.eye(height * width, dtype=np.float32), (channels, 1))
+    return numpy_helper.from_array(taps.reshape(-1, 1, height, width), f"taps.{channels}x{height}x{width}")
+
+
 def _product(product: Product, node: NodeProto) -> Iterator[NodeProto]:
-    x, w, y = node.input[0], product.weights, node.output[0]
-    operands = [f"{x}.uint8", f"{w}.int8", f"{x}.zero", f"{w}.zero"]
-    scaled = y if product.bias is None else f"{y}.scaled"
+    x, w, y = product.x, product.weights, node.output[0]
+    whole, result = f"{x}.uint8", y
+    if product.filters is not None:
+        whole, result = f"{x}.turned", f"{y}.turned"
+        yield helper.make_node("Transpose", [f"{x}.uint8"], [whole], name=f"{node.name}/Turned", perm=[0, 2, 3, 1])
+    scaled = result if product.bias is None else f"{y}.scaled"
+    operands = [whole, f"{w}.int8", f"{x}.zero", f"{w}.zero"]
     yield helper.make_node("MatMulInteger", operands, [f"{y}.int32"], name=f"{node.name}/MatMulInteger")
     yield helper.make_node("Cast", [f"{y}.int32"], [f"{y}.whole"], name=f"{node.name}/Whole", to=TensorProto.FLOAT)
     yield helper.make_node("Mul", [f"{x}.scale", f"{w}.scale"], [f"{y}.scale"], name=f"{node.name}/Scales")
     yield helper.make_node("Mul", [f"{y}.whole", f"{y}.scale"], [scaled], name=f"{node.name}/Scaled")
     if product.bias is not None:
-        yield helper.make_node("Add", [scaled, product.bias], [y], name=f"{node.name}/Bias")
+        yield helper.make_node("Add", [scaled, product.bias], [result], name=f"{node.name}/Bias")
+    if product.filters is not None:
+        yield helper.make_node("Transpose", [result], [y], name=f"{node.name}/Back", perm=[0, 3, 1, 2])
 
 
 @dataclass(frozen=True)

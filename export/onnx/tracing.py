@@ -3,14 +3,15 @@
 At PyTorch 2.13 the newer exporter (torch.export) takes minutes over the shape arithmetic of even a two-layer Grounding
 DINO; the tracer takes half a minute over the full one.
 
-TensorRT has miscompiled deformable attention built from GridSample (NVIDIA/TensorRT issues 4646 and 4813), so sampling
-can be traced as gathers instead, the same function within float32 rounding. The models know of neither form.
+Sampling at every position of a map becomes DeformConv, which is fastest, elsewhere GridSample. TensorRT has miscompiled
+deformable attention built from GridSample (NVIDIA/TensorRT issues 4646 and 4813), so sampling can be traced as gathers
+instead. All are the same function within float32 rounding, and the models know of none of them.
 """
 
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ from torch.overrides import TorchFunctionMode
 
 from export import ExportError
 from export.graph_spec import GraphSpec
+from export.onnx.deform_conv import FIRST_OPSET, OPERATOR, deform_convs
 from export.onnx.weight_storage import WeightStorage, store_weights
 from server.contract.manifest import LOWERINGS, Lowering
 
 # GridSample begins at opset 16, and that of opset 20 is wrong in TensorRT (NVIDIA/TensorRT issue 4646). At 17
 # LayerNormalization is an operator of its own, which runs faster than its parts.
-OPSETS = (16, 17, 18)
-DEFAULT_OPSET = 17
-DEFAULT_LOWERING: Lowering = "grid_sample"
+OPSETS = (16, 17, 18, 19)
+DEFAULT_OPSET = 19
+DEFAULT_LOWERING: Lowering = "deform_conv"
 # Limit of a protobuf; none of the published models reaches it.
 MAX_BYTES = 2**31 - 2**20
 
@@ -50,6 +52,8 @@ def to_onnx(
     """
     if opset not in OPSETS:
         raise ExportError(f"opset is {opset}; accepted are {OPSETS}")
+    if lowering == "deform_conv" and opset < FIRST_OPSET:
+        raise ExportError(f"opset is {opset}; lowering deform_conv needs {FIRST_OPSET}, grid_sample and gather do not")
     size = sum(tensor.numel() * tensor.element_size() for tensor in spec.module.state_dict().values())
     if size > MAX_BYTES:
         raise ExportError(f"{spec.name} holds {size / 1e9:.1f} GB of weights; one ONNX file holds 2 GB")
@@ -61,7 +65,7 @@ def to_onnx(
     onnx.checker.check_model(model)
     _check_axes(model, spec)
     onnx.save(model, str(file))
-    return lowering if mode.met else None
+    return lowering if mode.met or any(node.op_type == OPERATOR for node in model.graph.node) else None
 
 
 def _trace(spec: GraphSpec, file: Path, opset: int, fold_constants: bool) -> None:
@@ -125,7 +129,7 @@ def lowered(lowering: Lowering) -> Iterator[Lowered]:
     """Trace with one lowering; ValueError for an unknown one."""
     if lowering not in LOWERINGS:
         raise ValueError(f"lowering is {lowering!r}; accepted are {LOWERINGS}")
-    with Lowered(lowering) as mode:
+    with deform_convs() if lowering == "deform_conv" else nullcontext(), Lowered(lowering) as mode:
         yield mode
 
 

@@ -1,18 +1,24 @@
 """Builds TensorRT engines from the graphs of a bundle and adds them to it; needs no PyTorch.
 
+A graph with DeformConv, which TensorRT-RTX lacks, is read as its GridSample form.
+
 TensorRT 10 and 11 and TensorRT-RTX are one API in two modules. Networks are strongly typed: the precision is written in
 the graph (TensorRT 11 has no other way). TensorRT-RTX builds without a GPU, for a list of GPUs; TensorRT builds on the
 GPU that will run the engine.
 """
 
 import importlib
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import onnx
+
 from export import ExportError
+from export.onnx.grid_sample import without_deform_conv
 from export.progress import Progress
 from export.tensorrt.profiles import Plan, Profile, profiles
 from server.bundle import check_artefact
@@ -96,11 +102,20 @@ def add_engines(folder: Path, target: EngineTarget, *, precision: Precision = "f
 
 def _build(folder: Path, manifest: Manifest, graph: Artefact, target: EngineTarget, progress: Progress) -> Artefact:
     check_artefact(folder, graph)
-    with progress.stage(f"build {graph.part} with {target.runtime}"):
-        built = build_engine(folder / graph.file, manifest, target, full=graph.precision == "fp32", progress=progress)
+    full = graph.precision == "fp32"
+    with progress.stage(f"build {graph.part} with {target.runtime}"), tempfile.TemporaryDirectory() as scratch:
+        built = build_engine(_readable(folder, graph, Path(scratch)), manifest, target, full=full, progress=progress)
     artefact = _store(folder, graph, built, target)
     progress.say(f"  {artefact.file}: {len(built.data) / 2**20:.0f} MiB, {len(built.profiles)} profiles")
     return artefact
+
+
+def _readable(folder: Path, graph: Artefact, scratch: Path) -> Path:
+    """The file of the graph, or of its GridSample form in `scratch`."""
+    if graph.lowering != "deform_conv":
+        return folder / graph.file
+    onnx.save(without_deform_conv(onnx.load(str(folder / graph.file))), str(scratch / graph.file))
+    return scratch / graph.file
 
 
 def _store(folder: Path, graph: Artefact, built: BuiltEngine, target: EngineTarget) -> Artefact:
@@ -116,6 +131,7 @@ def _store(folder: Path, graph: Artefact, built: BuiltEngine, target: EngineTarg
     )
     changes = {
         "runtime": target.runtime,
+        "lowering": "grid_sample" if graph.lowering == "deform_conv" else graph.lowering,
         "file": name,
         "sha256": sha256_of(new),
         "engine": record,

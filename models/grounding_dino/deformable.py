@@ -13,11 +13,12 @@ class DeformableAttention(nn.Module):
 
     query [B, Q, C]; value [B, S, C]; mask [B, S] bool, True = image; shapes: (height, width) of each level; centre
     [B, Q, L, 2] and step, broadcastable to it: an offset of one is one step from the centre, both (x, y) in 0..1 of the
-    padded levels. Returns [B, Q, C].
+    padded levels. at_cells: the queries are the S positions of value, in this order. Returns [B, Q, C].
     """
 
-    def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
+    def __init__(self, dim: int, heads: int, levels: int, points: int, *, at_cells: bool = False) -> None:
         super().__init__()
+        self.at_cells = at_cells
         self.heads, self.levels, self.points = heads, levels, points
         self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
         self.attention_weights = nn.Linear(dim, heads * levels * points)
@@ -53,8 +54,23 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query).reshape(batch, count, self.heads, self.levels, self.points, 2)
         weights = self.attention_weights(query).reshape(batch, count, self.heads, -1).softmax(3)  # [B, Q, h, L * P]
         weights = weights.reshape(batch, count, self.heads, self.levels, self.points)
-        locations = centre[:, :, None, :, None] + offsets * step[:, :, None, :, None]  # [B, Q, h, L, P, 2]
-        return self.output_proj(sample_levels(value, shapes, locations, weights))
+        sample = sample_at_cells if self.at_cells else sample_around
+        return self.output_proj(sample(value, shapes, offsets, weights, centre, step))
+
+
+def sample_around(
+    value: Tensor, shapes: Sequence[tuple[int, int]], offsets: Tensor, weights: Tensor, centre: Tensor, step: Tensor
+) -> Tensor:
+    """`sample_levels` at offsets [B, Q, h, L, P, 2] (x, y) in steps from the centre, as in the attention."""
+    locations = centre[:, :, None, :, None] + offsets * step[:, :, None, :, None]  # [B, Q, h, L, P, 2]
+    return sample_levels(value, shapes, locations, weights)
+
+
+def sample_at_cells(
+    value: Tensor, shapes: Sequence[tuple[int, int]], offsets: Tensor, weights: Tensor, centre: Tensor, step: Tensor
+) -> Tensor:
+    """`sample_around`, for queries that are the S positions; of its own, since export traces it otherwise."""
+    return sample_around(value, shapes, offsets, weights, centre, step)
 
 
 def sample_levels(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:

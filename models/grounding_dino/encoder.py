@@ -31,7 +31,7 @@ class ImageLayer(nn.Module):
 
     def __init__(self, config: GroundingDinoConfig) -> None:
         super().__init__()
-        self.self_attn = DeformableAttention(config.d_model, config.heads, config.levels, config.points)
+        self.self_attn = DeformableAttention(config.d_model, config.heads, config.levels, config.points, at_cells=True)
         self.norm1 = nn.LayerNorm(config.d_model)
         self.ffn = FeedForward(config.d_model, config.ffn_hidden, activation="relu")
         self.norm2 = nn.LayerNorm(config.d_model)

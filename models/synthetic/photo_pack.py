@@ -11,6 +11,7 @@ from PIL import Image
 from models.synthetic.sprites import SpriteError
 
 INDEX = "photographs.json"
+PERSON = "person"  # name of rendered people
 
 
 @dataclass(frozen=True)

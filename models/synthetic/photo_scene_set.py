@@ -28,7 +28,7 @@ SCENERY = frozenset((
     "fountain", "sun", "moon", "star", "sky", "cloud", "rainbow", "night", "sunset", "sunrise", "tree",
     "forest", "fence", "window", "door", "stone", "rock", "wood", "brick", "factory", "station", "hospital",
     "hotel", "school", "office", "bank", "store", "hut", "camping", "leaf", "grass", "herb", "field", "river",
-    "sea", "ocean", "water", "wave", "road", "street", "railway",
+    "sea", "ocean", "water", "wave", "road", "street", "railway", "person",
 ))  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter
 
 from models.synthetic.backgrounds import random_backgrounds
-from models.synthetic.photo_pack import PhotoPack
+from models.synthetic.photo_pack import PERSON, PhotoPack
 from models.synthetic.scene_prompts import SceneContents
 from models.synthetic.scenes import HIDDEN, to_image
 from models.synthetic.sprites import NamedObject, SpritePack
@@ -28,15 +28,17 @@ Size = tuple[int, int]
 class PhotoSceneConfig:
     """Difficulty of scenes; sides are in parts of the picture's shorter side.
 
-    drawn: share of objects that are drawings; painted: of backgrounds that are; main: of pictures with one large
-    object; overlap: of objects put anywhere, also onto others; hidden: of pictures with a piece of another photograph
-    before an object; degrade: strength of blur, noise, light and compression.
+    drawn: share of objects that are drawings; people: of the others that are people, if there are any; painted: of
+    backgrounds that are; main: of pictures with one large object; overlap: of objects put anywhere, also onto others;
+    hidden: of pictures with a piece of another photograph before an object; degrade: strength of blur, noise, light and
+    compression.
     """
 
     smallest: float = 0.1
     largest: float = 0.75
     most_objects: int = 5
     drawn: float = 0.3
+    people: float = 0.0
     painted: float = 0.2
     main: float = 0.35
     overlap: float = 0.2
@@ -91,6 +93,7 @@ class PhotoSceneGenerator:
         }
         self._sprites = sprites
         self._photographed, self._drawable = sorted(self._photos), sorted(self._drawings)
+        self._person = place.get(PERSON)
 
     def scene(self, size: Size, config: PhotoSceneConfig, rng: random.Random) -> PhotoScene:
         """A picture of `size` (height, width) with up to `most_objects` objects."""
@@ -167,7 +170,8 @@ class PhotoSceneGenerator:
         if not self._photographed or (self._drawable and rng.random() < config.drawn):
             index = rng.choice(self._drawable)
             return index, self._drawing(rng.choice(self._drawings[index])), False
-        index = rng.choice(self._photographed)
+        is_person = config.people > 0 and self._person in self._photos and rng.random() < config.people
+        index = self._person if is_person and self._person is not None else rng.choice(self._photographed)
         return index, rng.choice(self._photos[index]), True
 
     def _drawing(self, row: int) -> Image.Image:

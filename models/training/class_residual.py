@@ -29,7 +29,7 @@ from models.clip.config import ClipConfig, EfficientNetTowerConfig
 from models.clip.model import Clip, EfficientNetTower, ResNetTower
 from models.layers.efficientnet import EfficientNetConfig
 from models.state_dict_map import as_torch
-from models.synthetic.photo_pack import load_photographs
+from models.synthetic.photo_pack import PERSON, load_photographs
 from models.synthetic.photo_scenes import PhotoSceneConfig, PhotoSceneGenerator
 from models.synthetic.scenes import SceneConfig, SceneGenerator, to_image
 from models.synthetic.sprites import NAMES_FILE, SMALL_PACK, NamedObject, load_pack, read_names
@@ -46,7 +46,12 @@ SOURCE = (
 )
 IMAGE_SIZE = 224
 PREPROCESSING = Preprocessing(
-    resize="shorter_crop", shorter=IMAGE_SIZE, resample="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+    resize="shorter_crop",
+    shorter=IMAGE_SIZE,
+    resample="bicubic",
+    reducing_gap=3.0,
+    mean=(127 / 255,) * 3,
+    std=(128 / 255,) * 3,
 )
 BLOCK = 32  # pictures drawn and encoded together
 SAVED_EVERY = 50  # blocks
@@ -250,7 +255,7 @@ def open_packs(args: argparse.Namespace, words: DistilledWords) -> tuple[list[st
     """Names of all that is taught, and generators of photographs, of drawings on them, and of drawings alone."""
     pack, sprites = load_photographs(args.photographs), load_pack(args.sprites)
     objects = read_names(args.names, pack=sprites)
-    shown = tuple(NamedObject(label, ()) for label in pack.labels(held_out=False))
+    shown = tuple(NamedObject(label, ()) for label in pack.labels(held_out=False) if label != PERSON)
     names = list(dict.fromkeys(item.label for item in (*objects, *shown)))
     if missing := [name for name in names if name not in words.embeddings]:
         raise ValueError(f"the distilled words have no embedding of {missing[:5]}: distil them with the same names")
@@ -259,6 +264,14 @@ def open_packs(args: argparse.Namespace, words: DistilledWords) -> tuple[list[st
         PhotoSceneGenerator(pack, sprites, objects, held_out=False),
         SceneGenerator(sprites, objects, seed=0),
     )
+
+
+def open_people(args: argparse.Namespace) -> PhotoSceneGenerator | None:
+    """A generator of people on photographs; None if the pack has no people."""
+    pack = load_photographs(args.photographs)
+    if PERSON not in pack.labels(held_out=False):
+        return None
+    return PhotoSceneGenerator(pack, load_pack(args.sprites), (NamedObject(PERSON, ()),), held_out=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,10 +1,12 @@
-"""Teach detectors with a frozen backbone to name drawings: layers from its maps to its space of words.
+"""Teach detectors with a frozen backbone to name drawings and people: layers from its maps to its words.
 
     python -m models.training.drawn_words OUT --detectors CHECKPOINT... --words WORDS --photographs PACK --sprites PACK
 
 Learnt by contrast with the names of all (InfoNCE), from cells of the objects in generated scenes; cut-outs of
-photographs and empty places are to stay as they are. Nothing else changes. The features of the cells are computed once,
-and kept in OUT, where an interrupted run goes on; each detector's checkpoint is written to a folder of its name there.
+photographs and empty places are to stay as they are. People, whom published classes lack, are learnt as drawings are if
+the pack of photographs has rendered ones (`models.synthetic.rebuild_people`). Nothing else changes. The features of the
+cells are computed once, and kept in OUT, where an interrupted run goes on; each detector's checkpoint is written to a
+folder of its name there.
 """
 
 import argparse
@@ -27,20 +29,22 @@ from models.layers.backbone import EfficientNetStages, drawn_cells
 from models.layers.configs import EfficientNetConfig
 from models.layers.efficientnet import DrawnWords
 from models.layers.word_scores import SPREAD, UNSURE
+from models.synthetic.photo_pack import PERSON
 from models.synthetic.photo_scenes import PhotoSceneConfig, PhotoSceneGenerator
 from models.synthetic.scenes import SceneConfig, SceneGenerator
-from models.training.class_residual import FitConfig, add_pack_arguments, open_packs, optimiser_of
+from models.training.class_residual import FitConfig, add_pack_arguments, open_packs, open_people, optimiser_of
 from models.training.distillation import DistilledWords
 
 Detector = Glip | GroundingDino
 LOG = logging.getLogger(__name__)
-CELLS = "cells.pt"
+CELLS, PEOPLE_CELLS = "cells.pt", "people.pt"
 BLOCK = 8  # scenes drawn and encoded together
 SAVED_EVERY = 50  # blocks
 SIZES = ((288, 384), (288, 288), (384, 288), (288, 448), (224, 288))  # (height, width)
 PHOTO_SHARE, PASTED_SHARE = 0.25, 0.15  # of the blocks: photographs; drawings pasted on photographs
 PHOTOS = PhotoSceneConfig(smallest=0.12, largest=0.8, most_objects=4, drawn=0.0, painted=0.1, main=0.6, hidden=0.1)
 PASTED = replace(PHOTOS, drawn=1.0, main=0.4)
+PEOPLE = replace(PHOTOS, largest=0.95, most_objects=5, main=0.35, overlap=0.4)
 DRAWN = SceneConfig(
     smallest=0.1, largest=0.65, painted=0.12, restyle=1.0, warp=0.08, overlap=0.25, shapes=3, repeated=0.15
 )
@@ -100,6 +104,13 @@ class SceneSource:
             Scene(pixels, boxes, [objects[index].label for index in found.tolist()], False)
             for pixels, boxes, found in zip(batch.pixels, batch.boxes_xyxy, batch.objects, strict=True)
         ]
+
+
+def people_block(people: PhotoSceneGenerator, number: int) -> list[Scene]:
+    """Draw a block of scenes of people; the same number always gives the same block."""
+    rng = random.Random(f"people {number}")
+    size = rng.choice(SIZES)
+    return [_of_photographs(people, size, PEOPLE, rng, is_photo=False) for _ in range(BLOCK)]
 
 
 def _of_photographs(
@@ -281,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--words", type=Path, required=True, help="folder of the distillation they were trained with")
     add_pack_arguments(parser)
     parser.add_argument("--scenes", type=int, default=16000, help="scenes to learn from")
+    parser.add_argument("--people", type=int, default=1600, help="scenes of people, if the pack has them")
     parser.add_argument("--steps", type=int, default=CellFitConfig.steps, help="steps of the fit")
     parser.add_argument("--hidden", type=int, default=512, help="width of the layers")
     args = parser.parse_args(arguments)
@@ -290,13 +302,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     detectors = {checkpoint.variant: _detector(checkpoint) for checkpoint in checkpoints}
     backbone = _shared_backbone(detectors)
     names, generators = open_packs(args, words)
-    source = SceneSource(*generators)
+    source, people = SceneSource(*generators), open_people(args)
+    if people is not None:
+        names.append(PERSON)
     place = {name: row for row, name in enumerate(names)}
     cells = collect(
         lambda number: cells_of(backbone, source.block(number), place, random.Random(f"empty {number}")),
         -(-args.scenes // BLOCK),
         args.out / CELLS,
     )
+    if people is not None:
+        own = collect(
+            lambda number: cells_of(backbone, people_block(people, number), place, random.Random(f"empty {number}")),
+            -(-args.people // BLOCK),
+            args.out / PEOPLE_CELLS,
+        )
+        cells = _joined([cells, own])
     layers = DrawnWords(replace(backbone.config, drawn=args.hidden))
     embeddings = torch.stack([words.embeddings[name] for name in names])
     fit(layers, cells, known_words(backbone, cells.features), embeddings, CellFitConfig(steps=args.steps), seed=0)

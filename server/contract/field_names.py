@@ -24,6 +24,7 @@ _MEANT = {
     ("box_threshold",): ("threshold", "conf", "confidence", "score_threshold", "conf_threshold", "min_score"),
     ("nms_across_labels",): ("agnostic_nms", "class_agnostic_nms", "class_agnostic", "agnostic"),
     ("shorter",): ("imgsz", "img_size", "image_size", "input_size", "size", "min_size", "shortest_edge", "resolution"),
+    ("longer",): ("max_size", "longest_edge", "long_side", "max_side", "max_resolution"),
     ("on_error",): ("errors", "skip", "skip_errors", "ignore_errors", "partial"),
     ("nms_iou",): ("iou", "nms", "iou_threshold", "nms_threshold", "overlap"),
     ("max_detections", "top_k"): ("top", "topk", "k", "limit", "max_det", "max_results", "num_results", "n"),

@@ -30,8 +30,8 @@ Task = Literal["similarity", "classify", "detect"]
 PartName = Literal["image_encoder", "text_encoder", "detector"]
 PARTS: tuple[PartName, ...] = ("image_encoder", "text_encoder", "detector")
 # Operators that bilinear sampling is lowered to in a graph.
-Lowering = Literal["grid_sample", "gather"]
-LOWERINGS: tuple[Lowering, ...] = ("grid_sample", "gather")
+Lowering = Literal["deform_conv", "grid_sample", "gather"]
+LOWERINGS: tuple[Lowering, ...] = ("deform_conv", "grid_sample", "gather")
 Runtime = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 # Precision of a graph, which holds the casts; "mixed" is fp16 with fp32 where needed (`export/onnx/precision.py`),
 # "int8" is fp32 with products in int8, for CPUs (`export/onnx/int8.py`).
@@ -62,8 +62,10 @@ class Preprocessing(_Data):
     `resize` "shorter_crop": shorter side to `shorter`, then the centre square (CLIP). "shorter_longer": shorter side
     to `shorter` unless the longer side would exceed `longer` (Grounding DINO, GLIP). "square": both sides to `shorter`,
     whatever the shape. `crop`: side of the centre square that is kept of the resized image, where it is not `shorter`.
-    `rgb_after_resize` converts to RGB only after resizing, as CLIP does (openai/CLIP clip/clip.py `_transform`). mean
-    and std apply to pixel * `scale`, in `channels` order.
+    `rgb_after_resize` converts to RGB only after resizing, as CLIP does (openai/CLIP clip/clip.py `_transform`).
+    `reducing_gap`: as of Pillow's `thumbnail`, larger images are first decoded (JPEG) or averaged at a whole fraction
+    of their size, no less than so many times the input; None: pixels are exactly those of the official code. mean and
+    std apply to pixel * `scale`, in `channels` order.
     """
 
     resize: Literal["shorter_crop", "shorter_longer", "square"]
@@ -72,6 +74,7 @@ class Preprocessing(_Data):
     crop: int | None = Field(default=None, ge=1, le=4096)
     resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     rgb_after_resize: bool = False
+    reducing_gap: float | None = Field(default=None, ge=1)
     channels: Literal["rgb", "bgr"] = "rgb"
     scale: _Positive = 1 / 255
     mean: tuple[float, float, float]
@@ -82,10 +85,16 @@ class Preprocessing(_Data):
         """Least and largest `shorter` that a request may ask for: one size, but for a model of any size."""
         return (self.shorter if self.longer is None else -(-self.shorter // MOST_REDUCTION)), self.shorter
 
-    def reduced(self, shorter: int) -> "Preprocessing":
-        """These rules for another `shorter`, the bound of the longer side in proportion."""
-        longer = None if self.longer is None else round(self.longer * shorter / self.shorter)
-        return self.model_copy(update={"shorter": shorter, "longer": longer})
+    @property
+    def longer_range(self) -> tuple[int, int] | None:
+        """Least and largest `longer` that a request may ask for; None where there is no such bound."""
+        return None if self.longer is None else (-(-self.longer // MOST_REDUCTION), self.longer)
+
+    def reduced(self, shorter: int | None, longer: int | None = None) -> "Preprocessing":
+        """These rules for other sides; the bound of the longer is in proportion to `shorter` where it is not given."""
+        if longer is None and shorter is not None and self.longer is not None:
+            longer = round(self.longer * shorter / self.shorter)
+        return self.model_copy(update={"shorter": shorter or self.shorter, "longer": longer or self.longer})
 
     @model_validator(mode="after")
     def _longer_goes_with_its_rule(self) -> "Preprocessing":

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 import weakref
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MAX_RETRY_AFTER_S = 60
+# Recent runs of either way, of which the fastest counts, since other work on the machine only slows one down; how much
+# faster several must be, since each then waits for all; items after which the slower way is tried again, or measured.
+_RECENT, _FASTER, _TRIED_AFTER, _MEASURED_AFTER = 8, 1.05, 128, 8
+_MAX_BUCKETS = 256
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,33 @@ class Reservation(Generic[Item, Result]):
         return self._batcher._submit(self, item)
 
 
+class _Pace:
+    """Seconds per item of one bucket's recent runs: of single items, and of several."""
+
+    def __init__(self) -> None:
+        self._single, self._several = deque[float](maxlen=_RECENT), deque[float](maxlen=_RECENT)
+        self._untried = 0  # items since the slower way was tried
+
+    def add(self, count: int, seconds: float) -> None:
+        """A run of `count` items."""
+        (self._single if count == 1 else self._several).append(seconds / count)
+        self._untried += count
+
+    def together(self) -> bool:
+        """True where several items that wait should run together: as long as that has been faster for each of them."""
+        measured = self._single and self._several
+        faster = not measured or _FASTER * min(self._several) <= min(self._single)
+        slower = self._single if faster else self._several
+        if self._untried < (_TRIED_AFTER if len(slower) == _RECENT else _MEASURED_AFTER):
+            return faster
+        self._untried = 0
+        return not faster
+
+
 class Batcher(Generic[Item, Result]):
     """Runs items in batches of one bucket, clients in turn, as soon as the worker is free.
+
+    Where that has been no faster for each, as on CPUs that one item fills, items run alone.
 
     `run` takes a batch and returns a result per item, in order. A batch whose run fails is tried again item by item,
     so that no item fails because of another; one that the buffer pool has no room for is run in halves. A lost GPU, or
@@ -116,10 +145,11 @@ class Batcher(Generic[Item, Result]):
         self._queue: FairQueue[_Job[Item, Result]] = FairQueue()
         self._reserved = 0
         self._shares = QueueShares(limits.capacity)
-        self._running = False
+        self._running = 0
         self._closing = False
         self._stopped: Callable[[], ServiceFault] | None = None
-        self._seconds_per_run = 0.0
+        self._seconds_per_item = 0.0
+        self._paces: dict[Hashable, _Pace] = {}
         self.progress = RunProgress()  # of the run in progress, which `run` may divide into steps
         metrics.queue_depth.set(0)
         self._thread = threading.Thread(target=self._work, name=f"worker-{name}", daemon=True)
@@ -214,13 +244,15 @@ class Batcher(Generic[Item, Result]):
     def _next_batch(self) -> list[_Job[Item, Result]]:
         """The item whose turn it is and those that may run with it; empty once closed and finished."""
         with self._changed:
-            self._running = False
+            self._running = 0
             while not self._queue:
                 if self._closing and not self._reserved:
                     return []
                 self._changed.wait()
             most = self._limits.max_batch
             jobs = self._queue.pick(most)
+            if len(jobs) > 1 and not self._pace(jobs[0].bucket).together():
+                most, jobs = 1, jobs[:1]
             while jobs and len(jobs) < most and not self._closing:
                 left = min(job.submitted for job in jobs) + self._limits.max_wait_s - time.monotonic()
                 if left <= 0:
@@ -232,8 +264,13 @@ class Batcher(Generic[Item, Result]):
                 self._shares.give_back(job.client, 1)
             self._show_depth()
             running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-            self._running = bool(running)
+            self._running = len(running)
         return running or self._next_batch()
+
+    def _pace(self, bucket: Hashable) -> _Pace:
+        if bucket not in self._paces and len(self._paces) == _MAX_BUCKETS:
+            self._paces.clear()
+        return self._paces.setdefault(bucket, _Pace())
 
     def _run(self, batch: Sequence[_Job[Item, Result]]) -> None:
         """Run a batch, in parts where it fails or does not fit in memory."""
@@ -276,7 +313,9 @@ class Batcher(Generic[Item, Result]):
     def _finish(self, batch: Sequence[_Job[Item, Result]], results: Sequence[Result], started: float) -> None:
         ended = time.monotonic()
         infer_s = ended - started
-        self._seconds_per_run = 0.8 * (self._seconds_per_run or infer_s) + 0.2 * infer_s
+        self._pace(batch[0].bucket).add(len(batch), infer_s)
+        each = infer_s / len(batch)
+        self._seconds_per_item = 0.8 * (self._seconds_per_item or each) + 0.2 * each
         self._metrics.inferences.inc(len(batch))
         self._metrics.executions.inc()
         self._metrics.batch_size.observe(len(batch))
@@ -322,11 +361,8 @@ class Batcher(Generic[Item, Result]):
             )
 
     def _retry_after(self) -> int:
-        """Seconds that a run has recently taken, times the runs ahead."""
-        most = self._limits.max_batch
-        sizes = [*Counter(job.bucket for job in self._queue).values(), self._reserved]
-        runs = sum(math.ceil(size / most) for size in sizes) + self._running
-        return min(MAX_RETRY_AFTER_S, max(1, math.ceil(runs * self._seconds_per_run)))
+        """Seconds that an item has recently taken, times the items ahead."""
+        return min(MAX_RETRY_AFTER_S, max(1, math.ceil((self.depth + self._running) * self._seconds_per_item)))
 
     def _show_depth(self) -> None:
         self._metrics.queue_depth.set(self.depth)

@@ -31,7 +31,7 @@ from server.inference.request_images import (
     image_problems,
     succeeded,
 )
-from server.inference.request_options import check_label_scores, check_shorter, ensembles, fill_templates, thresholds_of
+from server.inference.request_options import check_label_scores, check_size, ensembles, fill_templates, thresholds_of
 from server.request_context import RequestContext
 from server.requests import ClassifyRequest, DetectRequest, EmbedRequest, SimilarityRequest
 from server.schemas import ClassifyAnswer, DetectAnswer, EmbedAnswer, Embeddings, ImageScores, SimilarityAnswer
@@ -199,7 +199,7 @@ class Pipeline:
     ) -> tuple[DetectAnswer, list[tuple[PreparedImage, list[Detection]] | Fault]]:
         model = self.choose(request.model, "detect", context)
         self._check_counts(request.pictures, "labels", len(request.labels))
-        check_shorter(request, model)
+        check_size(request, model)
         with self._timed(context, model):
             run = await self._run_detector(model, request, context)
             prompts, outputs = run.prompts, run.outputs
@@ -259,7 +259,7 @@ class Pipeline:
             least = None if request.label_scores else thresholds.least
 
             async def one(data: bytes, name: str) -> tuple[PreparedImage, tuple[PassOutput, ...]]:
-                prepared = await self._prepare(model, data, name, context, shorter=request.shorter)
+                prepared = await self._prepare(model, data, name, context, request.shorter, request.longer)
                 item = ModelInput(prepared.pixels, prompts, tuple(await features), least, context.timer.trace)
                 output = await self._run(model, places, item, context)
                 assert isinstance(output, tuple), "a detector returns its passes"
@@ -313,10 +313,15 @@ class Pipeline:
         return Work(data, name, self.settings.max_image_pixels, self.settings.image_formats)
 
     async def _prepare(
-        self, model: LoadedModel, data: bytes, name: str, context: RequestContext, *, shorter: int | None = None
+        self,
+        model: LoadedModel,
+        data: bytes,
+        name: str,
+        context: RequestContext,
+        shorter: int | None = None,
+        longer: int | None = None,
     ) -> PreparedImage:
-        rules = model.bundle.manifest.preprocessing
-        rules = rules if shorter is None else rules.reduced(shorter)
+        rules = model.bundle.manifest.preprocessing.reduced(shorter, longer)
         prepared = await self.decoders.run(self._work(data, name)._replace(rules=rules.model_dump()), context)
         assert isinstance(prepared, PreparedImage), "rules were given"
         timer = context.timer

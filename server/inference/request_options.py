@@ -49,13 +49,22 @@ def thresholds_of(request: DetectRequest, model: LoadedModel, phrases: Sequence[
     return thresholds
 
 
-def check_shorter(request: DetectRequest, model: LoadedModel) -> None:
+def check_size(request: DetectRequest, model: LoadedModel) -> None:
     """InvalidRequest for a size that the model's graphs were not measured at."""
-    least, largest = model.bundle.manifest.preprocessing.shorter_range
-    if request.shorter is not None and not least <= request.shorter <= largest:
-        accepted = f"{least} to {largest}" if least < largest else f"{largest} only"
-        reason = f"{model.name} takes {accepted}, got {request.shorter}"
-        raise InvalidRequest([FieldFault("shorter", reason)])
+    rules = model.bundle.manifest.preprocessing
+    faults = []
+    for name, given, bounds in (
+        ("shorter", request.shorter, rules.shorter_range),
+        ("longer", request.longer, rules.longer_range),
+    ):
+        if given is None or (bounds and bounds[0] <= given <= bounds[1]):
+            continue
+        accepted = "none: its inputs are squares" if not bounds else "{} to {}".format(*bounds)
+        if bounds and bounds[0] == bounds[1]:
+            accepted = f"{bounds[1]} only"
+        faults.append(FieldFault(name, f"{model.name} takes {accepted}, got {given}"))
+    if faults:
+        raise InvalidRequest(faults)
 
 
 def check_label_scores(request: DetectRequest, prompts: Sequence[Prompt], thresholds: Thresholds) -> None:

@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from server.bundle import Bundle
@@ -22,6 +24,8 @@ from server.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
+# Weights up to this are opened by several threads at once: a graph's optimiser holds further copies of them meanwhile.
+OPENED_TOGETHER_BYTES = 256 * 2**20
 # In the order in which they are served: the first that can do a task is its default.
 SHIPPED = ("clip-mini", "grounding-dino-mini", "glip-mini")
 
@@ -173,8 +177,11 @@ def open_bundles(settings: Settings, *, task: Task | None = None) -> list[Bundle
     folders: Sequence[Path] = settings.bundle or [BUNDLED / name for name in SHIPPED if (BUNDLED / name).is_dir()]
     if not folders:
         raise BundleError(f"there is no bundle to serve: {BUNDLED} is empty and no --bundle was given")
-    _reject_over_budget(folders, settings)
-    opened = [open_bundle(folder, settings) for folder in folders]
+    planned = [plan_folder(folder, read_manifest(folder), settings) for folder in folders]
+    host_budget(settings).fit(planned)  # OverBudget before any artefact is opened
+    together = sum(p.weights_bytes for p in planned) <= OPENED_TOGETHER_BYTES and not any(p.gpu for p in planned)
+    with ThreadPoolExecutor(settings.run_threads if together else 1) as threads:
+        opened = list(threads.map(partial(open_bundle, settings=settings), folders))
     return [bundle for bundle in opened if task is None or task in bundle.tasks]
 
 
@@ -200,8 +207,3 @@ def _reject_duplicates(names: Sequence[str]) -> None:
     if duplicates:
         listed = ", ".join(duplicates)
         raise BundleError(f"several bundles are named {listed}: a request could not say which it means")
-
-
-def _reject_over_budget(folders: Sequence[Path], settings: Settings) -> None:
-    """OverBudget before any artefact is opened, by manifests and file sizes."""
-    host_budget(settings).fit([plan_folder(folder, read_manifest(folder), settings) for folder in folders])

@@ -109,6 +109,7 @@ def _model(model: LoadedModel) -> ModelBody:
     manifest = model.bundle.manifest
     rules = manifest.detection or manifest.classification
     assert rules is not None, "the manifest gives every bundle its rules"
+    longer = manifest.preprocessing.longer_range
     return ModelBody(
         name=manifest.name,
         family=manifest.family,
@@ -126,6 +127,7 @@ def _model(model: LoadedModel) -> ModelBody:
             "max_batch": model.footprint.batch,
             "min_shorter": manifest.preprocessing.shorter_range[0],
             "max_shorter": manifest.preprocessing.shorter_range[1],
+            **({"min_longer": longer[0], "max_longer": longer[1]} if longer else {}),
         },
         memory=model.footprint,
         artefacts=[_artefact(model.bundle, artefact) for artefact in manifest.artefacts],

@@ -11,27 +11,21 @@ import argparse
 import shutil
 import sys
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
-from PIL import Image
 
 from export.certificate.int8_agreement import int8_graphs
 from export.int8_graphs import add_int8
 from export.onnx.int8 import Int8Writer
+from export.part_times import Times, part_times
 from export.progress import Progress
 from server.bundle import Bundle, artefact_bytes
 from server.contract.manifest import Artefact, Manifest, read_manifest, sha256_of, write_manifest
 from server.registry.model_cache import BUNDLED
 from server.registry.model_registry import SHIPPED
-
-PICTURE = Path(__file__).parents[2] / "server/examples/dog.jpg"
-LABELS = ("dog", "cat", "red car", "person")
-Times = dict[str, float]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,37 +76,13 @@ def rows(folder: Path, rounds: int) -> Iterator[str]:
     best: dict[str, Times] = {name: defaultdict(lambda: float("inf")) for name in bundles}
     for _ in range(rounds):
         for name, bundle in bundles.items():
-            for part, seconds in times(bundle).items():
+            taken = part_times(bundle)
+            for part, seconds in {**taken, "all": sum(taken.values())}.items():
                 best[name][part] = min(best[name][part], seconds)
     for part, graph in int8.items():
         sizes = [artefact_bytes(folder, a) / 1e6 for a in (float32[part], graph)]
         yield _row(manifest, part, f"{sizes[0]:.1f}, {sizes[1]:.1f}", _share(folder / graph.file), best)
     yield _row(manifest, "all", "", "", best)
-
-
-def times(bundle: Bundle) -> Times:
-    """Processor seconds of each part, and of all."""
-    with Image.open(PICTURE) as picture:
-        pixels = bundle.preprocess(picture.convert("RGB"))
-    taken: Times = {}
-
-    def timed(part: str, call: Callable[[], Any]) -> Any:
-        start = time.process_time()
-        result = call()
-        taken[part] = time.process_time() - start
-        return result
-
-    if bundle.manifest.detection is None:
-        timed("image_encoder", lambda: bundle.embed_images([pixels] * 8))
-        timed("text_encoder", lambda: bundle.embed_texts(LABELS))
-    else:
-        prompts = [bundle.prompts.from_labels(LABELS)]
-        features = timed("text_encoder", lambda: bundle.encode_prompts(prompts))
-        context = bundle.encoded([pixels])
-        encoded = timed("image_encoder", context.__enter__)
-        timed("detector", lambda: bundle.detect(encoded, prompts, features))
-        context.__exit__(None, None, None)
-    return taken | {"all": sum(taken.values())}
 
 
 def _share(file: Path) -> str:

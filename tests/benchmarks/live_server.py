@@ -39,6 +39,12 @@ class LiveServer:
         """Resident memory of the process."""
         return int((self._proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def cpu_seconds(self) -> float:
+        """Processor time of the process and of its decoders so far."""
+        children = (self._proc / "task" / str(self.process.pid) / "children").read_text().split()
+        forks = [pid for child in children for pid in Path(f"/proc/{child}/task/{child}/children").read_text().split()]
+        return sum(_cpu_seconds(pid) for pid in (self.process.pid, *children, *forks))
+
     def descriptors(self) -> int:
         """Number of open files and sockets."""
         return len(list((self._proc / "fd").iterdir()))
@@ -65,15 +71,23 @@ def total(metrics: dict[str, float], name: str, *labels: str) -> float:
     )
 
 
+def _cpu_seconds(pid: int | str) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
-def serving(folder: Path, *flags: str) -> Iterator[LiveServer]:
-    """Run a server with the bundled models and `flags`; yields it when ready. Its log is in `folder`."""
+def serving(folder: Path, *flags: str, root: Path = ROOT) -> Iterator[LiveServer]:
+    """Run a server with the bundled models and `flags`; yields it when ready. Its log is in `folder`.
+
+    `root`: the checkout whose server it is.
+    """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "server", "serve", "--port", str(port), "--log-format", "json", *flags]
     log = folder / "server.log"
-    with log.open("wb") as errors, subprocess.Popen(command, cwd=ROOT, stderr=errors) as process:
+    with log.open("wb") as errors, subprocess.Popen(command, cwd=root, stderr=errors) as process:
         server = LiveServer(process, port, log)
         try:
             _await_ready(server)
@@ -91,5 +105,5 @@ def _await_ready(server: LiveServer) -> None:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(server.url + "/readyz").status_code == 200:
                 return
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise RuntimeError(f"the server was not ready within {READY_WITHIN_S} s")

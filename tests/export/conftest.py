@@ -141,6 +141,14 @@ def glip_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="session")
+def grid_sample_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The detector's bundle, its sampling lowered to GridSample alone."""
+    out = tmp_path_factory.mktemp("bundles") / "small-grid-sample"
+    export_bundle(save_checkpoint("detector"), out, lowering="grid_sample")
+    return out
+
+
+@pytest.fixture(scope="session")
 def gather_bundle(save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The detector's bundle, its sampling lowered to gathers."""
     out = tmp_path_factory.mktemp("bundles") / "small-gather"

@@ -38,6 +38,17 @@ def test_serving_section_of_the_checkpoint_reaches_the_manifest(detector_bundle)
     assert manifest.detection.box_threshold == 0.35
 
 
+def test_size_of_a_detectors_images_is_chosen_at_export(save_checkpoint, tmp_path):
+    manifest = export_bundle(save_checkpoint("detector"), tmp_path / "bundle", shorter=64)
+    assert (manifest.preprocessing.shorter, manifest.preprocessing.longer) == (64, 104)
+    assert manifest.certified == "full"
+
+
+def test_model_of_one_size_is_not_exported_at_another(save_checkpoint, tmp_path):
+    with pytest.raises(ExportError, match="this model takes squares of"):
+        export_bundle(save_checkpoint("clip"), tmp_path / "bundle", longer=64)
+
+
 def test_model_card_of_a_checkpoint_goes_with_the_bundle(save_checkpoint, tmp_path):
     checkpoint = save_checkpoint("clip")
     (checkpoint / "MODEL_CARD.md").write_text("# A CLIP of doors", encoding="utf-8")

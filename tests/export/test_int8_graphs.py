@@ -1,4 +1,5 @@
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,14 @@ from server.contract.manifest import BundleError, read_manifest
 from server.runtimes import loader
 
 QUIET = Progress(quiet=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def faster():
+    """Makes each part gain: what a small graph gains is within the noise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(int8_graphs, "speedups", lambda slow, fast: dict.fromkeys(slow.artefacts, 2.0))
+        yield
 
 
 @pytest.fixture
@@ -74,6 +83,7 @@ def test_canary_of_another_machine_is_found(in_int8, tmp_path):
 def test_answers_that_int8_breaks_are_refused_with_the_figures(clip_copy, monkeypatch, capsys):
     before = read_manifest(clip_copy)
     monkeypatch.setitem(parity.INT8_LIMITS, "image_embeds.cosine", 1.1)
+    monkeypatch.setitem(parity.INT8_LIMITS, "text_embeds.cosine", 1.1)
     assert main(["export", "--out", str(clip_copy), "--precision", "int8"]) == 2
     assert "int8 breaks the answers of small-clip: image_embeds.cosine is" in capsys.readouterr().err
     assert read_manifest(clip_copy) == before
@@ -89,20 +99,65 @@ def test_plan_leaves_out_what_breaks_the_answer(clip_copy, monkeypatch):
     assert verify(clip_copy, QUIET).faults == ()
 
 
-def test_groups_that_decide_boxes_come_back_where_they_do_no_harm():
+def test_rest_is_planned_anew_where_it_does_not_agree_without_a_part_that_gains_no_more(trials, monkeypatch):
+    """Here c agrees only beside b."""
+    gains = iter([2.0, 1.0, 2.0])
+    monkeypatch.setattr(
+        int8_graphs,
+        "speedups",
+        lambda slow, fast: {"image_encoder": next(gains), "text_encoder": 2.0, "detector": 2.0},
+    )
+    agrees = trials._faults
+    trials._faults = lambda kept: (
+        agrees(kept) or (["it breaks"] if ("detector", "c") in kept and ("image_encoder", "b") not in kept else [])
+    )
+    assert trials.plan() == [("text_encoder", "a")]
+
+
+@pytest.fixture
+def trials(monkeypatch):
+    """Trials of four groups, of which one may not be in int8; those of earlier letters do less harm."""
     trials = object.__new__(int8_graphs._Trials)
-    trials.groups = [("detector", name) for name in ("encoder/layers/ffn", "fusion", "offset", "box_head")]
-    trials._weights = lambda group: len(group[1])
-    trials._faults = lambda kept: ["it breaks"] if ("detector", "offset") in kept else []
-    assert [group for _, group in trials.plan()] == ["encoder/layers/ffn", "fusion", "box_head"]
+    trials.groups = [("image_encoder", "b"), ("detector", "breaking"), ("detector", "c"), ("text_encoder", "a")]
+    trials.cases = ()
+    trials.manifest, trials.progress = SimpleNamespace(name="small"), QUIET
+    trials.tried = []
+    monkeypatch.setattr(int8_graphs, "_harm", lambda group: ord(group[1][0]))
+
+    def faults(kept):
+        trials.tried.append([group for _, group in kept])
+        return ["it breaks"] if ("detector", "breaking") in kept else []
+
+    trials._weights, trials._figures, trials._faults = lambda group: 1, lambda groups, cases: groups[0], faults
+    trials._bundle = lambda groups, threads: SimpleNamespace(artefacts=("image_encoder", "text_encoder", "detector"))
+    return trials
+
+
+def test_groups_are_tried_from_the_least_harm_on_and_kept_where_they_agree_together(trials):
+    assert [group for _, group in trials.plan()] == ["b", "c", "a"]
+    assert trials.tried[1:5] == [["a"], ["a", "b"], ["a", "b", "breaking"], ["a", "b", "c"]]
+
+
+def test_part_that_gains_no_time_stays_float32(trials, monkeypatch):
+    gains = {"image_encoder": 0.9, "text_encoder": 1.2, "detector": 1.04}
+    monkeypatch.setattr(int8_graphs, "speedups", lambda slow, fast: gains)
+    assert trials.plan() == [("text_encoder", "a")]
+    gains["text_encoder"] = 1.0
+    with pytest.raises(ExportError, match=r"int8 makes no part of small 1.05 times as fast .*text_encoder 1.00"):
+        trials.plan()
+
+
+def test_part_stays_float32_where_what_agrees_gains_no_time(trials, monkeypatch):
+    rounds = iter(
+        [
+            dict.fromkeys(("image_encoder", "text_encoder", "detector"), 2.0),
+            {"image_encoder": 1.0, "text_encoder": 1.0, "detector": 1.2},
+        ]
+    )
+    monkeypatch.setattr(int8_graphs, "speedups", lambda slow, fast: next(rounds))
+    assert trials.plan() == [("detector", "c")]
 
 
 def test_engines_are_not_built_of_int8(clip_copy, capsys):
     assert main(["export", "--out", str(clip_copy), "--precision", "int8", "--runtime", "tensorrt-rtx"]) == 2
     assert "int8 is for CPUs" in capsys.readouterr().err
-
-
-def test_bundle_of_convolutions_alone_is_refused(clip_copy, monkeypatch):
-    monkeypatch.setattr(int8_graphs.Int8Writer, "mostly_convolutions", True)
-    with pytest.raises(ExportError, match="made of convolutions"):
-        add_int8(clip_copy, progress=QUIET)

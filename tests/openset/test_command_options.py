@@ -104,8 +104,8 @@ def test_key_is_that_of_the_options_or_of_the_environment(monkeypatch):
 def test_only_options_that_were_given_become_fields():
     made = argparse.ArgumentParser()
     add_detection_options(made)
-    args = made.parse_args(["--box-threshold", "0", "--max-detections", "5"])
-    assert given_options(args, vars(args)) == {"box_threshold": 0.0, "max_detections": 5}
+    args = made.parse_args(["--box-threshold", "0", "--max-detections", "5", "--shorter", "240"])
+    assert given_options(args, vars(args)) == {"box_threshold": 0.0, "max_detections": 5, "shorter": 240}
 
 
 def test_threshold_of_one_label_leaves_the_others_their_own():

@@ -156,7 +156,7 @@ def test_refused_request_is_told_when_to_come_back_by_the_measured_pace(detector
         async with running(detector, max_inflight_requests=1) as client:
             accepted = ask(client, "dog")
             await until(held.started.is_set)
-            batcher(client)._seconds_per_run = 6.5
+            batcher(client)._seconds_per_item = 6.5
             assert (await ask(client, "dog")).headers["retry-after"] == "7"
             held.gate.set()
             await accepted

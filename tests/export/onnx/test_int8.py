@@ -84,6 +84,28 @@ def test_product_of_two_computed_operands_is_left_alone():
     assert kinds(in_int8(model)) == ["Transpose", "MatMul"]
 
 
+@pytest.mark.parametrize("bias", [(), ("bias",)], ids=["", "bias"])
+def test_deformable_convolution_is_computed_in_int8(bias):
+    sizes = {"x": (2, 6, 7, 9), "offset": (2, 18, 7, 9), "mask": (2, 9, 7, 9)}
+    feeds = {name: RNG.random(size, np.float32) for name, size in sizes.items()}
+    w, b = RNG.standard_normal((40, 6, 3, 3)).astype(np.float32), RNG.standard_normal(40).astype(np.float32)
+    node = helper.make_node(
+        "DeformConv", ["x", "w", "offset", *(bias or ("",)), "mask"], ["y"], name="tower/conv/Deform", pads=[1] * 4
+    )
+    inputs = [helper.make_tensor_value_info(name, 1, size) for name, size in sizes.items()]
+    tensors = [numpy_helper.from_array(w, "w"), numpy_helper.from_array(b, "bias")]
+    output = helper.make_tensor_value_info("y", 1, (2, 40, 7, 9))
+    body = helper.make_graph([node], "graph", inputs, [output], initializer=tensors)
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    rewritten = in_int8(model)
+    assert kinds(rewritten).count("MatMulInteger") == 1
+    assert "w" not in {tensor.name for tensor in rewritten.graph.initializer}
+    exact, got = (
+        onnxruntime.InferenceSession(each.SerializeToString()).run(None, feeds)[0] for each in (model, rewritten)
+    )
+    assert 1e-6 < np.abs(got - exact).max() / np.abs(exact).max() < 0.02
+
+
 @pytest.mark.parametrize(
     ("node", "constants"),
     [
@@ -113,15 +135,9 @@ def test_groups_that_are_not_asked_for_stay_float32():
     assert kinds(writer.rewritten({"box_head"})).count("MatMul") == 1
 
 
-@pytest.mark.parametrize(("side", "mostly"), [(1, False), (3, True)])
-def test_graph_with_more_weights_in_convolutions_is_told(side, mostly):
-    conv = helper.make_node("Conv", ["maps", "filters"], ["unused"], name="stem/Conv")
-    model = graph(product(), conv, w=W, filters=np.zeros((32, 64, side, side), np.float32))
-    assert Int8Writer(model).mostly_convolutions is mostly
-
-
 def test_layers_of_one_kind_are_one_group():
     assert group_of("/decoder/layers.5/ffn/fc1/MatMul") == group_of("/decoder/layers.0/ffn/fc2/MatMul")
+    assert group_of("/tower.3/conv/same_4/DeformConv") == group_of("/tower.0/conv/same/DeformConv") == "tower/conv/same"
     assert group_of("/encoder/layers.0/self_attn/sampling_offsets/MatMul") == "offset"
 
 

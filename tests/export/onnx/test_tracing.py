@@ -81,14 +81,20 @@ def test_clip_image_whose_cells_are_averaged_runs_at_any_size(name, save_checkpo
 
 def test_graph_uses_an_opset_whose_grid_sample_tensorrt_gets_right(detector):
     model = onnx.load(str(detector[-1] / "detector.onnx"))
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
-    assert any(node.op_type == "GridSample" for node in model.graph.node)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 19)]
+    assert any(node.op_type in ("DeformConv", "GridSample") for node in model.graph.node)
 
 
 def test_another_opset_is_refused(save_checkpoint, tmp_path):
     spec = clip.graphs(registry.load(save_checkpoint("clip")))[1]
     with pytest.raises(ExportError, match="20"):
         to_onnx(spec, tmp_path / "text.onnx", opset=20)
+
+
+def test_opset_without_the_operator_of_the_lowering_is_refused(save_checkpoint, tmp_path):
+    spec = clip.graphs(registry.load(save_checkpoint("clip")))[1]
+    with pytest.raises(ExportError, match=r"17.*deform_conv needs 19"):
+        to_onnx(spec, tmp_path / "text.onnx", opset=17)
 
 
 def test_graph_holds_no_path_of_the_machine_that_made_it(detector):

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
-from models.synthetic.photo_pack import load_photographs
+from models.synthetic.photo_pack import PERSON, load_photographs
 from models.synthetic.photo_scenes import PhotoSceneConfig, PhotoSceneGenerator
+from models.synthetic.rebuild_people import add_people
 from models.synthetic.sprites import SMALL_PACK, NamedObject, load_pack, read_names
-from tests.models.synthetic.photographs import LABELS, write_photographs
+from tests.models.synthetic.photographs import LABELS, flat_cutout, write_photographs
 
 SIZE = (96, 128)
 CLEAR = PhotoSceneConfig(drawn=0, painted=0, overlap=0, hidden=0, degrade=0, main=0, most_objects=3, largest=0.5)
@@ -88,3 +89,15 @@ def test_held_out_cutouts_and_photographs_are_shown_in_validation_alone(tmp_path
         made = PhotoSceneGenerator(pack, sprites, objects, held_out=held_out)
         shown = {objects[made.single((64, 64), config, random.Random(number))[1]].label for number in range(8)}
         assert shown == {label}
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_share_of_people_is_as_asked(tmp_path: Path, share: float):
+    add_people(write_photographs(tmp_path / "a.zip"), tmp_path / "b.zip", lambda rng: flat_cutout("pink"), 2)
+    objects = [NamedObject(label, ()) for label in (*LABELS, PERSON)]
+    pack = load_photographs(tmp_path / "b.zip")
+    generator = PhotoSceneGenerator(pack, load_pack(SMALL_PACK), objects, held_out=False)
+    config = PhotoSceneConfig(drawn=0, people=share)
+    shown = [objects[generator.single((64, 64), config, random.Random(k))[1]].label for k in range(40)]
+    assert PERSON in shown
+    assert (set(shown) == {PERSON}) == (share == 1.0)

@@ -1,5 +1,6 @@
 """Layers that learn to name drawings in cells, and leave photographs and empty places as they are."""
 
+import argparse
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,13 @@ from models.layers.backbone import EfficientNetStages, drawn_cells
 from models.layers.configs import BertConfig, EfficientNetConfig
 from models.layers.efficientnet import DrawnWords
 from models.layers.word_scores import WordScores, in_boxes
-from models.synthetic.photo_pack import load_photographs
+from models.synthetic.photo_pack import PERSON, load_photographs
 from models.synthetic.photo_scenes import PhotoSceneGenerator
+from models.synthetic.rebuild_people import add_people
 from models.synthetic.scenes import SceneGenerator
 from models.synthetic.sprites import SMALL_PACK, NamedObject, load_pack, read_names
 from models.training import drawn_words
+from models.training.class_residual import open_people
 from models.training.drawn_words import (
     BLOCK,
     EMPTY,
@@ -32,9 +35,10 @@ from models.training.drawn_words import (
     empty_box,
     fit,
     known_words,
+    people_block,
     with_drawn,
 )
-from tests.models.synthetic.photographs import LABELS, write_photographs
+from tests.models.synthetic.photographs import LABELS, flat_cutout, write_photographs
 
 SMALL = EfficientNetConfig((4, 4, 6, 6, 8, 8, 10), (1,) * 7, stem=4, head=16, classes=6, words=12)
 CELL = sum(SMALL.map_channels[1:])
@@ -190,3 +194,17 @@ def test_detectors_of_two_backbones_are_refused():
     with pytest.raises(ValueError, match="other has another backbone than one"):
         drawn_words._shared_backbone({"one": one, "other": other})
     assert drawn_words._shared_backbone({"one": one, "again": one}) is one.backbone
+
+
+def test_people_of_a_pack_are_drawn_by_number_and_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(drawn_words, "SIZES", ((96, 128),))
+    without = write_photographs(tmp_path / "photographs.zip")
+    add_people(without, tmp_path / "people.zip", lambda rng: flat_cutout("pink"), 2)
+    options = argparse.Namespace(photographs=tmp_path / "people.zip", sprites=SMALL_PACK)
+    people = open_people(options)
+    assert people is not None
+    block, again = people_block(people, 3), people_block(people, 3)
+    assert {label for scene in block for label in scene.labels} == {PERSON}
+    assert not any(scene.is_photo for scene in block)
+    assert all(torch.equal(one.pixels, other.pixels) for one, other in zip(block, again, strict=True))
+    assert open_people(argparse.Namespace(photographs=without, sprites=SMALL_PACK)) is None

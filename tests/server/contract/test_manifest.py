@@ -9,6 +9,7 @@ from server.contract.manifest import (
     BundleError,
     DetectionRules,
     Manifest,
+    Preprocessing,
     TextRules,
     read_manifest,
     write_manifest,
@@ -178,3 +179,19 @@ def test_content_of_a_graph_follows_its_weights():
     assert one.content_sha256 == same.content_sha256 != other.content_sha256
     bare = Manifest.model_validate(manifest()).artefacts[0]
     assert bare.content_sha256 == bare.sha256
+
+
+@pytest.mark.parametrize(
+    ("asked", "sides"),
+    [((None, None), (80, 133)), ((40, None), (40, 66)), ((None, 60), (80, 60)), ((40, 50), (40, 50))],
+)
+def test_other_sides_keep_the_bound_of_the_longer_in_proportion(asked, sides):
+    own = Preprocessing(resize="shorter_longer", shorter=80, longer=133, mean=(0,) * 3, std=(1,) * 3)
+    rules = own.reduced(*asked)
+    assert (rules.shorter, rules.longer) == sides
+
+
+def test_model_of_one_size_has_no_range_of_sizes():
+    square = Preprocessing(resize="shorter_crop", shorter=32, mean=(0,) * 3, std=(1,) * 3)
+    assert (square.shorter_range, square.longer_range) == ((32, 32), None)
+    assert square.reduced(None) == square

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import InferenceFailed, NotReady, QueueFull, WorkerStopped
-from server.inference.batching import Batcher, BatchLimits
+from server.inference.batching import Batcher, BatchLimits, _Pace
 from server.telemetry.metrics import Metrics
 
 SOON = 5  # seconds; what a test waits for at most
@@ -103,6 +103,49 @@ def test_idle_worker_runs_a_single_item_at_once(make):
     (done,) = [future.result(SOON) for future in machine.submit(3)]
     assert done.value == 6
     assert done.started - done.queued < 1
+
+
+@pytest.mark.parametrize(
+    ("single", "several", "runs"), [(0.0, 1000.0, [[9], [1], [11], [21]]), (1000.0, 0.0, [[9], [1, 11, 21]])]
+)
+def test_items_run_together_or_singly_as_has_been_faster(make, single, several, runs):
+    machine = make()
+    futures = [machine.occupy(), *machine.submit(1, 11, 21)]
+    pace = machine.batcher._pace(1)
+    pace.add(1, single)
+    pace.add(4, 4 * several)
+    machine.gate.set()
+    values(futures)
+    assert machine.runs == runs
+
+
+@pytest.mark.parametrize(("single", "several", "together"), [(1.0, 1.2, False), (1.0, 1.0, False), (1.2, 1.0, True)])
+def test_slower_way_is_tried_again_now_and_then(single, several, together):
+    pace, items = _Pace(), {True: 0, False: 0}
+    assert pace.together(), "as long as nothing is known"
+    pace.add(1, single)
+    pace.add(3, 3 * several)
+    for _ in range(400):
+        chosen = pace.together()
+        count = 3 if chosen else 1
+        pace.add(count, count * (several if chosen else single))
+        items[chosen] += count
+    assert 0 < items[not together] < sum(items.values()) / 10
+
+
+def test_one_slow_run_decides_nothing():
+    pace = _Pace()
+    for seconds in (1.0, 9.0):  # something else took the processors
+        pace.add(1, seconds)
+    pace.add(2, 2 * 1.2)
+    assert not pace.together()
+
+
+def test_paces_are_kept_of_so_many_buckets(make, monkeypatch):
+    machine = make(held=False, capacity=20)
+    monkeypatch.setattr("server.inference.batching._MAX_BUCKETS", 3)
+    values([one for item in range(10) for one in machine.submit(item)])
+    assert len(machine.batcher._paces) <= 3
 
 
 def test_waiting_collects_more_items(make):
@@ -316,20 +359,20 @@ def test_interactive_items_run_before_batch_items(make):
     assert machine.runs == [[9], [3], [1], [2]]
 
 
-def test_time_to_come_back_is_runs_ahead_times_seconds_per_run(make, monkeypatch):
+def test_time_to_come_back_is_items_ahead_times_seconds_per_item(make, monkeypatch):
     machine = make(capacity=40, max_batch=4)
     machine.occupy()
-    monkeypatch.setattr(machine.batcher, "_seconds_per_run", 2.0)
-    machine.submit(1, 11, 21, 31, 41, 2)  # runs of 4, 1 and 1, behind the one that runs
-    with machine.batcher.reserve(5):  # two more, as far as is known
-        assert machine.batcher.retry_after == 2 * (1 + 3 + 2)
+    monkeypatch.setattr(machine.batcher, "_seconds_per_item", 2.0)
+    machine.submit(1, 11, 21, 31, 41, 2)
+    with machine.batcher.reserve(5):
+        assert machine.batcher.retry_after == 2 * (1 + 6 + 5)
 
 
 def test_time_to_come_back_follows_the_measured_pace(make):
     machine = make(held=False)
     for _ in range(3):
         values(machine.submit(1))
-    assert 0 < machine.batcher._seconds_per_run < 1
+    assert 0 < machine.batcher._seconds_per_item < 1
     assert machine.batcher.retry_after == 1
 
 

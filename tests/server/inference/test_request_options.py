@@ -62,3 +62,12 @@ def test_size_of_the_models_input_is_asked_for_within_its_range(client, detector
         refused = client.post("/detect", json=body("white", labels=["a"], shorter=size))
         assert refused.status_code == 422
         assert f"fake-detector takes 8 to 32, got {size}" in refused.text
+
+
+def test_bound_of_the_longer_side_is_asked_for_within_its_range(client):
+    limits = client.get("/models").json()["models"][0]["limits"]
+    assert (limits["min_longer"], limits["max_longer"]) == (16, 64)
+    assert client.post("/detect", json=body("white", labels=["a"], longer=16)).status_code == 200
+    refused = client.post("/detect", json=body("white", labels=["a"], shorter=7, longer=65))
+    assert [fault["field"] for fault in refused.json()["errors"]] == ["shorter", "longer"]
+    assert "fake-detector takes 16 to 64, got 65" in refused.text

@@ -42,7 +42,8 @@ def test_models_lists_certificates_tasks_defaults_and_limits(client, detector):
     detect_model, encoder_model = answer["models"]
     assert detect_model["tasks"] == ["detect"]
     assert detect_model["defaults"]["box_threshold"] == 0.3
-    assert detect_model["limits"] == {"max_tokens": 64, "max_batch": 8, "min_shorter": 8, "max_shorter": 32}
+    sizes = {"min_shorter": 8, "max_shorter": 32, "min_longer": 16, "max_longer": 64}
+    assert detect_model["limits"] == {"max_tokens": 64, "max_batch": 8, **sizes}
     assert detect_model["artefacts"][0]["part"] == "detector"
     assert detect_model["artefacts"][0]["certified"] is True
     assert detect_model["artefacts"][0]["provider"] == "arithmetic"
