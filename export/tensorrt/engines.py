@@ -15,10 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import onnx
-
 from export import ExportError
-from export.onnx.grid_sample import without_deform_conv
 from export.progress import Progress
 from export.tensorrt.profiles import Plan, Profile, profiles
 from server.bundle import check_artefact
@@ -114,6 +111,10 @@ def _readable(folder: Path, graph: Artefact, scratch: Path) -> Path:
     """The file of the graph, or of its GridSample form in `scratch`."""
     if graph.lowering != "deform_conv":
         return folder / graph.file
+    import onnx  # here: what only verifies engines does without
+
+    from export.onnx.grid_sample import without_deform_conv
+
     onnx.save(without_deform_conv(onnx.load(str(folder / graph.file))), str(scratch / graph.file))
     return scratch / graph.file
 

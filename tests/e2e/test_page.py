@@ -201,7 +201,7 @@ def test_drawn_picture_is_downloaded_in_the_pictures_own_size(opened):
 
 
 PASTE = """async (name) => {
-  const blob = await (await fetch('page/examples/rocket.jpg')).blob();
+  const blob = await (await fetch('page/examples/dog.jpg')).blob();
   const data = new DataTransfer();
   data.items.add(new File([blob], name, { type: 'image/jpeg' }));
   const event = name === 'dropped.jpg'
@@ -217,9 +217,9 @@ def test_dropped_and_pasted_pictures_are_asked_about(opened, called):
     page.evaluate(PASTE, called)
     expect(page.locator("#picture-name")).to_have_text(called)
     expect(page.locator("#examples [aria-pressed=true]")).to_have_count(0)
-    name(page, "rocket")
+    name(page, "dog")
     ask(page)
-    assert "rocket" in page.locator("#results").inner_text()
+    assert "dog" in page.locator("#results").inner_text()
     assert called in printed(page, "curl")
 
 
@@ -228,10 +228,10 @@ def test_example_that_arrives_late_does_not_replace_a_picture_brought_meanwhile(
     late = ("page/examples/cow.jpg", lambda route: held.append(route))
     page = opened(routes=[late], wait_until="commit")
     expect(page.locator("#examples button")).not_to_have_count(0)
-    choose(page, (EXAMPLES / "rocket.jpg").read_bytes(), called="mine.jpg")
+    choose(page, (EXAMPLES / "dog.jpg").read_bytes(), called="mine.jpg")
     for route in held:
         route.continue_()
-    name(page, "rocket")
+    name(page, "dog")
     ask(page)
     expect(page.locator("#picture-name")).to_have_text("mine.jpg")
 

@@ -18,7 +18,7 @@ from .conftest import ROOT, until
 from .visiting import ask, body_shown, choose, expect, name, printed, run, without_timings
 
 SCENE = ROOT / "server/examples/cow.jpg"
-SEA = (ROOT / "server/examples/rocket.jpg").read_bytes()
+SEA = (ROOT / "server/examples/dog.jpg").read_bytes()
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     'it\'s; $(touch x) `y` "z"',
@@ -226,7 +226,7 @@ def test_printed_commands_give_what_the_page_shows(opened, tmp_path, task, own):
     if own:
         (tmp_path / 'my "sea", 2;.jpg').write_bytes(SEA)
         choose(page, SEA, called='my "sea", 2;.jpg')
-        name(page, "rocket", *HOSTILE)
+        name(page, "dog", *HOSTILE)
         if task == "classify":
             page.locator("#options summary").click()
             page.locator("#multi_label").check()

@@ -10,7 +10,7 @@ from .conftest import ROOT, until
 from .visiting import ask, body_shown, choose, expect, name, printed
 
 EXAMPLES = ROOT / "server/examples"
-SEVERAL = [EXAMPLES / f"{stem}.jpg" for stem in ("cow", "rocket", "coffee")]
+SEVERAL = [EXAMPLES / f"{stem}.jpg" for stem in ("cow", "dog", "coffee")]
 
 
 def bring(page, *paths):
@@ -105,7 +105,7 @@ def test_files_that_are_no_images_are_told_about(opened, tmp_path):
     page = opened()
     (tmp_path / "notes.txt").write_text("notes")
     page.locator("#file").set_input_files([SEVERAL[1], tmp_path / "notes.txt"])
-    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
+    expect(page.locator("#picture-name")).to_have_text("dog.jpg")
     expect(page.locator("#status")).to_contain_text("One file is not an image")
 
 
@@ -239,20 +239,20 @@ def test_picture_by_url_is_downloaded_by_the_server_alone(opened, server):
             problem = {"type": "urn:openset:problem:url-refused", "title": "URL refused", "status": 422, "detail": "no"}
             return route.fulfill(status=422, content_type="application/problem+json", body=json.dumps(problem))
         png = io.BytesIO()
-        Image.open(EXAMPLES / "rocket.jpg").save(png, "PNG")
+        Image.open(EXAMPLES / "dog.jpg").save(png, "PNG")
         return route.fulfill(content_type="image/png", body=png.getvalue())
 
     answered = ("models", lambda route: route.fulfill(json=models))
     page = opened(routes=[answered, ("detect", detect)])
     expect(page.locator("#model option")).to_have_count(2)
     page.locator("#by-address").click()
-    page.locator("#address").fill("https://pictures.example/my%20rocket.jpg?size=2")
+    page.locator("#address").fill("https://pictures.example/my%20dog.jpg?size=2")
     page.locator("#address").press("Enter")
     expect(page.locator("#address-problem")).to_have_text("no")
     page.locator("#address").press("Enter")
     expect(page.locator("#address-dialog")).to_be_hidden()
-    expect(page.locator("#picture-name")).to_have_text("my rocket.png")
-    assert [body["image_url"] for body in asked] == ["https://pictures.example/my%20rocket.jpg?size=2"] * 2
-    name(page, "rocket")
+    expect(page.locator("#picture-name")).to_have_text("my dog.png")
+    assert [body["image_url"] for body in asked] == ["https://pictures.example/my%20dog.jpg?size=2"] * 2
+    name(page, "dog")
     ask(page)
-    assert "curl -s 'https://pictures.example/my%20rocket.jpg?size=2' | curl" in printed(page, "curl")
+    assert "curl -s 'https://pictures.example/my%20dog.jpg?size=2' | curl" in printed(page, "curl")
