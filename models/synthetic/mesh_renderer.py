@@ -91,8 +91,8 @@ def vertex_normals(vertices: Floats, faces: Ints) -> Floats:
     """Unit normals of the vertices [V, 3], weighted by area."""
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    sums = np.stack([np.bincount(faces.ravel(), normals[:, k].repeat(3), minlength=len(vertices)) for k in range(3)], 1)
-    return unit_vectors(sums)
+    columns = [np.bincount(faces.ravel(), normals[:, k].repeat(3), minlength=len(vertices)) for k in range(3)]
+    return unit_vectors(np.stack(columns, 1).astype(np.float64))
 
 
 def in_sun(vertices: Floats, faces: Ints, seen: Floats, sun: Floats) -> Bools:

@@ -14,7 +14,7 @@ from openset import endpoints, proxies
 from openset.bench.planning import Outcomes, measured_costs, planned_lines
 from openset.bench.planning import plan as simulated_plan
 from openset.bench.report import RateFigures, document, needed, plot, sustained, table
-from openset.bench.server_metrics import read_cpu_s, read_max_batch
+from openset.bench.server_metrics import NO_DOCUMENT, read_cpu_s, read_max_batch
 from openset.bench.traffic import TIMEOUT_S, OpenLoop, arrivals, bounded
 from openset.command_options import api_key
 from openset.errors import ClientError
@@ -103,10 +103,10 @@ async def _check(client: httpx.AsyncClient, loop: OpenLoop, mix: dict[str, Any])
         through = proxies.note(str(client.base_url))
         raise BenchError(f"no server answers at {client.base_url}{through}: {error}") from None
     if answer.status_code != 200:
-        raise BenchError(f"a request alone is answered with {answer.status_code}: {answer.text.strip()[:500]!r}")
+        raise BenchError(f"a request alone is answered with {answer.status_code}: {answer.text.strip()[:300]!r}")
     try:
         return str(answer.json()["model"]["name"])
-    except (LookupError, TypeError, ValueError):
+    except NO_DOCUMENT:
         raise BenchError(f"{client.base_url} is no Openset: it answers {answer.text.strip()[:100]!r}") from None
 
 

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from openset.bench.report import QUANTILES, quantile
-from openset.bench.simulation import ServingCosts, needed_replicas, replay, sustained_rate
+from openset.bench.simulation import MOST_REPLICAS, ServingCosts, needed_replicas, replay, sustained_rate
 from openset.bench.traffic import RequestOutcome
 
 SIZES = (10, 100, 1000)  # replicas that are simulated besides
@@ -27,7 +27,7 @@ class MeasuredCosts:
         """Times its cost that the run of this answer took."""
         _, factor = self.costs.shapes[self.shapes.index(outcome.shape)]
         cost = self.costs.setup_s + outcome.batch * factor * self.costs.image_s
-        return _infer_s(outcome) / cost if cost else 1.0
+        return _infer_s(outcome) / cost
 
 
 def measured_costs(measured: Outcomes, *, max_batch: int) -> MeasuredCosts | None:
@@ -68,7 +68,7 @@ def _fitted(runs: Sequence[RequestOutcome]) -> tuple[float, dict[str, float]]:
     setup_s = sum(part * left / batch for part, left, batch in parts) / differ if differ >= 1 else 0.0
     most = min(seconds[shape] / answers[shape] for shape in seconds)
     setup_s = min(max(0.0, setup_s), most)
-    return setup_s, {shape: alone[shape] - setup_s * less[shape] for shape in seconds}
+    return setup_s, {shape: max(0.0, alone[shape] - setup_s * less[shape]) for shape in seconds}
 
 
 def replayed_latency(found: MeasuredCosts, outcomes: Sequence[RequestOutcome], *, replicas: int) -> dict[str, float]:
@@ -137,7 +137,7 @@ def planned_lines(plan: dict[str, Any], measured: Outcomes, wanted: float) -> li
     lines.append(
         f"{wanted:g} requests a second need {needed} replicas"
         if needed
-        else "a request alone takes longer than the objective: no number of replicas is enough"
+        else f"{wanted:g} requests a second within the objective: not even {MOST_REPLICAS:,} replicas are enough"
     )
     sustained = ", ".join(f"{size}: {rate:g}" for size, rate in plan["sustained"].items())
     return [*lines, f"requests a second that so many replicas sustain: {sustained}"]
@@ -145,7 +145,7 @@ def planned_lines(plan: dict[str, Any], measured: Outcomes, wanted: float) -> li
 
 def _told(outcomes: Sequence[RequestOutcome]) -> list[RequestOutcome]:
     """The answers that tell of their runs."""
-    return [each for each in outcomes if each.outcome == "200" and each.batch]
+    return [each for each in outcomes if each.outcome == "200" and each.batch and _infer_s(each) > 0]
 
 
 def _infer_s(outcome: RequestOutcome) -> float:

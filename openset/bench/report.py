@@ -111,7 +111,7 @@ def table(figures: Sequence[RateFigures]) -> str:
     """The figures as lines of a table, stages as shares of the server's time."""
     lines = [f"{'rate':>7} {'good/s':>7} {'good':>6} {'p50':>8} {'p90':>8} {'p99':>8}  outcomes"]
     for each in figures:
-        took = " ".join(f"{each.latency_ms.get(name, math.nan):6.0f}ms" for name in QUANTILES)
+        took = " ".join(f"{f'{each.latency_ms[name]:.0f}ms' if each.latency_ms else '-':>8}" for name in QUANTILES)
         outcomes = ", ".join(f"{name}: {count}" for name, count in each.outcomes.items())
         lines.append(f"{each.rate:7g} {each.good:7.1f} {each.good_share:6.1%} {took}  {outcomes}")
         if whole := each.stages_ms.get(TOTAL):

@@ -6,6 +6,8 @@ import httpx
 
 from openset.bench.traffic import bounded
 
+# What reading a document raises that is none of ours, or nested without end.
+NO_DOCUMENT = (LookupError, TypeError, ValueError, RecursionError)
 METRICS, TARGETS, MODELS = "/metrics", "/metrics/targets", "/models"
 _MOST_TARGETS, _MOST_IMAGES = 1000, 4096
 _CPU = re.compile(
@@ -29,7 +31,7 @@ async def read_cpu_s(client: httpx.AsyncClient) -> float | None:
             addresses = [METRICS]
         answers = [await _get(client, address) for address in addresses]
         seconds = [float(found) for answer in answers for found in _CPU.findall(answer.text)]
-    except (httpx.HTTPError, httpx.InvalidURL, LookupError, TypeError, ValueError):
+    except (httpx.HTTPError, httpx.InvalidURL, *NO_DOCUMENT):
         return None
     return sum(seconds) if seconds and all(answer.status_code == httpx.codes.OK for answer in answers) else None
 
@@ -39,7 +41,7 @@ async def read_max_batch(client: httpx.AsyncClient, model: str) -> int | None:
     try:
         listed = (await _get(client, MODELS)).json()["models"]
         most = next(each["limits"]["max_batch"] for each in listed if each["name"] == model)
-    except (httpx.HTTPError, LookupError, TypeError, ValueError, StopIteration):
+    except (httpx.HTTPError, *NO_DOCUMENT, StopIteration):
         return None
     return most if isinstance(most, int) and 1 <= most <= _MOST_IMAGES else None
 

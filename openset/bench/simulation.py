@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 _REQUESTS, _PER_REPLICA = 20_000, 50  # of a simulation, and more for each replica
 _WARM_UP = 0.1  # of the requests, which meet queues that are still filling
+MOST_REPLICAS = 5000  # that are simulated
 _STEPS = 9  # of a search for a rate: within a five-hundredth of the range
 
 
@@ -208,19 +209,21 @@ def sustained_rate(costs: ServingCosts, *, replicas: int, objective_s: float, sh
 
 
 def needed_replicas(costs: ServingCosts, *, rate: float, objective_s: float, share: float) -> int | None:
-    """The least number of replicas for `rate`; None where even a request alone takes longer than `objective_s`."""
+    """The least number of replicas for `rate`; None where MOST_REPLICAS are too few, or one alone is too slow."""
 
     def held(count: int) -> bool:
         return simulate(costs, rate=rate, replicas=count).good_share(objective_s) >= share
 
     low = max(1, math.floor(rate / costs.capacity)) - 1  # fewer cannot be enough
+    if low >= MOST_REPLICAS:
+        return None
     if low and held(low):
         low = 0
     high = low + 1
     while not held(high):
-        if rate / high < 0.01 * costs.capacity:
+        if high >= MOST_REPLICAS or rate / high < 0.01 * costs.capacity:
             return None
-        low, high = high, 2 * high
+        low, high = high, min(2 * high, MOST_REPLICAS)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if held(middle) else (middle, high)

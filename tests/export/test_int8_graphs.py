@@ -1,5 +1,6 @@
 import shutil
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,7 +118,7 @@ def test_rest_is_planned_anew_where_it_does_not_agree_without_a_part_that_gains_
 @pytest.fixture
 def trials(monkeypatch):
     """Trials of four groups, of which one may not be in int8; those of earlier letters do less harm."""
-    trials = object.__new__(int8_graphs._Trials)
+    trials: Any = object.__new__(int8_graphs._Trials)
     trials.groups = [("image_encoder", "b"), ("detector", "breaking"), ("detector", "c"), ("text_encoder", "a")]
     trials.cases = ()
     trials.manifest, trials.progress = SimpleNamespace(name="small"), QUIET

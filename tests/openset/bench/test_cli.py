@@ -1,8 +1,10 @@
 """`openset bench` against a server."""
 
+import asyncio
 import json
 import os
 
+import httpx
 import pytest
 
 from server.__main__ import main
@@ -73,3 +75,54 @@ def test_picture_that_may_have_no_end_is_told(url, tmp_path, capsys):
     os.mkfifo(tmp_path / "a.jpg")
     assert bench(url, "--rate", "2", "--pictures", str(tmp_path / "a.jpg")) == 2
     assert "no regular file" in capsys.readouterr().err
+
+
+def answering(monkeypatch, respond):
+    """Servers of the benchmark answer as `respond` does."""
+    made = httpx.AsyncClient
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **given: made(**given, transport=httpx.MockTransport(respond)))
+
+
+@pytest.mark.parametrize("body", [b"<html>welcome</html>", b"[" * 100_000, b"{}", b'{"model": 1}', b"\xff\xfe\x00"])
+def test_server_that_is_another_is_told(monkeypatch, capsys, body):
+    answering(monkeypatch, lambda _: httpx.Response(200, content=body))
+    assert bench("http://openset.test", "--rate", "2") == 2
+    assert "http://openset.test is no Openset: it answers " in capsys.readouterr().err
+
+
+def test_answer_without_end_is_an_error_as_another(monkeypatch, capsys):
+    async def endless():
+        while True:
+            yield bytes(2**20)
+
+    answering(monkeypatch, lambda _: httpx.Response(200, content=endless()))
+    assert bench("http://openset.test", "--rate", "2") == 2
+    assert "an answer has more than 33554432 bytes" in capsys.readouterr().err
+
+
+def test_answer_that_never_ends_is_an_error_as_another(monkeypatch, capsys):
+    async def dripping():
+        while True:
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr("openset.bench.traffic.TIMEOUT_S", 0.3)
+    answering(monkeypatch, lambda _: httpx.Response(200, content=dripping()))
+    assert bench("http://openset.test", "--rate", "2") == 2
+    assert "an answer is not whole after 0.3 s" in capsys.readouterr().err
+
+
+def test_plan_is_made_of_what_answers_tell_of_their_runs(url, tmp_path, capsys):
+    file = tmp_path / "figures.json"
+    assert bench(url, "--rate", "2,4", "--wanted", "20", "--json", str(file)) == 0
+    simulated = json.loads(file.read_text())["simulated"]
+    assert simulated["costs"]["max_batch"] == 3, "of the bundle"
+    assert sum(shape["share"] for shape in simulated["costs"]["shapes"].values()) == pytest.approx(1, abs=1e-3)
+    assert set(simulated["latency_ms"]) == set(simulated["pace"]) == {"2", "4"}
+    assert "at most 3 together" in capsys.readouterr().out
+
+
+def test_server_that_tells_nothing_of_its_runs_is_not_simulated(monkeypatch, capsys):
+    answering(monkeypatch, lambda _: httpx.Response(200, json={"model": {"name": "m"}}))
+    assert bench("http://openset.test", "--rate", "5", "--wanted", "20") == 0
+    assert "no simulation" in capsys.readouterr().out

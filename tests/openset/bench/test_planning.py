@@ -59,18 +59,23 @@ def test_machine_that_is_slower_under_load_makes_no_cost_negative():
     assert found.costs.image_s > 0.05
 
 
-@given(st.lists(st.tuples(st.integers(1, 9999), st.floats(0, 1e9), st.sampled_from("ab")), min_size=1, max_size=20))
+CLAIMED = st.tuples(st.integers(1, 9999), st.floats(1e-12, 1e6), st.sampled_from("ab"))
+
+
+@given(st.lists(CLAIMED, min_size=1, max_size=20))
 def test_any_times_that_a_server_claims_give_costs_that_can_be_simulated(claimed):
     seen = [answer(infer_s=seconds, batch=size, shape=shape) for size, seconds, shape in claimed]
     found = measured_costs({1.0: seen}, max_batch=8)
     assert found.costs.setup_s >= 0
     assert found.costs.image_s >= 0
     assert all(factor >= 0 for _, factor in found.costs.shapes)
+    assert found.costs.capacity > 0
     assert replayed_latency(found, seen, replicas=1)["mean"] >= 0
 
 
-def test_server_that_tells_nothing_of_its_runs_has_no_costs():
-    assert measured_costs({5.0: [answer(infer_s=0.04, batch=0)], 9.0: []}, max_batch=8) is None
+@pytest.mark.parametrize("told", [{"infer_s": 0.04, "batch": 0}, {"infer_s": 0.0}])
+def test_server_that_tells_nothing_of_its_runs_has_no_costs(told):
+    assert measured_costs({5.0: [answer(**told)], 9.0: []}, max_batch=8) is None
 
 
 def test_plan_has_replicas_and_what_many_of_them_sustain():

@@ -64,6 +64,7 @@ BAD = {
     "page": httpx.Response(200, text="a page"),
     "list": httpx.Response(200, json=[{}]),
     "number": httpx.Response(200, json=7),
+    "depth": httpx.Response(200, content=b"[" * 100_000),
     "address": httpx.Response(200, json=[{"targets": [":::"], "labels": {"__metrics_path__": "/m"}}]),
     "unreachable": httpx.ConnectError("no"),
 }

@@ -110,5 +110,9 @@ def test_replicas_needed_are_those_that_sustain_the_rate(replicas):
     assert needed_replicas(costs, rate=1.05 * rate, **promise) == replicas + 1
 
 
+def test_more_replicas_than_anyone_has_are_not_simulated():
+    assert needed_replicas(ServingCosts(0.0, 1e5), rate=10, objective_s=1e6, share=0.95) is None
+
+
 def test_objective_below_the_work_itself_needs_replicas_without_end():
     assert needed_replicas(ServingCosts(0.0, 0.3), rate=10, objective_s=0.2, share=0.95) is None
