@@ -45,9 +45,10 @@ def measured_costs(measured: Outcomes, *, max_batch: int) -> MeasuredCosts | Non
     shapes = tuple(
         (count / len(runs), images_s[shape] / image_s if image_s else 1.0) for shape, count in counts.items()
     )
-    rest_s = fmean(run.seconds - _queue_s(run) - _infer_s(run) for run in runs)
+    # At the lowest rate: at others, what shares the machine with the runs has less of it than a replica will give it.
+    rest_s = next(_rest_s(told) for _, outcomes in sorted(measured.items()) if (told := _told(outcomes)))
     found = MeasuredCosts(
-        ServingCosts(setup_s, image_s, rest_s=max(0.0, rest_s), max_batch=max_batch, shapes=shapes), tuple(counts)
+        ServingCosts(setup_s, image_s, rest_s=rest_s, max_batch=max_batch, shapes=shapes), tuple(counts)
     )
     paces = [found.pace(run) for run in runs]
     return replace(found, costs=replace(found.costs, spread=lambda chance, _: chance.choice(paces)))
@@ -74,14 +75,17 @@ def _fitted(runs: Sequence[RequestOutcome]) -> tuple[float, dict[str, float]]:
 def replayed_latency(found: MeasuredCosts, outcomes: Sequence[RequestOutcome], *, replicas: int) -> dict[str, float]:
     """Latencies by quantile in milliseconds, and their mean, of these requests again; {} where none was told of.
 
-    Runs take as many times their cost as those that really began at that time: others may have used the machine.
+    Runs take as many times their cost as those that really began at that time, and all else what it took at that rate:
+    others may have used the machine.
     """
     told = sorted(_told(outcomes), key=_began)
     if not told:
         return {}
     times, paces = [_began(run) for run in told], [found.pace(run) for run in told]
     common = max(range(len(found.shapes)), key=lambda index: found.costs.shapes[index][0])
-    costs = replace(found.costs, spread=lambda _, now: paces[max(0, bisect_right(times, now) - 1)])
+    costs = replace(
+        found.costs, rest_s=_rest_s(told), spread=lambda _, now: paces[max(0, bisect_right(times, now) - 1)]
+    )
     shapes = [found.shapes.index(each.shape) if each.shape in found.shapes else common for each in outcomes]
     took = replay(costs, [each.at for each in outcomes], shapes=shapes, replicas=replicas).latencies_s
     latency = {name: round(1000 * quantile(took, share), 1) for name, share in QUANTILES.items()}
@@ -154,6 +158,11 @@ def _infer_s(outcome: RequestOutcome) -> float:
 
 def _queue_s(outcome: RequestOutcome) -> float:
     return outcome.stages_ms.get("queue", 0.0) / 1000
+
+
+def _rest_s(runs: Sequence[RequestOutcome]) -> float:
+    """Mean seconds of answers besides queue and run."""
+    return max(0.0, fmean(run.seconds - _queue_s(run) - _infer_s(run) for run in runs))
 
 
 def _began(outcome: RequestOutcome) -> float:

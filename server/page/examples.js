@@ -26,7 +26,6 @@ export const EXAMPLES = [
   },
   {
     file: 'rocket.jpg', name: 'Rocket',
-    detect: ['rocket', 'airplane', 'dog'],
     classify: ['rocket', 'airplane', 'ship', 'dog'],
     similarity: ['a rocket', 'a ship'],
   },

@@ -148,9 +148,9 @@ def _eager(family: str, specs: Sequence[GraphSpec]) -> Callable[[], Any]:
 
 def _config() -> Any:
     """The published config of IDEA-Research/grounding-dino-tiny, where it is not the default."""
-    swin: dict[str, Any] = {"depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "out_indices": [2, 3, 4]}
-    backbone = transformers.SwinConfig(embed_dim=96, window_size=7, image_size=224, **swin)
-    return transformers.GroundingDinoConfig(backbone_config=backbone)
+    backbone = {"window_size": 7, "embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]}
+    swin = transformers.AutoConfig.for_model("swin", image_size=224, out_indices=[2, 3, 4], **backbone)
+    return transformers.GroundingDinoConfig(backbone_config=swin)
 
 
 def _largest_product(threads: int) -> tuple[Callable[[], Any], int]:

@@ -276,10 +276,12 @@ def cost(cluster: TestCluster) -> Iterator[Promise]:
         ports = {"server": server.port, "cluster": PORT}
         loops: dict[tuple[str, int], list[ClosedLoop]] = {(name, count): [] for name in ports for count in (1, 16)}
         used = {name: [] for name in ports}
-        for _ in range(ROUNDS):
+        for number in range(1 + ROUNDS):
             for (name, count), rounds in loops.items():
                 load = ClosedLoop(ports[name], CLASSIFY, count)
                 seconds = processor_of(lambda load=load: run_for(load, ROUND_S))
+                if not number:  # memory, caches and connections of all processes become warm
+                    continue
                 rounds.append(load)
                 if count == 1:
                     used[name].append(1000 * (seconds - idle_s * load.seconds) / len(load.outcomes))
