@@ -148,10 +148,10 @@ def test_refusal_of_one_of_several_requests_tells_its_images(connect):
     server = Recorder(max_images=2)
 
     def serve(request):
-        return problem(415) if b"bad" in request.read() else server(request)
+        return problem(415) if b"wrong" in request.read() else server(request)  # no boundary of a form has a w
 
     with pytest.raises(ProblemError) as caught:
-        connect(serve).detect([b"1", b"2", b"3", b"bad", b"5"], labels="dog")
+        connect(serve).detect([b"1", b"2", b"3", b"wrong", b"5"], labels="dog")
     assert caught.value.__notes__ == ["the request had images 3 to 4 of 5"]
 
 
