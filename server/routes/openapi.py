@@ -47,11 +47,11 @@ _REFERENCE = re.compile(re.escape(_COMPONENT).replace(re.escape("{model}"), r"(\
 # Problems of every endpoint that reads a body and runs a model.
 BODY_FAULTS = (
     *(MalformedBody, BodyTimeout, BodyTooLarge, UnsupportedBody, InvalidRequest, TooManyRequests, MemoryExhausted),
-    NotReady,
+    *(NotReady, DeadlinePassed),
 )
 RUN_FAULTS = (
     *(UnknownModel, UnsuitableModel, ImageTooLarge, UnsupportedImage, BrokenImage, PromptError, PromptTooLong),
-    *(QueueFull, InferenceFailed, WorkerStopped, DeadlinePassed),
+    *(QueueFull, InferenceFailed, WorkerStopped),
 )
 VISION_FAULTS = (*BODY_FAULTS, *RUN_FAULTS, NotAcceptable, UrlRefused, UrlFailed)
 _HEADERS = [
