@@ -74,7 +74,7 @@ def _export(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="most pixels of the longer side (default: the checkpoint's, in proportion to --shorter)",
     )
-    parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 16 to 18 (default: 17)")
+    parser.add_argument("--opset", type=int, default=19, help="ONNX opset, 16 to 19 (default: 19)")
     parser.add_argument(
         "--weights",
         choices=("fp32", "fp16", "int8"),
