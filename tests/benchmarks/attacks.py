@@ -297,10 +297,12 @@ def peak_bytes(server: LiveServer) -> int:
     return int(found[1]) * 1024
 
 
-def run_attacks(server: LiveServer, names: Sequence[str], *, seconds: float) -> Iterator[tuple[Watched, list[str]]]:
+def run_attacks(
+    server: LiveServer, names: Sequence[str], *, seconds: float, livez_within_s: float = LIVEZ_WITHIN_S
+) -> Iterator[tuple[Watched, list[str]]]:
     """What was seen in each attack, after the processor alone, and the bounds that it broke."""
     quiet = watch(server, processor, seconds=seconds)
-    bound = max(LIVEZ_WITHIN_S, NOISE * max(quiet.livez))
+    bound = max(livez_within_s, NOISE * max(quiet.livez))
     yield quiet, []
     for name in names:
         watched = watch(server, ATTACKS[name], seconds=seconds)

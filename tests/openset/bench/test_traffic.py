@@ -54,12 +54,12 @@ def test_slow_server_delays_no_later_request_and_is_waited_for():
 
     async def slow(request):
         seen.append(time.monotonic())
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2)
         return httpx.Response(200, headers={"Server-Timing": "decode;dur=1.5, infer;dur=20, total;dur=30.25"})
 
     samples = ask(slow, [Arrival(0.05 * number, 0, ("dog",)) for number in range(5)])
-    assert seen[-1] - seen[0] < 0.45
-    assert all(0.5 <= sample.seconds < 2 for sample in samples)
+    assert seen[-1] - seen[0] < 1.9
+    assert all(2 <= sample.seconds < 8 for sample in samples)
     assert samples[0].stages_ms == {"decode": 1.5, "infer": 20.0, "total": 30.25}
 
 
