@@ -377,8 +377,13 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest` into `folder`, in place of any before."""
-    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    """Write `manifest` into `folder`, in place of any before, which stays whole until then."""
+    new = folder / f".{MANIFEST_FILE}"
+    try:
+        new.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        new.replace(folder / MANIFEST_FILE)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:
