@@ -33,7 +33,17 @@ from models import config_io, registry
 from models.family import ServingRules
 from models.registry import FAMILIES, LoadedCheckpoint
 from server.bundle import CARD_FILE, Bundle
-from server.contract.manifest import Artefact, FileHash, Lowering, Manifest, read_manifest, sha256_of, write_manifest
+from server.contract.manifest import (
+    MOST_LONGER,
+    MOST_SHORTER,
+    Artefact,
+    FileHash,
+    Lowering,
+    Manifest,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+)
 from server.contract.text import PromptTokenizer, SentenceTokenizer
 
 QUIET = Progress(quiet=True)
@@ -88,13 +98,19 @@ def export_bundle(
 
 
 def _resized(rules: ServingRules, shorter: int | None, longer: int | None) -> ServingRules:
-    """The rules for images of other sides; ExportError for a model whose inputs have one size."""
+    """The rules for images of other sides; ExportError for sides too large, or a model whose inputs have one size."""
     own = rules.preprocessing
     if shorter is None and longer is None:
         return rules
     if own.longer is None:
         raise ExportError(f"--shorter and --longer are for detectors: this model takes squares of {own.shorter} pixels")
-    return rules.overridden({"preprocessing": own.reduced(shorter, longer).model_dump()})
+    resized = own.reduced(shorter, longer)
+    if resized.shorter > MOST_SHORTER or (resized.longer or 0) > MOST_LONGER:
+        raise ExportError(
+            f"images of {resized.shorter} x {resized.longer} pixels (--shorter, and --longer, by default in proportion):"
+            f" at most {MOST_SHORTER} x {MOST_LONGER} are accepted"
+        )
+    return rules.overridden({"preprocessing": resized.model_dump()})
 
 
 def _write_bundle(
