@@ -107,8 +107,8 @@ def _resized(rules: ServingRules, shorter: int | None, longer: int | None) -> Se
     resized = own.reduced(shorter, longer)
     if resized.shorter > MOST_SHORTER or (resized.longer or 0) > MOST_LONGER:
         raise ExportError(
-            f"images of {resized.shorter} x {resized.longer} pixels (--shorter, and --longer, by default in proportion):"
-            f" at most {MOST_SHORTER} x {MOST_LONGER} are accepted"
+            f"images of {resized.shorter} x {resized.longer} pixels (--shorter; --longer, by default in proportion): at"
+            f" most {MOST_SHORTER} x {MOST_LONGER} are accepted"
         )
     return rules.overridden({"preprocessing": resized.model_dump()})
 

@@ -130,8 +130,13 @@ def _put_in_place(folder: Path, target: Path) -> None:
         folder.rename(target)
         return
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as aside:
-        target.rename(Path(aside) / "old")
-        folder.rename(target)
+        old = target.rename(Path(aside) / "old")
+        try:
+            folder.rename(target)
+        except BaseException:
+            if not target.exists():
+                old.rename(target)
+            raise
 
 
 def _files(manifest: Manifest) -> Iterator[FileHash | Artefact]:

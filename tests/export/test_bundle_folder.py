@@ -43,6 +43,23 @@ def test_old_bundle_is_replaced_whole(tmp_path):
     assert names(tmp_path) == ["bundle"]
 
 
+def test_old_bundle_is_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    with bundle_in_place(tmp_path / "bundle") as folder:
+        (folder / "manifest.json").write_text("old")
+    rename = Path.rename
+
+    def interrupted(path, target):
+        if path.name.startswith(".bundle-"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), bundle_in_place(tmp_path / "bundle") as folder:
+        (folder / "manifest.json").write_text("new")
+    assert names(tmp_path) == ["bundle"]
+    assert (tmp_path / "bundle/manifest.json").read_text() == "old"
+
+
 def test_anything_else_there_is_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/photo.jpg").write_bytes(b"")
