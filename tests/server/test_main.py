@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
     ("argv", "module", "extra"),
     [
         (["export", "--checkpoint", "x", "--out", "y"], "torch", "export"),
+        (["export", "--out", "y", "--precision", "int8"], "onnx", "int8"),
         (["train", "clip-mini", "--out", "y"], "torch", "train"),
         (["serve"], "onnxruntime", "cpu"),
         (["serve"], "fastapi", "cpu"),
