@@ -41,8 +41,9 @@ def plan_folder(folder: Path, manifest: Manifest, settings: Settings) -> HostFoo
     plan = _plan(manifest, weights_bytes(folder, manifest), settings)
     device = Device(settings.device, settings.gpu_memory_bytes)
     machine = this_machine({artefact.runtime for artefact in manifest.artefacts}, device)
-    chosen = choose(manifest.artefacts, machine, allow_uncertified=settings.allow_uncertified).chosen.values()
     graphs = runs_on_gpu(device)
+    artefacts = [each for each in manifest.artefacts if not (graphs and each.precision == "int8")]  # for CPUs
+    chosen = choose(artefacts, machine, allow_uncertified=settings.allow_uncertified).chosen.values()
     on_gpu = [artefact for artefact in chosen if artefact.engine or graphs]
     if not on_gpu:
         return plan

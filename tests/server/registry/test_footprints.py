@@ -1,6 +1,7 @@
 """Bundles that do not fit in memory are refused before they are served; GPUs are stand-ins with real sizes."""
 
 import re
+import shutil
 
 import pytest
 from fastapi.testclient import TestClient
@@ -212,6 +213,18 @@ def test_graphs_count_where_a_provider_runs_them_and_nothing_on_the_processor(mo
     Provider(monkeypatch, binding)
     assert by_record(CLIP).weights_bytes == file_bytes(CLIP, "*.onnx")
     assert by_record(CLIP, device="cpu") is None
+
+
+def test_float32_graphs_count_where_those_in_int8_do_not_run(monkeypatch, binding, tmp_path):
+    Provider(monkeypatch, binding)
+    folder = shutil.copytree(CLIP, tmp_path / "clip")
+    manifest = read_manifest(folder)
+    smaller = []
+    for graph in manifest.artefacts:
+        (folder / f"int8.{graph.file}").write_bytes(b"")
+        smaller.append(graph.model_copy(update={"precision": "int8", "file": f"int8.{graph.file}"}))
+    write_manifest(folder, manifest.model_copy(update={"artefacts": (*smaller, *manifest.artefacts)}))
+    assert by_record(folder).weights_bytes == file_bytes(CLIP, "*.onnx")
 
 
 def test_gpu_that_does_not_answer_is_left_to_the_opening_of_the_artefacts(monkeypatch, binding):
