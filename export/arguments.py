@@ -46,9 +46,8 @@ def _pull(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=("fp32", "int8"),
-        default="fp32",
         help="int8: also write graphs that compute products in int8, as far as the answers stay, and serve those: needs"
-        " the extra int8, and minutes (default: fp32)",
+        " the extra int8, and minutes; fp32: take them out again (default: leave it)",
     )
 
 
@@ -111,9 +110,9 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=get_args(Precision),
-        default="fp32",
         help="also write graphs in a lower precision and build engines from those; mixed: products in fp16, the rest in"
-        " fp32; int8: products in int8, for CPUs, where the answers stay (default: fp32)",
+        " fp32; int8: products in int8, which CPUs then serve, where the answers stay: needs the extra int8, and"
+        " minutes; fp32: take int8 out again (default: fp32)",
     )
     parser.add_argument(
         "--compute-capability",

@@ -1,4 +1,4 @@
-"""Folder of a bundle while it is written: beside its target, and moved there once it is complete."""
+"""Folder of a bundle: while it is written, beside its target, and moved there once complete; and without int8 again."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export import ExportError
-from server.contract.manifest import MANIFEST_FILE, FileHash, sha256_of
+from server.contract.manifest import MANIFEST_FILE, FileHash, Manifest, read_manifest, sha256_of, write_manifest
 
 TOKENIZER_FILE, REFERENCE_FILE, CANARY_FILE = "tokenizer.json", "reference.npz", "canary.npz"
 
@@ -52,6 +52,16 @@ def store(folder: Path, file: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Fi
 def hashed(folder: Path, file: str) -> FileHash:
     """Record of a file of the bundle."""
     return FileHash(file=file, sha256=sha256_of(folder / file))
+
+
+def remove_int8(folder: Path) -> None:
+    """Take the int8 graphs out of a bundle, which then serves in float32."""
+    manifest = read_manifest(folder)
+    graphs = [artefact for artefact in manifest.artefacts if artefact.precision == "int8"]
+    left = tuple(artefact for artefact in manifest.artefacts if artefact not in graphs)
+    write_manifest(folder, Manifest.model_validate(manifest.model_dump() | {"artefacts": left}))
+    for graph in graphs:
+        (folder / graph.file).unlink(missing_ok=True)
 
 
 def _put_in_place(folder: Path, target: Path) -> None:

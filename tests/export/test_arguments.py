@@ -14,7 +14,7 @@ def parse(*words):
 
 def test_export_writes_a_plain_graph_unless_told_otherwise():
     args = parse("export", "--checkpoint", "c", "--out", "b")
-    assert (args.weights, args.precision, args.runtime, args.lowering) == ("fp32", "fp32", "onnxruntime", "deform_conv")
+    assert (args.weights, args.precision, args.runtime, args.lowering) == ("fp32", None, "onnxruntime", "deform_conv")
     assert (args.opset, args.lowering) == (tracing.DEFAULT_OPSET, tracing.DEFAULT_LOWERING), "as without a command line"
     with pytest.raises(SystemExit):
         parse("export", "--checkpoint", "c")
