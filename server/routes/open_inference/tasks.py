@@ -55,7 +55,16 @@ _TENSORS: Mapping[Task, _TaskTensors] = {
     "detect": _TaskTensors(
         DetectRequest,
         ("labels", "prompt"),
-        ("box_threshold", "text_threshold", "nms_iou", "max_detections", "box_format"),
+        (
+            "box_threshold",
+            "text_threshold",
+            "nms_iou",
+            "nms_across_labels",
+            "max_detections",
+            "shorter",
+            "longer",
+            "box_format",
+        ),
         (
             _floats("boxes", -1, 4),
             _floats("scores", -1),
