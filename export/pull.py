@@ -59,9 +59,11 @@ def official(name: str) -> Official | None:
 
 
 def _unknown(name: str, cache: Path) -> str:
-    near = get_close_matches(name, OFFICIAL, n=1)
+    bundled = [manifest.parent.name for manifest in BUNDLED.glob("*/manifest.json")]
+    near = "".join(get_close_matches(name, (*OFFICIAL, *bundled), n=1))
+    hint = near and f", {near} is{' bundled' if near in bundled else ''}"
     return (
-        f"{name!r} is no official model{f', {near[0]} is' if near else ''}; known are {', '.join(OFFICIAL)}, and"
+        f"{name!r} is no official model{hint}; known are {', '.join(OFFICIAL)}, and"
         " repositories of these families as org/name. For a file of yours: openset export --checkpoint FILE --out"
         f" FOLDER, then openset serve --bundle FOLDER. Pulled models are in {cache}"
     )
@@ -115,7 +117,7 @@ def _pull(name: str, cache: Path, progress: Progress, *, full: bool, precision: 
 
 
 def _ships(name: str, int8: bool) -> int:
-    """What there is to do about a bundled model: nothing, or for int8 an export of a copy of one's own."""
+    """Tell about a bundled model that there is nothing to do, or for int8 how a copy is exported."""
     if not int8:
         print(f"{name} ships with the package: there is nothing to pull")
         return 0

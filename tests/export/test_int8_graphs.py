@@ -1,5 +1,4 @@
 import shutil
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,13 +71,6 @@ def test_bundle_keeps_its_int8_where_no_precision_is_named(in_int8, capsys):
     assert main(["export", "--out", str(in_int8)]) == 2
     assert "nothing to do" in capsys.readouterr().err
     assert read_manifest(in_int8).int8_parts == ("image_encoder", "text_encoder")
-
-
-def test_what_int8_needs_is_told_without_pytorch(clip_copy, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "onnx", None)  # an import of it fails
-    monkeypatch.delitem(sys.modules, "export.int8_graphs")
-    assert main(["export", "--out", str(clip_copy), "--precision", "int8"]) == 2
-    assert "[int8]" in capsys.readouterr().err
 
 
 def test_float32_graphs_serve_where_graphs_run_on_a_gpu(in_int8, monkeypatch):

@@ -407,6 +407,11 @@ def test_repository_with_other_tokens_is_not_filled(another, hub, small_template
     assert "tokenizer.json has a vocabulary of its own: it is exported, with PyTorch" in capsys.readouterr().out
 
 
+def test_misspelt_name_of_a_bundled_model_is_told(capsys, tmp_path):
+    assert main(["pull", "clip-min", "--cache-dir", str(tmp_path)]) == 2
+    assert "'clip-min' is no official model, clip-mini is bundled; known are" in capsys.readouterr().err
+
+
 def test_server_with_an_unknown_model_ends_before_it_listens(capfd, tmp_path):
     assert main(["serve", "--model", "clip-vit", "--cache-dir", str(tmp_path)]) == 2
     told = capfd.readouterr().err

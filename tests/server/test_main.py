@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
     ("argv", "module", "extra"),
     [
         (["export", "--checkpoint", "x", "--out", "y"], "torch", "export"),
+        (["export", "--out", "y", "--precision", "int8"], "onnx", "int8"),
         (["train", "clip-mini", "--out", "y"], "torch", "train"),
         (["serve"], "onnxruntime", "cpu"),
         (["serve"], "fastapi", "cpu"),
@@ -40,6 +41,15 @@ def test_wrong_usage_exits_with_2(argv):
     with pytest.raises(SystemExit) as ended:
         main(argv)
     assert ended.value.code == 2
+
+
+def test_unknown_option_is_told_with_those_of_the_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["export", "--out", "y", "--size", "100"])
+    told = capsys.readouterr().err
+    assert told.startswith("usage: openset export ")
+    assert "--shorter PIXELS" in told
+    assert told.endswith("openset export: error: unrecognized arguments: --size 100\n")
 
 
 def test_help_needs_no_extra():
