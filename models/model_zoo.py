@@ -138,6 +138,7 @@ OFFICIAL = {
     ),
     "llmdet-tiny": _llmdet("Swin-T", "tiny", "t"),
     "llmdet-base": _llmdet("Swin-B", "base", "b"),
+    "llmdet-large": _llmdet("Swin-L", "large", "l"),
     "glip-tiny": Official(
         "GLIP-T",
         "GLIPModel/GLIP",

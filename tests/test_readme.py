@@ -21,6 +21,7 @@ import pytest
 
 from models.model_zoo import OFFICIAL
 from server.__main__ import main, make_parser
+from server.registry.model_cache import BUNDLED
 from server.settings import markdown_table
 from tests.benchmarks.live_server import serving
 
@@ -275,6 +276,13 @@ def test_table_of_settings_is_what_the_code_says():
 def test_licence_of_every_official_model_is_told():
     for official in OFFICIAL.values():
         assert official.licence in PAGES["README.md"]
+
+
+@pytest.mark.parametrize("measure", ["best of six labels", "six absent animals", "a person is found"])
+def test_figures_of_the_bundled_detectors_are_those_of_their_cards(measure):
+    cards = [(BUNDLED / name / "MODEL_CARD.md").read_text() for name in ("grounding-dino-mini", "glip-mini")]
+    [(first, of)], [(second, _)] = (re.findall(rf"(?m)^\| {measure}.* (\d+) of (\d+) \|$", card) for card in cards)
+    assert f"{first} and {second} of {of}" in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_pre_commit_runs_the_checks_of_continuous_integration():

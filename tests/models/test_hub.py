@@ -414,5 +414,6 @@ def test_each_official_model_names_its_repository_and_weights():
         "IDEA-Research/grounding-dino-base",
         "iSEE-Laboratory/llmdet_tiny",
         "iSEE-Laboratory/llmdet_base",
+        "iSEE-Laboratory/llmdet_large",
         "GLIPModel/GLIP",
     }
