@@ -4,13 +4,23 @@ import argparse
 import sys
 from pathlib import Path
 
-from export.bundle_folder import remove_int8
+from export.bundle_folder import bundle_name, remove_int8
 from export.certificate.parity import Figures
 from export.certificate.verify import VerifyReport, name_of, verify
 from export.model_list import in_int8
 from export.progress import Progress, peak_memory_bytes
 from export.tensorrt.engines import EngineTarget, add_engines
-from server.contract.manifest import Artefact, Manifest, read_manifest
+from server.contract.manifest import Artefact, Manifest, read_manifest, write_manifest
+
+# Options of what is exported from a checkpoint, and their names in `export_bundle`, whose defaults hold.
+_OF_A_CHECKPOINT = {
+    "bundle_version": "version",
+    "opset": "opset",
+    "weights": "weights",
+    "lowering": "lowering",
+    "shorter": "shorter",
+    "longer": "longer",
+}
 
 
 def run_export(args: argparse.Namespace) -> int:
@@ -19,10 +29,19 @@ def run_export(args: argparse.Namespace) -> int:
     try:
         if args.runtime != "onnxruntime" and args.precision == "int8":
             raise ValueError("int8 is for CPUs: engines are built from fp32, fp16, bf16 or mixed")
+        given = [name for name in _OF_A_CHECKPOINT if getattr(args, name) is not None]
         if args.checkpoint is not None:
-            _export(args, progress)
-        elif args.shorter or args.longer:
-            raise ValueError("--shorter and --longer need a --checkpoint: a bundle's certificates are of its own size")
+            from export.bundle import export_bundle  # needs PyTorch, unlike the rest
+
+            options = {_OF_A_CHECKPOINT[name]: getattr(args, name) for name in given}
+            export_bundle(args.checkpoint, args.out, name=args.name, progress=progress, **options)
+        elif given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(
+                f"{names}: only with a --checkpoint, as a bundle's graphs and certificates are made for them"
+            )
+        elif args.name:
+            _rename(args.out, args.name)
         elif args.runtime == "onnxruntime" and args.precision is None:
             raise ValueError("nothing to do: name a --checkpoint, or a --precision or --runtime to add to the bundle")
         if args.precision is not None:
@@ -42,21 +61,8 @@ def run_export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export(args: argparse.Namespace, progress: Progress) -> None:
-    from export.bundle import export_bundle  # needs PyTorch, unlike the rest
-
-    export_bundle(
-        args.checkpoint,
-        args.out,
-        name=args.name,
-        version=args.bundle_version,
-        opset=args.opset,
-        weights=args.weights,
-        lowering=args.lowering,
-        shorter=args.shorter,
-        longer=args.longer,
-        progress=progress,
-    )
+def _rename(folder: Path, name: str) -> None:
+    write_manifest(folder, read_manifest(folder).model_copy(update={"name": bundle_name(name)}))
 
 
 def _certify_filled(bundle: Path, checkpoint: Path, progress: Progress) -> None:

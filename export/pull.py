@@ -121,10 +121,10 @@ def _ships(name: str, int8: bool) -> int:
     if not int8:
         print(f"{name} ships with the package: there is nothing to pull")
         return 0
-    source = shlex.quote(str(BUNDLED / name))
+    source, copy = shlex.quote(str(BUNDLED / name)), f"{name}-int8"
     return _failed(
-        f"{name} ships with the package, and stays as it is. For int8: cp -r {source} {name}-int8 &&"
-        f" openset export --out {name}-int8 --precision int8, then openset serve --bundle {name}-int8"
+        f"{name} ships with the package, and stays as it is. For int8: cp -r {source} {copy} &&"
+        f" openset export --out {copy} --name {copy} --precision int8, then openset serve --bundle {copy}"
     )
 
 

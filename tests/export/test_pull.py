@@ -225,7 +225,7 @@ def test_int8_of_a_bundled_model_is_made_of_a_copy(tmp_path, capsys, monkeypatch
     planned = []
     monkeypatch.setattr("export.int8_graphs.add_int8", lambda folder, progress: planned.append(read_manifest(folder)))
     assert main(export.removeprefix("openset ").split()) == 0
-    assert [manifest.name for manifest in planned] == ["clip-mini"]
+    assert [manifest.name for manifest in planned] == ["clip-mini-int8"]
 
 
 def test_full_pull_exports_the_checkpoint_that_is_here(cache, hub, tmp_path, capsys):
