@@ -46,9 +46,8 @@ def _pull(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=("fp32", "int8"),
-        default="fp32",
         help="int8: also write graphs that compute products in int8, as far as the answers stay, and serve those: needs"
-        " the extra int8, and minutes (default: fp32)",
+        " the extra int8, and minutes; fp32: take them out again (default: leave it)",
     )
 
 
@@ -59,8 +58,10 @@ def _export(parser: argparse.ArgumentParser) -> None:
         help="file or folder of the weights; without it, --precision and --runtime add to the bundle in --out",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle; an existing bundle is replaced")
-    parser.add_argument("--name", help="name of the model in requests (default: the folder's)")
-    parser.add_argument("--bundle-version", default="1", help="version of the model in responses (default: 1)")
+    parser.add_argument(
+        "--name", help="name of the model in requests (default: the folder's); without --checkpoint, a new one"
+    )
+    parser.add_argument("--bundle-version", help="version of the model in responses (default: 1)")
     parser.add_argument(
         "--shorter",
         type=positive,
@@ -74,17 +75,15 @@ def _export(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="most pixels of the longer side (default: the checkpoint's, in proportion to --shorter)",
     )
-    parser.add_argument("--opset", type=int, default=19, help="ONNX opset, 16 to 19 (default: 19)")
+    parser.add_argument("--opset", type=int, help="ONNX opset, 16 to 19 (default: 19)")
     parser.add_argument(
         "--weights",
         choices=("fp32", "fp16", "int8"),
-        default="fp32",
         help="round the weights, for half the file or a quarter; computation stays fp32 (default: fp32)",
     )
     parser.add_argument(
         "--lowering",
         choices=LOWERINGS,
-        default=LOWERINGS[0],
         help="bilinear sampling as DeformConv, fastest on CPUs, or as GridSample for ONNX Runtime before 1.25, or"
         " as gathers for runtimes whose GridSample is wrong (default: deform_conv)",
     )
@@ -111,9 +110,9 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=get_args(Precision),
-        default="fp32",
         help="also write graphs in a lower precision and build engines from those; mixed: products in fp16, the rest in"
-        " fp32; int8: products in int8, for CPUs, where the answers stay (default: fp32)",
+        " fp32; int8: products in int8, which CPUs then serve, where the answers stay: needs the extra int8, and"
+        " minutes; fp32: take int8 out again (default: fp32)",
     )
     parser.add_argument(
         "--compute-capability",

@@ -124,6 +124,14 @@ def hashed(folder: Path, file: str) -> FileHash:
     return FileHash(file=file, sha256=sha256_of(folder / file))
 
 
+def remove_int8(folder: Path) -> None:
+    """Take the int8 graphs out of a bundle, which then serves in float32."""
+    with additions(folder) as nothing:
+        manifest = read_manifest(folder)
+        left = tuple(artefact for artefact in manifest.artefacts if artefact.precision != "int8")
+        put(nothing, folder, Manifest.model_validate(manifest.model_dump() | {"artefacts": left}))
+
+
 def _put_in_place(folder: Path, target: Path) -> None:
     """Rename the finished folder to its target; a bundle that was there goes once the new one is in place."""
     if not target.exists():

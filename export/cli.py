@@ -4,11 +4,23 @@ import argparse
 import sys
 from pathlib import Path
 
+from export.bundle_folder import additions, bundle_name, put, remove_int8
 from export.certificate.parity import Figures
 from export.certificate.verify import VerifyReport, name_of, verify
+from export.model_list import in_int8
 from export.progress import Progress, peak_memory_bytes
 from export.tensorrt.engines import EngineTarget, add_engines
 from server.contract.manifest import Artefact, Manifest, read_manifest
+
+# Options of what is exported from a checkpoint, and their names in `export_bundle`, whose defaults hold.
+_OF_A_CHECKPOINT = {
+    "bundle_version": "version",
+    "opset": "opset",
+    "weights": "weights",
+    "lowering": "lowering",
+    "shorter": "shorter",
+    "longer": "longer",
+}
 
 
 def run_export(args: argparse.Namespace) -> int:
@@ -17,14 +29,23 @@ def run_export(args: argparse.Namespace) -> int:
     try:
         if args.runtime != "onnxruntime" and args.precision == "int8":
             raise ValueError("int8 is for CPUs: engines are built from fp32, fp16, bf16 or mixed")
+        given = [name for name in _OF_A_CHECKPOINT if getattr(args, name) is not None]
         if args.checkpoint is not None:
-            _export(args, progress)
-        elif args.shorter or args.longer:
-            raise ValueError("--shorter and --longer need a --checkpoint: a bundle's certificates are of its own size")
-        elif args.runtime == "onnxruntime" and args.precision == "fp32":
+            from export.bundle import export_bundle  # needs PyTorch, unlike the rest
+
+            options = {_OF_A_CHECKPOINT[name]: getattr(args, name) for name in given}
+            export_bundle(args.checkpoint, args.out, name=args.name, progress=progress, **options)
+        elif given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(
+                f"{names}: only with a --checkpoint, as a bundle's graphs and certificates are made for them"
+            )
+        elif args.name:
+            _rename(args.out, args.name)
+        elif args.runtime == "onnxruntime" and args.precision is None:
             raise ValueError("nothing to do: name a --checkpoint, or a --precision or --runtime to add to the bundle")
-        if args.precision != "fp32":
-            _add_precision(args, progress)
+        if args.precision is not None:
+            _set_precision(args, progress)
         if args.runtime != "onnxruntime":
             _add_engines(args, progress)
         manifest = read_manifest(args.out)
@@ -36,25 +57,13 @@ def run_export(args: argparse.Namespace) -> int:
     if failed:
         print(f"openset export: {args.out} is written, but {', '.join(failed)} FAILED its certificate", file=sys.stderr)
         return 1
-    print(f"{args.out}: {manifest.name}, certified")
+    print(f"{args.out}: {manifest.name}, certified{in_int8(manifest)}")
     return 0
 
 
-def _export(args: argparse.Namespace, progress: Progress) -> None:
-    from export.bundle import export_bundle  # needs PyTorch, unlike the rest
-
-    export_bundle(
-        args.checkpoint,
-        args.out,
-        name=args.name,
-        version=args.bundle_version,
-        opset=args.opset,
-        weights=args.weights,
-        lowering=args.lowering,
-        shorter=args.shorter,
-        longer=args.longer,
-        progress=progress,
-    )
+def _rename(folder: Path, name: str) -> None:
+    with additions(folder) as nothing:
+        put(nothing, folder, read_manifest(folder).model_copy(update={"name": bundle_name(name)}))
 
 
 def _certify_filled(bundle: Path, checkpoint: Path, progress: Progress) -> None:
@@ -65,21 +74,24 @@ def _certify_filled(bundle: Path, checkpoint: Path, progress: Progress) -> None:
     certify_filled(bundle, checkpoint, progress)
 
 
-def _add_precision(args: argparse.Namespace, progress: Progress) -> None:
-    if args.precision == "int8":
+def _set_precision(args: argparse.Namespace, progress: Progress) -> None:
+    if args.precision == "fp32":
+        if args.runtime == "onnxruntime":  # engines are built beside what there is
+            remove_int8(args.out)
+    elif args.precision == "int8":
         from export.int8_graphs import add_int8  # needs the package onnx, unlike `verify`
 
         add_int8(args.out, progress=progress)
-        return
-    from export.reduced_graphs import add_precision
+    else:
+        from export.reduced_graphs import add_precision
 
-    add_precision(args.out, args.precision, progress=progress)
+        add_precision(args.out, args.precision, progress=progress)
 
 
 def _add_engines(args: argparse.Namespace, progress: Progress) -> None:
     capabilities = tuple(args.compute_capability) if args.compute_capability else None
     target = EngineTarget(args.runtime, capabilities, args.timing_cache, args.profiles)
-    add_engines(args.out, target, precision=args.precision, progress=progress)
+    add_engines(args.out, target, precision=args.precision or "fp32", progress=progress)
 
 
 def run_verify(args: argparse.Namespace) -> int:
@@ -100,7 +112,8 @@ def run_verify(args: argparse.Namespace) -> int:
     for fault in report.faults:
         print(f"openset verify: FAILED: {fault}", file=sys.stderr)
     if not report.faults:
-        print(f"{args.bundle}: verified; certified: {read_manifest(args.bundle).certified}")
+        manifest = read_manifest(args.bundle)
+        print(f"{args.bundle}: verified; certified: {manifest.certified}{in_int8(manifest)}")
     return 1 if report.faults else 0
 
 

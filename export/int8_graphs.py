@@ -135,7 +135,8 @@ class _Trials:
 
     def _agreeing(self, groups: list[Group]) -> list[Group]:
         """As many of the groups as agree together, found one by one."""
-        harm = {group: _harm(self._figures([group], self.cases[::STEP])) / self._weights(group) for group in groups}
+        with self.progress.stage(f"  the harm of each of {len(groups)} groups"):
+            harm = {group: _harm(self._figures([group], self.cases[::STEP])) / self._weights(group) for group in groups}
         kept: list[Group] = []
         for group in sorted(groups, key=lambda group: harm[group]):
             if not self._faults([*kept, group]):
@@ -147,8 +148,8 @@ class _Trials:
 
     def _faults(self, kept: Sequence[Group]) -> list[str]:
         faults = shortfalls(self._figures(kept, self.cases), "int8")
-        left = [f"{part}: {group}" for part, group in self.groups if (part, group) not in kept]
-        self.progress.say(f"  without {', '.join(left) or 'exception'}: {'; '.join(faults) or 'agrees'}")
+        last = f", the last {': '.join(kept[-1])}" if kept else ""
+        self.progress.say(f"  {len(kept)} of {len(self.groups)} groups in int8{last}: {'; '.join(faults) or 'agrees'}")
         return faults
 
     def _figures(self, kept: Sequence[Group], cases: Sequence[ParityCase]) -> Figures:

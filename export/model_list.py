@@ -76,9 +76,14 @@ def _repository(folder: Path, source: str) -> str:
 
 
 def _there(name: str, state: str, folder: Path, manifest: Manifest, about: str | None = None) -> ListedModel:
-    about = about or f"{manifest.family}, {manifest.variant}"
+    about = (about or f"{manifest.family}, {manifest.variant}") + in_int8(manifest)
     tasks = tuple(sorted(manifest.tasks))
     return ListedModel(name, state, tasks, _size(folder), manifest.licence, "cpu or gpu", about, str(folder))
+
+
+def in_int8(manifest: Manifest) -> str:
+    """An addition to what is told of a bundle: its parts that CPUs run in int8; empty where all are in float32."""
+    return f"; int8 on CPUs: {', '.join(manifest.int8_parts)}" if manifest.int8_parts else ""
 
 
 def official(cache: Path) -> Iterator[ListedModel]:

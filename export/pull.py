@@ -7,6 +7,7 @@ does a checkpoint that no template fits.
 import argparse
 import errno
 import importlib.util
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+from export.model_list import in_int8
 from export.progress import Progress
 from export.templates.template import StoredTemplate, read_template, template_file
 from models import UnknownCheckpoint
 from models.model_zoo import OFFICIAL, Official, repository
 from server.contract.manifest import read_manifest
 from server.installation import install_command
-from server.registry.model_cache import bundle_name, cache_folder, is_pulled, pulled_bundle, ships
+from server.registry.model_cache import BUNDLED, bundle_name, cache_folder, is_pulled, pulled_bundle, ships
 from server.settings import SettingsError
 
 # Packages that fetching and filling import, and those of an export; checked before gigabytes are fetched.
@@ -43,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
         cache, progress = cache_folder(args.cache_dir), Progress(args.quiet)
         if unknown := [name for name in names if official(name) is None and not ships(name)]:
             return _failed(_unknown(unknown[0], cache))
-        int8 = args.precision == "int8"
-        statuses = [_pull(name, cache, progress, full=args.full, int8=int8) for name in names]
+        statuses = [_pull(name, cache, progress, full=args.full, precision=args.precision) for name in names]
         return 1 if 0 < statuses.count(0) < len(statuses) else max(statuses)
     except SettingsError as error:
         return _failed(str(error))
@@ -58,22 +59,28 @@ def official(name: str) -> Official | None:
 
 
 def _unknown(name: str, cache: Path) -> str:
-    near = get_close_matches(name, OFFICIAL, n=1)
+    bundled = [manifest.parent.name for manifest in BUNDLED.glob("*/manifest.json")]
+    near = "".join(get_close_matches(name, (*OFFICIAL, *bundled), n=1))
+    hint = near and f", {near} is{' bundled' if near in bundled else ''}"
     return (
-        f"{name!r} is no official model{f', {near[0]} is' if near else ''}; known are {', '.join(OFFICIAL)}, and"
+        f"{name!r} is no official model{hint}; known are {', '.join(OFFICIAL)}, and"
         " repositories of these families as org/name. For a file of yours: openset export --checkpoint FILE --out"
         f" FOLDER, then openset serve --bundle FOLDER. Pulled models are in {cache}"
     )
 
 
-def _pull(name: str, cache: Path, progress: Progress, *, full: bool, int8: bool) -> int:
+def _pull(name: str, cache: Path, progress: Progress, *, full: bool, precision: str | None) -> int:
+    int8 = precision == "int8"
     if ships(name):
-        print(f"{name} ships with the package: there is nothing to pull")
-        return 0
+        return _ships(name, int8)
     bundle, known = pulled_bundle(cache, name), OFFICIAL.get(name)
     full = full or (known is not None and not template_file(name).is_file())
     if _is_there(bundle, full, int8):
-        print(f"{bundle}: {name} is already there; remove the folder to pull it again")
+        if precision == "fp32":
+            from export.bundle_folder import remove_int8  # needs NumPy
+
+            remove_int8(bundle)
+        print(f"{bundle}: {name} is already there{in_int8(read_manifest(bundle))}; remove the folder to pull it again")
         return 0
     extra = "export" if full else "int8" if int8 else None
     if missing := [module for module in (*_REQUIRED, *_REQUIRED_BY[extra]) if importlib.util.find_spec(module) is None]:
@@ -104,8 +111,21 @@ def _pull(name: str, cache: Path, progress: Progress, *, full: bool, int8: bool)
         return _failed(str(error))
     if not is_pulled(bundle):
         return _failed(f"{bundle} is written, but FAILED its certificate", status=1)
-    print(f"{bundle}: {name}, certified: {read_manifest(bundle).certified}; openset serve --model {name}")
+    manifest = read_manifest(bundle)
+    print(f"{bundle}: {name}, certified: {manifest.certified}{in_int8(manifest)}; openset serve --model {name}")
     return 0
+
+
+def _ships(name: str, int8: bool) -> int:
+    """Tell about a bundled model that there is nothing to do, or for int8 how a copy is exported."""
+    if not int8:
+        print(f"{name} ships with the package: there is nothing to pull")
+        return 0
+    source, copy = shlex.quote(str(BUNDLED / name)), f"{name}-int8"
+    return _failed(
+        f"{name} ships with the package, and stays as it is. For int8: cp -r {source} {copy} &&"
+        f" openset export --out {copy} --name {copy} --precision int8, then openset serve --bundle {copy}"
+    )
 
 
 def _of_the_cache(error: OSError) -> str:
@@ -128,8 +148,7 @@ def _is_there(bundle: Path, full: bool, int8: bool = False) -> bool:
     if not is_pulled(bundle):
         return False
     manifest = read_manifest(bundle)
-    precisions = {artefact.precision for artefact in manifest.artefacts}
-    return (not full or manifest.certified == "full") and (not int8 or "int8" in precisions)
+    return (not full or manifest.certified == "full") and (not int8 or bool(manifest.int8_parts))
 
 
 @contextmanager

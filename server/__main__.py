@@ -107,6 +107,7 @@ def make_parser(*commands: str) -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         summary = f"{command.summary[0].upper()}{command.summary[1:]}."
         subparser = subparsers.add_parser(name, help=command.summary, description=summary)
+        subparser.set_defaults(refuse=subparser.error)
         if name in commands:
             importlib.import_module(command.arguments).add_arguments(name, subparser)
     return parser
@@ -141,7 +142,7 @@ def _run_command(words: Sequence[str]) -> int:
     parser = make_parser(*words[:1])
     args, rest = parser.parse_known_args(words)
     if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{_list_hint(args, rest)}")
+        args.refuse(f"unrecognized arguments: {' '.join(rest)}{_list_hint(args, rest)}")
     command = COMMANDS[args.command]
     module, _, function = command.run.partition(":")
     try:

@@ -37,7 +37,8 @@ class ResultsLog:
     """The results in `folder`, of one job, which the folder's `run.json` describes.
 
     A job with the same description goes on where the last one ended, even if that was killed in the middle of a line,
-    and tries again what failed, and what is no longer current; LogError for any other, or while another process writes.
+    and tries again what failed, and what is no longer current; LogError for any other, unless nothing has been
+    written, or while another process writes.
     `outdated`: how many results of earlier runs were not current.
     """
 
@@ -120,9 +121,7 @@ def _check_description(file: Path, results: Path, description: dict[str, Any]) -
     if not file.exists():
         if results.exists():
             raise LogError(f"{results} is there without {file.name}: remove it, or give another --out")
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(description, indent=1, ensure_ascii=False), "utf-8")
-        part.replace(file)
+        _write_description(file, description)
         return
     try:
         written = json.loads(file.read_bytes())
@@ -131,10 +130,19 @@ def _check_description(file: Path, results: Path, description: dict[str, Any]) -
     if not isinstance(written, dict):
         raise LogError(f"{file} is damaged: give another --out, or remove this folder")
     if written != json.loads(json.dumps(description)):
+        if results.exists() and not results.stat().st_size:  # a run whose first request was refused
+            _write_description(file, description)
+            return
         names = [name for name in description | written if written.get(name) != description.get(name)]
         raise LogError(
             f"{file.parent} has results of another run, with other {', '.join(names)}: give another --out, or remove it"
         )
+
+
+def _write_description(file: Path, description: dict[str, Any]) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(description, indent=1, ensure_ascii=False), "utf-8")
+    part.replace(file)
 
 
 @contextmanager

@@ -329,6 +329,11 @@ class Manifest(_Data):
             return "none"
         return "template" if any(graph.certificate and graph.certificate.of_template for graph in graphs) else "full"
 
+    @property
+    def int8_parts(self) -> tuple[str, ...]:
+        """Parts that have a graph in int8, which serves on CPUs."""
+        return tuple(artefact.part for artefact in self.artefacts if artefact.precision == "int8")
+
     @model_validator(mode="after")
     def _reference_outputs_unless_filled(self) -> "Manifest":
         if self.reference is None and self.template is None:

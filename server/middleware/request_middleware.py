@@ -254,4 +254,4 @@ def _stopping(scope: Scope) -> bool:
 
 
 def _body_too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body has more than {limit} bytes, the limit")
+    return BodyTooLarge(f"the body has more than {limit} bytes, the limit (max_body_bytes)")

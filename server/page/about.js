@@ -14,6 +14,8 @@ function paragraphOf(model) {
   const paragraph = lineOf('p', '');
   const name = lineOf('strong', model.name);
   paragraph.append(name, ` ${model.licence}. Weights: ${model.source}. `);
+  const lower = model.artefacts.filter(({ in_use: used, precision }) => used && precision !== 'fp32');
+  if (lower.length) paragraph.append(`Computed: ${lower.map(({ part, precision }) => `${part} in ${precision}`).join(', ')}. `);
   if (!proven(model)) {
     const warning = lineOf('span', 'Not certified: its graph was not compared with the reference. ');
     warning.className = 'warning';

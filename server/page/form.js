@@ -5,7 +5,7 @@ import { Tokens } from './tokens.js';
 
 const find = (id) => document.getElementById(id);
 const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
-const NUMBERS = ['nms_iou', 'max_detections', 'text_threshold'];
+const NUMBERS = ['nms_iou', 'max_detections', 'text_threshold', 'shorter'];
 
 /** The form; `onChange` is called after each change, `onTask` and `onModels` after these changed (before it). */
 export class Form {
@@ -122,6 +122,7 @@ export class Form {
     if (model) {
       find('nms_iou').placeholder = model.defaults.nms_iou ?? 'keep all';
       for (const id of ['max_detections', 'text_threshold']) find(id).placeholder = model.defaults[id] ?? '';
+      find('shorter').placeholder = model.limits.max_shorter ?? '';
       find('templates').placeholder = model.defaults.templates?.join('\n') ?? '';
     }
     this.onModels();

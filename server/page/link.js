@@ -2,7 +2,7 @@
 
 const SINGLE = ['task', 'model', 'compare', 'way', 'prompt', 'example'];
 const LISTS = ['texts', 'templates'];
-const NUMBERS = ['box_threshold', 'compare_threshold', 'nms_iou', 'max_detections', 'text_threshold'];
+const NUMBERS = ['box_threshold', 'compare_threshold', 'nms_iou', 'max_detections', 'text_threshold', 'shorter'];
 
 /** The fragment for `question`, whose fields are flat: texts, lists of texts, numbers and multi_label; empty ones are left out. */
 export function fragmentOf(question) {

@@ -22,7 +22,7 @@ export function fieldsOf(question) {
   const fields = [['model', model]];
   if (task === 'similarity') return [...fields, ...named('texts', texts)];
   fields.push(...(task === 'detect' && way === 'prompt' ? [['prompt', prompt]] : named('labels', texts)));
-  if (task === 'detect') return [...fields, ...set('box_threshold', 'text_threshold', 'nms_iou', 'max_detections')];
+  if (task === 'detect') return [...fields, ...set('box_threshold', 'text_threshold', 'nms_iou', 'max_detections', 'shorter')];
   fields.push(...named('templates', question.templates));
   return question.multi_label ? [...fields, ['multi_label', true]] : fields;
 }

@@ -115,7 +115,7 @@ def inflate(body: bytearray, encoding: str, *, limit: int) -> bytearray:
             full = len(piece) == _INFLATED_AT_ONCE and not inflater.eof  # there may be more of what it has read
             data = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
             if len(inflated) > limit:
-                raise BodyTooLarge(f"the body, unpacked, has more than {limit} bytes, the limit")
+                raise BodyTooLarge(f"the body, unpacked, has more than {limit} bytes, the limit (max_body_bytes)")
     except zlib.error:
         raise MalformedBody(f"the body is damaged: it is no {encoding}") from None
     if not inflater.eof:

@@ -146,6 +146,19 @@ def test_text_threshold_is_sent_and_marks_words(opened):
     assert body_shown(page)["results"][0]["detections"][0]["matched"] == []
 
 
+def test_shorter_side_is_sent_and_what_the_model_takes_is_told(opened):
+    page = opened()
+    page.locator("#options summary").click()
+    expect(page.locator("#shorter")).to_have_attribute("placeholder", "288")
+    page.locator("#shorter").fill("144")
+    ask(page)
+    assert "-F shorter=144" in printed(page, "curl")
+    assert '"shorter": 144' in printed(page, "python")
+    page.locator("#shorter").fill("1000")
+    page.locator("#ask").click()
+    expect(page.locator("#problem")).to_contain_text("grounding-dino-mini takes 72 to 288, got 1000")
+
+
 def downloaded(page, kind, suffix=""):
     with page.expect_download() as download:
         page.locator(f"#downloads{suffix} [data-file={kind}]").click()
@@ -200,6 +213,18 @@ def test_second_models_answer_is_downloaded_and_drawn_too(opened):
     assert json.loads(content)[0]["model"]["name"] == "glip-mini"
     _, content = downloaded(page, "picture", "-2")
     assert Image.open(io.BytesIO(content)).size == (640, 480)
+
+
+def test_parts_that_are_computed_in_a_lower_precision_are_told(opened, server):
+    models = server.get("/models").json()
+    models["models"][1]["artefacts"][0]["precision"] = "int8"
+    part = models["models"][1]["artefacts"][0]["part"]
+    page = opened(routes=[("models", lambda route: route.fulfill(json=models))])
+    page.locator(".about summary").click()
+    expect(page.locator("#model-about")).to_contain_text(f"Computed: {part} in int8.")
+    page.locator("#model").select_option("glip-mini")
+    expect(page.locator("#model-about")).to_contain_text("glip-mini")
+    expect(page.locator("#model-about")).not_to_contain_text("Computed:")
 
 
 def test_card_of_a_model_is_linked_where_there_is_one(opened, server):

@@ -12,10 +12,17 @@ def parse(*words):
     return make_parser(words[0]).parse_args(words)
 
 
-def test_export_writes_a_plain_graph_unless_told_otherwise():
+def test_export_writes_a_plain_graph_unless_told_otherwise(capsys):
     args = parse("export", "--checkpoint", "c", "--out", "b")
-    assert (args.weights, args.precision, args.runtime, args.lowering) == ("fp32", "fp32", "onnxruntime", "deform_conv")
-    assert (args.opset, args.lowering) == (tracing.DEFAULT_OPSET, tracing.DEFAULT_LOWERING), "as without a command line"
+    assert args.runtime == "onnxruntime"
+    assert {args.weights, args.precision, args.lowering, args.opset, args.bundle_version} == {None}, (
+        "the function's own"
+    )
+    with pytest.raises(SystemExit):
+        parse("export", "--help")
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"16 to 19 (default: {tracing.DEFAULT_OPSET})" in told
+    assert f"(default: {tracing.DEFAULT_LOWERING})" in told
     with pytest.raises(SystemExit):
         parse("export", "--checkpoint", "c")
 

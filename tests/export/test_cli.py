@@ -1,6 +1,8 @@
 import pytest
 
 from server.__main__ import main
+from server.bundle import Bundle
+from server.contract.manifest import read_manifest
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,25 @@ def test_quiet_prints_the_result_only(exported, capsys):
     checkpoint, out = exported
     assert main(["export", "--checkpoint", str(checkpoint), "--out", str(out), "--quiet"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--weights", "int8"), ("--shorter", "32"), ("--opset", "18"), ("--bundle-version", "2", "--longer", "9")],
+)
+def test_what_a_bundle_is_exported_with_is_not_changed_in_it(copied, capsys, options):
+    before = read_manifest(copied)
+    assert main(["export", "--out", str(copied), "--precision", "fp32", "--name", "other", *options]) == 2
+    named = ", ".join(option for option in options if option.startswith("--"))
+    assert f"openset export: {named}: only with a --checkpoint" in capsys.readouterr().err
+    assert read_manifest(copied) == before
+
+
+def test_bundle_is_served_by_another_name_beside_the_one_it_was_copied_from(copied, capsys):
+    assert main(["export", "--out", str(copied), "--name", "Other one", "--quiet"]) == 0
+    assert capsys.readouterr().out == f"{copied}: other-one, certified\n"
+    assert main(["verify", str(copied)]) == 0
+    assert Bundle(copied).manifest.name == "other-one"
 
 
 def test_checkpoint_that_is_not_there_is_an_error_in_one_line(tmp_path, capsys):

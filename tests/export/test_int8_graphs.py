@@ -55,6 +55,24 @@ def test_int8_graphs_are_certified_verified_and_served(in_int8):
     )
 
 
+def test_int8_is_taken_out_again_and_leaves_the_bundle_as_it_was(clip_bundle, in_int8, tmp_path, capsys):
+    folder = shutil.copytree(in_int8, tmp_path / "small-clip")
+    assert main(["verify", str(folder), "--quiet"]) == 0
+    assert capsys.readouterr().out.endswith("verified; certified: full; int8 on CPUs: image_encoder, text_encoder\n")
+    for _ in range(2):  # the second time there is none
+        assert main(["export", "--out", str(folder), "--precision", "fp32", "--quiet"]) == 0
+        assert capsys.readouterr().out == f"{folder}: small-clip, certified\n"
+    assert read_manifest(folder).artefacts == read_manifest(clip_bundle).artefacts
+    assert len(list(folder.iterdir())) == len(list(clip_bundle.iterdir()))
+    assert verify(folder, QUIET).faults == ()
+
+
+def test_bundle_keeps_its_int8_where_no_precision_is_named(in_int8, capsys):
+    assert main(["export", "--out", str(in_int8)]) == 2
+    assert "nothing to do" in capsys.readouterr().err
+    assert read_manifest(in_int8).int8_parts == ("image_encoder", "text_encoder")
+
+
 def test_float32_graphs_serve_where_graphs_run_on_a_gpu(in_int8, monkeypatch):
     monkeypatch.setattr(loader, "runs_on_gpu", lambda device: True)
     bundle = Bundle(in_int8)

@@ -199,6 +199,36 @@ def test_int8_is_added_to_what_was_pulled_without_torch_and_without_fetching(cac
     assert main(["verify", str(pulled_bundle(tmp_path, CLIP))]) == 0
 
 
+def test_pulled_int8_is_told_and_taken_out_again(cache, hub, tmp_path, capsys):
+    bundle = pulled_bundle(tmp_path, CLIP)
+    shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
+    before = read_manifest(bundle)
+    graph = next(a for a in before.artefacts if a.part == "text_encoder")
+    int8 = graph.model_copy(update={"precision": "int8", "file": "text_encoder.int8.onnx", "data": ()})
+    (bundle / int8.file).touch()
+    write_manifest(bundle, before.model_copy(update={"artefacts": (int8, *before.artefacts)}))
+    assert main(["pull", CLIP, "--cache-dir", str(tmp_path)]) == 0
+    assert "already there; int8 on CPUs: text_encoder; remove" in capsys.readouterr().out
+    assert main(["models", "--cache-dir", str(tmp_path)]) == 0
+    assert "; int8 on CPUs: text_encoder\n" in capsys.readouterr().out
+    assert main(["pull", CLIP, "--precision", "fp32", "--cache-dir", str(tmp_path)]) == 0
+    assert read_manifest(bundle) == before
+    assert not (bundle / int8.file).exists()
+
+
+def test_int8_of_a_bundled_model_is_made_of_a_copy(tmp_path, capsys, monkeypatch):
+    """The commands that the refusal names are run, but for the plan."""
+    assert main(["pull", "clip-mini", "--precision", "int8"]) == 2
+    told = capsys.readouterr().err
+    copy, export = told.partition("For int8: ")[2].partition(", then ")[0].split(" && ")
+    monkeypatch.chdir(tmp_path)
+    assert subprocess.run(copy, shell=True, check=False).returncode == 0
+    planned = []
+    monkeypatch.setattr("export.int8_graphs.add_int8", lambda folder, progress: planned.append(read_manifest(folder)))
+    assert main(export.removeprefix("openset ").split()) == 0
+    assert [manifest.name for manifest in planned] == ["clip-mini-int8"]
+
+
 def test_full_pull_exports_the_checkpoint_that_is_here(cache, hub, tmp_path, capsys):
     hub.asked.clear()
     shutil.copytree(cache, tmp_path / "cache")
@@ -389,6 +419,11 @@ def test_repository_with_other_tokens_is_not_filled(another, hub, small_template
     monkeypatch.setattr("export.bundle.export_bundle", lambda *_, **__: None)
     assert main(["pull", ANOTHER, "--cache-dir", str(tmp_path)]) == 1
     assert "tokenizer.json has a vocabulary of its own: it is exported, with PyTorch" in capsys.readouterr().out
+
+
+def test_misspelt_name_of_a_bundled_model_is_told(capsys, tmp_path):
+    assert main(["pull", "clip-min", "--cache-dir", str(tmp_path)]) == 2
+    assert "'clip-min' is no official model, clip-mini is bundled; known are" in capsys.readouterr().err
 
 
 def test_server_with_an_unknown_model_ends_before_it_listens(capfd, tmp_path):

@@ -43,6 +43,15 @@ def test_wrong_usage_exits_with_2(argv):
     assert ended.value.code == 2
 
 
+def test_unknown_option_is_told_with_those_of_the_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["export", "--out", "y", "--size", "100"])
+    told = capsys.readouterr().err
+    assert told.startswith("usage: openset export ")
+    assert "--shorter PIXELS" in told
+    assert told.endswith("openset export: error: unrecognized arguments: --size 100\n")
+
+
 def test_help_needs_no_extra():
     bare = [sys.executable, "-m", "tests.bare_install", "--help-of-all"]
     done = subprocess.run(bare, cwd=ROOT, capture_output=True, text=True)

@@ -55,9 +55,19 @@ def test_damaged_description_is_named(tmp_path, content):
 
 
 def test_folder_of_another_run_is_refused_and_names_what_differs(tmp_path):
-    ResultsLog(tmp_path, RUN).close()
+    with ResultsLog(tmp_path, RUN) as log:
+        log.append(PictureResult(image="a.jpg"))
     with pytest.raises(LogError, match="other labels: give another --out"):
         ResultsLog(tmp_path, RUN | {"labels": ["cat"]})
+
+
+def test_folder_of_a_run_without_results_is_taken_by_another(tmp_path):
+    with ResultsLog(tmp_path, {"shorter": 20_000}):
+        pass  # refused before the first picture
+    with ResultsLog(tmp_path, {"shorter": 200}) as log:
+        log.append(PictureResult(image="a.jpg"))
+    with pytest.raises(LogError, match="with other shorter"):
+        ResultsLog(tmp_path, {"shorter": 20_000})
 
 
 def test_results_without_a_description_are_not_written_over(tmp_path):

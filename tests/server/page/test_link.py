@@ -18,6 +18,7 @@ QUESTION = {
     "nms_iou": 0,
     "max_detections": 7,
     "text_threshold": 0.25,
+    "shorter": 200,
     "multi_label": False,
     "example": "rocket.jpg",
 }
