@@ -12,9 +12,13 @@ from export.bundle_folder import (
     CANARY_FILE,
     REFERENCE_FILE,
     TOKENIZER_FILE,
+    additions,
     bundle_in_place,
     bundle_name,
+    files_of,
     hashed,
+    link_files,
+    put,
     store,
 )
 from export.certificate.int8_agreement import int8_graphs
@@ -29,7 +33,17 @@ from models import config_io, registry
 from models.family import ServingRules
 from models.registry import FAMILIES, LoadedCheckpoint
 from server.bundle import CARD_FILE, Bundle
-from server.contract.manifest import Artefact, FileHash, Lowering, Manifest, read_manifest, sha256_of, write_manifest
+from server.contract.manifest import (
+    MOST_LONGER,
+    MOST_SHORTER,
+    Artefact,
+    FileHash,
+    Lowering,
+    Manifest,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+)
 from server.contract.text import PromptTokenizer, SentenceTokenizer
 
 QUIET = Progress(quiet=True)
@@ -84,13 +98,19 @@ def export_bundle(
 
 
 def _resized(rules: ServingRules, shorter: int | None, longer: int | None) -> ServingRules:
-    """The rules for images of other sides; ExportError for a model whose inputs have one size."""
+    """The rules for images of other sides; ExportError for sides too large, or a model whose inputs have one size."""
     own = rules.preprocessing
     if shorter is None and longer is None:
         return rules
     if own.longer is None:
         raise ExportError(f"--shorter and --longer are for detectors: this model takes squares of {own.shorter} pixels")
-    return rules.overridden({"preprocessing": own.reduced(shorter, longer).model_dump()})
+    resized = own.reduced(shorter, longer)
+    if resized.shorter > MOST_SHORTER or (resized.longer or 0) > MOST_LONGER:
+        raise ExportError(
+            f"images of {resized.shorter} x {resized.longer} pixels (--shorter; --longer, by default in proportion): at"
+            f" most {MOST_SHORTER} x {MOST_LONGER} are accepted"
+        )
+    return rules.overridden({"preprocessing": resized.model_dump()})
 
 
 def _write_bundle(
@@ -177,20 +197,23 @@ def certify_filled(folder: Path, checkpoint: str | Path, progress: Progress = QU
 
     ExportError where its weights are not those of the checkpoint.
     """
-    manifest = read_manifest(folder)
-    with progress.stage("read the checkpoint"):
-        loaded = registry.load(checkpoint)
-    if loaded.weights_sha256 != manifest.weights_sha256:
-        raise ExportError(f"{folder} has other weights than {checkpoint}: SHA-256 {manifest.weights_sha256}")
-    rules = ServingRules.model_validate({name: getattr(manifest, name) for name in ServingRules.model_fields})
-    reference = store_reference(folder, rules, FAMILIES[loaded.family].graphs(loaded), progress)
-    graphs = tuple(a for a in manifest.artefacts if a.engine is None and a.precision == "fp32")
-    changes = {"reference": reference.file, "artefacts": graphs}
-    certified = certify_graphs(folder, manifest.model_copy(update=changes), reference, progress)
-    if int8 := int8_graphs(manifest):  # certified by the float32 graphs, with these weights
-        certified = certified.model_copy(update={"artefacts": (*int8.values(), *certified.artefacts)})
-        write_manifest(folder, certified)
-    return certified
+    with additions(folder) as added:
+        manifest = read_manifest(folder)
+        with progress.stage("read the checkpoint"):
+            loaded = registry.load(checkpoint)
+        if loaded.weights_sha256 != manifest.weights_sha256:
+            raise ExportError(f"{folder} has other weights than {checkpoint}: SHA-256 {manifest.weights_sha256}")
+        rules = ServingRules.model_validate({name: getattr(manifest, name) for name in ServingRules.model_fields})
+        graphs = tuple(a for a in manifest.artefacts if a.engine is None and a.precision == "fp32")
+        link_files(folder, (manifest.tokenizer.file, manifest.canary.file), added)
+        for graph in graphs:
+            link_files(folder, files_of(graph), added)
+        reference = store_reference(added, rules, FAMILIES[loaded.family].graphs(loaded), progress)
+        changes = {"reference": reference.file, "artefacts": graphs}
+        certified = certify_graphs(added, manifest.model_copy(update=changes), reference, progress)
+        int8 = int8_graphs(manifest)  # certified by the float32 graphs, with these weights
+        artefacts = (*int8.values(), *certified.artefacts)
+        return put(added, folder, certified.model_copy(update={"artefacts": artefacts}))
 
 
 def _tokenizer(file: Path, rules: ServingRules) -> BundleTokenizer:

@@ -58,17 +58,17 @@ def detector_graphs(
     traced: Mapping[str, Tensor],
     canary: Mapping[str, Tensor],
     *,
-    strides: Sequence[int],
     inputs: Sequence[str],
 ) -> tuple[GraphSpec, ...]:
     """Specifications of the image encoder, the text encoder and `detector`.
 
-    traced, canary: inputs of all three but the image features; strides: of the levels; inputs: names of the detector's
-    inputs before the image features.
+    traced, canary: inputs of all three but the image features; inputs: names of the detector's inputs before those.
     """
     with torch.inference_mode():
         levels = model.encode_image(traced["pixel_values"])
     features = {f"image_features_{level}": x for level, x in enumerate(levels)}
+    config = model.config
+    strides = (*config.strides, config.strides[config.words_level]) if config.words else config.strides
     level_axes: dict[str, Mapping[int, str]] = {
         name: {0: "batch", 2: f"height_{stride}", 3: f"width_{stride}"}
         for name, stride in zip(features, strides, strict=True)

@@ -65,14 +65,7 @@ def graphs(checkpoint: LoadedCheckpoint) -> tuple[GraphSpec, ...]:
     # A size that no canvas of 32 px steps has, so that serving never runs at it.
     traced = _inputs(model.config, batch=2, height=104, width=136, length=9)
     canary = _inputs(model.config, batch=1, height=64, width=80, length=6)
-    return detector_graphs(
-        model, GroundingDinoGraph(model), traced, canary, strides=_strides(model.config), inputs=INPUTS
-    )
-
-
-def _strides(config: GroundingDinoConfig) -> tuple[int, ...]:
-    """Strides of the image features: the levels, and the map of words if there is one."""
-    return (*config.strides, config.strides[config.words_level]) if config.words else config.strides
+    return detector_graphs(model, GroundingDinoGraph(model), traced, canary, inputs=INPUTS)
 
 
 def _inputs(config: GroundingDinoConfig, *, batch: int, height: int, width: int, length: int) -> dict[str, Tensor]:

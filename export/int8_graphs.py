@@ -6,17 +6,14 @@ they are tried one after the other, those first that do the least harm for the w
 measured.
 """
 
-import os
-import shutil
-import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import onnx
 
 from export import ExportError
-from export.bundle_folder import hashed, store
-from export.certificate.int8_agreement import Outputs, agreement, float32_graphs, float32_outputs, int8_graphs
+from export.bundle_folder import CANARY_FILE, additions, files_of, hashed, link_files, put, store
+from export.certificate.int8_agreement import Outputs, agreement, float32_graphs, float32_outputs
 from export.certificate.parity import (
     HIGHER_IS_BETTER,
     INT8_LIMITS,
@@ -45,29 +42,22 @@ def add_int8(folder: Path, *, progress: Progress) -> Manifest:
 
     A part of which nothing is left in int8 has none. ExportError with the figures where even then they do not agree.
     """
-    manifest = read_manifest(folder)
-    graphs = float32_graphs(folder, manifest)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.resolve().parent) as scratch:
+    with additions(folder) as scratch:
+        manifest = read_manifest(folder)
+        graphs = float32_graphs(folder, manifest)
         with progress.stage("read the graphs"):
             for graph in graphs.values():
                 check_artefact(folder, graph)
             writers = {part: Int8Writer(onnx.load(str(folder / graph.file))) for part, graph in graphs.items()}
         with progress.stage("float32 answers to drawings"):
             cases, wanted = float32_outputs(folder)
-        trials = _Trials(folder, manifest, graphs, writers, cases, wanted, Path(scratch), progress)
+        trials = _Trials(folder, manifest, graphs, writers, cases, wanted, scratch, progress)
         with progress.stage("plan int8"):
             kept = trials.plan()
             artefacts = trials.certified(kept)
-        for file in (*(artefact.file for artefact in artefacts), manifest.canary.file):
-            os.replace(Path(scratch) / file, folder / file)
-    for old in int8_graphs(manifest).values():
-        if old.file not in {artefact.file for artefact in artefacts}:
-            (folder / old.file).unlink()
-    others = [artefact for artefact in manifest.artefacts if artefact.precision != "int8"]
-    changes = {"artefacts": (*artefacts, *others), "canary": hashed(folder, manifest.canary.file)}
-    manifest = manifest.model_copy(update=changes)
-    write_manifest(folder, manifest)
-    return manifest
+        others = [artefact for artefact in manifest.artefacts if artefact.precision != "int8"]
+        changes = {"artefacts": (*artefacts, *others), "canary": hashed(scratch, CANARY_FILE)}
+        return put(scratch, folder, manifest.model_copy(update=changes))
 
 
 class _Trials:
@@ -87,11 +77,9 @@ class _Trials:
         self.manifest, self.graphs, self.writers, self.progress = manifest, graphs, writers, progress
         self.cases, self.wanted, self.scratch = cases, wanted, scratch
         self.groups: list[Group] = [(part, group) for part, writer in writers.items() for group in writer.groups]
-        for entry in (manifest.tokenizer, manifest.canary):
-            shutil.copyfile(folder / entry.file, scratch / entry.file)
+        link_files(folder, (manifest.tokenizer.file, manifest.canary.file), scratch)
         for graph in graphs.values():
-            for name in (graph.file, *(entry.file for entry in graph.data)):
-                shutil.copyfile(folder / name, scratch / name)
+            link_files(folder, files_of(graph), scratch)
 
     def plan(self) -> list[Group]:
         """The groups to compute in int8; ExportError where none can be, or none gains time."""
@@ -124,13 +112,11 @@ class _Trials:
 
     def _store_canary(self, bundle: Bundle) -> None:
         """Write the canary anew, with the outputs of this bundle."""
-        file = self.manifest.canary.file
-        canary = read_arrays(self.scratch / file)
+        canary = read_arrays(self.scratch / self.manifest.canary.file)
         canary = {name: value for name, value in canary.items() if not name.startswith(INT8_CANARY)}
         outputs = bundle.run_canary(canary)
-        store(
-            self.scratch, file, canary | {f"{INT8_CANARY}{name}": outputs[name] for name in outputs if name in canary}
-        )
+        own = {f"{INT8_CANARY}{name}": output for name, output in outputs.items() if name in canary}
+        store(self.scratch, CANARY_FILE, canary | own)
 
     def _gaining(self, groups: list[Group]) -> list[Group]:
         """The groups in parts that these groups make faster; ExportError where they make none faster."""

@@ -1,13 +1,12 @@
 """Adds graphs of a lower precision to a bundle, certified by their float32 twins; needs no PyTorch."""
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from export import ExportError
+from export.bundle_folder import additions, link_files, put
 from export.certificate.parity import certificate, describe, measure, versions
 from export.certificate.parity_cases import unpack_cases
 from export.onnx.grid_sample import without_deform_conv
@@ -23,29 +22,24 @@ def add_precision(folder: Path, precision: Reduced, *, progress: Progress) -> Ma
 
     Their certificates, passed or failed, hold the figures of their twins (`export.onnx.precision`).
     """
-    manifest = read_manifest(folder)
-    if manifest.reference is None:
-        raise ExportError(
-            f"{folder} was filled from a template and has no outputs of PyTorch to compare with; store them with:"
-            " openset verify BUNDLE --checkpoint CHECKPOINT"
-        )
-    graphs = [a for a in manifest.artefacts if a.engine is None and a.precision == "fp32" and not a.uncertified]
-    if lacking := {artefact.part for artefact in manifest.artefacts} - {graph.part for graph in graphs}:
-        raise ExportError(f"{folder} has no certified fp32 graph of {', '.join(sorted(lacking))} to rewrite")
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.resolve().parent) as scratch:
-        twins, written = Path(scratch) / "twins", Path(scratch)
+    with additions(folder) as written:
+        manifest = read_manifest(folder)
+        if manifest.reference is None:
+            raise ExportError(
+                f"{folder} was filled from a template and has no outputs of PyTorch to compare with; store them with:"
+                " openset verify BUNDLE --checkpoint CHECKPOINT"
+            )
+        graphs = [a for a in manifest.artefacts if a.engine is None and a.precision == "fp32" and not a.uncertified]
+        if lacking := {artefact.part for artefact in manifest.artefacts} - {graph.part for graph in graphs}:
+            raise ExportError(f"{folder} has no certified fp32 graph of {', '.join(sorted(lacking))} to rewrite")
+        twins = written / "twins"
         twins.mkdir()
         with progress.stage(f"rewrite the graphs in {precision}"):
             artefacts = [_rewrite(folder, graph, precision, written, twins, progress) for graph in graphs]
         with progress.stage(f"certify {precision}"):
             artefacts = _certified(folder, manifest, manifest.reference, artefacts, twins)
-        for artefact in artefacts:
-            shutil.move(written / artefact.file, folder / artefact.file)
-    files = {artefact.file for artefact in artefacts}
-    kept = [artefact for artefact in manifest.artefacts if artefact.file not in files]
-    manifest = manifest.model_copy(update={"artefacts": (*kept, *artefacts)})
-    write_manifest(folder, manifest)
-    return manifest
+        kept = [each for each in manifest.artefacts if each.engine is not None or each.precision != precision]
+        return put(written, folder, manifest.model_copy(update={"artefacts": (*kept, *artefacts)}))
 
 
 def _rewrite(
@@ -78,8 +72,7 @@ def _certified(
     folder: Path, manifest: Manifest, reference: FileHash, artefacts: list[Artefact], twins: Path
 ) -> list[Artefact]:
     """The artefacts with certificates measured on their twins, run as a bundle of their own."""
-    for entry in (manifest.tokenizer, manifest.canary, reference):
-        shutil.copyfile(folder / entry.file, twins / entry.file)
+    link_files(folder, [entry.file for entry in (manifest.tokenizer, manifest.canary, reference)], twins)
     stand_ins = [artefact.model_copy(update={"sha256": sha256_of(twins / artefact.file)}) for artefact in artefacts]
     write_manifest(twins, manifest.model_copy(update={"artefacts": tuple(stand_ins)}))
     bundle = Bundle(twins, allow_uncertified=True)

@@ -16,6 +16,7 @@ from models.state_dict_choice import choose_state_dict
 from models.stored_arrays import Array
 from models.tensor_records import TensorReader
 from models.torch_archive import LegacyFile, ZipArchive, faults_named
+from server.contract.manifest import sha256_of
 
 OPENSET_FORMAT = "openset"
 _MAX_NAME = 200
@@ -67,7 +68,7 @@ class StoredWeights:
 
     def sha256(self) -> str:
         """SHA-256 of the weights file; for shards, of the lines "hash  name" in order."""
-        hashes = [_sha256_of(file) for file in self.files]
+        hashes = [sha256_of(file) for file in self.files]
         if len(hashes) == 1:
             return hashes[0]
         lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(hashes, self.files, strict=True))
@@ -156,8 +157,3 @@ def _is_script_archive(path: Path) -> bool:
         return False
     with faults_named(path, "checkpoint"), zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ _AVERAGED = ("model_ema", "ema_model", "ema", "state_dict_ema", "ema_state_dict"
 _DEPTH = 4
 # Entries that averaging (torch.optim.swa_utils) adds to the weights.
 _COUNTERS = ("n_averaged",)
+_DATA_PARALLEL = "module."  # of every name, where training was
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,9 @@ def _tensors_of(data: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
 
 def _named(data: Mapping[Any, StoredTensor]) -> dict[str, StoredTensor]:
     tensors = {str(name): value for name, value in data.items() if name not in _COUNTERS}
-    return _without_prefix(tensors, "module.")
-
-
-def _without_prefix(tensors: dict[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
-    """Strip the prefix of data-parallel training, if all names have it."""
-    if tensors and all(name.startswith(prefix) for name in tensors):
-        return {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
+    if not all(name.startswith(_DATA_PARALLEL) for name in tensors):
+        return tensors
+    return {name.removeprefix(_DATA_PARALLEL): value for name, value in tensors.items()}
 
 
 def _refusal(root: Mapping[Any, Any], found: Mapping[str, Any]) -> str:

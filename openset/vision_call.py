@@ -81,8 +81,9 @@ class VisionCall(Generic[VisionAnswer]):
     def content(self, batch: Batch) -> dict[str, Any]:
         """Content of a request as httpx takes it: a form with nameless files, or JSON with URLs."""
         skip = {"on_error": "skip"} if self.on_error == "skip" else {}
-        files = [("image", ("image", image, "application/octet-stream")) for image in batch.images if _is_file(image)]
-        if files:
+        pictures = [image for image in batch.images if isinstance(image, bytes)]
+        if pictures:
+            files = [("image", ("image", picture, "application/octet-stream")) for picture in pictures]
             return {"data": {**self._form_fields, **skip}, "files": files}
         urls = {"image_urls": [image.address for image in batch.images if isinstance(image, Url)]}
         return {"json": {**(urls if self.images else {}), **self.fields, **skip}}
@@ -168,10 +169,6 @@ class VisionCall(Generic[VisionAnswer]):
         if isinstance(like, ImageDetections):
             return like.model_copy(update={"width": 0, "height": 0, "detections": []})
         return ImageScores(scores=[]) if isinstance(like, ImageScores) else []
-
-
-def _is_file(image: bytes | Url) -> bool:
-    return isinstance(image, bytes)
 
 
 def _quoted(text: str) -> str:

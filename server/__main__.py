@@ -73,8 +73,8 @@ COMMANDS = {
     ),
     "completion": Command("print the shell's completion script", "server.arguments", "server.completion:run"),
 }
-# Modules that only some uses of a command need, and the extra that brings each (an export lacks torch before onnx).
-_EXTRA_OF = {"onnx": ("int8",), "pyarrow": ("label",), "av": ("video",), "pillow_heif": ("heic",)}
+# Modules that only some uses of a command need, and the extra that brings each.
+_EXTRA_OF = {"onnx": ("cpu", "int8"), "pyarrow": ("label",), "av": ("video",), "pillow_heif": ("heic",)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

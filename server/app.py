@@ -130,6 +130,23 @@ def create_app(
     admission = Admission(settings, retry_after=registry.retry_after)
     app.state.jobs = Jobs(service.pipeline, admission, app.state.fetcher)
     app.state.documents, app.state.metrics_page = DocumentCache(), SharedRendering(service.metrics.exposition)
+    templates = _add_routes(app, settings, routers)
+    app.add_middleware(
+        RequestMiddleware,
+        settings=settings,
+        endpoints=Endpoints(templates),
+        metrics=service.metrics,
+        keys=keys,
+        admission=admission,
+        tracing=service.tracing,
+    )
+    for error in (Fault, PromptError, HTTPException, RequestValidationError):
+        app.add_exception_handler(error, _problem)
+    return app
+
+
+def _add_routes(app: FastAPI, settings: Settings, routers: Sequence[APIRouter]) -> list[str]:
+    """Add the endpoints that the settings ask for, behind those of `routers`; the path templates of all."""
     routers = [*routers, detect.router, classify.router, similarity.router, embed.router]
     if settings.max_jobs:
         routers.append(jobs.router)
@@ -141,22 +158,6 @@ def create_app(
     app.router.routes.extend(docs.routes())
     if settings.page:
         app.router.routes.extend(page.routes())
-    app.add_middleware(
-        RequestMiddleware,
-        settings=settings,
-        endpoints=Endpoints(_templates(app, routers)),
-        metrics=service.metrics,
-        keys=keys,
-        admission=admission,
-        tracing=service.tracing,
-    )
-    for error in (Fault, PromptError, HTTPException, RequestValidationError):
-        app.add_exception_handler(error, _problem)
-    return app
-
-
-def _templates(app: FastAPI, routers: Sequence[APIRouter]) -> list[str]:
-    """The path templates of the app's own routes and of its `routers`."""
     routes = [*app.router.routes, *(route for router in routers for route in router.routes)]
     mounted = [f"{route.path}/{{path:path}}" for route in routes if isinstance(route, Mount)]
     return [*(route.path for route in routes if isinstance(route, Route)), *mounted]

@@ -30,13 +30,13 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Product:
-    """A product that can be rewritten: its node, the name of its weights [K, N], or [N, K] if `turned`, and its group.
+    """A product that can be rewritten: names of its output and its weights [K, N], or [N, K] if `turned`; its group.
 
     x: name of its other operand; bias: name of a third, which is added. filters: shape [N, C, height, width] of the
     weights of a deformable convolution, whose `x` are columns [B, K, h, w], to be turned to [B, h, w, K] once rounded.
     """
 
-    node: str
+    output: str
     weights: str
     x: str
     turned: bool
@@ -44,15 +44,20 @@ class Product:
     group: str
     filters: tuple[int, ...] | None = None
 
+    @property
+    def rounded(self) -> str:
+        """Name of its weights in int8, beside those of another product that has them the other way round."""
+        return f"{self.weights}.turned.int8" if self.turned else f"{self.weights}.int8"
+
 
 class Int8Writer:
-    """A float32 graph whose products can be rewritten in int8; `products` are these, by the name of their node."""
+    """A float32 graph whose products can be rewritten in int8; `products` are these, by the name of their output."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
         self._constants = _constants(model.graph)
-        self._rounded: dict[tuple[str, bool], tuple[Array, Array]] = {}
-        self.products: Mapping[str, Product] = {product.node: product for product in self._found()}
+        self._rounded: dict[str, tuple[Array, Array]] = {}
+        self.products: Mapping[str, Product] = {product.output: product for product in self._found()}
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -70,7 +75,7 @@ class Int8Writer:
         added: dict[str, TensorProto] = {}
         rounded: set[str] = set()
         for node in self._model.graph.node:
-            product = self.products.get(node.name)
+            product = self.products.get(node.output[0])
             if product is None or product.group not in groups:
                 nodes.append(node)
                 continue
@@ -98,26 +103,20 @@ class Int8Writer:
                 continue
             if node.op_type == "DeformConv":
                 bias = node.input[3] if len(node.input) > 3 and node.input[3] else None
-                yield Product(node.name, weights, f"{node.output[0]}.columns", True, bias, group, shape)
+                yield Product(node.output[0], weights, f"{node.output[0]}.columns", True, bias, group, shape)
             elif len(shape) == 2:
-                bias = node.input[2] if len(node.input) > 2 else None
-                yield Product(node.name, weights, x, bool(attributes.get("transB")), bias, group)
+                bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
+                yield Product(node.output[0], weights, x, bool(attributes.get("transB")), bias, group)
 
     def _stored(self, product: Product) -> dict[str, TensorProto]:
-        key = (product.weights, product.turned)
-        if key not in self._rounded:
+        name = product.rounded
+        if name not in self._rounded:
             weights = self._constants[product.weights].values()
             weights = weights.reshape(len(weights), -1)
-            self._rounded[key] = whole_numbers(weights.T if product.turned else weights)
-        whole, scale = self._rounded[key]
-        return {
-            name: numpy_helper.from_array(values, name)
-            for name, values in (
-                (f"{product.weights}.int8", whole),
-                (f"{product.weights}.scale", scale),
-                (f"{product.weights}.zero", np.zeros(len(scale), np.int8)),
-            )
-        }
+            self._rounded[name] = whole_numbers(weights.T if product.turned else weights)
+        whole, scale = self._rounded[name]
+        arrays = {name: whole, f"{name}.scale": scale, f"{name}.zero": np.zeros(len(scale), np.int8)}
+        return {name: numpy_helper.from_array(values, name) for name, values in arrays.items()}
 
     def _assembled(self, nodes: list[NodeProto], added: Mapping[str, TensorProto]) -> onnx.ModelProto:
         """A model of these nodes and the initializers that they read; what restored replaced weights is left out."""
@@ -148,10 +147,11 @@ def group_of(node: str) -> str:
 
 
 def whole_numbers(weights: Array) -> tuple[Array, Array]:
-    """Weights [K, N] as int8 of -63..63 and the float32 scale [N] of each column."""
-    largest = np.abs(weights).max(axis=0)
-    scale = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
-    return np.ascontiguousarray(np.rint(weights / scale)).astype(np.int8), scale
+    """Weights [K, N] as int8 of -63..63 and the float32 scale [N] of each column, NaN for one that holds NaN."""
+    least = np.finfo(np.float32).tiny  # smaller scales have few bits, or are zero
+    scale = np.maximum(np.abs(weights).max(axis=0) / LARGEST, least).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # NaN is any whole number, times NaN
+        return np.ascontiguousarray(np.rint(weights / scale)).astype(np.int8), scale
 
 
 def _rounding(name: str) -> NodeProto:
@@ -176,17 +176,17 @@ def _taps(filters: tuple[int, ...]) -> TensorProto:
 
 
 def _product(product: Product, node: NodeProto) -> Iterator[NodeProto]:
-    x, w, y = product.x, product.weights, node.output[0]
+    x, w, y = product.x, product.rounded, product.output
     whole, result = f"{x}.uint8", y
     if product.filters is not None:
         whole, result = f"{x}.turned", f"{y}.turned"
         yield helper.make_node("Transpose", [f"{x}.uint8"], [whole], name=f"{node.name}/Turned", perm=[0, 2, 3, 1])
     scaled = result if product.bias is None else f"{y}.scaled"
-    operands = [whole, f"{w}.int8", f"{x}.zero", f"{w}.zero"]
+    operands = [whole, w, f"{x}.zero", f"{w}.zero"]
     yield helper.make_node("MatMulInteger", operands, [f"{y}.int32"], name=f"{node.name}/MatMulInteger")
     yield helper.make_node("Cast", [f"{y}.int32"], [f"{y}.whole"], name=f"{node.name}/Whole", to=TensorProto.FLOAT)
-    yield helper.make_node("Mul", [f"{x}.scale", f"{w}.scale"], [f"{y}.scale"], name=f"{node.name}/Scales")
-    yield helper.make_node("Mul", [f"{y}.whole", f"{y}.scale"], [scaled], name=f"{node.name}/Scaled")
+    yield helper.make_node("Mul", [f"{x}.scale", f"{w}.scale"], [f"{y}.scales"], name=f"{node.name}/Scales")
+    yield helper.make_node("Mul", [f"{y}.whole", f"{y}.scales"], [scaled], name=f"{node.name}/Scaled")
     if product.bias is not None:
         yield helper.make_node("Add", [scaled, product.bias], [result], name=f"{node.name}/Bias")
     if product.filters is not None:

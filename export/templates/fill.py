@@ -141,9 +141,8 @@ def fill_parts(
         used |= {initializer.key for initializer in part.initializers}
         data = FileHash(file=part.data_file, sha256=digest)
         artefacts.append(part.artefact.model_copy(update={"data": (data,)}))
-    for key in (
-        template.tensors.keys() - used - absent
-    ):  # the graphs do without them, but the checkpoint must be the model's
+    # The graphs do without the rest, but the checkpoint must be the model's.
+    for key in template.tensors.keys() - used - absent:
         _value(key, template, table, tensors, faults)
     if faults:
         raise WeightsDoNotFit(wrong=list(faults.values()), path=path)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from export import ExportError
 from export.graph_spec import GraphSpec
-from export.onnx.tracing import DEFAULT_OPSET, to_onnx
+from export.onnx.tracing import to_onnx
 from export.templates.template import Initializer, offsets_of
 from server.contract.manifest import Lowering
 
@@ -38,11 +38,11 @@ class TracedPart:
     lowering: Lowering | None
 
 
-def trace_part(spec: GraphSpec, model: nn.Module, scratch: Path, *, opset: int = DEFAULT_OPSET) -> TracedPart:
+def trace_part(spec: GraphSpec, model: nn.Module, scratch: Path) -> TracedPart:
     """Trace the module of `spec`, a part of `model`, whose float tensors must all differ."""
     keys = _keys(spec, model)
     file = scratch / f"{spec.name}.onnx"
-    lowering = to_onnx(spec, file, opset=opset, fold_constants=False)
+    lowering = to_onnx(spec, file, fold_constants=False)
     graph = onnx.load(str(file))
     file.unlink()
     data_file = f"{spec.name}.weights"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from export import ExportError
+from export.bundle_folder import additions, put
 from export.progress import Progress
 from export.tensorrt.profiles import Plan, Profile, profiles
 from server.bundle import check_artefact
@@ -26,7 +27,6 @@ from server.contract.manifest import (
     Precision,
     read_manifest,
     sha256_of,
-    write_manifest,
 )
 from server.runtimes.device import MODULES, PACKAGES, gpu_at
 
@@ -35,7 +35,6 @@ PLANS: dict[EngineRuntime, Plan] = {"tensorrt": "buckets", "tensorrt-rtx": "one"
 # Default GPUs of TensorRT-RTX.
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 SECONDS_BETWEEN_LINES = 10.0
-_NEW = ".new"  # suffix of an engine's file until all are built
 
 
 @dataclass(frozen=True)
@@ -74,35 +73,28 @@ class _Errors:
 def add_engines(folder: Path, target: EngineTarget, *, precision: Precision = "fp32", progress: Progress) -> Manifest:
     """Build the engine of every part from its certified graph of this precision, and return the new manifest.
 
-    An engine is marked "not run", without a certificate, until a machine with its GPU has measured it. The manifest is
-    written last; a build that fails leaves the bundle as it was.
+    An engine is marked "not run", without a certificate, until a machine with its GPU has measured it. A build that
+    fails leaves the bundle as it was.
     """
-    manifest = read_manifest(folder)
-    graphs = [a for a in manifest.artefacts if a.engine is None and a.precision == precision and not a.uncertified]
-    if lacking := {artefact.part for artefact in manifest.artefacts} - {graph.part for graph in graphs}:
-        raise ExportError(f"{folder} has no certified {precision} graph of {', '.join(sorted(lacking))} to build from")
-    try:
-        engines = [_build(folder, manifest, graph, target, progress) for graph in graphs]
-        for engine in engines:
-            (folder / f"{engine.file}{_NEW}").replace(folder / engine.file)
-    finally:
-        for unused in folder.glob(f"*{_NEW}"):
-            unused.unlink()
-    replaced = [old for old in manifest.artefacts if any(_replaces(old, new) for new in engines)]
-    kept = [artefact for artefact in manifest.artefacts if artefact not in replaced]
-    manifest = manifest.model_copy(update={"artefacts": (*engines, *kept)})
-    write_manifest(folder, manifest)
-    for file in {old.file for old in replaced} - {engine.file for engine in engines}:
-        (folder / file).unlink(missing_ok=True)
-    return manifest
+    with additions(folder) as added:
+        manifest = read_manifest(folder)
+        graphs = [a for a in manifest.artefacts if a.engine is None and a.precision == precision and not a.uncertified]
+        if lacking := {artefact.part for artefact in manifest.artefacts} - {graph.part for graph in graphs}:
+            missing = ", ".join(sorted(lacking))
+            raise ExportError(f"{folder} has no certified {precision} graph of {missing} to build from")
+        engines = [_build(folder, manifest, graph, target, added, progress) for graph in graphs]
+        kept = [old for old in manifest.artefacts if not any(_replaces(old, new) for new in engines)]
+        return put(added, folder, manifest.model_copy(update={"artefacts": (*engines, *kept)}))
 
 
-def _build(folder: Path, manifest: Manifest, graph: Artefact, target: EngineTarget, progress: Progress) -> Artefact:
+def _build(
+    folder: Path, manifest: Manifest, graph: Artefact, target: EngineTarget, added: Path, progress: Progress
+) -> Artefact:
     check_artefact(folder, graph)
     full = graph.precision == "fp32"
     with progress.stage(f"build {graph.part} with {target.runtime}"), tempfile.TemporaryDirectory() as scratch:
         built = build_engine(_readable(folder, graph, Path(scratch)), manifest, target, full=full, progress=progress)
-    artefact = _store(folder, graph, built, target)
+    artefact = _store(added, graph, built, target)
     progress.say(f"  {artefact.file}: {len(built.data) / 2**20:.0f} MiB, {len(built.profiles)} profiles")
     return artefact
 
@@ -119,10 +111,10 @@ def _readable(folder: Path, graph: Artefact, scratch: Path) -> Path:
     return scratch / graph.file
 
 
-def _store(folder: Path, graph: Artefact, built: BuiltEngine, target: EngineTarget) -> Artefact:
+def _store(added: Path, graph: Artefact, built: BuiltEngine, target: EngineTarget) -> Artefact:
     targets = [] if target.capabilities is None else [f"sm{c.replace('.', '')}" for c in target.capabilities]
     name = ".".join([graph.file.removesuffix(".onnx"), f"{target.runtime}-{built.version}", *targets, "engine"])
-    new = folder / f"{name}{_NEW}"
+    new = added / name
     new.write_bytes(built.data)
     record = Engine(
         version=built.version,

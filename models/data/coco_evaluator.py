@@ -82,9 +82,9 @@ class CocoEvaluation:
         """Mean over IoU thresholds, recalls and labels that occur; NaN without objects."""
         return _mean(self.precision(iou=iou, size=size))
 
-    def average_recall(self, *, size: str = "all") -> float:
+    def average_recall(self) -> float:
         """Share of objects found, mean over IoU thresholds and labels; NaN without objects."""
-        return _mean(self._evaluator.eval["recall"][..., SIZES.index(size), 0])
+        return _mean(self._evaluator.eval["recall"][..., SIZES.index("all"), 0])
 
     def by_label(self) -> list[tuple[float, float]]:
         """AP and AP50 of each label, NaN for a label that does not occur."""

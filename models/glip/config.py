@@ -1,24 +1,20 @@
 """Configuration of GLIP, and its published variants."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from models.layers.configs import BertConfig, EfficientNetConfig, ResNetConfig, SwinConfig
+from models.layers.configs import DetectorConfig, SwinConfig
 
 
 @dataclass(frozen=True)
-class GlipConfig:
+class GlipConfig(DetectorConfig):
     """Sizes of a GLIP; the defaults are the published GLIP-T (GLIP configs/pretrain/glip_Swin_T_O365_GoldG.yaml).
 
-    stages: backbone stages in use (0 has stride 4); `extra_levels` are made from the last. anchor_sizes: side of each
-    level's one anchor, in pixels. fused: image-text fusion; GLIP-T (A) has none. log_scale_init: token logits are
-    divided by exp(log_scale), published as 0, from where they grow slowly; a small model starts lower. A position is a
-    candidate for a label that scores above `candidate_score` there; at most `candidates_per_level` pairs of position
-    and label of each level are kept.
+    `extra_levels` are made from the last stage. anchor_sizes: side of each level's one anchor, in pixels. fused:
+    image-text fusion; GLIP-T (A) has none. log_scale_init: token logits are divided by exp(log_scale), published as 0,
+    from where they grow slowly; a small model starts lower. A position is a candidate for a label that scores above
+    `candidate_score` there; at most `candidates_per_level` pairs of position and label of each level are kept.
     """
 
-    backbone: SwinConfig | ResNetConfig | EfficientNetConfig = field(default_factory=SwinConfig)
-    text: BertConfig = field(default_factory=BertConfig)
-    stages: tuple[int, ...] = (1, 2, 3)
     channels: int = 256
     extra_levels: int = 2
     anchor_sizes: tuple[int, ...] = (64, 128, 256, 512, 1024)
@@ -45,20 +41,9 @@ class GlipConfig:
                 raise ValueError(f"{name} {parts} does not divide {width}")
 
     @property
-    def words(self) -> int:
-        """Size of the backbone's space of words, 0 if it has none."""
-        return getattr(self.backbone, "words", 0)
-
-    @property
-    def words_level(self) -> int:
-        """Level whose cells the map of words has."""
-        return len(self.stages) - (2 if getattr(self.backbone, "drawn", 0) else 1)
-
-    @property
     def strides(self) -> tuple[int, ...]:
         """Pixels per cell of each level."""
-        first = tuple(4 << stage for stage in self.stages)
-        return (*first, *(first[-1] << level + 1 for level in range(self.extra_levels)))
+        return self._level_strides(self.extra_levels)
 
 
 GLIP_T = GlipConfig()

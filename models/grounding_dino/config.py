@@ -1,24 +1,21 @@
 """Configuration of Grounding DINO and MM-Grounding-DINO (arXiv 2401.02361), and their published variants."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from models.layers.configs import BertConfig, EfficientNetConfig, ResNetConfig, SwinConfig
+from models.layers.configs import DetectorConfig, SwinConfig
 
 
 @dataclass(frozen=True)
-class GroundingDinoConfig:
+class GroundingDinoConfig(DetectorConfig):
     """Sizes of a Grounding DINO; the defaults are the published Swin-T.
 
-    stages: backbone stages in use (0 has stride 4); each further level up to `levels` halves the last map. logit_scale,
-    logit_bias_init: a token logit is scale * query.text + bias; the published models have 1 and no bias (None). A small
-    model trains better from d_model ** -0.5 and about -4. own_box_heads: each decoder layer has a box head of its own,
-    as in MM-Grounding-DINO, rather than all the same.
+    Each level beyond the stages, up to `levels`, halves the last map. logit_scale, logit_bias_init: a token logit is
+    scale * query.text + bias; the published models have 1 and no bias (None). A small model trains better from
+    d_model ** -0.5 and about -4. own_box_heads: each decoder layer has a box head of its own, as in MM-Grounding-DINO,
+    rather than all the same.
     """
 
-    backbone: SwinConfig | ResNetConfig | EfficientNetConfig = field(default_factory=SwinConfig)
-    text: BertConfig = field(default_factory=BertConfig)
-    stages: tuple[int, ...] = (1, 2, 3)
     d_model: int = 256
     heads: int = 8
     levels: int = 4
@@ -54,20 +51,9 @@ class GroundingDinoConfig:
                 raise ValueError(f"{name} {heads} does not divide {width}")
 
     @property
-    def words(self) -> int:
-        """Size of the backbone's space of words, 0 if it has none."""
-        return getattr(self.backbone, "words", 0)
-
-    @property
-    def words_level(self) -> int:
-        """Level whose cells the map of words has."""
-        return len(self.stages) - (2 if getattr(self.backbone, "drawn", 0) else 1)
-
-    @property
     def strides(self) -> tuple[int, ...]:
         """Pixels per cell of each level."""
-        first = tuple(4 << stage for stage in self.stages)
-        return (*first, *(first[-1] << level + 1 for level in range(self.levels - len(first))))
+        return self._level_strides(self.levels - len(self.stages))
 
 
 SWIN_T = GroundingDinoConfig()

@@ -133,8 +133,8 @@ DECODER_LAYER = {
     "model.decoder.layers.{}.fc2": "decoder.layers.{}.ffn.fc2",
     "model.decoder.layers.{}.final_layer_norm": "decoder.layers.{}.ffn_norm",
 }
-# One box head; safetensors stores shared tensors once, so that any of these names may be the one in the file.
 # MM-Grounding-DINO only: the biases of the logits.
 SELECTION_BIAS = "model.encoder_output_class_embed.bias"
 LOGIT_BIAS = ("model.decoder.class_embed.{}.bias", "class_embed.{}.bias")
+# One box head; safetensors stores shared tensors once, so that any of these names may be the one in the file.
 BOX_HEAD = ("model.decoder.bbox_embed.{}.layers", "bbox_embed.{}.layers")

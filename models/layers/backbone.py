@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers.efficientnet import ClassWords, DrawnWords, EfficientNet, EfficientNetConfig
-from models.layers.resnet import ModifiedResNet, ResNetConfig
-from models.layers.swin import Swin, SwinConfig
+from models.layers.configs import BackboneConfig, EfficientNetConfig, ResNetConfig
+from models.layers.efficientnet import ClassWords, DrawnWords, EfficientNet
+from models.layers.resnet import ModifiedResNet
+from models.layers.swin import Swin
 
 
 class ResNetStages(nn.Module):
@@ -62,9 +63,6 @@ def word_maps(backbone: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
 def drawn_cells(fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
     """Maps of strides 8, 16 and 32 -> what `DrawnWords` reads in each cell of stride 16 [B, C, h, w]."""
     return torch.cat([functional.avg_pool2d(fine, 2), middle, nearest(coarse, *middle.shape[2:])], 1)
-
-
-BackboneConfig = SwinConfig | ResNetConfig | EfficientNetConfig
 
 
 def build_backbone(config: BackboneConfig, stages: tuple[int, ...]) -> nn.Module:

@@ -1,6 +1,6 @@
-"""Sizes of the backbones and the text encoder; apart from their modules, so that a config is read without PyTorch."""
+"""Sizes of the backbones, the text encoder and the detectors; apart from their modules, to be read without PyTorch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 RESNET_EXPANSION = 4
 EFFICIENTNET_STRIDES = (1, 2, 2, 2, 1, 2, 1)
@@ -87,3 +87,30 @@ class SwinConfig:
     def channels(self) -> tuple[int, ...]:
         """Channels of each stage's map."""
         return tuple(self.embed_dim << stage for stage in range(len(self.depths)))
+
+
+BackboneConfig = SwinConfig | ResNetConfig | EfficientNetConfig
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Backbone and text encoder of a detector; `stages` of the backbone are in use (0 has stride 4)."""
+
+    backbone: BackboneConfig = field(default_factory=SwinConfig)
+    text: BertConfig = field(default_factory=BertConfig)
+    stages: tuple[int, ...] = (1, 2, 3)
+
+    @property
+    def words(self) -> int:
+        """Size of the backbone's space of words, 0 if it has none."""
+        return getattr(self.backbone, "words", 0)
+
+    @property
+    def words_level(self) -> int:
+        """Level whose cells the map of words has."""
+        return len(self.stages) - (2 if getattr(self.backbone, "drawn", 0) else 1)
+
+    def _level_strides(self, extra: int) -> tuple[int, ...]:
+        """Strides of the stages, and of `extra` levels behind them, each of which halves the last map."""
+        first = tuple(4 << stage for stage in self.stages)
+        return (*first, *(first[-1] << level + 1 for level in range(extra)))

@@ -7,13 +7,13 @@ from torch.nn import functional
 ALPHA, GAMMA = 0.25, 2.0  # as in Grounding DINO
 
 
-def focal_terms(logits: Tensor, *, alpha: float = ALPHA, gamma: float = GAMMA) -> tuple[Tensor, Tensor]:
+def focal_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Focal loss of each logit as a positive and as a negative; 0 where the logit is -inf."""
     absent = logits.isneginf()
     logits = logits.masked_fill(absent, 0)
     probability = logits.sigmoid()
-    positive = -alpha * (1 - probability) ** gamma * functional.logsigmoid(logits)
-    negative = -(1 - alpha) * probability**gamma * functional.logsigmoid(-logits)
+    positive = -ALPHA * (1 - probability) ** GAMMA * functional.logsigmoid(logits)
+    negative = -(1 - ALPHA) * probability**GAMMA * functional.logsigmoid(-logits)
     return positive.masked_fill(absent, 0), negative.masked_fill(absent, 0)
 
 

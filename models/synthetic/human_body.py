@@ -21,7 +21,6 @@ AGES, MUSCLES, WEIGHTS = (
     ("minmuscle", "averagemuscle", "maxmuscle"),
     ("minweight", "averageweight", "maxweight"),
 )
-HEIGHTS = ("minheight", "maxheight")
 INFLUENCES = 4  # bones that move a vertex, the strongest
 
 

@@ -31,7 +31,6 @@ CUTOUT_SIDE, BACKGROUND_SIDE, WORKING_SIDE = 256, 640, 400  # pixels of the long
 RIM = 0.015  # share of a photograph's sides that is ground
 LEAST_PART = 0.08  # of the largest part's area, which another part of an object has at least
 SOFTNESS = 1.0  # pixels
-GROUND = "*"  # in place of a name: a photograph to paste on
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,9 @@ class Photograph:
     held_out: bool
 
 
-def read_table(path: Path = TABLE) -> list[Photograph]:
+def read_table() -> list[Photograph]:
     """Read the table of photographs."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    lines = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     rows = [line.split("\t") for line in lines]
     return [Photograph(row[0], row[1], row[2], row[3], held_out=row[4:] == ["v"]) for row in rows]
 

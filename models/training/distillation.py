@@ -219,7 +219,6 @@ def build_corpus(
     *,
     classes: Sequence[ImageClass] = (),
     phrases: int,
-    seed: int,
 ) -> Corpus:
     """Names, among them those of `classes`, synonyms and keywords, WordNet's nouns, and `phrases` random phrases."""
     labels = list(dict.fromkeys([*(item.label for item in objects), *(item.name for item in classes)]))
@@ -229,7 +228,7 @@ def build_corpus(
     rarer = [name for name in nouns if " " not in name] + [name for name in nouns if " " in name][:MAX_COMPOUNDS]
     words = list(dict.fromkeys([*labels, *others, *everyday, *rarer]))
     keywords = {item.label: f"{item.label}, {', '.join(item.keywords[:5])}" for item in objects if item.keywords}
-    sampled = attribute_phrases(labels, everyday, phrases, rng=random.Random(seed))
+    sampled = attribute_phrases(labels, everyday, phrases, rng=random.Random(0))
     distinct = list({phrase.text: phrase for phrase in sampled}.values())
     embeddings = teacher_embeddings(words, distinct, wordnet, keywords, teacher)
     whiten = Whitening(embeddings, len(labels))
@@ -340,7 +339,7 @@ def _corpus(
     """The corpus, stored with the run, as encoding it takes minutes."""
     if (args.out / CORPUS).is_file():
         return read_corpus(args.out)
-    corpus = build_corpus(objects, wordnet, teacher, classes=classes, phrases=args.phrases, seed=0)
+    corpus = build_corpus(objects, wordnet, teacher, classes=classes, phrases=args.phrases)
     torch.save(vars(corpus), args.out / CORPUS)
     return corpus
 

@@ -48,15 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if not 0 < args.every < math.inf:
-        raise SourceError("--every must be a number of seconds above 0")
-    for name in args.format or ():
-        if name in NEEDS:
-            importlib.import_module(NEEDS[name])  # what is missing is told before the work, not after it
-    if args.ray and args.url:
-        raise SourceError("--ray runs the models on a cluster, --url asks a server: give one of them")
-    if args.actors and not args.ray:
-        raise SourceError("--actors are of --ray ADDRESS")
+    _check(args)
     sources = find_sources(args.sources, stdin=sys.stdin, without=None if is_address(args.out) else Path(args.out))
     request = _request(args)
     with (
@@ -64,25 +56,21 @@ def _run(args: argparse.Namespace) -> int:
         open_output(args.out) as (out, save),
         TemporaryDirectory(prefix="openset-label-") as fetched,
     ):
-        description: dict[str, Any] = {
+        described: dict[str, Any] = {
             "root": sources.address,
             "model": model.name,
             "weights_sha256": model.weights_sha256,
         }
-        description |= {"every": args.every, **request}
+        described |= {"every": args.every, **request}
         frames = out / "frames"
-        with ResultsLog(out, description, is_current=_currency(sources, frames)) as log:
+        with ResultsLog(out, described, is_current=_currency(sources, frames)) as log:
             save()
             results = label_all(sources.files, detector, log, parallel=parallel, frames=frames, every_s=args.every)
-            before, found, failed = len(log.done()), 0, 0
-            videos = any(source.is_video for source in sources.files)
-            total, hidden = None if videos else len(sources.files), True if args.quiet else None
+            before = len(log.done())
+            total = None if any(source.is_video for source in sources.files) else len(sources.files)
+            hidden = True if args.quiet else None
             with tqdm(results, unit="picture", initial=before, total=total, disable=hidden) as progress:
-                for result in progress:
-                    save()
-                    found += len(result.detections)
-                    failed += result.error is not None
-                    progress.set_postfix(boxes=found, failed=failed, refresh=False)
+                _save_each(progress, save)
             categories = _categories(request, log)
             labelled = Labelled(log, sources.root, frames, categories, model.name, sources.filesystem, Path(fetched))
             written = [log.file, *(FORMATS[name](labelled, out) for name in args.format or ("coco",))]
@@ -106,6 +94,29 @@ def _run(args: argparse.Namespace) -> int:
         print(summary)
         print(f"written: {', '.join(names)}")
     return 0 if not failures else 1 if failures < pictures else 2
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that are wrong, or whose packages are missing, before any work."""
+    if not 0 < args.every < math.inf:
+        raise SourceError("--every must be a number of seconds above 0")
+    for name in args.format or ():
+        if name in NEEDS:
+            importlib.import_module(NEEDS[name])
+    if args.ray and args.url:
+        raise SourceError("--ray runs the models on a cluster, --url asks a server: give one of them")
+    if args.actors and not args.ray:
+        raise SourceError("--actors are of --ray ADDRESS")
+
+
+def _save_each(results: "tqdm[PictureResult]", save: Callable[[], None]) -> None:
+    """Save after each of the results, and show how many boxes were found and pictures failed."""
+    found, failed = 0, 0
+    for result in results:
+        save()
+        found += len(result.detections)
+        failed += result.error is not None
+        results.set_postfix(boxes=found, failed=failed, refresh=False)
 
 
 @contextmanager

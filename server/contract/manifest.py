@@ -17,6 +17,7 @@ MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST = 16 * 2**20
 # Certificates measure graphs at sizes down to less than a quarter of the model's own.
 MOST_REDUCTION = 4
+MOST_SHORTER, MOST_LONGER = 4096, 8192  # pixels of an input
 SCHEMA_VERSION: Literal[2] = 2
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -69,8 +70,8 @@ class Preprocessing(_Data):
     """
 
     resize: Literal["shorter_crop", "shorter_longer", "square"]
-    shorter: int = Field(ge=1, le=4096)
-    longer: int | None = Field(default=None, ge=1, le=8192)
+    shorter: int = Field(ge=1, le=MOST_SHORTER)
+    longer: int | None = Field(default=None, ge=1, le=MOST_LONGER)
     crop: int | None = Field(default=None, ge=1, le=4096)
     resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     rgb_after_resize: bool = False
@@ -382,8 +383,13 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest` into `folder`, in place of any before."""
-    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    """Write `manifest` into `folder`, in place of any before, which stays whole until then."""
+    new = folder / f".{MANIFEST_FILE}"
+    try:
+        new.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        new.replace(folder / MANIFEST_FILE)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

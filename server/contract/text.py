@@ -135,7 +135,7 @@ class PromptTokenizer:
 
     def from_caption(self, caption: str) -> Prompt:
         """The one prompt of a caption, whose phrases end at "." or "?", as in the official code."""
-        return self.caption_passes(caption, max_passes=1)[0]
+        return self.passes(self.tokenize(caption_phrases(caption)), max_passes=1)[0]
 
     def label_passes(self, labels: Sequence[str], *, max_passes: int) -> tuple[Prompt, ...]:
         """The fewest prompts that hold `labels` in their order, none split.
@@ -143,10 +143,6 @@ class PromptTokenizer:
         PromptTooLong for a label that no prompt holds, and where more than `max_passes` are needed.
         """
         return self.passes(self.tokenize(label_phrases(labels)), max_passes=max_passes)
-
-    def caption_passes(self, caption: str, *, max_passes: int) -> tuple[Prompt, ...]:
-        """As `label_passes`, for the phrases of a caption."""
-        return self.passes(self.tokenize(caption_phrases(caption)), max_passes=max_passes)
 
     def tokenize(self, phrases: Sequence[Phrase]) -> list[TokenizedPhrase]:
         """The phrases with their tokens; PromptTooLong for one that no prompt holds."""

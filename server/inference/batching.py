@@ -251,7 +251,8 @@ class Batcher(Generic[Item, Result]):
                 self._changed.wait()
             most = self._limits.max_batch
             jobs = self._queue.pick(most)
-            if len(jobs) > 1 and not self._pace(jobs[0].bucket).together():
+            several = len(jobs) > 1 or self._limits.max_wait_s > 0
+            if several and not self._pace(jobs[0].bucket).together():
                 most, jobs = 1, jobs[:1]
             while jobs and len(jobs) < most and not self._closing:
                 left = min(job.submitted for job in jobs) + self._limits.max_wait_s - time.monotonic()

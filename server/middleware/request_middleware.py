@@ -45,10 +45,9 @@ from server.telemetry.tracing import Tracing, known_method
 log = logging.getLogger(__name__)
 
 TRACEPARENT = "traceparent"  # W3C Trace Context
-# Names of methods that are logged: another would be the client's own words.
 _CORS_REQUEST_HEADERS = (
-    *("Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT, TRACEPARENT, "tracestate"),
-)
+    "Authorization", "Content-Type", "X-API-Key", PRIORITY, REQUEST_ID, TIMEOUT, TRACEPARENT, "tracestate",
+)  # fmt: skip
 _CORS_RESPONSE_HEADERS = ("Location", "Retry-After", "Server-Timing", REQUEST_ID, TRACEPARENT)
 
 

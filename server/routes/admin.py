@@ -57,11 +57,7 @@ async def replace(request: Request, name: str) -> BundleChange:
     return await _hot_swap(request).replace(name, body.path)
 
 
-@router.delete(
-    "/{name}",
-    summary="Remove a bundle",
-    responses=problems(*_REMOVAL),
-)
+@router.delete("/{name}", summary="Remove a bundle", responses=problems(*_REMOVAL))
 async def remove(request: Request, name: str) -> BundleChange:
     """The bundle finishes the requests it has accepted and then frees its memory."""
     return await _hot_swap(request).remove(name)

@@ -27,7 +27,7 @@ from openset.results import Detection
 
 DETECTORS = ("grounding-dino-mini", "glip-mini")
 EVERYDAY = ("person", "dog", "car", "chair", "tree", "cup", "bicycle", "table", "bird", "house")
-OVERLAP, ABSENT, LABELS_AT_ONCE = 0.5, 6, 100
+OVERLAP, ABSENT = 0.5, 6
 LEAST = 0.02  # threshold that the best detection is asked with
 FLOORS = {
     "photographs": 0.6, "cut-outs": 0.3, "person first": 0.75, "best box and name": 0.6, "nothing where absent": 0.7,

@@ -15,7 +15,7 @@ TABLES = ["graphs beside PyTorch", "engines", "load", "latency"]
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(gpu, "BATCHES", (1, 4))
+    monkeypatch.setattr(gpu, "BATCHES", (1, 2))
     monkeypatch.setattr(gpu, "LABELS", (1, 8))
     monkeypatch.setattr(gpu, "RUNS", 1)
     monkeypatch.setenv("OPENSET_WARM_UP", "largest")  # all shapes would take the fakes minutes
@@ -31,14 +31,15 @@ def tables(text):
     return found
 
 
-def test_cpu_fills_every_table(capsys):
-    assert gpu.main(["--device", "cpu", "--requests", "40"]) == 0
+def test_cpu_fills_every_table(capsys, monkeypatch):
+    monkeypatch.setattr(gpu, "WARM_RUNS", 0)
+    assert gpu.main(["--device", "cpu", "--requests", "24"]) == 0
     found = tables(capsys.readouterr().out)
     assert list(found) == TABLES
     assert {row[2] for row in found["graphs beside PyTorch"]} == {"CPUExecutionProvider"}
     assert all(row[3].startswith("right") for row in found["graphs beside PyTorch"])
     assert found["engines"] == [["all", "all", "not run: the device is cpu"]]
-    assert ["after all", "answered", "39"] in found["load"]
+    assert ["after all", "answered", "23"] in found["load"]
     assert ["after all", "refused: UnsupportedImage", "1"] in found["load"]
     detectors = 2
     assert len(found["latency"]) == 2 + detectors * 2 * 2 * 2  # batches; canvases, prompts and batches

@@ -17,8 +17,8 @@ from server.registry.model_cache import BUNDLED
 
 from .conftest import ROOT, ServerClient, free_port, until
 
-REPLACEMENTS = 3
-PAUSE_S = 0.05  # between an answer and the next request: some of two cores is left for loading
+REPLACEMENTS = 2
+PAUSE_S = 0.1  # between an answer and the next request: most of two cores is left for loading
 SCENE = (ROOT / "server/examples/scene.jpg").read_bytes()
 
 
@@ -112,7 +112,7 @@ def test_no_request_fails_while_bundles_are_replaced_added_and_removed(live, roo
         return capsys.readouterr().out
 
     with Load(live) as load:
-        until(lambda: len(load.answers) > 20, "the load has begun")
+        until(lambda: len(load.answers) > 40, "the load has begun")
         before, switched = resident_mib(live), {"0": 0.0}
         for number in range(1, REPLACEMENTS + 1):
             told = bundles("replace", "grounding-dino-mini", f"detector-{number}")
@@ -135,7 +135,7 @@ def test_no_request_fails_while_bundles_are_replaced_added_and_removed(live, roo
     assert [model["name"] for model in live.get("/models").json()["models"]] == ["clip-mini", "grounding-dino-mini"]
     assert "glip-mini" not in live.get("/metrics").text
     assert not [line for line in live.log if "ERROR" in line or "Traceback" in line]
-    assert after < before + 150, "what six more models left in the heap, none of them"
+    assert after < before + 150, "what more models left in the heap, none of them"
 
 
 def test_bundle_whose_file_was_changed_is_refused_by_the_command(live, roots, capsys):

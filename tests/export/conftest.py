@@ -22,12 +22,10 @@ from models.clip.model import Clip
 from models.glip.config import GlipConfig
 from models.glip.model import Glip
 from models.grounding_dino.config import GroundingDinoConfig
-from models.grounding_dino.config import ResNetConfig as BackboneConfig
 from models.grounding_dino.model import GroundingDino
 from models.layers.bert import BertConfig
+from models.layers.configs import BackboneConfig, ResNetConfig, SwinConfig
 from models.layers.efficientnet import EfficientNetConfig
-from models.layers.resnet import ResNetConfig
-from models.layers.swin import SwinConfig
 from models.tokenizers import small_wordpiece
 
 WORDS = ("a", "dog", "red", "bicycle", "cat", "sports", "car", "rain", "sailing", "boat", "key", "small", "house")
@@ -77,7 +75,7 @@ def _model(name: str, vocabulary: int) -> tuple[nn.Module, object]:
         clip = ClipConfig(24, image, text)
         return shaken(Clip(clip)), clip
     swin = SwinConfig(8, (1, 2, 2, 1), (1, 2, 2, 4), 3)
-    backbone: SwinConfig | BackboneConfig | EfficientNetConfig = BackboneConfig(blocks=(1, 1, 1, 1), width=4)
+    backbone: BackboneConfig = ResNetConfig(blocks=(1, 1, 1, 1), width=4)
     backbone = {
         "swin": swin,
         "words": EFFICIENTNET,

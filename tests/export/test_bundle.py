@@ -49,6 +49,12 @@ def test_model_of_one_size_is_not_exported_at_another(save_checkpoint, tmp_path)
         export_bundle(save_checkpoint("clip"), tmp_path / "bundle", longer=64)
 
 
+@pytest.mark.parametrize(("sides", "asked"), [({"shorter": 5000}, "5000 x 8125"), ({"longer": 9000}, "128 x 9000")])
+def test_size_beyond_all_bounds_is_refused_by_its_own_name(save_checkpoint, tmp_path, sides, asked):
+    with pytest.raises(ExportError, match=rf"images of {asked} pixels .*at most 4096 x 8192"):
+        export_bundle(save_checkpoint("detector"), tmp_path / "bundle", **sides)
+
+
 def test_model_card_of_a_checkpoint_goes_with_the_bundle(save_checkpoint, tmp_path):
     checkpoint = save_checkpoint("clip")
     (checkpoint / "MODEL_CARD.md").write_text("# A CLIP of doors", encoding="utf-8")

@@ -23,6 +23,7 @@ from filelock import FileLock
 from safetensors.torch import save
 
 from export import pull
+from export.bundle import certify_filled
 from export.progress import Progress
 from export.templates import template as templates
 from export.templates.make import ModelSpec, make_template
@@ -254,6 +255,19 @@ def test_verify_with_the_checkpoint_certifies_a_pulled_bundle_in_full(cache, tmp
     assert all(artefact.certificate.data_sha256 == artefact.data[0].sha256 for artefact in manifest.artefacts)
     assert main(["verify", str(bundle), "--quiet"]) == 0
     assert capsys.readouterr() == (f"{bundle}: verified; certified: full\n", "")
+
+
+def test_interrupted_certification_of_a_pulled_bundle_changes_nothing(cache, tmp_path, monkeypatch):
+    bundle = shutil.copytree(pulled_bundle(cache, CLIP), tmp_path / "bundle")
+    before = {file.name: file.read_bytes() for file in bundle.iterdir()}
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("export.bundle.measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        certify_filled(bundle, cache / "checkpoints" / CLIP)
+    assert {file.name: file.read_bytes() for file in bundle.iterdir()} == before
 
 
 def test_verify_with_another_checkpoint_is_refused(cache, published, tmp_path, capsys):

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from onnxruntime import InferenceSession
+from onnxruntime import InferenceSession, SessionOptions
 
 TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
 ACTIVATION_BYTES = 10_000
@@ -77,11 +77,14 @@ class _RtxRuntime(_Runtime):
 class _Engine:
     def __init__(self, trt, logger, described):
         self.trt, self.logger, self.described = trt, logger, described
-        self.session = InferenceSession(str(Path(described["graph"])), providers=["CPUExecutionProvider"])
+        options = SessionOptions()
+        options.intra_op_num_threads = 1  # others would wait busily
+        self.session = InferenceSession(str(Path(described["graph"])), options, providers=["CPUExecutionProvider"])
         self.inputs = {entry.name: entry for entry in self.session.get_inputs()}
         self.outputs = {entry.name: entry for entry in self.session.get_outputs()}
         self.names = [*self.inputs, *self.outputs]
         self.num_io_tensors = len(self.names)
+        self.output_shapes = {}  # of each output, by the shapes of the inputs
         self.profiles = described["profiles"]
         self.num_optimization_profiles = len(self.profiles)
 
@@ -153,10 +156,13 @@ class _Context:
     def get_tensor_shape(self, name):
         if name in self.engine.described.get("unknown", ()):
             return [-1, 4]
-        feeds = {
-            entry.name: np.zeros(self.shapes[entry.name], TYPES[entry.type]) for entry in self.engine.inputs.values()
-        }
-        return list(self.engine.session.run([name], feeds)[0].shape)
+        known, shapes = self.engine.output_shapes, tuple(self.shapes[name] for name in self.engine.inputs)
+        if shapes not in known:
+            kinds = [TYPES[entry.type] for entry in self.engine.inputs.values()]
+            feeds = dict(zip(self.engine.inputs, map(np.zeros, shapes, kinds), strict=True))
+            results = self.engine.session.run(None, feeds)
+            known[shapes] = dict(zip(self.engine.outputs, (result.shape for result in results), strict=True))
+        return known[shapes][name]
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = address

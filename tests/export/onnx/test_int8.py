@@ -60,8 +60,9 @@ def test_product_with_constant_weights_is_computed_in_int8():
         (product(), {"w": W}),
         (product("Gemm", "x", "w", "b"), {"w": W, "b": W[0]}),
         (product("Gemm", "x", "w", "b", transB=1), {"w": W.T.copy(), "b": W[0]}),
+        (product("Gemm", "x", "w", ""), {"w": W}),
     ],
-    ids=["MatMul", "Gemm", "turned Gemm"],
+    ids=["MatMul", "Gemm", "turned Gemm", "Gemm with its bias left out"],
 )
 def test_answer_is_that_of_float32_to_a_hundredth(node, constants):
     assert 1e-6 < error(graph(node, **constants)) < 0.02
@@ -126,6 +127,20 @@ def test_operand_of_two_products_is_rounded_once():
     assert kinds(model).count("MatMulInteger") == 2
 
 
+@pytest.mark.parametrize("second", ["MatMul", "Gemm"])
+def test_weights_of_two_products_in_a_row_may_be_the_same_also_turned(second):
+    square = RNG.standard_normal((64, 64)).astype(np.float32)
+    first = product("MatMul", "x", "w", name="layer/a/MatMul", target="between")
+    turned = {"transB": 1} if second == "Gemm" else {}
+    model = graph(first, product(second, "between", "w", name="layer/b", **turned), columns=64, w=square)
+    assert 1e-6 < error(model) < 0.03
+
+
+def test_names_of_nodes_need_not_differ():
+    model = graph(product(name="", target="h"), helper.make_node("Relu", ["h"], ["y"]), w=W)
+    assert 1e-6 < error(model) < 0.03
+
+
 def test_groups_that_are_not_asked_for_stay_float32():
     first = product("MatMul", "x", "w", name="/encoder/layers.0/ffn/fc1/MatMul", target="q")
     second = product("MatMul", "x", "v", name="/box_head/layers.1/MatMul", target="v_out")
@@ -168,3 +183,18 @@ def test_weights_are_rounded_by_half_a_step_at_most(seed, size):
     whole, scale = whole_numbers(weights)
     assert np.abs(whole.astype(np.int64)).max() <= LARGEST
     assert (np.abs(whole * scale.astype(np.float64) - weights) <= 0.501 * scale).all()
+
+
+@pytest.mark.parametrize("least", [0, 1e-45, 1e-40, 1e-30])
+def test_columns_of_tiny_weights_stay_tiny(least):
+    whole, scale = whole_numbers(np.asarray([[least, 1], [-least, 2]], np.float32))
+    assert np.abs(whole[:, 0] * scale[0]).max() <= 1.01 * least
+    assert whole[1, 1] == LARGEST
+
+
+@pytest.mark.parametrize("fault", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_not_hidden(fault):
+    weights = W.copy()
+    weights[3, 5] = fault
+    answer = run(in_int8(graph(product(), w=weights)))
+    assert (~np.isfinite(answer).all(axis=0)).nonzero()[0].tolist() == [5]

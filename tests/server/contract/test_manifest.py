@@ -121,9 +121,6 @@ def test_part_may_have_a_graph_and_an_engine(tmp_path):
     assert written.artefacts[2].engine.status == "not run"
 
 
-BARE = manifest()["artefacts"]
-
-
 def graphs(*, data=None, **certificate):
     """Artefacts of a CLIP, each with its weights in a file of their own and a certificate."""
     given = {"passed": True, "artefact_sha256": HASH, "figures": {}, "tolerances": {}, "cases": [], "versions": {}}

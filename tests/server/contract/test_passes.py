@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models.tokenizers import standard_file
 from server.contract.manifest import DetectionRules, TextRules
 from server.contract.postprocess import PassOutput, Thresholds, detections, merged_detections
-from server.contract.text import PromptTokenizer, PromptTooLong
+from server.contract.text import PromptTokenizer, PromptTooLong, caption_phrases
 
 RULES = TextRules(style="phrases", max_tokens=16, start_id=101, end_id=102, pad_id=0, separator_ids=(1012, 1029))
 TOKENIZERS = [
@@ -41,7 +41,7 @@ def test_labels_are_split_whole_and_in_order_into_as_few_passes_as_hold_them(tok
 @given(labels=st.lists(LABEL, min_size=1, max_size=20))
 def test_phrases_of_a_caption_keep_their_characters_in_every_pass(labels):
     caption = ". ".join(labels)
-    passes = TOKENIZERS[0].caption_passes(caption, max_passes=100)
+    passes = TOKENIZERS[0].passes(TOKENIZERS[0].tokenize(caption_phrases(caption)), max_passes=100)
     phrases = [phrase for prompt in passes for phrase in prompt.labels]
     assert [caption[phrase.start : phrase.end] for phrase in phrases] == labels
 

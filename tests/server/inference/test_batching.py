@@ -157,6 +157,14 @@ def test_waiting_collects_more_items(make):
     assert machine.runs == [[1, 11]]
 
 
+def test_nothing_waits_for_company_that_has_been_slower(make):
+    machine = make(held=False, max_wait_s=10 * SOON, max_batch=2)
+    pace = machine.batcher._pace(1)
+    pace.add(1, 0.0)
+    pace.add(2, 2000.0)
+    assert values(machine.submit(1)) == [2]
+
+
 def test_full_queue_refuses_at_once_with_time_to_come_back(make):
     machine = make(capacity=3)
     machine.occupy()

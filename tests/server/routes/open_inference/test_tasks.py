@@ -47,11 +47,22 @@ def test_inputs_choose_among_the_tasks_of_a_model(tasks, inputs, task):
 def test_parameters_and_texts_become_fields_of_the_request():
     request = made("detect", {"prompt": ["a dog."]}, parameters={"box_threshold": 0.3, "binary_data_output": True})
     assert request == DetectRequest(images=(picture(),), model="m", prompt="a dog.", box_threshold=0.3)
-    options = {"nms_across_labels": True, "shorter": 120, "longer": 200, "box_format": "xywh"}
-    request = made("detect", {"labels": ["dog"]}, parameters=options)
-    assert request == DetectRequest(images=(picture(),), model="m", labels=("dog",), **options)
     request = made("classify", {"labels": [b"dog", "k\u00e4t".encode()]}, parameters={"multi_label": True})
     assert request == ClassifyRequest(images=(picture(),), model="m", labels=("dog", "k\u00e4t"), multi_label=True)
+
+
+def test_every_option_of_one_value_that_changes_a_detection_is_a_parameter():
+    answered_otherwise = {"on_error", "label_scores"}
+    options = {
+        name: field.default
+        for name, field in DetectRequest.model_fields.items()
+        if name not in answered_otherwise | {"image", "image_url", "model", "prompt"}
+        and not isinstance(field.default, tuple)
+    }
+    values = {name: default if default is not None else 1 for name, default in options.items()}
+    assert {"shorter", "longer", "nms_across_labels"} <= values.keys()
+    request = made("detect", {"prompt": ["a dog."]}, parameters=values)
+    assert {name: getattr(request, name) for name in values} == values
 
 
 @pytest.mark.parametrize(
