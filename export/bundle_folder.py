@@ -126,10 +126,10 @@ def hashed(folder: Path, file: str) -> FileHash:
 
 def remove_int8(folder: Path) -> None:
     """Take the int8 graphs out of a bundle, which then serves in float32."""
-    with additions(folder) as nothing:
+    with additions(folder) as added:
         manifest = read_manifest(folder)
         left = tuple(artefact for artefact in manifest.artefacts if artefact.precision != "int8")
-        put(nothing, folder, Manifest.model_validate(manifest.model_dump() | {"artefacts": left}))
+        put(added, folder, manifest.model_copy(update={"artefacts": left}))
 
 
 def _put_in_place(folder: Path, target: Path) -> None:

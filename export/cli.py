@@ -7,8 +7,7 @@ from pathlib import Path
 from export.bundle_folder import additions, bundle_name, put, remove_int8
 from export.certificate.parity import Figures
 from export.certificate.verify import VerifyReport, name_of, verify
-from export.model_list import in_int8
-from export.progress import Progress, peak_memory_bytes
+from export.progress import Progress, in_int8, peak_memory_bytes
 from export.tensorrt.engines import EngineTarget, add_engines
 from server.contract.manifest import Artefact, Manifest, read_manifest
 
@@ -62,8 +61,8 @@ def run_export(args: argparse.Namespace) -> int:
 
 
 def _rename(folder: Path, name: str) -> None:
-    with additions(folder) as nothing:
-        put(nothing, folder, read_manifest(folder).model_copy(update={"name": bundle_name(name)}))
+    with additions(folder) as added:
+        put(added, folder, read_manifest(folder).model_copy(update={"name": bundle_name(name)}))
 
 
 def _certify_filled(bundle: Path, checkpoint: Path, progress: Progress) -> None:

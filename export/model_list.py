@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from export.progress import in_int8
 from models.model_zoo import OFFICIAL
 from server.contract.manifest import BundleError, Manifest, read_manifest
 from server.registry.model_cache import BUNDLED, bundle_name, cache_folder, is_pulled, pulled_bundle
@@ -79,11 +80,6 @@ def _there(name: str, state: str, folder: Path, manifest: Manifest, about: str |
     about = (about or f"{manifest.family}, {manifest.variant}") + in_int8(manifest)
     tasks = tuple(sorted(manifest.tasks))
     return ListedModel(name, state, tasks, _size(folder), manifest.licence, "cpu or gpu", about, str(folder))
-
-
-def in_int8(manifest: Manifest) -> str:
-    """An addition to what is told of a bundle: its parts that CPUs run in int8; empty where all are in float32."""
-    return f"; int8 on CPUs: {', '.join(manifest.int8_parts)}" if manifest.int8_parts else ""
 
 
 def official(cache: Path) -> Iterator[ListedModel]:

@@ -1,4 +1,4 @@
-"""Progress lines of a long command, and its peak memory."""
+"""Lines that commands print: the progress of a long one, its peak memory, a bundle's parts in int8."""
 
 import resource
 import sys
@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from server.contract.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -32,3 +34,8 @@ def peak_memory_bytes() -> int:
     """Peak resident memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def in_int8(manifest: Manifest) -> str:
+    """An addition to what is told of a bundle: its parts that CPUs run in int8; empty where all are in float32."""
+    return f"; int8 on CPUs: {', '.join(manifest.int8_parts)}" if manifest.int8_parts else ""

@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-from export.model_list import in_int8
-from export.progress import Progress
+from export.progress import Progress, in_int8
 from export.templates.template import StoredTemplate, read_template, template_file
 from models import UnknownCheckpoint
 from models.model_zoo import OFFICIAL, Official, repository

@@ -47,9 +47,6 @@ def test_inputs_choose_among_the_tasks_of_a_model(tasks, inputs, task):
 def test_parameters_and_texts_become_fields_of_the_request():
     request = made("detect", {"prompt": ["a dog."]}, parameters={"box_threshold": 0.3, "binary_data_output": True})
     assert request == DetectRequest(images=(picture(),), model="m", prompt="a dog.", box_threshold=0.3)
-    options = {"nms_across_labels": True, "shorter": 120, "longer": 200, "box_format": "xywh"}
-    request = made("detect", {"labels": ["dog"]}, parameters=options)
-    assert request == DetectRequest(images=(picture(),), model="m", labels=("dog",), **options)
     request = made("classify", {"labels": [b"dog", "k\u00e4t".encode()]}, parameters={"multi_label": True})
     assert request == ClassifyRequest(images=(picture(),), model="m", labels=("dog", "k\u00e4t"), multi_label=True)
 
