@@ -13,6 +13,7 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 TOTAL = "total"  # of Server-Timing: all stages and what lies between them
 # A client that sends later than this no longer asks at the rate that it says.
 LATE_S = 0.1
+FEW = 30  # requests, below which quantiles are chance
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ def table(figures: Sequence[RateFigures]) -> str:
         told += [f"{each.mean_batch:.1f} images a run"] if each.mean_batch else []
         if told:
             lines.append(f"{'':7} {'; '.join(told)}")
+        if (count := sum(each.outcomes.values())) < FEW:
+            lines.append(f"{'':7} only {count} requests, which say little: measure for more --seconds")
         if each.late_ms > 1000 * LATE_S:
             lines.append(
                 f"{'':7} sent up to {each.late_ms:.0f} ms too late: this machine is too slow to ask at this rate"

@@ -33,6 +33,11 @@ def test_rate_without_answers_has_no_latency():
     assert "ConnectError: 1" in table([made])
 
 
+@pytest.mark.parametrize(("count", "few"), [(4, True), (30, False)])
+def test_figures_of_few_requests_are_told_to_say_little(count, few):
+    assert (f"only {count} requests" in table([figures(samples(*[0.1] * count))])) == few
+
+
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=50), st.floats(0.01, 1))
 def test_quantile_is_a_value_that_the_share_does_not_exceed(values, share):
     found = quantile(values, share)
