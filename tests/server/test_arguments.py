@@ -13,7 +13,7 @@ def parse(*words):
 def test_serve_has_a_flag_for_each_setting():
     args = parse("serve", "--port", "81", "--no-page")
     assert (args.port, args.page) == ("81", False)
-    assert set(vars(args)) - {"command", "config"} <= set(Settings.model_fields)
+    assert set(vars(args)) - {"command", "config", "refuse"} <= set(Settings.model_fields)
     with pytest.raises(SystemExit):
         parse("serve", "--prot", "81")
 
