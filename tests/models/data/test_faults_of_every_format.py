@@ -146,7 +146,8 @@ def test_a_damaged_coco_image(folder: Path, data: st.DataObject):
     changed["images"][0] = data.draw(damaged(whole["images"][0], keep=("id",)))
     whole["annotations"] = [one for one in whole["annotations"] if one["image_id"] != whole["images"][0]["id"]]
     del whole["images"][0]
-    if faulty(lambda: coco(folder, changed, skip=False)):
+    # Without its annotations, whose boxes are faults of their own in a picture that is only lower than it was.
+    if faulty(lambda: coco(folder, changed | {"annotations": whole["annotations"]}, skip=False)):
         assert read(coco(folder, changed, skip=True)) == read(coco(folder, whole, skip=False))
 
 
