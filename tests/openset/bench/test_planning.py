@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from openset.bench.planning import measured_costs, plan, planned_lines, replayed_latency
 from openset.bench.traffic import RequestOutcome
 from server.inference.batching import Batcher, BatchLimits
+from server.memory.heap import freeze_objects
 from server.telemetry.metrics import Metrics
 
 PROMISE = {"objective_s": 0.5, "share": 0.95}
@@ -155,6 +156,7 @@ def real_run(planned, replicas):
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_simulation_is_within_15_percent_of_the_servers_scheduler(replicas):
     """At three rates up to where batches are half full, with costs from the same runs as `openset bench` has them."""
+    freeze_objects()  # as a server does
     planned = {rate: list(arriving(rate * replicas, 120 * replicas)) for rate in (5, 12, 24)}
     measured = {rate: real_run(each, replicas) for rate, each in planned.items()}
     found = measured_costs(measured, max_batch=4)
