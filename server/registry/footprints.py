@@ -42,8 +42,8 @@ def plan_folder(folder: Path, manifest: Manifest, settings: Settings) -> HostFoo
     device = Device(settings.device, settings.gpu_memory_bytes)
     machine = this_machine({artefact.runtime for artefact in manifest.artefacts}, device)
     graphs = runs_on_gpu(device)
-    artefacts = [each for each in manifest.artefacts if not (graphs and each.precision == "int8")]  # for CPUs
-    chosen = choose(artefacts, machine, allow_uncertified=settings.allow_uncertified).chosen.values()
+    uncertified = settings.allow_uncertified
+    chosen = choose(manifest.artefacts, machine, allow_uncertified=uncertified, graphs_on_gpu=graphs).chosen.values()
     on_gpu = [artefact for artefact in chosen if artefact.engine or graphs]
     if not on_gpu:
         return plan

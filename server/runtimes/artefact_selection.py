@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from server.contract.manifest import Artefact
 from server.runtimes.device import PACKAGES, Machine
 
+# The CUDA provider has no kernels of it: products would be computed on the CPU, everything else on the GPU.
+_INT8_ON_GPU = "int8 graphs are for CPUs, and graphs run on the GPU here"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -24,13 +27,14 @@ def choose(
     machine: Machine,
     *,
     allow_uncertified: bool,
+    graphs_on_gpu: bool = False,
     files: Collection[str] | None = None,
     broken: Mapping[str, str] | None = None,
 ) -> Choice:
     """Select the first usable artefact of each part: engines first, then graphs, each in the order of the manifest.
 
-    artefacts: all of a manifest; files: the only ones to consider, None for all; broken: those that could not be opened
-    here, with the reason.
+    artefacts: all of a manifest; graphs_on_gpu: a GPU runs graphs, so that none in int8 is selected; files: the only
+    ones to consider, None for all; broken: those that could not be opened here, with the reason.
     """
     graphs = {artefact.content_sha256 for artefact in artefacts if artefact.engine is None}
     choice = Choice({}, {})
@@ -38,6 +42,7 @@ def choose(
         if artefact.part in choice.chosen or (files is not None and artefact.file not in files):
             continue
         reason = mismatch(artefact, machine, graphs) or (None if allow_uncertified else uncertified_reason(artefact))
+        reason = reason or (_INT8_ON_GPU if graphs_on_gpu and artefact.precision == "int8" else None)
         reason = reason or (broken or {}).get(artefact.file)
         if reason is None:
             choice.chosen[artefact.part] = artefact

@@ -11,9 +11,6 @@ from server.runtimes.device import Device, this_machine
 from server.runtimes.ort import open_graph, runs_on_gpu
 from server.runtimes.trt import open_engine
 
-# The CUDA provider has no kernels of it: products would be computed on the CPU, everything else on the GPU.
-INT8_ON_GPU = "int8 graphs are for CPUs, and graphs run on the GPU here"
-
 
 @dataclass
 class LoadedParts:
@@ -41,9 +38,11 @@ def load_parts(
     """
     machine = this_machine({artefact.runtime for artefact in artefacts}, device)
     loaded = LoadedParts()
-    broken = {a.file: INT8_ON_GPU for a in artefacts if a.precision == "int8"} if runs_on_gpu(device) else {}
+    on_gpu, broken = runs_on_gpu(device), dict[str, str]()
     while True:
-        choice = choose(artefacts, machine, allow_uncertified=allow_uncertified, files=files, broken=broken)
+        choice = choose(
+            artefacts, machine, allow_uncertified=allow_uncertified, graphs_on_gpu=on_gpu, files=files, broken=broken
+        )
         loaded.refused = choice.refused
         left = {part: artefact for part, artefact in choice.chosen.items() if part not in loaded.sessions}
         if not left:
