@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export import ExportError
+from openset.folder_lock import locked
 from server.contract.manifest import (
     MANIFEST_FILE,
     Artefact,
@@ -53,7 +54,7 @@ def additions(folder: Path) -> Iterator[Path]:
     BundleError where it is none, ExportError where another command does. What a killed one left goes.
     """
     read_manifest(folder)
-    with _locked(folder):
+    with locked(folder, ExportError(f"another command is adding to {folder}: try again once it has ended")):
         for left in folder.glob(f"{_ADDED}*"):
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=_ADDED, dir=folder) as added:
@@ -155,21 +156,3 @@ def _files(manifest: Manifest) -> Iterator[FileHash | Artefact]:
     for artefact in manifest.artefacts:
         yield artefact
         yield from artefact.data
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other commands from adding to a bundle; the lock ends with the process. Without effect on Windows."""
-    if os.name == "nt":
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ExportError(f"another command is adding to {folder}: try again once it has ended") from None
-    finally:
-        os.close(descriptor)

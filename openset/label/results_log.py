@@ -1,15 +1,15 @@
 """Results of a job on disk: a description of the run, and a JSON line for each picture, appended as they come."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pydantic import BaseModel
 
+from openset.folder_lock import locked
 from openset.results import Detection
 from openset.sources import OUTPUT_FILES
 
@@ -57,7 +57,7 @@ class ResultsLog:
         self.outdated = 0
         self._is_current = is_current
         with ExitStack() as held:
-            held.enter_context(_locked(folder))
+            held.enter_context(locked(folder, LogError(f"another process is writing to {folder}")))
             _check_description(folder / description_file, self.file, description)
             if self.file.exists():
                 self._keep_found()
@@ -143,21 +143,3 @@ def _write_description(file: Path, description: dict[str, Any]) -> None:
     part = file.with_suffix(".part")
     part.write_text(json.dumps(description, indent=1, ensure_ascii=False), "utf-8")
     part.replace(file)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing; the lock ends with the process. Without effect on Windows."""
-    if os.name == "nt":
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise LogError(f"another process is writing to {folder}") from None
-    finally:
-        os.close(descriptor)
